@@ -1,0 +1,26 @@
+"""Names, shapes, signs and units of the fields of a batch.
+
+Dimensions: N atoms, E edges, B structures. A batch is a `torch_geometric.data.Batch` with these
+fields; optional ones are absent where the data set has none. The one sign convention:
+
+    edge_vec = pos[source] - pos[target] + cell_offsets @ cell
+
+points from the centre (target) to the neighbour (source); edges are sorted by target.
+"""
+
+POS = "pos"  # (N, 3) Å
+ATOMIC_NUMBERS = "atomic_numbers"  # (N,) int64
+CELL = "cell"  # (B, 3, 3) Å, rows are lattice vectors
+PBC = "pbc"  # (B, 3) bool
+NATOMS = "natoms"  # (B,) int64
+BATCH = "batch"  # (N,) int64, structure of each atom
+PTR = "ptr"  # (B + 1,) int64, first atom of each structure
+TAGS = "tags"  # (N,) int64: 0 subsurface, 1 surface, 2 adsorbate
+FIXED = "fixed"  # (N,) bool: True where the atom was held during the relaxation
+ENERGY = "energy"  # (B,) eV
+FORCES = "forces"  # (N, 3) eV/Å, as computed, also on fixed atoms
+EDGE_INDEX = "edge_index"  # (2, E) int64: [0] source = neighbour, [1] target = centre
+CELL_OFFSETS = "cell_offsets"  # (E, 3) integers, in units of the cell's rows
+NUM_EDGES = "num_edges_per_structure"  # (B,) int64
+SID = "sid"  # (B,) int64, system (relaxation) id
+FID = "fid"  # (B,) int64, frame within the system

@@ -1,0 +1,66 @@
+"""Names of what a run leaves behind: files, states, metrics, tags. No logic, no imports.
+
+A run directory is `<root>/<readable>-<identity>/` and is the truth; MLflow, ledger and tables are
+views of it. Lines of the journal are flat JSON objects, one per logged step:
+
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 1.9, "train/loss": 0.05}
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 2.4, "val_id/forces_mae": 0.051}
+
+`device_seconds` is training time × devices up to that step, over all requeues; evaluation is
+counted apart in `eval_seconds` and never in `device_seconds`.
+"""
+
+SCHEMA_VERSION = 1
+
+# Files of a run directory
+CONFIG = "config.yaml"  # the resolved config
+RUN = "run.json"  # identity, its version and science, choices, sweep, command; written once
+STATUS = "status.json"  # state, progress, heartbeat; replaced atomically
+JOURNAL = "metrics.jsonl"  # append-only metrics
+SEGMENTS = "segments.jsonl"  # one line per process that worked on the run
+RESULT = "result.json"  # final metrics of the chosen checkpoint; exists only when finished
+ENVIRONMENT = "environment.json"  # versions, device, host, commit
+DIFF = "git.diff"  # uncommitted changes, when there are any
+LOG = "log.txt"
+LOCK = "lock"  # held by the process that trains
+CHECKPOINTS = "checkpoints"  # last.pt, best.pt
+SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
+
+# States. RUNNING with no process behind it is INTERRUPTED; a cell without a directory is MISSING.
+MISSING = "missing"
+QUEUED = "queued"
+RUNNING = "running"
+INTERRUPTED = "interrupted"
+FAILED = "failed"
+FINISHED = "finished"
+
+# Journal fields
+STEP = "step"
+DEVICE_SECONDS = "device_seconds"
+EVAL_SECONDS = "eval_seconds"
+
+# Splits of an OC20-like data set; the average over the four is `val_avg`
+TRAIN = "train"
+VAL_SPLITS = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+VAL_AVERAGE = "val_avg"
+
+# Metrics, written `<split>/<metric>`, e.g. `val_ood_both/forces_mae`
+FORCES_MAE = "forces_mae"  # eV/Å, mean over free atoms and components
+FORCES_X_MAE = "forces_x_mae"
+FORCES_Y_MAE = "forces_y_mae"
+FORCES_Z_MAE = "forces_z_mae"
+FORCES_COS = "forces_cos"  # cosine similarity, mean over free atoms
+FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
+LOSS = "loss"
+
+# MLflow tags
+TAG_IDENTITY = "identity"
+TAG_SWEEP = "sweep"
+TAG_COMMIT = "commit"
+TAG_CHOICE = "choice."  # + group: choice.basis = sph
+TAG_MIRRORED = "mirrored_step"  # last step of the journal that MLflow holds
+
+
+def metric_name(split: str, metric: str) -> str:
+    """Name of a metric on a split, e.g. `val_id/forces_mae`."""
+    return f"{split}/{metric}"
