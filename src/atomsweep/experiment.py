@@ -335,7 +335,7 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
     graph = None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
     data = {split: GraphDataset(source.split(split), graph) for split in source.splits()}
     for split, dataset in data.items():
-        dataset.check_elements(model.unsupported_elements(), f"{source.name}/{split}")
+        dataset.check_elements(model.unsupported_elements, f"{source.name}/{split}")
     return data
 
 
