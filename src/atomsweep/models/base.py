@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
+
 
 class Prediction(NamedTuple):
     """What a model returns; a quantity that it does not predict is None.
@@ -32,7 +34,7 @@ class ForceField(nn.Module, ABC):
         conservative: forces are -dE/dx of the predicted energy.
         equivariant: a rotated input gives rotated forces, exactly.
         supports_dens: the model can encode forces and predict noise.
-        cutoff: radius of the graph, Å.
+        cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
 
@@ -40,8 +42,36 @@ class ForceField(nn.Module, ABC):
     equivariant: ClassVar[bool] = False
     supports_dens: ClassVar[bool] = False
 
-    cutoff: float
+    cutoff: float | None
     max_neighbors: int | None
+
+    @property
+    def unsupported_elements(self) -> frozenset[int]:
+        """Atomic numbers that the model has no input data for; data with them is refused."""
+        return frozenset()
+
+    def check_elements(self, atomic_numbers: Tensor) -> None:
+        """Refuse elements that the model has no input data for.
+
+        Reads the values, so call it where a batch is built, on the CPU: on a GPU it would wait.
+
+        Args:
+            atomic_numbers: (N,).
+
+        Raises:
+            ValueError: names the elements.
+        """
+        found = set(atomic_numbers.unique().tolist())
+        missing = {
+            number
+            for number in found
+            if number in self.unsupported_elements or not 0 <= number <= MAX_ATOMIC_NUMBER
+        }
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} has no input data for {element_names(missing)}; "
+                "leave out the structures that contain them or choose a model that embeds them"
+            )
 
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
