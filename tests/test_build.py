@@ -26,7 +26,7 @@ def test_a_node_becomes_its_object_with_its_parts():
         ({"batch_size": True}, "optim.batch_size must be int, got True"),
         ({"batch_size": 0}, "at least 1"),
         ({"schedule": {"_target_": "os.system", "command": "true"}}, "optim.schedule._target_"),
-        ({"schedule": {"_target_": "atomsweep.no.such.Thing"}}, "cannot be imported"),
+        ({"schedule": {"_target_": "atomsweep.no.such.Thing"}}, "does not exist"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(change, sentence):

@@ -4,11 +4,12 @@ A config is not a program: only what lies in `TARGETS` can be named.
 """
 
 import inspect
+import pydoc
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-TARGETS = ("atomsweep.", "torch.")
+TARGETS = ("atomsweep.", "torch.nn.", "torch.optim.")
 
 
 class UserError(Exception):
@@ -49,7 +50,6 @@ def _check(node: Any, where: str) -> None:
 
 
 def _check_arguments(node: Mapping[str, Any], where: str) -> None:
-    from hydra.utils import get_object
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError
 
@@ -58,10 +58,9 @@ def _check_arguments(node: Mapping[str, Any], where: str) -> None:
         raise UserError(
             f"{where}._target_ must lie in one of {', '.join(t + '*' for t in TARGETS)}, got {name}"
         )
-    try:
-        target = get_object(name)
-    except Exception as error:
-        raise UserError(f"{where}._target_ {name} cannot be imported: {error}") from error
+    target = pydoc.locate(name)
+    if not callable(target) or not getattr(target, "__module__", "").startswith(TARGETS):
+        raise UserError(f"{where}._target_ {name} does not exist; see the options of {where}")
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     parameters = inspect.signature(target).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
