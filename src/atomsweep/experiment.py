@@ -268,7 +268,7 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
             with stop_on_signals() as stop:
                 _train_locked(directory, stop, on_update)
         except Interrupted as error:
-            directory.update_status(state=schema.INTERRUPTED, message=str(error))
+            directory.interrupt(str(error))
             raise
         except BaseException as error:
             directory.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
@@ -287,10 +287,10 @@ def _train_locked(
     torch.manual_seed(mix(config["seed"], Purpose.INITIALISE))
     model: ForceField = build(config["model"], "model")
     trainer: Trainer = build(config["engine"], "engine")
-    directory.update_status(state=schema.RUNNING, message="", total_steps=trainer.steps)
+    directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)
     directory.write_environment(device=_device_name(trainer.device))
     data = open_data(config, model)
-    segment = directory.start_segment(device=_device_name(trainer.device), world_size=1)
+    directory.start_segment(device=_device_name(trainer.device), world_size=1)
 
     def tell(update: "Update") -> None:
         names = (f"{schema.TRAIN}/{schema.LOSS}", trainer.metric)
@@ -303,20 +303,17 @@ def _train_locked(
         )
         on_update(update)
 
-    try:
-        result = trainer.fit(
-            model,
-            build(config["task"], "task"),
-            build(config["optim"], "optim"),
-            data,
-            build(config["augmentation"], "augmentation"),
-            directory,
-            config["seed"],
-            stop,
-            tell,
-        )
-    finally:
-        segment.end()
+    result = trainer.fit(
+        model,
+        build(config["task"], "task"),
+        build(config["optim"], "optim"),
+        data,
+        build(config["augmentation"], "augmentation"),
+        directory,
+        config["seed"],
+        stop,
+        tell,
+    )
     directory.finish(result)
 
 

@@ -12,8 +12,10 @@ import yaml
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
-from atomsweep.tracking.identity import IDENTITY_VERSION, identity, science
+from atomsweep.tracking.identity import IDENTITY_VERSION, NEUTRAL_KEYS, identity, science
 from atomsweep.tracking.run import RunDirectory, run_name
+
+NAMED = ("model", "basis", "act", "data")  # choices that name a run when nothing was typed
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Cell:
     @property
     def name(self) -> str:
         """Directory name: readable part and identity."""
-        return run_name(self.choices, list(self.overrides), self.identity)
+        typed = [o for o in self.overrides if _group(o) == "data" or _group(o) not in NEUTRAL_KEYS]
+        chosen = [self.choices[group] for group in NAMED if group in self.choices]
+        return run_name(typed or chosen, self.identity)
 
     def directory(self, root: Path) -> Path:
         """Where this identity runs: the directory that has it, whatever its name, or a new one."""
@@ -52,21 +56,18 @@ class Cell:
     def create(self, root: Path, sweep: str | None, command: str) -> RunDirectory:
         """The run directory of this cell, made if it does not exist, entered into `sweep`."""
         run = {
-            "schema": schema.SCHEMA_VERSION,
             "identity": self.identity,
             "identity_version": IDENTITY_VERSION,
-            "name": self.name,
             "choices": dict(self.choices),
             "overrides": list(self.overrides),
             "sweep": sweep,
             "seed": self.config["seed"],
             "data": dict(self.data),
             "command": command,
-            "created": _now(),
             "science": dict(self.science),
         }
         config = yaml.safe_dump(dict(self.config), sort_keys=False)
-        return RunDirectory.create(self.directory(root), config, run)
+        return RunDirectory.claim(root, self.name, config, run)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,10 @@ class Plan:
         }
         write_atomic(path, json.dumps(content, indent=1) + "\n")
         return path
+
+
+def _group(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition(".")[0].partition("/")[0]
 
 
 def _now() -> str:

@@ -95,7 +95,7 @@ def run_cells(
                 elif state != schema.RUNNING and free:
                     waiting.remove(run)
                     gpu = free.pop(0)
-                    run.update_status(state=schema.QUEUED, message="")
+                    run.update_status(state=schema.QUEUED, message=None)
                     active[_start(context, job, run, gpu)] = (run, gpu)
             display.update([run for run, _ in active.values()], len(outcomes), len(runs))
             if active:
