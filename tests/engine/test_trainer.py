@@ -142,7 +142,7 @@ def test_work_after_the_last_checkpoint_is_done_again_not_doubled(tmp_path):
     with pytest.raises(Interrupted):
         fit(run, stop_at=10)
     early = checkpoint.load(run.path / "checkpoints" / "last.pt")
-    assert early["step"] == 10
+    assert early["step"] == 11
     fit(run)
     (run.path / schema.RESULT).unlink(missing_ok=True)
     torch.save(early, run.path / "checkpoints" / "last.pt")  # as if killed at step 24

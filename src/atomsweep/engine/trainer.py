@@ -129,7 +129,16 @@ class Trainer:
                 train and no statistics to fit.
         """
         training = _Training(
-            self, model, task, recipe, data, augment, run, seed, stop or StopFlag(), on_update
+            self,
+            model,
+            task,
+            recipe,
+            data,
+            augment,
+            run,
+            seed,
+            stop if stop is not None else StopFlag(),
+            on_update,
         )
         return training.run_to_end()
 
@@ -215,10 +224,10 @@ class _Training:
             set_learning_rate(optimizer, base_lr, self.recipe.schedule(fraction))
             self._step(optimizer, average)
             self.step += 1
-            last = self.step == self.total_steps
+            last, stopping = self.step == self.total_steps, bool(self.stop)
             log_now = self.step % self.trainer.log_every == 0 or last
             eval_now = self.step % self.trainer.eval_every == 0 or last
-            save_now = self.step % self.trainer.checkpoint_every == 0 or eval_now or bool(self.stop)
+            save_now = self.step % self.trainer.checkpoint_every == 0 or eval_now or stopping
             if log_now or save_now:
                 self._check_finite()
             now = time.perf_counter()  # after the only synchronisation of a step that has one
@@ -233,7 +242,7 @@ class _Training:
                 self._save(optimizer, average)
             if log_now or save_now or last:
                 self._tell()
-            if self.stop and not last:
+            if stopping and not last:
                 raise Interrupted(
                     f"stopped by {self.stop.signal} at step {self.step}; the same command continues"
                 )
