@@ -52,11 +52,12 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     chosen = {group: option for group, option in chosen.items() if option != "None"}
     try:
         config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            cfg, resolve=True, throw_on_missing=True
+            OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]),
+            resolve=True,
+            throw_on_missing=True,
         )
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
-    config.pop("hydra", None)
     for axis in AXES:
         if chosen.get(axis, "none") != "none" and axis not in config["model"]:
             raise UserError(
@@ -68,7 +69,7 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
         data = {
             "name": chosen.get("data", source.name),
             "fingerprint": source.fingerprint(),
-            "provenance": vars(source.provenance),
+            "provenance": source.provenance.as_dict(),
         }
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
@@ -330,10 +331,7 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
     source = data_source(config)
     source.prepare()
     graph = None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
-    data = {split: GraphDataset(source.split(split), graph) for split in source.splits()}
-    for split, dataset in data.items():
-        dataset.check_elements(model.unsupported_elements, f"{source.name}/{split}")
-    return data
+    return {split: GraphDataset(source.split(split), graph) for split in source.splits()}
 
 
 # Small things

@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version_of(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -93,7 +93,7 @@ def _git(directory: Path, *arguments: str) -> tuple[str, str]:
     return done.stdout.decode(errors="replace"), ""
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
