@@ -1,4 +1,4 @@
-"""Vectors along the edges of a periodic graph."""
+"""Edge vectors of a batch."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch_geometric.data import Batch
 
 
 def edge_vectors(batch: Batch) -> Tensor:
-    """Vector from centre to neighbour: pos[source] - pos[target] + cell_offsets @ cell.
+    """Vectors from centre to neighbour, `pos[source] - pos[target] + cell_offsets @ cell`, in Å.
 
-    Args:
-        batch: structures with `edge_index` and `cell_offsets`.
+    Differentiable in `batch.pos` and `batch.cell`.
 
-    Shape: (E, 3), Å.
+    Shape: (E, 3).
     """
     source, target = batch.edge_index
-    cell = batch.cell[batch.batch[target]]  # (E, 3, 3)
-    shift = torch.einsum("ei,eij->ej", batch.cell_offsets.to(cell.dtype), cell)
+    shift = torch.einsum(
+        "ei,eij->ej", batch.cell_offsets.to(batch.cell.dtype), batch.cell[batch.batch[target]]
+    )  # (E, 3)
     return batch.pos[source] - batch.pos[target] + shift

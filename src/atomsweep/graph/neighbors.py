@@ -1,0 +1,115 @@
+"""Periodic radius graphs of one structure, as numpy arrays. vesin finds the pairs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RIM = 0.01  # Å: neighbours this little beyond the last one kept are kept too
+COINCIDENT = 1e-3  # Å: closer atoms have no direction between them
+
+
+@dataclass(frozen=True)
+class RadiusGraph:
+    """Edges from every atom within `cutoff` to its centre, nearest `max_neighbors` of each centre.
+
+    Neighbours are counted with their periodic images; an image of the centre itself is a neighbour,
+    the centre itself is not. Of the neighbours at the rim all those within 0.01 Å of the last one
+    kept are kept as well, so a centre may have a few more than `max_neighbors`: in a crystal many
+    distances are equal but for rounding, and cutting among them would make the graph depend on the
+    rounding, i.e. a wrapped, shifted or turned copy of a structure would have another graph.
+
+    Attributes:
+        cutoff: Å.
+        max_neighbors: neighbours kept for each centre; None keeps all.
+    """
+
+    cutoff: float = 6.0
+    max_neighbors: int | None = 50
+
+    def __post_init__(self) -> None:
+        if not self.cutoff > 0:
+            raise ValueError(f"cutoff must be positive, got {self.cutoff} Å")
+        if self.max_neighbors is not None and self.max_neighbors < 1:
+            raise ValueError(f"max_neighbors must be at least 1 or None, got {self.max_neighbors}")
+
+    def __call__(
+        self, pos: ArrayLike, cell: ArrayLike, pbc: ArrayLike
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Edges of one structure, sorted by target, then distance, then source.
+
+        Args:
+            pos: Å; atoms may lie outside the cell.
+            cell: Å, rows are lattice vectors; zero along directions that are not periodic is fine.
+            pbc: periodic directions.
+
+        Returns:
+            edge_index (2, E), [0] source = neighbour, [1] target = centre, and cell_offsets (E, 3)
+            such that the edge is `pos[source] - pos[target] + cell_offsets @ cell`.
+
+        Raises:
+            ValueError: shapes do not fit, or two atoms lie on the same spot.
+
+        Shape: pos (N, 3), cell (3, 3), pbc (3,).
+        """
+        pos = np.ascontiguousarray(pos, dtype=np.float64)
+        pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+        cell = np.array(cell, dtype=np.float64)
+        if pos.ndim != 2 or pos.shape[1] != 3 or cell.shape != (3, 3):
+            raise ValueError(
+                f"expected pos (N, 3) and cell (3, 3), got {pos.shape} and {cell.shape}"
+            )
+        if not len(pos):
+            return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int32)
+        target, source, offsets, dist = _pairs(pos, _full_rank(cell, pbc), pbc, self.cutoff)
+        if len(dist) and dist.min() < COINCIDENT:
+            worst = int(dist.argmin())
+            raise ValueError(
+                f"atoms {source[worst]} and {target[worst]} are {dist[worst]:.1e} Å apart; "
+                "remove the duplicate"
+            )
+        order = np.lexsort((source, dist, target))
+        target, source, offsets, dist = target[order], source[order], offsets[order], dist[order]
+        if self.max_neighbors is not None:
+            keep = _nearest(target, dist, len(pos), self.max_neighbors)
+            target, source, offsets = target[keep], source[keep], offsets[keep]
+        return np.stack([source, target]), offsets
+
+
+def _nearest(
+    target: NDArray[np.int64], dist: NDArray[np.float64], natoms: int, count: int
+) -> NDArray[np.bool_]:
+    """(E,) which edges of a list sorted by target and distance are within the rim of each centre."""
+    degree = np.bincount(target, minlength=natoms)
+    first = np.cumsum(degree) - degree
+    rim = np.full(natoms, np.inf)
+    full = degree > count
+    rim[full] = dist[first[full] + count - 1] + RIM
+    return dist <= rim[target]
+
+
+def _full_rank(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The cell with its non-periodic rows replaced by unit vectors normal to the periodic ones.
+
+    Without periodicity a row only has to exist; the offsets along it are zero.
+    """
+    if pbc.all() or not pbc.any():
+        return cell if pbc.all() else np.eye(3)
+    complement = np.linalg.svd(cell[pbc])[2][int(pbc.sum()) :]
+    cell[~pbc] = complement
+    return cell
+
+
+def _pairs(
+    pos: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+    from vesin import NeighborList  # imports torch where it is installed
+
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+    finder = NeighborList(cutoff=cutoff, full_list=True, n_threads=threads)
+    i, j, offsets, dist = finder.compute(pos, cell, pbc, quantities="ijSd")
+    return i.astype(np.int64), j.astype(np.int64), offsets.astype(np.int32), dist
