@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -45,7 +46,6 @@ class ForceField(nn.Module, ABC):
     cutoff: float | None
     max_neighbors: int | None
 
-    @property
     def unsupported_elements(self) -> frozenset[int]:
         """Atomic numbers that the model has no input data for; data with them is refused."""
         return frozenset()
@@ -62,16 +62,22 @@ class ForceField(nn.Module, ABC):
             ValueError: names the elements.
         """
         found = set(atomic_numbers.unique().tolist())
+        unsupported = self.unsupported_elements()
         missing = {
             number
             for number in found
-            if number in self.unsupported_elements or not 0 <= number <= MAX_ATOMIC_NUMBER
+            if number in unsupported or not 0 <= number <= MAX_ATOMIC_NUMBER
         }
         if missing:
             raise ValueError(
                 f"{type(self).__name__} has no input data for {element_names(missing)}; "
                 "leave out the structures that contain them or choose a model that embeds them"
             )
+
+    def check_elements_on_cpu(self, atomic_numbers: Tensor) -> None:
+        """`check_elements` where reading values costs nothing: eager, on the CPU. Else nothing."""
+        if atomic_numbers.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check_elements(atomic_numbers)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:

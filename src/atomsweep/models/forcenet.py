@@ -19,6 +19,7 @@ from atomsweep.nn.cutoff import cosine_cutoff
 from atomsweep.nn.edge_features import EdgeFeatures, EdgeFeatureSet
 from atomsweep.nn.elements import PROPERTIES, element_properties, elements_without_properties
 from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
+from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
 
 
@@ -152,27 +153,24 @@ class ForceNet(ForceField):
         if self.shared_basis_linear is not None:
             xavier_uniform(self.shared_basis_linear)
 
-    @property
     def unsupported_elements(self) -> frozenset[int]:
         """Elements without the nine properties, or without a radius where radii are used."""
-        return elements_without_properties() | self.edge_input.unsupported_elements
+        return elements_without_properties() | self.edge_input.unsupported_elements()
 
     def forward(self, batch: Batch) -> Prediction:
         """Forces (N, 3) eV/Å, and the energy (B,) eV if there is a head for it."""
-        device = batch.pos.device.type
-        if device == "cpu" and not torch.compiler.is_compiling():
-            self.check_elements(batch.atomic_numbers)
+        self.check_elements_on_cpu(batch.atomic_numbers)
 
         # The fastest sine turns a rounding error of its argument into one a hundred times larger,
         # so the inputs stay in full precision under autocast, and so does the decoder with its
         # batch norm.
-        with torch.autocast(device, enabled=False):
+        with full_precision(batch.pos):
             edge = self._embed_edges(batch)
             properties = self.element_properties[batch.atomic_numbers]  # (N, 9)
             h = self.node_linear(self.node_basis(properties))  # (N, D)
         for block in self.blocks:
             h = block(h, edge)
-        with torch.autocast(device, enabled=False):
+        with full_precision(batch.pos):
             h = self.post_encoder(h)
             forces = self.decoder(h)
             energy = None

@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-BasisFactory = Callable[..., "Basis"]
 ActFactory = Callable[[], nn.Module]
 
 NUM_HARMONICS = 9
@@ -40,6 +39,9 @@ class Basis(nn.Module, ABC):
     @abstractmethod
     def for_nodes(self, in_dim: int) -> "Basis":
         """The basis of the same family for atoms: `in_dim` inputs in [0, 1], no direction."""
+
+
+BasisFactory = Callable[..., Basis]
 
 
 class IdentityBasis(Basis):

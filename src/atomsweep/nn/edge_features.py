@@ -46,7 +46,6 @@ class EdgeFeatures(nn.Module):
         self.register_buffer("radii", atomic_radii(), persistent=False)
         self.radii: Tensor
 
-    @property
     def unsupported_elements(self) -> frozenset[int]:
         """Atomic numbers without the radius that these features need."""
         return elements_without_radius() if self.has_radii else frozenset()

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atomsweep.nn.precision import full_precision
+
 
 class PairLinear(nn.Linear):
     """A linear layer over an edge and its two atoms: y = W [e, h_source, h_target] + b.
@@ -45,9 +47,7 @@ class PairLinear(nn.Linear):
         )
         bias: Tensor = self.bias
         if edge_linear is not None:
-            with torch.autocast(
-                edge.device.type, enabled=False
-            ):  # round the product once, not twice
+            with full_precision(edge):  # the product is rounded once, not twice
                 bias = torch.addmv(bias, edge_weight, edge_linear.bias)
                 edge_weight = edge_weight @ edge_linear.weight
         out = F.linear(edge, edge_weight, bias)

@@ -1,0 +1,85 @@
+"""GNS: the graph network simulator that ForceNet is compared with (Sanchez-Gonzalez et al., 2020).
+
+As arXiv:2103.01436 describes it for OC20; no code of it was published. The reading here, a lookup
+embedding for atoms and the seven raw edge inputs, gives the published 12.5 M parameters. Not built
+in: rotation and energy conservation. Messages have no cutoff weight, so they jump at the cutoff.
+"""
+
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from atomsweep.graph.edges import edge_vectors
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.edge_features import EdgeFeatures
+from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
+from atomsweep.nn.mlp import PairLinear, make_mlp
+from atomsweep.nn.scatter import segment_sum
+
+NUM_EMBEDDINGS = 100
+
+
+class GNS(ForceField):
+    """Messages m_st = F(e_st, h_s, h_t), updates h_t + BN(W sum_s m_st), forces from the last h.
+
+    arXiv:2103.01436, Sec. 4.1 and App. C.
+
+    Args:
+        act: factory of the activation.
+        hidden_channels: D.
+        num_layers: number of message blocks.
+        cutoff: radius of the graph, Å.
+        max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
+        min_distance: distances over cutoff are clamped to this from below; None for no clamp.
+
+    Raises:
+        ValueError: there is no activation.
+    """
+
+    def __init__(
+        self,
+        act: ActFactory | None,
+        hidden_channels: int,
+        num_layers: int,
+        cutoff: float,
+        max_neighbors: int | None,
+        min_distance: float | None,
+    ) -> None:
+        super().__init__()
+        if act is None:
+            raise ValueError("GNS needs an activation, got none; choose one, e.g. act=relu")
+        self.cutoff = cutoff
+        self.max_neighbors = max_neighbors
+        self.edge_input = EdgeFeatures(cutoff, "full", min_distance)
+        self.embedding = nn.Embedding(NUM_EMBEDDINGS, hidden_channels)
+        self.blocks = nn.ModuleList(
+            _Block(self.edge_input.out_dim, hidden_channels, act) for _ in range(num_layers)
+        )
+        self.decoder = make_mlp(hidden_channels, hidden_channels, 3, act)
+
+    def unsupported_elements(self) -> frozenset[int]:
+        """Elements beyond the embedding, or without a radius."""
+        beyond = range(NUM_EMBEDDINGS, MAX_ATOMIC_NUMBER + 1)
+        return self.edge_input.unsupported_elements().union(beyond)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Forces (N, 3) eV/Å."""
+        self.check_elements_on_cpu(batch.atomic_numbers)
+        edge_input = self.edge_input(edge_vectors(batch), batch.edge_index, batch.atomic_numbers)
+        h = self.embedding(batch.atomic_numbers)  # (N, D)
+        for block in self.blocks:
+            h = block(h, edge_input.features, batch.edge_index)
+        return Prediction(forces=self.decoder(h).to(batch.pos.dtype))
+
+
+class _Block(nn.Module):
+    def __init__(self, edge_dim: int, channels: int, act: ActFactory) -> None:
+        super().__init__()
+        self.pair_linear = PairLinear(edge_dim, channels, channels)
+        self.edge_mlp = nn.Sequential(nn.LayerNorm(channels), act(), nn.Linear(channels, channels))
+        self.node_update = nn.Sequential(nn.Linear(channels, channels), nn.BatchNorm1d(channels))
+
+    def forward(self, h: Tensor, edge: Tensor, edge_index: Tensor) -> Tensor:
+        message = self.edge_mlp(self.pair_linear(edge, h, edge_index))  # (E, D)
+        total = segment_sum(message.to(h.dtype), edge_index[1], h.shape[0])
+        return h + self.node_update(total)
