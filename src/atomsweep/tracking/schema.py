@@ -3,8 +3,8 @@
 A run directory is `<root>/<readable>-<identity>/` and is the truth; MLflow, ledger and tables are
 views of it. Lines of the journal are flat JSON objects, one per logged step:
 
-    {"step": 200, "device_seconds": 12.3, "eval_seconds": 1.9, "train/loss": 0.05}
-    {"step": 200, "device_seconds": 12.3, "eval_seconds": 2.4, "val_id/forces_mae": 0.051}
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 1.9, "time": 1.7e9, "train/loss": 0.05}
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 2.4, "time": 1.7e9, "val_id/loss": 0.1}
 
 `device_seconds` is training time × devices up to that step, over all requeues; evaluation is
 counted apart in `eval_seconds` and never in `device_seconds`.
@@ -38,6 +38,7 @@ FINISHED = "finished"
 STEP = "step"
 DEVICE_SECONDS = "device_seconds"
 EVAL_SECONDS = "eval_seconds"
+TIME = "time"  # wall clock at which the line was written, s since 1970
 
 # Splits of an OC20-like data set; the average over the four is `val_avg`
 TRAIN = "train"
