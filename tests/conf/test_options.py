@@ -1,32 +1,19 @@
 """Every option in conf/ composes, and what it describes can be built."""
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from contracts.compose import CONF, compose_with_choices
 
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 
-CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
 NEEDS = {("data", "extxyz"): ["data.path=any.extxyz"]}
 GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-    return cfg, dict(cfg.hydra.runtime.choices)
-
-
 def config(*overrides):
-    cfg, _ = composed(*overrides)
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    plain.pop("hydra")
-    return plain
+    return cell_of(*compose_with_choices(list(overrides)), overrides).config
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
@@ -61,19 +48,18 @@ def test_every_option_composes_and_builds(group, option):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(overrides, sentence):
-    cfg, choices = composed(*overrides)
     with pytest.raises(UserError, match=sentence) as error:
-        preflight(cell_of(cfg, choices, overrides).config)
+        preflight(config(*overrides))
     assert "\n" not in str(error.value)
 
 
 def test_each_model_runs_alone_with_the_parts_that_suit_it():
-    _, choices = composed("model=gns")
+    _, choices = compose_with_choices(["model=gns"])
     assert choices["basis"] == "none"
     assert choices["act"] == "relu"
-    _, choices = composed("model=forcenet")
+    _, choices = compose_with_choices(["model=forcenet"])
     assert (choices["basis"], choices["act"]) == ("sph", "swish")
-    _, choices = composed("model=forcenet", "basis=sine", "act=relu")
+    _, choices = compose_with_choices(["model=forcenet", "basis=sine", "act=relu"])
     assert (choices["basis"], choices["act"]) == ("sine", "relu")
 
 

@@ -4,11 +4,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from atomsweep.data.base import InMemoryDataset, Structure
-from atomsweep.data.batching import GraphDataset
-from atomsweep.tracking.run import RunDirectory
 from torch import nn
 
+from atomsweep.data.base import InMemoryDataset, Structure
+from atomsweep.data.batching import GraphDataset
 from atomsweep.engine import checkpoint
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
@@ -16,6 +15,7 @@ from atomsweep.engine.trainer import NotFiniteError, Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
 
 SEED = 3
 
