@@ -1,10 +1,10 @@
 """Every option in conf/ composes, and what it describes can be built."""
 
 import pytest
-from contracts.compose import CONF, compose_with_choices
 
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
+from tests.contracts.compose import CONF, compose_with_choices
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
