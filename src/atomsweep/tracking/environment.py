@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version_of(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -74,6 +74,17 @@ def diff_of(directory: Path) -> str:
     return diff
 
 
+def cpu_name() -> str:
+    """Model of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
 def _git(directory: Path, *arguments: str) -> tuple[str, str]:
     """Output, and the reason when there is none."""
     # GIT_DIR and the like, set by hooks, would answer for another repository
@@ -91,13 +102,3 @@ def _git(directory: Path, *arguments: str) -> tuple[str, str]:
     if done.returncode != 0:
         return "", done.stderr.decode(errors="replace").strip()
     return done.stdout.decode(errors="replace"), ""
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -159,7 +159,7 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML follows YAML 1.1, where `1e-3` is a string; YAML 1.2 and OmegaConf say float."""
 
 
