@@ -2,15 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from analysis import published
+from analysis.frames import CHOICE, CONFIG, normal
 from analysis.published.schema import Axis
-from analysis.runs import CHOICE, CONFIG, normal
 from atomsweep.tracking import schema
 
 NOTHING = "–"
@@ -101,7 +101,7 @@ def label(column: str, value: Any, reference: str | None = None) -> str:
     return axis_of(column, reference).label(told) if told else NOTHING
 
 
-def cell_text(cell: pd.Series, decimals: int = 4) -> Text:
+def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
     """`0.0512`, `0.0512 ± 0.0011`, – for nothing, `– (2/3)` where seeds are missing."""
     if math.isnan(cell["mean"]):
         part = f" ({cell['n']}/{cell['planned']})" if cell["planned"] > 1 else ""
@@ -136,7 +136,7 @@ def paper_layout(
     top += [Text(NOTHING if math.isnan(by_split[first]) else times(1.0))]
     top += [Text(NOTHING)] * (2 if reference else 0)
     lines = [top]
-    for _, group in _by_row(cells, rows):
+    for _, group in by_row(cells, rows):
         at = group.set_index("split")
         line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
         if seeds:
@@ -157,7 +157,7 @@ def beside_layout(cells: pd.DataFrame, rows: Sequence[str], reference: str) -> G
     header = [axis_of(column, reference).title for column in rows]
     header += ["Split", "Ours", "÷ Median", "Paper", "Difference"]
     lines = []
-    for _, group in _by_row(cells, rows):
+    for _, group in by_row(cells, rows):
         for _, cell in group.iterrows():
             line = [Text(label(c, cell[c], reference)) for c in rows]
             line += [Text(SPLIT_TITLES.get(cell["split"], cell["split"])), cell_text(cell)]
@@ -214,7 +214,7 @@ def latex(grid: Grid, caption: str, name: str) -> str:
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
-def _by_row(cells: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+def by_row(cells: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """Groups of cells of one table row, in order of appearance."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for position, key in enumerate(cells[list(rows)].map(normal).itertuples(index=False)):

@@ -4,6 +4,7 @@
 """
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import published, render, tables
+from analysis import curves, published, render, tables
+from analysis.frames import COUNT, METRIC, as_float, columns, common, normal, records
 from analysis.render import Grid, Text
-from analysis.runs import COUNT, METRIC, Store, common, is_gpu, normal
+from analysis.runs import Store
 from atomsweep.tracking import schema
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
+TERMINAL = 110  # characters of a line
 BASELINE_COMMAND = "python run.py model=median"
 
 
@@ -37,11 +40,31 @@ class Part:
     title: str
     caption: list[str]
     device: str
+    curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
 
     @property
     def layout(self) -> Grid:
         """The table as papers print it."""
         return render.paper_layout(self.cells, self.rows, self.reference)
+
+    @property
+    def text(self) -> str:
+        """Title and caption as one paragraph."""
+        return " ".join([f"{self.title}.", *self.caption])
+
+    def baseline_value(self, metric: str) -> float:
+        """Final value of the baseline, NaN without one."""
+        value = None if self.baseline is None else self.baseline.get(METRIC + metric)
+        return as_float(value)
+
+    def best(self) -> pd.Series | None:
+        """The best cell of the first split, None where none has a number."""
+        first = self.cells["split"].iloc[0]
+        here = self.cells[(self.cells["split"] == first) & self.cells["mean"].notna()]
+        if here.empty:
+            return None
+        high = self.metric in render.BETTER_HIGH
+        return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
 
     def label(self, run: Mapping[str, Any] | pd.Series) -> str:
         """A run in the words of its table row, e.g. `Spherical, Swish`."""
@@ -63,15 +86,21 @@ class Report:
     """Everything a report says."""
 
     name: str
-    title: str
+    heading: str
     summary: str
     parts: list[Part]
     gaps: list[Gap]
-    provenance: pd.DataFrame
+    trained: pd.DataFrame  # what was asked for, without the baseline
+    provenance: pd.DataFrame  # every run behind the report
     problems: list[str]
     command: str | None
     source: str
     footnotes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Heading and sweep."""
+        return f"{self.heading} · {self.name}"
 
     @property
     def complete(self) -> bool:
@@ -81,10 +110,10 @@ class Report:
     @property
     def text(self) -> str:
         """Title, summary and tables: what a terminal shows."""
-        shown = [f"{self.title}\n\n{self.summary}"]
+        shown = [self.title, textwrap.fill(self.summary, TERMINAL)]
         for part in self.parts:
             shown.append(render.markdown(part.layout))
-            shown.append(" ".join(part.caption))
+            shown.append(textwrap.fill(" ".join(part.caption), TERMINAL))
         return "\n\n".join(shown)
 
 
@@ -121,10 +150,11 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
     ).drop_duplicates("identity")
     return Report(
         name=name,
-        title=f"Report: {name}",
+        heading=_heading(parts),
         summary=_summary(parts, trained),
         parts=parts,
         gaps=gaps,
+        trained=trained,
         provenance=everything.reset_index(drop=True),
         problems=problems,
         command=command,
@@ -134,23 +164,41 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
 
 
 def write(report: Report, out: Path) -> Path:
-    """Write all files of a report into `out`; returns the one to open.
+    """Write a report into `out`; returns the page.
 
-    report.md, table.csv (one line per cell), runs.csv, table.tex.
+    report.html, report.md, table.csv (one line per cell), runs.csv, curves.csv, table.tex, and each
+    figure as SVG, PDF and PNG.
     """
+    from analysis.page import page
+
     out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(page(report), encoding="utf-8")
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     cells = pd.concat([part.cells.assign(table=i) for i, part in enumerate(report.parts, 1)])
     cells.to_csv(out / "table.csv", index=False)
     report.provenance.to_csv(out / "runs.csv", index=False)
-    (out / "table.tex").write_text(
-        "\n".join(
-            render.latex(part.layout, " ".join([f"{part.title}.", *part.caption]), report.name)
-            for part in report.parts
-        ),
-        encoding="utf-8",
-    )
-    return out / "report.md"
+    tex = (render.latex(part.layout, part.text, report.name) for part in report.parts)
+    (out / "table.tex").write_text("\n".join(tex), encoding="utf-8")
+    drawn = []
+    for part, metric, name in _figures(report):
+        points = part.curves[metric]
+        figure = curves.draw(points, metric, part.device, part.baseline_value(metric))
+        curves.save(figure, out / name)
+        drawn.append(points.drop(columns=["hue", "dash"]).assign(metric=metric))
+    if drawn:
+        pd.concat(drawn).to_csv(out / "curves.csv", index=False)
+    return out / "report.html"
+
+
+def _figures(report: Report) -> list[tuple[Part, str, str]]:
+    """Part, metric and file name of each figure."""
+    several = len(report.parts) > 1
+    return [
+        (part, metric, f"curves-{number}-{split}" if several else f"curves-{split}")
+        for number, part in enumerate(report.parts, 1)
+        for metric in part.curves
+        for split in [metric.partition("/")[0]]
+    ]
 
 
 def markdown(report: Report) -> str:
@@ -165,6 +213,9 @@ def markdown(report: Report) -> str:
             ]
     if report.footnotes:
         text += ["### On the published numbers", _bullets(report.footnotes)]
+    if figures := _figures(report):
+        text += ["## Learning curves"]
+        text += [f"![{metric} against training time]({name}.svg)" for _, metric, name in figures]
     if report.gaps:
         text += ["## Missing and failed cells", render.markdown(gap_grid(report.gaps))]
         if report.command:
@@ -206,7 +257,7 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
             commit(run),
             " ".join(str(v) for v in (run["data"], run["data_fingerprint"]) if v) or render.NOTHING,
         ]
-        for run in frame.to_dict("records")
+        for run in records(frame)
     ]
     return render.plain(header, rows, "lll" + "r" * 6 + "lll")
 
@@ -248,10 +299,10 @@ def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str
         arguments["reference"] = reference = table = None
         cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
     problems += _metric_problems(finished, metric, splits)
-    cells = tables.row_order(cells, rows, reference)
+    cells = tables.in_order(cells, rows, reference)
     device = _devices(finished)
     caption = _caption(frame, cells, reference, metric, baseline, device)
-    return Part(
+    part = Part(
         frame=frame,
         cells=cells,
         rows=rows,
@@ -262,11 +313,32 @@ def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str
         caption=caption,
         device=device,
     )
+    part.curves = _curves(store, tables.in_order(frame, rows, reference), part)
+    return part
+
+
+def _heading(parts: list[Part]) -> str:
+    titles = list(dict.fromkeys(part.title for part in parts))
+    return titles[0] if len(titles) == 1 else "Comparison"
+
+
+def _curves(store: Store, frame: pd.DataFrame, part: Part) -> dict[str, pd.DataFrame]:
+    """Curves of the first split and of the average, where they were logged during training."""
+    names = [schema.metric_name(split, part.metric) for split in curves.SPLITS]
+    logged = store.curves(frame, names)
+    found = {}
+    for name in names:
+        points = curves.series(logged[logged["metric"] == name], frame, part.rows, part.reference)
+        if not points.empty:
+            found[name] = points
+    return found
 
 
 def _metric(finished: pd.DataFrame, reference: str | None) -> str:
     """The paper's metric where there is a paper, else force MAE, else the first there is."""
-    there = [c.removeprefix(METRIC).partition("/")[2] for c in finished if c.startswith(METRIC)]
+    there = [
+        c.removeprefix(METRIC).partition("/")[2] for c in columns(finished) if c.startswith(METRIC)
+    ]
     wanted = [c.metric for c in published.measured(published.table(reference))] if reference else []
     for metric in [*wanted, schema.FORCES_MAE, *there]:
         if metric in there:
@@ -297,11 +369,10 @@ def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> 
 
 def _title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> str:
     if reference:
-        table = published.table(reference)
-        return f"{table.title}, as Table {table.number} of {published.paper(reference).title}"
+        return published.table(reference).title
     axes = " × ".join(render.axis_of(column).title for column in rows)
     model = shared.get("choice.model")
-    return f"{axes} of {model}" if model else axes
+    return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
 
 
 def _devices(finished: pd.DataFrame) -> str:
@@ -325,10 +396,9 @@ def _caption(
     told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
     told.append(_data_sentence(data, shared))
     spent = finished["device_seconds"].mean()
-    kind = "GPU" if is_gpu(device) else "CPU" if device.lower().startswith("cpu") else "device"
     told.append(
-        f"Budget: {shared.get('budget') or 'as each run says'} per run, {render.duration(spent)} of "
-        f"{kind} time on average ({device}), evaluation apart."
+        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
+        f"{render.duration(spent)} of training on {device}, evaluation apart."
     )
     if (cells["planned"] > 1).any():
         told.append(
@@ -344,13 +414,11 @@ def _caption(
         return told
     table, paper = published.table(reference), published.paper(reference)
     if table.best_within:
-        told.append(
-            f"Bold: best, and within {table.best_within:g} of it; ours and theirs each apart."
-        )
+        told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
         told.append(
-            f"Ours are on {data}, the paper's on {paper.dataset}: the difference says how far apart "
-            f"the two tasks are, not that one is wrong."
+            f"Results on {data} are ours on {data}; the paper's are on {paper.dataset}. The difference "
+            f"is between two tasks and judges neither."
         )
     differs = [
         f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
@@ -365,32 +433,23 @@ def _caption(
 def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
     counts = {k.removeprefix(COUNT): v for k, v in shared.items() if k.startswith(COUNT)}
     size = f", {render.count(counts['train'])} training structures" if "train" in counts else ""
-    held = [render.count(counts[s]) for s in schema.VAL_SPLITS if s in counts]
-    size += f", {' + '.join(held)} for validation" if held else ""
-    source = shared.get("data_provenance")
-    told = f"Data: {data}{size}{f' ({source})' if source else ''}."
-    if data.startswith("mini_oc"):
-        told += (
-            f" Results on {data} are ours on {data}: OC20's layout on a classical potential (EMT), "
-            f"not DFT."
-        )
-    return told
+    held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
+    size += f" and {render.count(held)} for validation" if held else ""
+    note = shared.get("data_provenance")
+    return f"Data: {data}{size}{f' ({note.rstrip(chr(46))})' if note else ''}."
 
 
 def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
     done = int((frame["state"] == schema.FINISHED).sum())
     told = [f"{done} of {len(frame)} runs finished."]
     for part in parts:
-        split = part.cells["split"].iloc[0]
-        here = part.cells[(part.cells["split"] == split) & part.cells["mean"].notna()]
-        if here.empty:
+        best = part.best()
+        if best is None:
             continue
-        high = part.metric in render.BETTER_HIGH
-        best = here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
         title, unit, decimals = render.METRIC_TITLES.get(part.metric, (part.metric, "", 4))
         ratio = f", {render.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
         told.append(
-            f"Best {title[0].lower()}{title[1:]} on {render.SPLIT_TITLES.get(split, split)}: "
+            f"Best {title[0].lower()}{title[1:]} on {render.SPLIT_TITLES.get(best['split'], best['split'])}: "
             f"{render.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
             f"({part.label(best)}){ratio}."
         )
@@ -401,7 +460,7 @@ def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
 
 def _gaps(part: Part) -> list[Gap]:
     gaps = []
-    for run in part.frame[part.frame["state"] != schema.FINISHED].to_dict("records"):
+    for run in records(part.frame[part.frame["state"] != schema.FINISHED]):
         seed = f", seed {render.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
         progress = ""
         if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import published
-from analysis.runs import CONFIG, METRIC, common, normal, varying
+from analysis.frames import CONFIG, METRIC, common, normal, varying
 from analysis.statistics import interval
 from atomsweep.tracking import schema
 
@@ -129,10 +129,10 @@ def ablation_table(
     return cells
 
 
-def row_order(cells: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
-    """Cells with their table rows in the paper's order; values the paper does not have come last."""
+def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
+    """Cells or runs in the order of the paper's rows; values that it does not have come last."""
     if reference is None:
-        return cells
+        return frame
     ranks: dict[str, dict[str, int]] = {}
     table = published.table(reference)
     for index, axis in enumerate(table.axes):
@@ -141,12 +141,12 @@ def row_order(cells: pd.DataFrame, rows: Sequence[str], reference: str | None) -
         ranks[axis.column] = {value: rank for rank, value in enumerate(values)}
     order = pd.DataFrame(
         {
-            column: cells[column].map(lambda v, c=column: ranks.get(c, {}).get(normal(v), 10**6))
+            column: frame[column].map(lambda v, c=column: ranks.get(c, {}).get(normal(v), 10**6))
             for column in rows
         },
-        index=cells.index,
+        index=frame.index,
     )
-    return cells.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
+    return frame.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
 
 
 def _check_comparable(frame: pd.DataFrame) -> None:

@@ -38,12 +38,12 @@ class Root:
         val_id=0.05,
         state=schema.FINISHED,
         message=None,
-        sweeps=("basis,act",),
+        sweep="basis_act-1a2b3c",
         seed=0,
-        device="cpu",
+        device="cpu (Example 9000)",
         steps=800,
         fingerprint="d474",
-        created="2026-08-12T10:00:00+00:00",
+        created=1786528800.0,
         overrides=None,
         science=None,
         name=None,
@@ -68,18 +68,17 @@ class Root:
         write(
             path / schema.RUN,
             {
-                "schema": 1,
+                "schema_version": 1,
                 "identity": identity,
                 "identity_version": 1,
-                "name": name,
                 "choices": chosen,
                 "overrides": overrides or [f"model={model}", f"basis={basis}", f"act={act}"],
-                "sweeps": list(sweeps),
+                "sweep": sweep,
                 "seed": seed,
                 "data": {
                     "name": chosen["data"],
                     "fingerprint": fingerprint,
-                    "provenance": "adsorbates on slabs, EMT",
+                    "provenance": {"source": "made", "licence": "CC0-1.0", "note": "EMT, not DFT"},
                     "counts": COUNTS,
                 },
                 "command": "python run.py -m basis=sph,sine act=swish,relu",
@@ -132,10 +131,10 @@ class Root:
             )
         return path
 
-    def plan(self, cells, groups, sweep="basis,act", created="2026-08-12T10:00:00+00:00"):
+    def plan(self, cells, groups, sweep="basis_act-1a2b3c", created="2026-08-12T10:00:00+00:00"):
         """Args: cells: identity -> choices."""
         write(
-            self.path / schema.SWEEPS / f"{sweep.replace('/', '-')}.json",
+            self.path / schema.SWEEPS / f"{sweep}.json",
             {
                 "sweep": sweep,
                 "created": created,
@@ -177,7 +176,7 @@ def table5(root):
         cells[identity] = {"basis": basis, "act": act}
         root.run(identity, basis=basis, act=act, val_id=val_id)
     root.run(
-        "ffffffffffff", model="median", basis="none", act="none", val_id=0.1, sweeps=(), steps=1
+        "ffffffffffff", model="median", basis="none", act="none", val_id=0.1, sweep=None, steps=1
     )
     root.plan(cells, {"basis": ["sph", "sine"], "act": ["swish", "relu"]})
     return root
