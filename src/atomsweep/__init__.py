@@ -1,1 +1,4 @@
-"""Experiment platform for machine-learned force fields. Imports nothing: Hydra scans plugins at every start."""
+"""Experiment platform for machine-learned force fields.
+
+Imports nothing: Hydra scans plugins at every start.
+"""

@@ -1,4 +1,7 @@
-"""Unit conversions. Inside the package lengths are Å, energies eV, forces eV/Å; `data/` converts once."""
+"""Unit conversions.
+
+Inside the package lengths are Å, energies eV, forces eV/Å; `data/` converts once.
+"""
 
 KCAL_PER_MOL = 0.0433641  # eV
 HARTREE = 27.211386245988  # eV, CODATA 2018

@@ -1,38 +1,28 @@
 """Compose the configuration as run.py does, and build its model."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from atomsweep.models.base import ForceField
 
 CONF = Path(__file__).parents[2] / "conf"
-CONFIG_NAME = "model_axes"
 
-ConfigStore.instance().store(
-    name=CONFIG_NAME,
-    node={
-        "defaults": [
-            "_self_",
-            {"basis": "sph"},
-            {"act": "swish"},
-            {"model": "forcenet"},
-            {"ablation": "none"},
-        ]
-    },
-)
+
+def compose_with_choices(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """The config of `python run.py <overrides>`, and the option chosen in each group."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra_compose("config", overrides, return_hydra_config=True)
+    return cfg, dict(cfg.hydra.runtime.choices)
 
 
 def compose(overrides: list[str]) -> DictConfig:
     """The config of `python run.py <overrides>`."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(CONFIG_NAME, overrides)
+    return compose_with_choices(overrides)[0]
 
 
 def build_model(overrides: list[str]) -> ForceField:

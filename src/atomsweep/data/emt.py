@@ -17,7 +17,7 @@ from ase.units import Bohr
 
 from atomsweep.data.base import Array, Structure
 
-BETA = 1.809  # (16π/3)^(1/3) / √2, rounded as in Jacobsen, Stoltze and Nørskov, Surf. Sci. 366 (1996) 394
+BETA = 1.809  # (16π/3)^(1/3) / √2, rounded as in ASE
 SKIN = 0.6  # Å beyond the cutoff: pairs are searched again once an atom has moved by half of it
 ELEMENTS = {ASE_NUMBERS[symbol]: symbol for symbol in ASE_PARAMETERS}
 
@@ -69,7 +69,7 @@ _TABLE = _elements()
 
 
 def half_pairs(pos: Array, cell: Array, pbc: Array, cutoff: float) -> tuple[Array, Array, Array]:
-    """Every pair of atoms (and periodic images) within `cutoff`, once: first, second, shift (P, 3) Å.
+    """Every pair of atoms or images within `cutoff`, once: first, second, shift (P, 3) Å.
 
     Brute force over all images that can be in reach; the pairs of a slab in a small cell are
     found faster so than by sorting atoms into cells.
@@ -196,6 +196,19 @@ class FastEMT(Calculator):
         if self._pairs is None or not self._pairs.serve(numbers, pos, cell, pbc):
             self._pairs = _Pairs(numbers, pos, cell, pbc)
         return _evaluate(self._pairs, pos)
+
+    def check_state(self, atoms: Any, tol: float = 0.0) -> list[str]:
+        """What changed since the last call, exactly; ASE's own comparison costs more than EMT."""
+        last = self.atoms
+        if last is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (last.positions, atoms.positions),
+            "numbers": (last.numbers, atoms.numbers),
+            "cell": (last.cell.array, atoms.cell.array),
+            "pbc": (last.pbc, atoms.pbc),
+        }
+        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
 
     def calculate(
         self,

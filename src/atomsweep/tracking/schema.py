@@ -3,8 +3,8 @@
 A run directory is `<root>/<readable>-<identity>/` and is the truth; MLflow, ledger and tables are
 views of it. Lines of the journal are flat JSON objects, one per logged step:
 
-    {"step": 200, "device_seconds": 12.3, "eval_seconds": 1.9, "train/loss": 0.05}
-    {"step": 200, "device_seconds": 12.3, "eval_seconds": 2.4, "val_id/forces_mae": 0.051}
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 1.9, "time": 1.7e9, "train/loss": 0.05}
+    {"step": 200, "device_seconds": 12.3, "eval_seconds": 2.4, "time": 1.7e9, "val_id/loss": 0.1}
 
 `device_seconds` is training time × devices up to that step, over all requeues; evaluation is
 counted apart in `eval_seconds` and never in `device_seconds`.
@@ -38,6 +38,7 @@ FINISHED = "finished"
 STEP = "step"
 DEVICE_SECONDS = "device_seconds"
 EVAL_SECONDS = "eval_seconds"
+TIME = "time"  # wall clock at which the line was written, s since 1970
 
 # Splits of an OC20-like data set; the average over the four is `val_avg`
 TRAIN = "train"
@@ -53,12 +54,32 @@ FORCES_COS = "forces_cos"  # cosine similarity, mean over free atoms
 FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
 LOSS = "loss"
 
-# MLflow tags
+# MLflow tags of a run. Numbers in tags are written so that they read back exactly.
 TAG_IDENTITY = "identity"
-TAG_SWEEP = "sweep"
+TAG_SWEEP = "sweep"  # the sweep that made the run: the one of its parent
+TAG_MEMBER = "sweep."  # + sweep: one for each sweep whose plan has the run as a cell
 TAG_COMMIT = "commit"
 TAG_CHOICE = "choice."  # + group: choice.basis = sph
+TAG_KIND = "kind"  # "run", or "sweep" for a parent
+TAG_NAME = "name"  # of the run directory
+TAG_UID = "uid"  # of the run directory, wherever it is moved
+TAG_STATE = "state"
+TAG_SEED = "seed"
+TAG_DATA = "data"  # name of the data set
+TAG_FINGERPRINT = "data_fingerprint"
+TAG_DEVICE = "device"
+TAG_HOSTS = "hosts"  # of all segments, separated by commas
+TAG_SEGMENTS = "segments"  # their number
+TAG_ALLOCATED = "allocated_seconds"
+TAG_MESSAGE = "message"  # of a failed or interrupted run
+TAG_DOCUMENT = "document."  # + run | status | result | environment | plan: the JSON file itself
 TAG_MIRRORED = "mirrored_step"  # last step of the journal that MLflow holds
+TAG_MIRRORED_LINES = "mirrored_lines"
+TAG_MIRRORED_DIGEST = "mirrored_digest"  # of those lines
+TAG_MIRRORED_FILES = "mirrored_files"
+
+# MLflow metrics of the result: final/val_id/forces_mae
+FINAL = "final/"
 
 
 def metric_name(split: str, metric: str) -> str:

@@ -1,0 +1,59 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` makes from the lock.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that starts and is 3.11 or 3.12; `make setup PYTHON=...` names another
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+.PHONY: help setup sweep report test test-slow lint format bench ui clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## the environment: locked versions, in .venv
+
+$(VENV)/.done: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and none was found; install one or name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+sweep: setup ## the main job: basis x activation on the embedded data set, and its report
+	$(BIN)/python run.py model=median
+	$(BIN)/python run.py -m basis=sph,sine act=swish,relu
+	$(BIN)/python -m analysis report latest
+
+report: setup ## the report of a sweep: make report S=name
+	$(BIN)/python -m analysis report $(or $(S),latest)
+
+test: setup ## the tests, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+
+test-slow: setup ## the slow tests
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: setup ## ruff, mypy, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## let ruff format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## a training step against the naive form
+	$(BIN)/python benchmarks/training_step.py
+
+ui: setup ## MLflow's own pages on the runs
+	$(BIN)/python -m atomsweep ui
+
+clean: ## remove the environment; runs and data sets stay
+	rm -rf $(VENV)

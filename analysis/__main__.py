@@ -1,0 +1,88 @@
+"""Reports from runs: `python -m analysis report <sweep | latest | column=value ...>`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.runs import Store
+
+EPILOG = """\
+what to report on:
+  latest                       the newest sweep
+  basis_act-1a2b3c             a sweep by its name
+  choice.basis=sph,sine ...    runs that have one of these values in each named column
+
+exit codes: 0 done, 1 nothing to report (or, with --strict, something missing or wrong), 2 misuse
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read, write, print the table and where the page is; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    from analysis import report as reports
+
+    try:
+        store = _store(options)
+        report = reports.build(store, _chosen(store, options.runs))
+        out = options.out or Path("reports") / reports.slug(report.name)
+        page = reports.write(report, out)
+    except (LookupError, ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report.text)
+    if report.gaps:
+        print("\nWithout a number:")
+    for gap in report.gaps:
+        print(f"  {gap.cell}: {gap.state}, {gap.reason}\n    fill it: {gap.command}")
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    print(f"\nReport: {page}")
+    return 1 if options.strict and not report.complete else 0
+
+
+def _store(options: argparse.Namespace) -> "Store":
+    from analysis import runs
+
+    if options.source == "mlflow":
+        return runs.read_mlflow(options.uri, options.experiment)
+    return runs.read(options.root)
+
+
+def _chosen(store: "Store", words: Sequence[str]) -> "pd.DataFrame":
+    if all("=" in word for word in words):
+        return store.where(dict(word.split("=", 1) for word in words))
+    if len(words) > 1:
+        raise ValueError(
+            f"expected one sweep, or filters such as choice.basis=sph, got {' '.join(words)}"
+        )
+    return store.sweep(words[0])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser(
+        "report",
+        help="write the report of a sweep and print its table",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("runs", nargs="+", help="a sweep, latest, or column=value ...")
+    report.add_argument("--root", type=Path, default=Path("runs"), help="directory of the runs")
+    report.add_argument("--out", type=Path, help="directory to write to (reports/<sweep>)")
+    report.add_argument("--strict", action="store_true", help="exit 1 where cells are missing")
+    report.add_argument(
+        "--from", dest="source", choices=("runs", "mlflow"), default="runs", help="where to read"
+    )
+    report.add_argument("--uri", default="sqlite:///runs/mlflow.db", help="MLflow store to read")
+    report.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

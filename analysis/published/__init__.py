@@ -1,0 +1,100 @@
+"""The papers' numbers: one YAML per paper, checked on reading, and which of them suits a sweep."""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from analysis.published.schema import Column, Paper, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def papers() -> dict[str, Paper]:
+    """Every paper of this directory by its key, e.g. `forcenet`.
+
+    Raises:
+        ValueError: a file does not follow the schema (pydantic's message names the place).
+    """
+    found = {}
+    for path in sorted(_HERE.glob("*.yaml")):
+        paper = Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if paper.key != path.stem:
+            raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
+        found[paper.key] = paper
+    return found
+
+
+def references() -> list[str]:
+    """Names of all tables, e.g. `forcenet.table5`."""
+    return [f"{key}.{name}" for key, paper in papers().items() for name in paper.tables]
+
+
+def paper(reference: str) -> Paper:
+    """The paper of a table's name, e.g. of `forcenet.table5`."""
+    table(reference)
+    return papers()[reference.partition(".")[0]]
+
+
+def table(reference: str) -> Table:
+    """A table by its name, `forcenet.table5`.
+
+    Raises:
+        KeyError: there is no such table; the message lists those that there are.
+    """
+    key, _, name = reference.partition(".")
+    found = papers().get(key)
+    if found is None or name not in found.tables:
+        raise KeyError(f"no published table {reference}; known: {', '.join(references())}")
+    return found.tables[name]
+
+
+def frame(reference: str) -> "pd.DataFrame":
+    """A table as a frame: one column per axis (our names), one per quantity, NaN where none."""
+    import pandas as pd
+
+    chosen = table(reference)
+    names = [axis.name for axis in chosen.axes] + [column.name for column in chosen.columns]
+    rows = [(*row.key, *row.values) for row in chosen.rows]
+    result = pd.DataFrame(rows, columns=names)
+    numbers = [column.name for column in chosen.columns]
+    return result.astype(dict.fromkeys(numbers, float))
+
+
+def measured(chosen: Table, metric: str | None = None) -> list[Column]:
+    """Columns that a run's final metrics can stand beside, of one metric if named."""
+    return [c for c in chosen.columns if c.metric is not None and metric in (None, c.metric)]
+
+
+def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
+    """The published table that suits a comparison, or None.
+
+    It must know every swept axis and accept what the runs have in common; of several, the one with
+    the fewest axes that were not swept is taken.
+
+    Args:
+        axes: swept columns of the frame of runs, e.g. `choice.basis`.
+        common: columns with one value in all runs, e.g. `{"choice.model": "forcenet_small"}`.
+    """
+    swept = set(axes)
+    suited: list[tuple[int, str]] = []
+    for reference in references():
+        chosen = table(reference)
+        if chosen.applies is None or not swept:
+            continue
+        keys = {axis.column for axis in chosen.axes if axis.name in chosen.applies.axes}
+        accepts = all(
+            column in keys
+            or any(fnmatchcase(str(common.get(column, "")), pattern) for pattern in patterns)
+            for column, patterns in chosen.applies.where.items()
+        )
+        if swept <= keys and accepts:
+            suited.append((len(keys - swept), reference))
+    return min(suited)[1] if suited else None

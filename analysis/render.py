@@ -1,0 +1,247 @@
+"""Cells → grids of text → Markdown, LaTeX. Layout and spelling only: no arithmetic, no choice of runs."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import published
+from analysis.frames import CHOICE, CONFIG, normal
+from analysis.published.schema import Axis
+from atomsweep.tracking import schema
+
+NOTHING = "–"
+MINUS = "−"
+
+SPLIT_TITLES = {
+    "val_id": "ID",
+    "val_ood_ads": "OOD Ads",
+    "val_ood_cat": "OOD Cat",
+    "val_ood_both": "OOD Both",
+    schema.VAL_AVERAGE: "Avg",
+}
+METRIC_TITLES = {
+    schema.FORCES_MAE: ("Force MAE", "eV/Å", 4),
+    schema.FORCES_X_MAE: ("Force MAE, x", "eV/Å", 4),
+    schema.FORCES_Y_MAE: ("Force MAE, y", "eV/Å", 4),
+    schema.FORCES_Z_MAE: ("Force MAE, z", "eV/Å", 4),
+    schema.FORCES_MAGNITUDE: ("Error of the force's magnitude", "eV/Å", 4),
+    schema.FORCES_COS: ("Force cosine", "", 4),
+    schema.LOSS: ("Loss", "", 4),
+}
+BETTER_HIGH = (schema.FORCES_COS,)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell as it is shown."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is shown: header, rows, and `l` or `r` per column."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    align: str
+
+
+def number(value: float, decimals: int = 4) -> str:
+    """`0.0512`, or – for NaN."""
+    return NOTHING if math.isnan(value) else f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+def signed(value: float, decimals: int = 4) -> str:
+    """`+0.0199`, `−0.0010`, or – for NaN."""
+    return NOTHING if math.isnan(value) else f"{value:+.{decimals}f}".replace("-", MINUS)
+
+
+def times(value: float) -> str:
+    """`0.53 ×`, or – for NaN."""
+    return NOTHING if math.isnan(value) else f"{value:.2f} ×"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `3.2 min`, `5.1 h`, `2.4 d`, or – for NaN."""
+    if math.isnan(seconds):
+        return NOTHING
+    for size, unit, limit in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
+        if seconds < size * limit:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def count(value: float) -> str:
+    """`11 363 111`, or – for NaN."""
+    return NOTHING if math.isnan(value) else f"{int(value):,}".replace(",", "\u202f")
+
+
+def axis_of(column: str, reference: str | None = None) -> Axis:
+    """Title and labels of a column: those of the published table, else of any that has it."""
+    tables = [published.table(reference)] if reference else []
+    tables += [table for paper in published.papers().values() for table in paper.tables.values()]
+    for table in tables:
+        for axis in table.axes:
+            if axis.column == column:
+                return axis
+    bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
+    title = bare.rpartition(".")[2].replace("_", " ").capitalize()
+    return Axis.model_construct(name=bare, column=column, title=title, labels={})
+
+
+def label(column: str, value: Any, reference: str | None = None) -> str:
+    """A value of an axis in the paper's words; – where the run does not tell."""
+    told = normal(value)
+    return axis_of(column, reference).label(told) if told else NOTHING
+
+
+def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
+    """`0.0512`, `0.0512 ± 0.0011`, – for nothing, `– (2/3)` where seeds are missing."""
+    if math.isnan(cell["mean"]):
+        part = f" ({cell['n']}/{cell['planned']})" if cell["planned"] > 1 else ""
+        return Text(NOTHING + part)
+    spread = "" if math.isnan(cell["half_width"]) else f" ± {cell['half_width']:.{decimals}f}"
+    return Text(number(cell["mean"], decimals) + spread, bool(cell["best"]))
+
+
+def paper_layout(
+    cells: pd.DataFrame,
+    rows: Sequence[str],
+    reference: str | None = None,
+    baseline_name: str = "Median",
+) -> Grid:
+    """One line per row, one column per split, as papers print it; first the baseline.
+
+    After the splits: the first split's ratio to the baseline, then, for the last split (the
+    average), the paper's number and the difference.
+    """
+    splits = list(dict.fromkeys(cells["split"]))
+    first, last = splits[0], splits[-1]
+    decimals = METRIC_TITLES.get(cells["metric"].iloc[0], ("", "", 4))[2]
+    seeds = bool((cells["planned"] > 1).any())
+    header = [axis_of(column, reference).title for column in rows]
+    header += ["Seeds"] * seeds + [SPLIT_TITLES.get(s, s) for s in splits]
+    header += [f"{SPLIT_TITLES.get(first, first)} ÷ {baseline_name}"]
+    if reference:
+        header += [f"Paper {SPLIT_TITLES.get(last, last)}", "Difference"]
+    by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
+    top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
+    top += [Text(number(by_split[s], decimals)) for s in splits]
+    top += [Text(NOTHING if math.isnan(by_split[first]) else times(1.0))]
+    top += [Text(NOTHING)] * (2 if reference else 0)
+    lines = [top]
+    for _, group in by_row(cells, rows):
+        at = group.set_index("split")
+        line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
+        if seeds:
+            line.append(Text(str(group["n"].max())))
+        line += [cell_text(at.loc[s], decimals) for s in splits]
+        line.append(Text(times(at.loc[first, "ratio"])))
+        if reference:
+            line.append(
+                Text(number(at.loc[last, "published"]), bool(at.loc[last, "published_best"]))
+            )
+            line.append(Text(signed(at.loc[last, "difference"])))
+        lines.append(line)
+    return Grid(header, lines, "l" * len(rows) + "r" * (len(header) - len(rows)))
+
+
+def beside_layout(cells: pd.DataFrame, rows: Sequence[str], reference: str) -> Grid:
+    """One line per row and split: ours, the paper's, the difference."""
+    header = [axis_of(column, reference).title for column in rows]
+    header += ["Split", "Ours", "÷ Median", "Paper", "Difference"]
+    lines = []
+    for _, group in by_row(cells, rows):
+        for _, cell in group.iterrows():
+            line = [Text(label(c, cell[c], reference)) for c in rows]
+            line += [Text(SPLIT_TITLES.get(cell["split"], cell["split"])), cell_text(cell)]
+            line += [Text(times(cell["ratio"]))]
+            line += [Text(number(cell["published"]), bool(cell["published_best"]))]
+            line += [Text(signed(cell["difference"]))]
+            lines.append(line)
+    return Grid(header, lines, "l" * (len(rows) + 1) + "rrrr")
+
+
+def plain(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Grid:
+    """A grid of bare strings."""
+    return Grid(header, [[Text(cell) for cell in row] for row in rows], align)
+
+
+def markdown(grid: Grid) -> str:
+    """An aligned Markdown table; readable as it stands on a terminal."""
+    body = [
+        [f"**{c.text}**" if c.bold else c.text.replace("|", "\\|") for c in row]
+        for row in grid.rows
+    ]
+    table = [list(grid.header), *body]
+    widths = [max(3, *(len(row[i]) for row in table)) for i in range(len(grid.header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            text.rjust(width) if side == "r" else text.ljust(width)
+            for text, width, side in zip(row, widths, grid.align, strict=True)
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|".join(
+        "-" * (width + 1) + (":" if side == "r" else "-")
+        for width, side in zip(widths, grid.align, strict=True)
+    )
+    return "\n".join([line(table[0]), f"|{rule}|", *(line(row) for row in body)])
+
+
+def latex(grid: Grid, caption: str, name: str) -> str:
+    """A booktabs table; needs `\\usepackage{booktabs}` and nothing else."""
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_tex(caption)}}}",
+        rf"  \label{{tab:{re.sub(r'[^a-zA-Z0-9]+', '-', name).strip('-')}}}",
+        rf"  \begin{{tabular}}{{{grid.align}}}",
+        r"    \toprule",
+        "    " + " & ".join(_tex(text) for text in grid.header) + r" \\",
+        r"    \midrule",
+    ]
+    for row in grid.rows:
+        shown = (rf"\textbf{{{_tex(c.text)}}}" if c.bold else _tex(c.text) for c in row)
+        lines.append("    " + " & ".join(shown) + r" \\")
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+
+
+def by_row(cells: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Groups of cells of one table row, in order of appearance."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position, key in enumerate(cells[list(rows)].map(normal).itertuples(index=False)):
+        groups.setdefault(tuple(key), []).append(position)
+    return [(key, cells.iloc[positions]) for key, positions in groups.items()]
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "÷": r"$/$",
+    MINUS: r"$-$",
+    NOTHING: "--",
+    "Å": r"\AA{}",
+    "\u202f": r"\,",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)

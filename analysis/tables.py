@@ -1,0 +1,235 @@
+"""Frame of runs → cells of a table: mean over seeds with interval, baseline, published, difference.
+
+All arithmetic of a table is here; layout and words are in `render.py`. A cell is one row of a long
+frame with the columns of `CELL`, after the columns that tell table rows apart.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import published
+from analysis.frames import CONFIG, METRIC, common, normal, varying
+from analysis.statistics import interval
+from atomsweep.tracking import schema
+
+SPLITS = (*schema.VAL_SPLITS, schema.VAL_AVERAGE)
+BASELINE_MODEL = "median"
+
+CELL = (
+    "split",
+    "metric",
+    "mean",  # over seeds; NaN unless all planned runs of the cell are finished
+    "half_width",  # of the 95 % interval; NaN for one seed
+    "n",  # finished runs that have the metric
+    "planned",
+    "so_far",  # mean of those finished, where some are not; never shown in the cell
+    "best",  # within the paper's tolerance of the best mean of this split
+    "baseline",
+    "ratio",  # mean / baseline
+    "published",
+    "published_best",
+    "difference",  # mean - published
+)
+
+
+class UnlikeRuns(ValueError):
+    """Runs that must not share a table: other data, task or budget, or two runs in one place."""
+
+
+def comparable(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Split a frame into parts of one data set, task and budget each, largest first.
+
+    A run that has not told one of these (it is missing or failed early) joins the first part that it
+    does not contradict.
+    """
+    keys = [k for k in ("data_fingerprint", "choice.task", "choice.data", "budget") if k in frame]
+    finished = frame[frame["state"] == schema.FINISHED]
+    parts: dict[tuple[str, ...], list[int]] = {}
+    sizes = finished[keys].map(normal).value_counts(sort=True) if len(finished) else pd.Series()
+    for key in sizes.index:
+        parts[key if isinstance(key, tuple) else (key,)] = []
+    for position, values in enumerate(frame[keys].map(normal).itertuples(index=False)):
+        own = tuple(values)
+        fits = [key for key in parts if all(a in ("", b) for a, b in zip(own, key, strict=True))]
+        parts.setdefault(fits[0] if fits else own, []).append(position)
+    split = [
+        frame.iloc[positions].reset_index(drop=True) for positions in parts.values() if positions
+    ]
+    for part in split:
+        part.attrs.update(frame.attrs)
+    return split
+
+
+def baseline_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.Series | None:
+    """The newest finished Median run on the same data and task as `frame`, from whatever sweep."""
+    shared = common(frame[frame["state"] == schema.FINISHED])
+    fingerprint, task = shared.get("data_fingerprint"), shared.get("choice.task")
+    if fingerprint is None or "choice.model" not in runs:
+        return None
+    same = (runs["data_fingerprint"] == fingerprint) & (runs["choice.task"] == task)
+    median = (runs["choice.model"] == BASELINE_MODEL) & (runs["state"] == schema.FINISHED)
+    found = runs[same & median].sort_values("created", key=lambda c: c.map(str), kind="stable")
+    return None if found.empty else found.iloc[-1]
+
+
+def ablation_table(
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    metric: str = schema.FORCES_MAE,
+    splits: Sequence[str] = SPLITS,
+    *,
+    best_within: float = 0.0,
+    better: str = "low",
+    baseline: pd.Series | None = None,
+    reference: str | None = None,
+) -> pd.DataFrame:
+    """Cells of a table: one per combination of `rows` in the frame and per split.
+
+    Args:
+        frame: runs of one data set, task and budget; runs of one row differ by seed only.
+        rows: columns that tell table rows apart, e.g. `["choice.basis", "choice.act"]`.
+        metric: name without split, e.g. `forces_mae`.
+        splits: columns of the table, in order.
+        best_within: what is within this of a split's best is best too (0.0005 for ForceNet).
+        better: "low" or "high".
+        baseline: the run of the first row, from `baseline_of`.
+        reference: a published table to stand beside, e.g. `forcenet.table5`.
+
+    Returns:
+        Long frame: `rows`, then `CELL`. Rows in the paper's order, then as they came.
+
+    Raises:
+        UnlikeRuns: the runs must not share a table.
+    """
+    _check_comparable(frame)
+    records: list[dict[str, Any]] = []
+    keys = frame[list(rows)].map(normal) if len(rows) else pd.DataFrame(index=frame.index)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position, key in enumerate(keys.itertuples(index=False)):
+        groups.setdefault(tuple(key), []).append(position)
+    for positions in groups.values():
+        members = frame.iloc[positions]
+        _check_one_row(members, rows)
+        shown = {column: members[column].iloc[0] for column in rows}
+        records += [shown | _cell(members, split, metric) for split in splits]
+    cells = pd.DataFrame(records, columns=[*rows, *CELL])
+    cells["baseline"] = (
+        cells["split"].map({s: _value(baseline, s, metric) for s in splits}).astype(float)
+    )
+    cells["ratio"] = cells["mean"] / cells["baseline"]
+    cells["best"] = False
+    for _, column in cells.groupby("split"):
+        cells.loc[column.index, "best"] = _best(column["mean"], best_within, better)
+    if reference is not None:
+        cells = _beside(cells, frame, rows, metric, reference)
+    cells["difference"] = cells["mean"] - cells["published"]
+    return cells
+
+
+def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
+    """Cells or runs in the order of the paper's rows; values that it does not have come last."""
+    if reference is None:
+        return frame
+    ranks: dict[str, dict[str, int]] = {}
+    table = published.table(reference)
+    for index, axis in enumerate(table.axes):
+        values = list(dict.fromkeys(normal(row.key[index]) for row in table.rows))
+        values += [normal(v) for v in axis.labels if normal(v) not in values]
+        ranks[axis.column] = {value: rank for rank, value in enumerate(values)}
+    order = pd.DataFrame(
+        {
+            column: frame[column].map(lambda v, c=column: ranks.get(c, {}).get(normal(v), 10**6))
+            for column in rows
+        },
+        index=frame.index,
+    )
+    return frame.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
+
+
+def _check_comparable(frame: pd.DataFrame) -> None:
+    finished = frame[frame["state"] == schema.FINISHED]
+    for column, what in (
+        ("data_fingerprint", "data sets"),
+        ("choice.task", "tasks"),
+        ("budget", "budgets"),
+    ):
+        values = sorted({normal(v) for v in finished.get(column, pd.Series(dtype=object))})
+        if len(values) > 1:
+            raise UnlikeRuns(
+                f"runs of one table must share their {what}, got {', '.join(values)}; "
+                f"split them with comparable()"
+            )
+
+
+def _check_one_row(members: pd.DataFrame, rows: Sequence[str]) -> None:
+    """Runs of one table row may differ by seed and by nothing else."""
+    if not members["seed"].map(normal).duplicated().any():
+        return
+    names = ", ".join(str(name) for name in members["name"])
+    other = [c for c in varying(members) if c not in rows and c != f"{CONFIG}seed"]
+    differ = f"they differ in {', '.join(other)}" if other else "nothing told apart"
+    raise UnlikeRuns(f"runs {names} fall into one table row with one seed; {differ}")
+
+
+def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
+    column = f"{METRIC}{schema.metric_name(split, metric)}"
+    done = members[members["state"] == schema.FINISHED]
+    values = [float(v) for v in done[column].dropna()] if column in members else []
+    mean, half_width = interval(values)
+    complete = len(values) == len(members)
+    return {
+        "split": split,
+        "metric": metric,
+        "mean": mean if complete else math.nan,
+        "half_width": half_width if complete else math.nan,
+        "n": len(values),
+        "planned": len(members),
+        "so_far": math.nan if complete else mean,
+        "published": math.nan,
+        "published_best": False,
+    }
+
+
+def _value(run: pd.Series | None, split: str, metric: str) -> float:
+    if run is None:
+        return math.nan
+    return float(run.get(f"{METRIC}{schema.metric_name(split, metric)}", math.nan))
+
+
+def _best(values: pd.Series, within: float, better: str) -> pd.Series:
+    """The best and all within `within` of it; NaN never is. 1e-9 forgives the last binary digit."""
+    if better == "high":
+        return values >= values.max() - within - 1e-9
+    return values <= values.min() + within + 1e-9
+
+
+def _beside(
+    cells: pd.DataFrame, frame: pd.DataFrame, rows: Sequence[str], metric: str, reference: str
+) -> pd.DataFrame:
+    """Fill `published` and `published_best`, joined on every axis of the published table."""
+    table = published.table(reference)
+    numbers = published.frame(reference)
+    shared = common(frame)
+    own = pd.Series(
+        [
+            tuple(
+                normal(cell[axis.column] if axis.column in rows else shared.get(axis.column))
+                for axis in table.axes
+            )
+            for _, cell in cells.iterrows()
+        ],
+        index=cells.index,
+        dtype=object,
+    )
+    theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
+    for column in published.measured(table, metric):
+        best = _best(numbers[column.name], table.best_within, column.better or "low")
+        value_of = dict(zip(theirs, numbers[column.name], strict=True))
+        best_of = dict(zip(theirs, best, strict=True))
+        here = cells["split"] == column.split
+        cells.loc[here, "published"] = own[here].map(value_of).astype(float)
+        cells.loc[here, "published_best"] = own[here].map(best_of).map(lambda b: b is True)
+    return cells

@@ -1,0 +1,232 @@
+"""`python -m atomsweep sync | status | ui`: run directories and MLflow, outside of training."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_json
+from atomsweep.tracking.run import RunDirectory, find_runs
+
+COLUMNS = ("run", "state", "step", "metric", "device time", "heard of")
+
+
+class UsageError(Exception):
+    """One sentence for the person at the shell."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except (UsageError, OSError, RuntimeError) as error:
+        print(f"atomsweep {options.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m atomsweep", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="sync | status | ui")
+
+    sync = commands.add_parser("sync", help="bring MLflow to the state of the run directories")
+    sync.add_argument("--follow", action="store_true", help="go on until standard input ends")
+    sync.add_argument("--every", type=float, default=30.0, help="seconds between passes")
+    sync.set_defaults(command=_sync)
+
+    status = commands.add_parser("status", help="table of runs")
+    status.add_argument("sweep", nargs="?", help="only the runs of this sweep")
+    status.set_defaults(command=_status)
+
+    ui = commands.add_parser("ui", help="open MLflow's own pages on the store")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+
+    for command in (sync, status, ui):
+        command.add_argument("--root", type=Path, default=Path("runs"), help="where runs are")
+    for command in (sync, ui):
+        command.add_argument("--uri", help="MLflow store; default: the one that the runs name")
+        command.add_argument("--experiment", help="MLflow experiment")
+    return parser
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from atomsweep.tracking.mirror import EXPERIMENT, follow, sync
+
+    if options.follow:
+        targets = list(_targets(options)) if options.root.is_dir() else []
+        default = (_default_uri(options.root), options.experiment or EXPERIMENT)
+        if len(targets) > 1:
+            raise UsageError(
+                "the runs name several stores: "
+                f"{', '.join(sorted({uri for uri, _ in targets}))}; choose one with --uri"
+            )
+        uri, experiment = targets[0] if targets else default
+        os.nice(10)  # training goes first
+        return 0 if follow(options.root, uri, experiment, options.every, _warn) else 1
+    _need_root(options.root)
+    complete = True
+    for (uri, experiment), runs in _targets(options).items():
+        report = sync(options.root, uri, experiment, runs)
+        if report.busy:
+            raise UsageError(
+                f"another process is mirroring {options.root}; it will complete what is there, "
+                "or try again when it is done"
+            )
+        print(
+            f"{uri}: {report.runs} runs, {report.changed} changed, {report.created} new, "
+            f"{report.values} values"
+        )
+        for problem in report.problems:
+            _warn(problem)
+        complete &= not report.problems
+    return 0 if complete else 1
+
+
+def _status(options: argparse.Namespace) -> int:
+    _need_root(options.root)
+    runs = find_runs(options.root)
+    if options.sweep is not None:
+        runs = _of_sweep(options.root, options.sweep, runs)
+    rows = [_row(run) for run in runs]
+    widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
+    for row in [COLUMNS, *rows]:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+    states = [row[1] for row in rows]
+    print(f"{len(rows)} runs" + "".join(f", {states.count(s)} {s}" for s in dict.fromkeys(states)))
+    for run in runs:
+        for problem in run.problems():
+            _warn(problem)
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from atomsweep.tracking.store import ARTIFACTS, absolute, sqlite_path
+
+    targets = list(_targets(options)) if options.root.is_dir() else []
+    uri = absolute(targets[0][0] if len(targets) == 1 else _default_uri(options.root))
+    if uri.startswith(("http://", "https://")):
+        print(f"the store is a server: open {uri}")
+        return 0
+    database = sqlite_path(uri)
+    if database is not None and not database.exists():
+        raise UsageError(
+            f"there is no MLflow store at {database}; train something, or run "
+            f"`python -m atomsweep sync --root {options.root}` first"
+        )
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    command += ["--workers", "1"]
+    if database is not None:
+        command += ["--default-artifact-root", (database.parent / ARTIFACTS).as_uri()]
+    print(f"http://127.0.0.1:{options.port}", flush=True)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # six idle processes
+    os.execv(sys.executable, [sys.executable, *command, "--port", str(options.port)])
+    raise AssertionError("exec does not return")
+
+
+def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirectory] | None]:
+    """Stores to write, with the runs that name each; None: all runs."""
+    from atomsweep.tracking.mirror import EXPERIMENT
+
+    if options.uri is not None:
+        return {(options.uri, options.experiment or EXPERIMENT): None}
+    targets: dict[tuple[str, str], list[RunDirectory] | None] = {}
+    silent = 0
+    for run in find_runs(options.root):
+        try:
+            config = run.config()
+            tracking = config.get("tracking")
+            if not tracking:
+                silent += 1
+                continue
+            uri = str(tracking["uri"])
+            if uri == _default_uri(config.get("root")):  # wherever the root is now
+                uri = _default_uri(options.root)
+            experiment = options.experiment or str(tracking.get("experiment", EXPERIMENT))
+        except (KeyError, ValueError, OSError) as error:
+            _warn(f"{run.path}: {error}")
+            continue
+        found = targets.setdefault((uri, experiment), [])
+        assert found is not None
+        found.append(run)
+    if silent and not targets:
+        _warn(f"{silent} runs have tracking=none; give --uri to mirror them all the same")
+    return targets
+
+
+def _default_uri(root: Any) -> str:
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def _of_sweep(root: Path, sweep: str, runs: list[RunDirectory]) -> list[RunDirectory]:
+    try:
+        plan = read_json(root / schema.SWEEPS / f"{sweep}.json")
+    except FileNotFoundError:
+        plan = {}
+    wanted = {cell.get("identity") for cell in plan.get("cells", [])}
+    found = [run for run in runs if run.run.get("sweep") == sweep or run.identity in wanted]
+    if not found:
+        known = sorted({str(run.run["sweep"]) for run in runs if run.run.get("sweep")})
+        raise UsageError(
+            f"no runs of sweep {sweep!r} in {root}; known: {', '.join(known) or 'no sweep at all'}"
+        )
+    return found
+
+
+def _row(run: RunDirectory) -> tuple[str, ...]:
+    status, result = run.status, run.result or {}
+    step, total = status.get("step"), status.get("total_steps")
+    step = result.get("step", step)
+    progress = "–" if step is None else (f"{step}/{total}" if total else str(step))
+    seconds = result.get("device_seconds", status.get("device_seconds"))
+    beat = status.get("heartbeat")
+    return (
+        run.name,
+        run.state(),
+        progress,
+        _metric(run, status, result),
+        "–" if seconds is None else _duration(float(seconds)),
+        "–" if beat is None else f"{_duration(max(0.0, time.time() - float(beat)))} ago",
+    )
+
+
+def _metric(run: RunDirectory, status: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The metric that decides, from the result or else the last one heard of."""
+    try:
+        name = (run.config().get("engine") or {}).get("metric")
+    except (ValueError, OSError):
+        return "–"
+    value = (result.get("metrics") or status.get("values") or {}).get(name)
+    return "–" if value is None else f"{name} {float(value):.5g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
+
+
+def _need_root(root: Path) -> None:
+    if not root.is_dir():
+        raise UsageError(f"there is no directory {root}; say where the runs are with --root")
+
+
+def _warn(message: str) -> None:
+    print(f"WARNING: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

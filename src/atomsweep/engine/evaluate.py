@@ -1,0 +1,47 @@
+"""Metrics of a model on a split: sums over batches, divided once at the end."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+from torch_geometric.data import Batch
+
+from atomsweep.models.base import Prediction
+from atomsweep.tasks.base import Mean, Task
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[object]],
+    needs_gradient: bool,
+) -> dict[str, float]:
+    """Metrics over all batches, atom-weighted as the task defines them.
+
+    The model's mode is restored. `needs_gradient` keeps autograd on, for forces that are a
+    gradient of the energy.
+    """
+    was_training = model.training
+    model.eval()
+    sums: dict[str, Mean] = {}
+    try:
+        with torch.set_grad_enabled(needs_gradient):
+            for cpu_batch in batches:
+                batch = cpu_batch.to(device)
+                with precision():
+                    output: Prediction = model(batch)
+                for name, mean in task.metrics(output, batch).items():
+                    part = Mean(mean.total.detach(), mean.count.detach())
+                    sums[name] = sums[name] + part if name in sums else part
+    finally:
+        model.train(was_training)
+    return {name: mean.value() for name, mean in sums.items()}
+
+
+def average_over_splits(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Plain mean of each metric over splits, as in the papers' "Average" columns."""
+    names = list(next(iter(metrics.values())))
+    return {name: sum(split[name] for split in metrics.values()) / len(metrics) for name in names}

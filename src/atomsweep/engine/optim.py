@@ -1,0 +1,131 @@
+"""The training recipe: optimiser, schedule as a function of progress, clipping, averaging."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import cos, pi
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class Schedule(ABC):
+    """Learning-rate factor as a function of progress, so that it scales with any budget."""
+
+    @abstractmethod
+    def __call__(self, progress: float) -> float:
+        """Factor on the base learning rate at `progress` in [0, 1)."""
+
+
+class Milestones(Schedule):
+    """Factor gamma for each milestone passed, after a linear warm-up.
+
+    ForceNet's paper: constant for 250 K of 500 K iterations, "after which it is halved every 50K":
+    milestones 0.5, 0.6 ... 0.9 (first halving at 250 K) or 0.6 ... 0.9 (at 300 K).
+
+    Args:
+        milestones: fractions of the budget, ascending.
+        gamma: factor at each.
+        warmup: fraction of the budget over which the factor rises linearly.
+        warmup_factor: factor at step 0 of the warm-up.
+    """
+
+    def __init__(
+        self,
+        milestones: Sequence[float],
+        gamma: float,
+        warmup: float = 0.0,
+        warmup_factor: float = 1.0,
+    ) -> None:
+        if list(milestones) != sorted(milestones) or any(not 0 <= m <= 1 for m in milestones):
+            raise ValueError(
+                f"optim.schedule.milestones must be ascending fractions, got {milestones}"
+            )
+        self.milestones = tuple(milestones)
+        self.gamma = gamma
+        self.warmup = warmup
+        self.warmup_factor = warmup_factor
+
+    def __call__(self, progress: float) -> float:
+        """Factor at `progress`; a milestone counts from its own step on."""
+        if progress < self.warmup:
+            done = progress / self.warmup
+            return self.warmup_factor * (1 - done) + done
+        # Progress is step / steps: 0.6 of 500 000 must count at step 300 000 in spite of rounding.
+        return self.gamma ** sum(progress >= m - 1e-12 for m in self.milestones)
+
+
+class Cosine(Schedule):
+    """Linear warm-up, then half a cosine from 1 down to `min_factor`.
+
+    Args:
+        warmup: fraction of the budget.
+        warmup_factor: factor at step 0 of the warm-up.
+        min_factor: factor at the end.
+    """
+
+    def __init__(
+        self, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0
+    ) -> None:
+        self.warmup = warmup
+        self.warmup_factor = warmup_factor
+        self.min_factor = min_factor
+
+    def __call__(self, progress: float) -> float:
+        """Factor at `progress`."""
+        if progress < self.warmup:
+            done = progress / self.warmup
+            return self.warmup_factor * (1 - done) + done
+        done = (progress - self.warmup) / (1 - self.warmup)
+        return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + cos(pi * min(done, 1.0)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is optimised.
+
+    Attributes:
+        optimizer: called with the parameters.
+        schedule: factor on the learning rate.
+        batch_size: structures for one optimiser step, over all micro-batches.
+        accumulate: micro-batches that one step is cut into, to save memory.
+        clip_norm: largest norm of the whole gradient; None does not clip.
+        ema_decay: decay of an exponential moving average of the weights, which is then what is
+            evaluated and kept as best; None evaluates the weights themselves.
+    """
+
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    schedule: Schedule
+    batch_size: int
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.accumulate < 1 or self.batch_size < self.accumulate:
+            raise ValueError(
+                "optim.batch_size and optim.accumulate must be at least 1 and accumulate at most "
+                f"batch_size, got {self.batch_size} and {self.accumulate}"
+            )
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optim.clip_norm must be positive or null, got {self.clip_norm}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"optim.ema_decay must lie in (0, 1) or be null, got {self.ema_decay}")
+
+    def average(self, model: nn.Module) -> AveragedModel | None:
+        """The moving average of `model`, or None where the recipe has none."""
+        if self.ema_decay is None:
+            return None
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+
+
+def set_learning_rate(optimizer: Optimizer, base: Sequence[float], factor: float) -> None:
+    """Set each group's learning rate to its base times `factor`."""
+    for group, lr in zip(optimizer.param_groups, base, strict=True):
+        group["lr"] = lr * factor
+
+
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Clip the norm of the whole gradient in place, without a host synchronisation."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False)

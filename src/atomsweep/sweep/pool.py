@@ -1,0 +1,179 @@
+"""Cells in parallel processes on this machine. One process a cell: a crash takes no other along.
+
+Processes are forked from one server that has imported the heavy modules, so their start-up is
+paid once for a sweep. A job is a module-level function of one argument, the run directory.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Protocol
+
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[str], None]
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 60.0  # for a checkpoint after an interrupt
+
+
+class Display(Protocol):
+    """What shows the state of a sweep while it runs."""
+
+    def update(self, running: Sequence[RunDirectory], done: int, total: int) -> None:
+        """Called every `POLL_SECONDS`."""
+
+    def close(self) -> None:
+        """Called once at the end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: a state of `tracking.schema` and, unless finished, why."""
+
+    state: str
+    message: str = ""
+
+
+def fork_server(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
+    """A context whose processes start with `preload` imported. OpenMP is kept to one thread."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
+def slots(parallel: int | None, threads: int, device: str) -> int:
+    """Cells at once: as asked, else one for each GPU, or cores / threads."""
+    if parallel is not None:
+        if parallel < 1:
+            raise ValueError(f"cluster.parallel must be at least 1 or null, got {parallel}")
+        return parallel
+    if device.startswith("cuda"):
+        return max(1, len(_gpus()))
+    return max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def run_cells(
+    runs: Sequence[RunDirectory],
+    job: Job,
+    parallel: int,
+    device: str,
+    context: multiprocessing.context.ForkServerContext,
+    display: Display,
+) -> dict[Path, Outcome]:
+    """Run `job` on every run directory that is not finished, at most `parallel` at a time.
+
+    A run that another process holds is waited for, and taken over if that process dies.
+
+    Raises:
+        KeyboardInterrupt: after the running cells have written their checkpoints and ended.
+    """
+    outcomes: dict[Path, Outcome] = {}
+    waiting = list(runs)
+    active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
+    gpus: list[str | None] = [*_gpus()] if device.startswith("cuda") else []
+    free = [gpus[i % len(gpus)] if gpus else None for i in range(parallel)]
+    try:
+        while waiting or active:
+            for run in list(waiting):
+                state = run.state()
+                if state == schema.FINISHED:
+                    outcomes[run.path] = Outcome(state)
+                    waiting.remove(run)
+                elif state != schema.RUNNING and free:
+                    waiting.remove(run)
+                    gpu = free.pop(0)
+                    run.update_status(state=schema.QUEUED, message=None)
+                    active[_start(context, job, run, gpu)] = (run, gpu)
+            display.update([run for run, _ in active.values()], len(outcomes), len(runs))
+            if active:
+                wait([process.sentinel for process in active], timeout=POLL_SECONDS)
+            else:
+                time.sleep(POLL_SECONDS)
+            for process in [p for p in active if not p.is_alive()]:
+                process.join()
+                run, gpu = active.pop(process)
+                free.append(gpu)
+                outcomes[run.path] = _outcome(run, process.exitcode)
+    except KeyboardInterrupt:
+        _interrupt(list(active))
+        raise
+    finally:
+        display.close()
+    return outcomes
+
+
+def _start(
+    context: multiprocessing.context.ForkServerContext,
+    job: Job,
+    run: RunDirectory,
+    gpu: str | None,
+) -> ForkServerProcess:
+    process = context.Process(target=_child, args=(job, str(run.path), gpu))
+    process.start()
+    return process
+
+
+def _child(job: Job, path: str, gpu: str | None) -> None:
+    """Entry of a cell's process: its output goes to the run's log, its GPU is set, then the job."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with (Path(path) / schema.LOG).open("ab", buffering=0) as output:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    job(path)
+
+
+def _outcome(run: RunDirectory, exitcode: int | None) -> Outcome:
+    state = run.state()
+    if state == schema.FINISHED:
+        return Outcome(state)
+    if state == schema.FAILED:
+        return Outcome(state, str(run.status.get("message", "")))
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return Outcome(schema.INTERRUPTED, f"killed by {name}; the same command continues it")
+    message = str(run.status.get("message") or f"ended with exit code {exitcode}")
+    return Outcome(schema.INTERRUPTED, message)
+
+
+def _interrupt(processes: Sequence[ForkServerProcess]) -> None:
+    """Ask for checkpoints, wait, then end what does not listen."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            log.warning("process %s did not stop in %.0f s; killed", process.pid, GRACE_SECONDS)
+            _signal(process, signal.SIGKILL)
+            process.join()
+
+
+def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _gpus() -> list[str]:
+    """GPUs that this process may use, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu]
+    devices = Path("/dev").glob("nvidia[0-9]*")
+    return sorted(device.name.removeprefix("nvidia") for device in devices)

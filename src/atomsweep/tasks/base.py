@@ -1,0 +1,60 @@
+"""What a task promises: batch and prediction → loss terms and metrics as mergeable sums."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from atomsweep.models.base import Prediction
+
+
+class Mean(NamedTuple):
+    """A mean that has not been divided yet: merged over batches and ranks by addition.
+
+    Attributes:
+        total: () sum of what is averaged.
+        count: () number of things, or sum of their weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __add__(self, other: object) -> "Mean":
+        """Merge two parts of one mean."""
+        if not isinstance(other, Mean):
+            return NotImplemented
+        return Mean(self.total + other.total, self.count + other.count)
+
+    def value(self) -> float:
+        """The mean; NaN when nothing was counted."""
+        count = float(self.count)
+        return float(self.total) / count if count else float("nan")
+
+
+class Task(ABC):
+    """Loss and metrics of one learning problem.
+
+    The objective is the sum over terms of coefficient x total / count. Counts depend on the batch
+    alone, so that gradient accumulation and many ranks divide by the count of the whole batch.
+
+    Attributes:
+        labels: fields of the batch that are compared with a prediction.
+        coefficients: weight of each loss term.
+    """
+
+    labels: ClassVar[tuple[str, ...]]
+    coefficients: Mapping[str, float]
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Denominator () of each loss term."""
+
+    @abstractmethod
+    def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """Numerator () of each loss term, differentiable in the prediction."""
+
+    @abstractmethod
+    def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
+        """Metrics of one batch, by the names of `tracking.schema`."""

@@ -1,0 +1,235 @@
+"""Files that survive a kill: atomic replacement, append-only lines, strict JSON, YAML.
+
+JSON has no NaN. Non-finite floats are written as the strings "NaN", "Infinity" and "-Infinity" and
+read back as floats, so that every other reader of JSON can read our files and none is lost.
+"""
+
+import errno
+import json
+import logging
+import math
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+log = logging.getLogger(__name__)
+
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(obj: Any, indent: int | None = None) -> str:
+    """Strict JSON of `obj`; tuples become lists, paths strings, non-finite floats their names.
+
+    Raises:
+        TypeError: `obj` holds something that JSON cannot say.
+    """
+    return json.dumps(_encode(obj), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def loads(text: str | bytes) -> Any:
+    """What `dumps` wrote.
+
+    Raises:
+        ValueError: `text` is not JSON.
+    """
+    return _decode(json.loads(text))
+
+
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Replace `path` by `content`: a reader, or a kill at any time, sees the old file or the new.
+
+    Args:
+        path: file to write; its directory must exist.
+        content: text (written as UTF-8) or bytes.
+        durable: also survive a power cut (fsync of file and directory); off for heartbeats.
+
+    Raises:
+        OSError: it could not be written; the previous file is intact and no temporary is left.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        if durable:
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise _explained(error, path, "the previous file is intact") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what writers that were killed left in `directory`; only its one writer may call it."""
+    for path in Path(directory).glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def append_line(path: Path, obj: Any) -> None:
+    """Add one JSON line with a single write, or nothing at all.
+
+    A line that a killed writer left without its end is closed first, so it never swallows the next.
+
+    Raises:
+        OSError: the line could not be written whole; what was written of it is removed.
+    """
+    path = Path(path)
+    data = dumps(obj).encode() + b"\n"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            written = os.write(fd, data)
+            if written != len(data):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _explained(error, path, "the lines before are intact") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file of lines; [] where there is no file.
+
+    A last line without its end is a write that was killed: it is left out. A damaged line before
+    it is left out too, and named in a warning.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    return [obj for _, obj in _parse(raw, path)]
+
+
+def truncate_after(path: Path, step: int) -> int:
+    """Keep the lines with `step` at most the given one (lines without a step too), atomically.
+
+    Returns:
+        Number of lines removed, damaged ones included.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    kept = [line for line, obj in _parse(raw, path) if obj.get("step", step) <= step]
+    content = b"".join(line + b"\n" for line in kept)
+    if content != raw:
+        write_atomic(path, content)
+    return raw.count(b"\n") + (not raw.endswith(b"\n") and raw != b"") - len(kept)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: the file does not hold one JSON object.
+    """
+    try:
+        obj = loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: expected a JSON object ({error})") from error
+    if not isinstance(obj, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(obj).__name__}")
+    return obj
+
+
+def read_yaml(text: str) -> Any:
+    """YAML as OmegaConf reads it: `1e-3` is a number, and no tag runs code."""
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML follows YAML 1.1, where `1e-3` is a string; YAML 1.2 and OmegaConf say float."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def _parse(raw: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    complete = raw[: raw.rfind(b"\n") + 1]
+    parsed = []
+    for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
+        try:
+            obj = loads(line)
+        except ValueError:
+            obj = None
+        if isinstance(obj, dict):
+            parsed.append((line, obj))
+        elif line.strip():
+            log.warning("%s: line %d is damaged and left out", path, number)
+    return parsed
+
+
+def _encode(obj: Any) -> Any:
+    if isinstance(obj, float):
+        if math.isfinite(obj):
+            return obj
+        return "NaN" if math.isnan(obj) else ("Infinity" if obj > 0 else "-Infinity")
+    if isinstance(obj, dict):
+        return {str(key): _encode(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_encode(value) for value in obj]
+    if isinstance(obj, Path):
+        return str(obj)
+    return obj
+
+
+def _decode(obj: Any) -> Any:
+    if isinstance(obj, str):
+        return _NON_FINITE.get(obj, obj)
+    if isinstance(obj, dict):
+        return {key: _decode(value) for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [_decode(value) for value in obj]
+    return obj
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:  # some network file systems refuse it; the data itself is synced
+        log.debug("cannot sync directory %s: %s", path, error)
+    finally:
+        os.close(fd)
+
+
+def _explained(error: OSError, path: Path, state: str) -> OSError:
+    """The same kind of error, saying which file, what became of it and what to do."""
+    remedies: dict[int | None, str] = {
+        errno.ENOSPC: "free some space and run the same command again",
+        errno.EDQUOT: "free some of your quota and run the same command again",
+        errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
+        errno.EACCES: "check the permissions of its directory",
+        errno.EROFS: "choose a directory on a file system that can be written",
+        errno.ENOENT: "create its directory",
+    }
+    remedy = remedies.get(error.errno, "solve this and run the same command again")
+    reason = os.strerror(error.errno) if error.errno is not None else str(error)
+    make: Callable[..., OSError] = type(error)
+    return make(error.errno, f"cannot write {path}: {reason}; {state}; {remedy}")

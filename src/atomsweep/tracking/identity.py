@@ -1,0 +1,133 @@
+"""Identity of a run: the hash of what changes the science, and of nothing else.
+
+Everything in the resolved config counts unless `NEUTRAL_KEYS` names it. A key forgotten there costs
+one run that need not have been made; a key forgotten in a list of what counts would pass off
+another run's result as this one's.
+
+Not hashed as they stand: `data` (its fingerprint counts, so the same data at another path is the
+same science), keys that are null and groups that are empty (an option that is not given equals an
+option that does not exist), and options at the value of `NEUTRAL_DEFAULTS`.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+IDENTITY_VERSION = 1  # raise it only when every run must be made again
+
+NEUTRAL_KEYS: Mapping[str, str] = {
+    "data": "its fingerprint stands for it: paths, workers and caches do not change a result",
+    "root": "where runs are kept",
+    "name": "how a run is called",
+    "tracking": "who is told about a run",
+    "cluster": "where and how jobs are started",
+    "sweep": "which comparison asked for the run",
+    "sweeps": "which file asked for the run",
+    "search": "how a study chooses values; the values themselves are in their groups",
+    "experiment": "a bundle of choices; the choices themselves are in their groups",
+    "hydra": "the composer's own settings",
+    "engine.device": "the same arithmetic elsewhere; recorded in environment.json",
+    "engine.threads": "speed only",
+    "engine.workers": "speed only",
+    "engine.compile": "speed only",
+    "engine.eval_batch_size": "memory only: metrics are sums over structures",
+    "engine.checkpoint_every": "a resumed run is bit-identical wherever it was cut",
+    "engine.log_every": "what is written, not what is computed",
+    "engine.progress": "what is shown",
+}
+"""Dotted keys that do not change a result, with the reason."""
+
+NEUTRAL_DEFAULTS: Mapping[str, Any] = {}
+"""Options added after runs existed: dotted key -> the value at which it does what was done before.
+
+Example: `{"model.dropout": 0.0}`. A key at that value is left out, so that old identities stay
+valid. A part that is injected (`model.basis: ${basis}`) needs a row for each place.
+"""
+
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def science(
+    config: Mapping[str, Any],
+    data_fingerprint: str,
+    neutral_defaults: Mapping[str, Any] = NEUTRAL_DEFAULTS,
+) -> dict[str, Any]:
+    """The part of a resolved config that decides a result, normalised.
+
+    Numbers are compared as numbers (1, 1.0 and "1e0" are one value, and so are 0.0 and -0.0),
+    booleans stay apart from them, sequences are lists.
+
+    Args:
+        config: the resolved config as plain dicts and lists.
+        data_fingerprint: hash of the data set's content, from the data room.
+        neutral_defaults: table as `NEUTRAL_DEFAULTS`.
+
+    Raises:
+        TypeError: a value is neither a number, string, boolean, null, list nor mapping.
+        ValueError: the fingerprint is empty.
+    """
+    if not data_fingerprint:
+        raise ValueError("data_fingerprint must be the hash of the data set, got an empty string")
+    neutral = {key: _normal(value, key) for key, value in neutral_defaults.items()}
+    kept = _strip(_normal(config, ""), "", neutral)
+    return {**kept, "data": {"fingerprint": data_fingerprint}}
+
+
+def identity(science: Mapping[str, Any]) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of `science` and `IDENTITY_VERSION`."""
+    content = {"version": IDENTITY_VERSION, "science": _normal(science, "")}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+
+
+def canonical(obj: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces, plain Unicode."""
+    return json.dumps(
+        obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def _normal(value: Any, key: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _number(float(value)) if _EXPONENT.fullmatch(value) else value
+    if isinstance(value, int | float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {str(k): _normal(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(v, f"{key}[{i}]") for i, v in enumerate(value)]
+    raise TypeError(
+        f"config key {key} must be a number, string, boolean, null, list or mapping, "
+        f"got {type(value).__name__}; resolve the config to plain containers first"
+    )
+
+
+def _number(value: float) -> int | float | str:
+    """Whole numbers as int (so -0.0 is 0), others as float, non-finite ones by name."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return f".{value}"  # .nan .inf .-inf
+        if value.is_integer():
+            return int(value)
+    return value
+
+
+def _strip(node: Mapping[str, Any], prefix: str, neutral: Mapping[str, Any]) -> dict[str, Any]:
+    """Without neutral keys, options at their neutral default, nulls and empty groups."""
+    kept: dict[str, Any] = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if key in NEUTRAL_KEYS or value is None:
+            continue
+        if key in neutral and canonical(value) == canonical(neutral[key]):
+            continue
+        if isinstance(value, Mapping):
+            value = _strip(value, f"{key}.", neutral)
+            if not value:
+                continue
+        kept[name] = value
+    return kept

@@ -1,0 +1,394 @@
+"""A run's directory: everything that is known of a run, written so that a kill at any time is safe.
+
+`config.yaml`, `run.json` are written before it starts; `status.json` and `segments.jsonl` are
+replaced as it goes on; `metrics.jsonl` only grows, except at a resume; `result.json` is the last to
+appear and makes the run finished. The process that holds the lock is the only one that writes.
+"""
+
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from atomsweep.tracking import environment, schema, segments
+from atomsweep.tracking.files import (
+    append_line,
+    dumps,
+    read_json,
+    read_lines,
+    read_yaml,
+    remove_temporaries,
+    truncate_after,
+    write_atomic,
+)
+from atomsweep.tracking.lock import Locked, exclusive, holder_of, is_locked
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
+STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
+READABLE_LENGTH = 60
+
+
+class RunLocked(RuntimeError):
+    """Another process works in the run directory."""
+
+
+class RunDirectory:
+    """One run.
+
+    Attributes:
+        path: the directory, `<root>/<readable>-<identity>`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._run: dict[str, Any] | None = None
+        self._beat = -float("inf")
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    # Making and finding
+
+    @classmethod
+    def create(cls, path: str | Path, config_yaml: str, run: Mapping[str, Any]) -> "RunDirectory":
+        """The directory, made when it is not there; calling again changes no science.
+
+        A second call with the same identity may bring another device, cluster or tracking: its
+        config replaces the old one unless the run is finished or at work.
+
+        Args:
+            path: directory; its name ends in the identity.
+            config_yaml: the resolved config.
+            run: `identity` and `science` at least; by convention also `choices` (group -> option),
+                `overrides`, `sweep` (name or null), `seed`, `data_fingerprint`. `uid`, `created`
+                and `schema_version` are added.
+
+        Raises:
+            ValueError: the directory belongs to another identity, or `run` names none.
+        """
+        directory = cls(path)
+        identity = run.get("identity")
+        if not identity:
+            raise ValueError(f"run must hold its 'identity', got the keys {sorted(run)}")
+        directory.path.mkdir(parents=True, exist_ok=True)
+        if (directory.path / schema.RUN).exists():
+            if directory.identity != identity:
+                raise ValueError(
+                    f"{directory.path} belongs to run {directory.identity}, not to {identity}; "
+                    "choose another directory"
+                )
+            config = directory.path / schema.CONFIG
+            if (not config.exists() or config.read_text() != config_yaml) and (
+                directory.state() not in (schema.RUNNING, schema.FINISHED)
+            ):
+                write_atomic(config, config_yaml)
+            return directory
+        write_atomic(directory.path / schema.CONFIG, config_yaml)
+        content = {
+            "schema_version": schema.SCHEMA_VERSION,
+            "uid": secrets.token_hex(8),
+            "created": time.time(),
+            **run,
+        }
+        directory._write_status({"state": schema.QUEUED})
+        write_atomic(directory.path / schema.RUN, dumps(content, indent=2))  # makes it a run
+        return directory
+
+    @classmethod
+    def claim(
+        cls, root: str | Path, name: str, config_yaml: str, run: Mapping[str, Any]
+    ) -> "RunDirectory":
+        """The directory of `run["identity"]`, whatever it is called, or a new one called `name`.
+
+        Safe when several processes ask for the same identity at once: all get the same directory.
+        """
+        root = Path(root)
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / ".create.lock", wait_s=60.0):
+            existing = cls.for_identity(root, run["identity"])
+            path = existing.path if existing is not None else root / name
+            return cls.create(path, config_yaml, run)
+
+    @classmethod
+    def for_identity(cls, root: str | Path, identity: str) -> "RunDirectory | None":
+        """The directory of an identity; of several, the one that got furthest; None without."""
+        rank = (schema.FINISHED, schema.RUNNING, schema.INTERRUPTED, schema.FAILED, schema.QUEUED)
+        found = [
+            cls(path)
+            for path in sorted(Path(root).glob(f"*{identity}"))
+            if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
+        ]
+        return min(found, key=lambda run: rank.index(run.state()), default=None)
+
+    # What it says
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """`run.json`, which never changes.
+
+        Raises:
+            FileNotFoundError: this is not a run directory.
+            ValueError: the file is damaged.
+        """
+        if self._run is None:
+            self._run = read_json(self.path / schema.RUN)
+        return self._run
+
+    @property
+    def identity(self) -> str:
+        """Identity of the run."""
+        return str(self.run["identity"])
+
+    @property
+    def name(self) -> str:
+        """Name of the directory."""
+        return self.path.name
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        config = read_yaml((self.path / schema.CONFIG).read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"{self.path / schema.CONFIG} must hold a mapping of config groups")
+        return config
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """`status.json`; {} when missing or damaged (`problems` says which)."""
+        return self._read(schema.STATUS)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """`result.json`; None unless the run is finished."""
+        return self._read(schema.RESULT) or None
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """`environment.json` of the last process; {} before the first."""
+        return self._read(schema.ENVIRONMENT)
+
+    def state(self) -> str:
+        """One of the states of `schema`, derived from what is there and who is at work."""
+        if self.result is not None:
+            return schema.FINISHED
+        if is_locked(self.path / schema.LOCK):
+            return schema.RUNNING
+        status = self.status
+        state = status.get("state")
+        if state in (schema.FAILED, schema.QUEUED):
+            return str(state)
+        if state == schema.RUNNING and self._beats_elsewhere(status):
+            return schema.RUNNING
+        if state is None and not (self.path / schema.JOURNAL).exists():
+            return schema.QUEUED
+        return schema.INTERRUPTED
+
+    def problems(self) -> list[str]:
+        """One sentence for each file that cannot be read."""
+        found = []
+        for name in (schema.RUN, schema.STATUS, schema.RESULT, schema.ENVIRONMENT):
+            try:
+                read_json(self.path / name)
+            except FileNotFoundError:
+                if name == schema.RUN:
+                    found.append(f"{self.path / name} is missing: creation was cut short")
+            except (ValueError, OSError) as error:
+                found.append(str(error))
+        if self.status.get("state") == schema.FINISHED and self.result is None:
+            found.append(f"{self.path} says finished but has no readable {schema.RESULT}")
+        return found
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Lines of the journal in the order written, see `schema`."""
+        return read_lines(self.path / schema.JOURNAL)
+
+    def segments(self) -> list[dict[str, Any]]:
+        """One entry for each process that worked on the run; `end` is null while one is at work."""
+        return read_lines(self.path / schema.SEGMENTS)
+
+    def allocated_seconds(self) -> float:
+        """Seconds × devices that all segments held, work that was lost to kills included."""
+        return segments.allocated_seconds(self.segments())
+
+    # Writing
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that works here.
+
+        Raises:
+            RunLocked: another process is.
+        """
+        path = self.path / schema.LOCK
+        try:
+            with exclusive(path):
+                remove_temporaries(self.path)
+                remove_temporaries(self.path / schema.CHECKPOINTS)
+                yield
+        except Locked as error:
+            holder = error.holder or holder_of(path)
+            raise RunLocked(
+                f"{self.path} is in use by process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')}; wait for it or stop it, then start again"
+            ) from None
+
+    def update_status(self, **fields: Any) -> None:
+        """Merge `fields` into `status.json` and set the heartbeat.
+
+        By convention: `state`, `step`, `total_steps`, `fraction`, `metric` (name), `value` (its
+        latest), `best`. Only a change of `state` waits for the disk.
+        """
+        old = self.status
+        changed = "state" in fields and fields["state"] != old.get("state")
+        self._write_status(old | fields, durable=changed)
+
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        device_seconds: float,
+        eval_seconds: float,
+    ) -> None:
+        """Append one line to the journal; refreshes the heartbeat now and then.
+
+        Raises:
+            ValueError: a metric has the name of a field of the journal.
+        """
+        line: dict[str, Any] = {
+            schema.STEP: int(step),
+            schema.DEVICE_SECONDS: float(device_seconds),
+            schema.EVAL_SECONDS: float(eval_seconds),
+            schema.TIME: round(time.time(), 3),
+        }
+        if taken := line.keys() & metrics.keys():
+            raise ValueError(f"metrics cannot be called {sorted(taken)}: the journal's own fields")
+        line.update((name, float(value)) for name, value in metrics.items())
+        append_line(self.path / schema.JOURNAL, line)
+        now = time.monotonic()
+        if now - self._beat >= HEARTBEAT_S:
+            self._beat = now
+            progress = {key: line[key] for key in list(line)[:3]}
+            self.update_status(**progress)
+            segments.update(self.path / schema.SEGMENTS, step=int(step))
+
+    def rewind(self, step: int) -> None:
+        """Forget the journal after `step`: the step that a checkpoint continues from."""
+        truncate_after(self.path / schema.JOURNAL, step)
+
+    def start_segment(self, device: str, world_size: int = 1, **fields: Any) -> dict[str, Any]:
+        """Begin the record of this process; one that was killed before is closed at its heartbeat.
+
+        Args:
+            device: name of the device, e.g. "NVIDIA H100" or the CPU's.
+            world_size: number of devices that work on the run together.
+            fields: more to record; SLURM's job id and requeue count are there by themselves.
+        """
+        segment = segments.start(self.path / schema.SEGMENTS, device, world_size, **fields)
+        self.update_status(state=schema.RUNNING, message=None, traceback=None)
+        return segment
+
+    def update_segment(self, **fields: Any) -> None:
+        """Merge `fields` into the segment of this process and set its heartbeat."""
+        if not segments.update(self.path / schema.SEGMENTS, **fields):
+            raise ValueError(f"{self.path} has no open segment; call start_segment first")
+
+    def end_segment(self, ended: str, **fields: Any) -> None:
+        """Close the segment of this process, if one is open; `ended` says how."""
+        segments.close(self.path / schema.SEGMENTS, ended, **fields)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; from here on the run is finished, whatever happens next.
+
+        Args:
+            result: by convention `metrics` (`<split>/<metric>` -> value), `step`, `checkpoint`,
+                `parameters`, `device_seconds`, `eval_seconds`.
+        """
+        write_atomic(self.path / schema.RESULT, dumps(result, indent=2))
+        self.end_segment(schema.FINISHED)
+        self.update_status(state=schema.FINISHED, finished=time.time())
+
+    def fail(self, message: str, traceback: str = "") -> None:
+        """Mark the run failed, with one sentence and the traceback."""
+        self.end_segment(schema.FAILED)
+        self.update_status(state=schema.FAILED, message=message, traceback=traceback)
+
+    def interrupt(self, message: str) -> None:
+        """Mark the run interrupted: stopped at a checkpoint, the same command continues it."""
+        self.end_segment(schema.INTERRUPTED)
+        self.update_status(state=schema.INTERRUPTED, message=message)
+
+    def write_environment(self, **fields: Any) -> None:
+        """Write versions, host and commit, and uncommitted changes to `git.diff` if there are any.
+
+        Args:
+            fields: what this module cannot know without torch, e.g. `device="NVIDIA H100"`.
+        """
+        found = {**environment.environment(), **fields}
+        write_atomic(self.path / schema.ENVIRONMENT, dumps(found, indent=2))
+        if found["dirty"]:
+            diff = environment.diff_of(environment.source_directory())
+            write_atomic(self.path / schema.DIFF, diff)
+
+    # Small things
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return read_json(self.path / name)
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            log.debug("%s", error)
+            return {}
+
+    def _write_status(self, status: dict[str, Any], durable: bool = True) -> None:
+        beat = {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        write_atomic(self.path / schema.STATUS, dumps(status | beat, indent=2), durable)
+
+    def _beats_elsewhere(self, status: Mapping[str, Any]) -> bool:
+        """A fresh heartbeat from a host whose locks may not be visible here."""
+        return (
+            status.get("host") != socket.gethostname()
+            and time.time() - float(status.get("heartbeat", 0.0)) < STALE_S
+        )
+
+
+def find_runs(root: str | Path) -> list[RunDirectory]:
+    """All run directories directly under `root`, by name; [] when `root` does not exist."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    return [RunDirectory(path) for path in sorted(root.iterdir()) if (path / schema.RUN).is_file()]
+
+
+def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
+    """`<readable>-<identity>`: a directory name from what was chosen, safe on every file system.
+
+    Args:
+        choices: group -> option, or overrides as on the command line ("basis=sph").
+        identity: identity of the run.
+    """
+    if isinstance(choices, Mapping):
+        pairs = [(str(key), str(value)) for key, value in choices.items()]
+    else:
+        pairs = [(key.lstrip("+~"), value) for key, _, value in (c.partition("=") for c in choices)]
+    readable = ""
+    for key, value in pairs:
+        last = key.rpartition(".")[2].rpartition("/")[2]
+        part = "_".join(slug for slug in (_slug(last), _slug(value)) if slug)
+        longer = "-".join(piece for piece in (readable, part) if piece)
+        if len(longer) > READABLE_LENGTH:
+            readable = readable or part[:READABLE_LENGTH]
+            break
+        readable = longer
+    return f"{readable.strip('-._') or 'run'}-{identity}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.")

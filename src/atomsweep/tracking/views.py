@@ -1,0 +1,181 @@
+"""What MLflow is told of a run directory: params, tags, points of curves. Pure; no MLflow here."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atomsweep.tracking import schema, segments
+from atomsweep.tracking.files import dumps, read_json
+from atomsweep.tracking.run import RunDirectory
+
+MAX_NAME = 250  # MLflow's limits
+MAX_PARAM = 6000
+MAX_TAG = 8000
+CUT = " ... [cut here; whole in the artifacts]"
+
+DOCUMENTS = (schema.RUN, schema.STATUS, schema.RESULT, schema.ENVIRONMENT)
+
+
+@dataclass(frozen=True)
+class Point:
+    """All that was logged at one step.
+
+    Attributes:
+        step: step of the optimiser.
+        time: wall clock of its last line, ms since 1970.
+        values: metric -> value, `device_seconds` and `eval_seconds` among them.
+        lines: number of journal lines up to here.
+    """
+
+    step: int
+    time: int
+    values: Mapping[str, float]
+    lines: int
+
+
+def points(journal: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """One point for each step of a journal; of two lines of a step, the later value counts."""
+    merged: list[Point] = []
+    for number, line in enumerate(journal, start=1):
+        step = int(line[schema.STEP])
+        values = {k: v for k, v in line.items() if k not in (schema.STEP, schema.TIME)}
+        if merged and merged[-1].step == step:
+            values = {**merged.pop().values, **values}
+        time = round(1000 * float(line.get(schema.TIME, 0.0)))
+        merged.append(Point(step, time, values, number))
+    return merged
+
+
+def digests(journal: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Hash of the lines up to each one: tells a journal that grew from one that was rewound."""
+    content, found = hashlib.sha256(), []
+    for line in journal:
+        content.update(dumps(line).encode())
+        found.append(content.hexdigest()[:16])
+    return found
+
+
+def params(config: Mapping[str, Any]) -> dict[str, str]:
+    """A resolved config, flat: `optim.optimizer.lr` -> "0.0005"; all but strings as JSON."""
+    return {name_for(key): shorten(value, MAX_PARAM) for key, value in _flat(config, "")}
+
+
+def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]:
+    """Everything of a run that a table needs, beside params and metrics.
+
+    Args:
+        run: the run directory.
+        state: its state, from `schema`.
+        sweeps: names of the sweeps that have it as a cell.
+
+    Raises:
+        ValueError: `run.json` is damaged.
+    """
+    about, status, environment = run.run, run.status, run.environment
+    parts = run.segments()
+    data = about.get("data") or {}
+    fingerprint = data.get("fingerprint") or about.get("data_fingerprint")
+    found: dict[str, Any] = {
+        schema.TAG_KIND: "run",
+        schema.TAG_IDENTITY: run.identity,
+        schema.TAG_UID: uid(run),
+        schema.TAG_NAME: run.name,
+        schema.TAG_STATE: state,
+        schema.TAG_SWEEP: about.get("sweep"),
+        schema.TAG_SEED: about.get("seed"),
+        schema.TAG_DATA: data.get("name"),
+        schema.TAG_FINGERPRINT: fingerprint,
+        schema.TAG_COMMIT: environment.get("commit"),
+        schema.TAG_DEVICE: environment.get("device") or (parts[-1]["device"] if parts else None),
+        schema.TAG_HOSTS: ",".join(dict.fromkeys(part["host"] for part in parts)) or None,
+        schema.TAG_SEGMENTS: len(parts),
+        schema.TAG_ALLOCATED: segments.allocated_seconds(parts),
+        schema.TAG_MESSAGE: status.get("message") or "",
+    }
+    for group, option in (about.get("choices") or {}).items():
+        found[schema.TAG_CHOICE + group] = option
+    for sweep in sweeps:
+        found[schema.TAG_MEMBER + sweep] = True
+    for name in DOCUMENTS:
+        if text := _document(run.path / name):
+            found[schema.TAG_DOCUMENT + Path(name).stem] = text
+    return {
+        name_for(name): shorten(value, MAX_TAG)
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def final_metrics(run: RunDirectory) -> dict[str, float]:
+    """Metrics of the result as `final/<split>/<metric>`; {} unless the run is finished."""
+    metrics = (run.result or {}).get("metrics") or {}
+    return {
+        name_for(schema.FINAL + name): float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+    }
+
+
+def uid(run: RunDirectory) -> str:
+    """What tells this directory from another one of the same identity."""
+    return str(run.run.get("uid") or run.name)
+
+
+def name_for(name: str) -> str:
+    """`name` with what MLflow does not allow replaced: [a-zA-Z0-9_-. /], no empty path parts."""
+    name = re.sub(r"[^A-Za-z0-9_\-./ ]", "_", name)
+    return "/".join(part.strip() or "_" for part in name.split("/"))[:MAX_NAME]
+
+
+def shorten(value: Any, limit: int) -> str:
+    """As text of at most `limit` characters; a cut is visible."""
+    text = value if isinstance(value, str) else dumps(value)
+    return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
+
+
+def sweeps_of(plans: Mapping[str, Mapping[str, Any]], run: RunDirectory) -> list[str]:
+    """Names of the sweeps that have a run as a cell: its own, and those whose plan lists it."""
+    own = run.run.get("sweep")
+    names = [own] if own else []
+    names += [name for name, plan in plans.items() if run.identity in identities(plan)]
+    return list(dict.fromkeys(names))
+
+
+def identities(plan: Mapping[str, Any]) -> set[str]:
+    """Identities of the cells of a plan."""
+    return {cell["identity"] for cell in plan.get("cells", []) if "identity" in cell}
+
+
+def read_plans(root: Path) -> dict[str, dict[str, Any]]:
+    """Plans of all sweeps under `root`, by name; a damaged one is left out."""
+    plans = {}
+    folder = Path(root) / schema.SWEEPS
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            plans[str(path.relative_to(folder).with_suffix(""))] = read_json(path)
+        except (ValueError, OSError):
+            continue  # a view of the runs; the launcher writes it again
+    return plans
+
+
+def _document(path: Path) -> str | None:
+    """A small JSON file, without what is long and elsewhere; None if it does not fit a tag."""
+    try:
+        content = read_json(path)
+    except (ValueError, OSError):
+        return None
+    for name in ("science", "traceback", "heartbeat", "pid"):
+        content.pop(name, None)
+    text = dumps(content)
+    return text if len(text) <= MAX_TAG else None
+
+
+def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -1,0 +1,1 @@
+"""The thin adapters that Hydra demands. What they do lives in `atomsweep`."""

@@ -1,0 +1,182 @@
+"""Run directories with chosen contents, as the tracking room writes them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atomsweep.tracking import schema
+
+PAPER_LIKE = {  # val_id force MAE of each cell in the fixture
+    ("sph", "swish"): 0.0500,
+    ("sph", "relu"): 0.0530,
+    ("sine", "swish"): 0.0504,
+    ("sine", "relu"): 0.0520,
+}
+OFFSETS = {"val_id": 0.0, "val_ood_ads": 0.004, "val_ood_cat": 0.002, "val_ood_both": 0.010}
+COUNTS = {"train": 1200, "val_id": 150, "val_ood_ads": 150, "val_ood_cat": 150, "val_ood_both": 150}
+
+
+def metrics_of(val_id):
+    values = {f"{split}/forces_mae": val_id + offset for split, offset in OFFSETS.items()}
+    return values | {"val_avg/forces_mae": sum(values.values()) / 4}
+
+
+class Root:
+    """A directory of runs under construction."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def run(
+        self,
+        identity,
+        *,
+        model="forcenet_small",
+        basis="sph",
+        act="swish",
+        val_id=0.05,
+        state=schema.FINISHED,
+        message=None,
+        sweep="basis_act-1a2b3c",
+        seed=0,
+        device="cpu (Example 9000)",
+        steps=800,
+        fingerprint="d474",
+        created=1786528800.0,
+        overrides=None,
+        science=None,
+        name=None,
+        journal=True,
+        **choices,
+    ):
+        chosen = {
+            "model": model,
+            "basis": basis,
+            "act": act,
+            "augmentation": "rotate_z",
+            "dens": "none",
+            "ablation": "none",
+            "task": "s2f",
+            "data": "mini_oc",
+            "optim": "laptop",
+            "engine": "cpu",
+        } | choices
+        name = name or f"{model}-{basis}-{act}"
+        path = self.path / f"{name}-{identity}"
+        path.mkdir(parents=True)
+        write(
+            path / schema.RUN,
+            {
+                "schema_version": 1,
+                "identity": identity,
+                "identity_version": 1,
+                "choices": chosen,
+                "overrides": overrides or [f"model={model}", f"basis={basis}", f"act={act}"],
+                "sweep": sweep,
+                "seed": seed,
+                "data": {
+                    "name": chosen["data"],
+                    "fingerprint": fingerprint,
+                    "provenance": {"source": "made", "licence": "CC0-1.0", "note": "EMT, not DFT"},
+                    "counts": COUNTS,
+                },
+                "command": "python run.py -m basis=sph,sine act=swish,relu",
+                "created": created,
+                "science": {
+                    "engine": {"steps": steps},
+                    "task": {"fixed_weight": 0.05},
+                    "seed": seed,
+                }
+                | (science or {}),
+            },
+        )
+        done = steps if state == schema.FINISHED else steps // 2
+        write(
+            path / schema.STATUS,
+            {
+                "state": state,
+                "step": done,
+                "total_steps": steps,
+                "message": message,
+                "updated": created,
+            },
+        )
+        write(
+            path / schema.ENVIRONMENT,
+            {"commit": "0123456789abcdef", "dirty": False, "device": device, "host": "node1"},
+        )
+        if journal and model != "median":
+            lines = [
+                {
+                    "step": step,
+                    "device_seconds": step * 0.1,
+                    "eval_seconds": 1.0,
+                    "val_id/forces_mae": val_id + 0.04 * (1 - step / steps) ** 2,
+                }
+                for step in range(0, done + 1, steps // 8)
+            ]
+            (path / schema.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if state == schema.FINISHED:
+            write(
+                path / schema.RESULT,
+                {
+                    "step": steps,
+                    "checkpoint": "best",
+                    "parameters": 123456,
+                    "device_seconds": steps * 0.1,
+                    "eval_seconds": 9.0,
+                    "metrics": metrics_of(val_id),
+                },
+            )
+        return path
+
+    def plan(self, cells, groups, sweep="basis_act-1a2b3c", created="2026-08-12T10:00:00+00:00"):
+        """Args: cells: identity -> choices."""
+        write(
+            self.path / schema.SWEEPS / f"{sweep}.json",
+            {
+                "sweep": sweep,
+                "created": created,
+                "command": "python run.py -m "
+                + " ".join(f"{k}={','.join(v)}" for k, v in groups.items()),
+                "groups": groups,
+                "cells": [
+                    {
+                        "identity": identity,
+                        "name": "-".join(choices.values()),
+                        "overrides": [f"{k}={v}" for k, v in choices.items()],
+                        "choices": {
+                            k: v for k, v in choices.items() if "." not in k and k != "seed"
+                        },
+                        "run": f"{'-'.join(choices.values())}-{identity}",
+                    }
+                    for identity, choices in cells.items()
+                ],
+            },
+        )
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return Root(tmp_path / "runs")
+
+
+@pytest.fixture
+def table5(root):
+    """The 2 × 2 sweep, finished, and the Median baseline outside of it."""
+    cells = {}
+    for number, ((basis, act), val_id) in enumerate(PAPER_LIKE.items()):
+        identity = f"{number:012x}"
+        cells[identity] = {"basis": basis, "act": act}
+        root.run(identity, basis=basis, act=act, val_id=val_id)
+    root.run(
+        "ffffffffffff", model="median", basis="none", act="none", val_id=0.1, sweep=None, steps=1
+    )
+    root.plan(cells, {"basis": ["sph", "sine"], "act": ["swish", "relu"]})
+    return root

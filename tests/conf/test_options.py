@@ -1,0 +1,67 @@
+"""Every option in conf/ composes, and what it describes can be built."""
+
+import pytest
+
+from atomsweep.build import UserError
+from atomsweep.experiment import cell_of, preflight
+from tests.contracts.compose import CONF, compose_with_choices
+
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
+OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
+NEEDS = {("data", "extxyz"): ["data.path=any.extxyz"]}
+GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
+
+
+def config(*overrides):
+    return cell_of(*compose_with_choices(list(overrides)), overrides).config
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
+def test_every_option_composes_and_builds(group, option):
+    if (group, option) == ("act", "none"):
+        pytest.skip("no activation is for models without one; see the refusal below")
+    overrides = [f"{group}={option}", *NEEDS.get((group, option), [])]
+    if (group, option) in GPU:
+        overrides.append("engine.device=cpu")
+    assert preflight(config(*overrides)) >= 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model=gns", "basis=sph"], "model=gns has no basis, so basis=sph would change nothing"),
+        (["model=median", "act=relu"], "model=median has no act"),
+        (["basis=linact", "act=none"], "act"),
+        (["ablation=only_dist"], "needs the direction"),
+        (["model=gns", "ablation=only_filter"], "unknown to atomsweep.models.gns.GNS"),
+        (["model.hidden_channels=wide"], "model.hidden_channels must be int, got 'wide'"),
+        (["model.cutoff=six"], "model.cutoff must be float, got 'six'"),
+        (["model.self_message=7"], "model.self_message must be bool, got 7"),
+        (["engine.steps=null"], "exactly one of engine.steps"),
+        (["engine.steps=10", "engine.epochs=1"], "exactly one of engine.steps"),
+        (["engine.precision=float16"], "engine.precision must be"),
+        (["engine.metric=val_id"], "engine.metric must be"),
+        (["engine.eval_splits=[val]", "engine.metric=val/forces_mae"], "has no split val"),
+        (["task.fixed_weight=2"], r"must lie in \[0, 1\]"),
+        (["optim.batch_size=0"], "optim.batch_size"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(overrides, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        preflight(config(*overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_each_model_runs_alone_with_the_parts_that_suit_it():
+    _, choices = compose_with_choices(["model=gns"])
+    assert choices["basis"] == "none"
+    assert choices["act"] == "relu"
+    _, choices = compose_with_choices(["model=forcenet"])
+    assert (choices["basis"], choices["act"]) == ("sph", "swish")
+    _, choices = compose_with_choices(["model=forcenet", "basis=sine", "act=relu"])
+    assert (choices["basis"], choices["act"]) == ("sine", "relu")
+
+
+def test_the_config_fits_one_screen():
+    assert len((CONF / "config.yaml").read_text().splitlines()) <= 40

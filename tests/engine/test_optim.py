@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch import nn
+
+from atomsweep.engine.optim import Cosine, Milestones, Recipe
+
+
+def test_the_papers_schedule_halves_at_each_50_k_from_250_k_on():
+    schedule = Milestones([0.5, 0.6, 0.7, 0.8, 0.9], 0.5)
+    factors = [schedule(step / 500_000) for step in (0, 249_999, 250_000, 300_000, 499_999)]
+    assert factors == [1.0, 1.0, 0.5, 0.25, 0.5**5]
+
+
+@pytest.mark.parametrize("steps", [7, 10, 30, 49, 1000, 500_000])
+def test_a_milestone_counts_from_its_own_step_on_in_spite_of_rounding(steps):
+    schedule = Milestones([0.3, 0.6, 0.7], 0.5)
+    for milestone, factor in ((0.3, 0.5), (0.6, 0.25), (0.7, 0.125)):
+        exact = milestone * steps
+        if abs(exact - round(exact)) < 1e-9:
+            assert schedule(round(exact) / steps) == factor
+            assert schedule((round(exact) - 1) / steps) == 2 * factor
+
+
+def test_the_public_warm_up_rises_from_its_factor_to_one():
+    schedule = Milestones([0.25], 0.1, warmup=0.15, warmup_factor=0.2)
+    assert schedule(0.0) == pytest.approx(0.2)
+    assert schedule(0.075) == pytest.approx(0.6)
+    assert schedule(0.15) == 1.0
+    assert schedule(0.3) == pytest.approx(0.1)
+
+
+def test_the_cosine_starts_at_one_and_ends_at_its_minimum():
+    schedule = Cosine(warmup=0.0, min_factor=0.01)
+    assert schedule(0.0) == 1.0
+    assert schedule(0.5) == pytest.approx(0.505)
+    assert schedule(1.0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("milestones", [[0.6, 0.5], [1.5], [-0.1]])
+def test_milestones_that_are_no_ascending_fractions_are_refused(milestones):
+    with pytest.raises(ValueError, match="ascending fractions"):
+        Milestones(milestones, 0.5)
+
+
+def test_the_average_follows_the_weights_by_its_decay():
+    recipe = Recipe(torch.optim.SGD, Cosine(), batch_size=1, ema_decay=0.9)
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = recipe.average(model)
+    average.update_parameters(model)  # the first update copies
+    nn.init.constant_(model.weight, 2.0)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(0.9 * 1.0 + 0.1 * 2.0)

@@ -1,0 +1,292 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from atomsweep.data.base import InMemoryDataset, Structure
+from atomsweep.data.batching import GraphDataset
+from atomsweep.engine import checkpoint
+from atomsweep.engine.optim import Cosine, Recipe
+from atomsweep.engine.signals import Interrupted, StopFlag
+from atomsweep.engine.trainer import NotFiniteError, Trainer
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.tasks.s2f import S2F
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+
+SEED = 3
+
+
+class Springs(ForceField):
+    """A small network of one atom's position and element; dropout shows that its seed is right."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.cutoff, self.max_neighbors = None, None
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Dropout(dropout), nn.Linear(8, 3))
+
+    def forward(self, batch):
+        x = torch.cat([batch.pos, batch.atomic_numbers[:, None].to(batch.pos.dtype) / 10], -1)
+        return Prediction(forces=self.net(x))
+
+
+def structures(num, seed):
+    random = np.random.default_rng(seed)
+    made = []
+    for sid in range(num):
+        n = int(random.integers(2, 6))
+        pos = random.normal(size=(n, 3))
+        made.append(
+            Structure(
+                atomic_numbers=random.integers(1, 9, n),
+                pos=pos,
+                cell=np.zeros((3, 3)),
+                pbc=np.zeros(3, bool),
+                tags=np.ones(n, int),
+                fixed=random.random(n) < 0.2,
+                forces=-pos,
+                energy=0.0,
+                sid=sid,
+                fid=seed,
+            )
+        )
+    return made
+
+
+def splits():
+    names = (schema.TRAIN, *schema.VAL_SPLITS)
+    return {
+        name: GraphDataset(InMemoryDataset(structures(30, seed), name), None)
+        for seed, name in enumerate(names)
+    }
+
+
+TRAINER = Trainer(
+    device="cpu",
+    threads=1,
+    precision="float32",
+    steps=24,
+    epochs=None,
+    device_hours=None,
+    eval_every=10,
+    eval_splits=["val_id"],
+    eval_batch_size=16,
+    metric="val_id/forces_mae",
+    checkpoint_every=4,
+    log_every=5,
+)
+RECIPE = Recipe(optimizer=lambda p: torch.optim.Adam(p, lr=0.01), schedule=Cosine(), batch_size=6)
+
+
+def new_run(path):
+    return RunDirectory.create(path, "seed: 3\n", {"identity": "abcdef012345", "science": {}})
+
+
+def fit(run, trainer=TRAINER, recipe=RECIPE, stop_at=None, model=None, data=None, augment=None):
+    torch.manual_seed(SEED)
+    model = Springs() if model is None else model
+    stop = StopFlag()
+
+    def watch(update):
+        if stop_at is not None and update.step >= stop_at:
+            stop.signal = "SIGTERM"
+
+    data = splits() if data is None else data
+    result = trainer.fit(model, S2F(), recipe, data, augment, run, SEED, stop, watch)
+    return model, result
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def metrics_of(run):
+    clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME}
+    return [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
+
+
+def shake(batch, generator):
+    batch = batch.clone()
+    batch.pos = batch.pos + 0.1 * torch.randn(batch.pos.shape, generator=generator)
+    return batch
+
+
+@pytest.mark.parametrize("stop_at", [4, 5, 8, 10, 12, 20])
+def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(tmp_path, stop_at):
+    recipe = dataclasses.replace(RECIPE, ema_decay=0.9, accumulate=2, clip_norm=1.0)
+    torch.manual_seed(SEED)
+    straight, expected = fit(
+        whole := new_run(tmp_path / "a"), recipe=recipe, model=Springs(0.3), augment=shake
+    )
+    run = new_run(tmp_path / "b")
+    torch.manual_seed(SEED)
+    with pytest.raises(Interrupted, match="the same command continues"):
+        fit(run, recipe=recipe, stop_at=stop_at, model=Springs(0.3), augment=shake)
+    torch.manual_seed(999)
+    other = Springs(0.3)  # its own weights are replaced by the checkpoint's
+    continued, result = fit(run, recipe=recipe, model=other, augment=shake)
+    assert torch.equal(weights(straight), weights(continued))
+    assert result["metrics"] == expected["metrics"]
+    assert metrics_of(run) == metrics_of(whole)
+    last = [checkpoint.load(r.path / "checkpoints" / "last.pt") for r in (whole, run)]
+    assert all(torch.equal(last[0]["model"][k], v) for k, v in last[1]["model"].items())
+
+
+def test_work_after_the_last_checkpoint_is_done_again_not_doubled(tmp_path):
+    """A kill between checkpoints leaves journal lines that the checkpoint does not know."""
+    _, expected = fit(whole := new_run(tmp_path / "a"))
+    run = new_run(tmp_path / "b")
+    with pytest.raises(Interrupted):
+        fit(run, stop_at=10)
+    early = checkpoint.load(run.path / "checkpoints" / "last.pt")
+    assert early["step"] == 11
+    fit(run)
+    (run.path / schema.RESULT).unlink(missing_ok=True)
+    torch.save(early, run.path / "checkpoints" / "last.pt")  # as if killed at step 24
+    _, result = fit(run)
+    assert metrics_of(run) == metrics_of(whole)
+    assert result["metrics"] == expected["metrics"]
+
+
+def test_training_learns_and_the_best_checkpoint_is_what_is_evaluated(tmp_path):
+    trainer = dataclasses.replace(TRAINER, steps=300, eval_every=50, log_every=50)
+    run = new_run(tmp_path / "a")
+    _, result = fit(run, trainer)
+    seen = [line["val_id/forces_mae"] for line in run.journal() if "val_id/forces_mae" in line]
+    assert seen[-1] < 0.5 * seen[0]
+    assert result["metrics"]["val_id/forces_mae"] == min(seen)
+    assert result["step"] == 300
+    four = [result["metrics"][f"{split}/forces_mae"] for split in schema.VAL_SPLITS]
+    assert result["metrics"]["val_avg/forces_mae"] == pytest.approx(sum(four) / 4)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
+    """Structures differ in their number of atoms, so a mean of means would be wrong."""
+    trainer = dataclasses.replace(TRAINER, steps=5)
+    recipe = dataclasses.replace(RECIPE, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    one, _ = fit(new_run(tmp_path / "a"), trainer, recipe)
+    three, _ = fit(new_run(tmp_path / "b"), trainer, dataclasses.replace(recipe, accumulate=3))
+    torch.testing.assert_close(weights(one), weights(three), rtol=1e-5, atol=1e-6)
+
+
+def test_an_infinite_loss_stops_with_step_and_structures_and_keeps_the_checkpoint(tmp_path):
+    class Breaks(Springs):
+        calls = 0
+
+        def forward(self, batch):
+            out = super().forward(batch)
+            if self.training:
+                self.calls += 1
+            return Prediction(forces=out.forces / (0.0 if self.calls == 7 else 1.0))
+
+    run = new_run(tmp_path / "a")
+    with pytest.raises(NotFiniteError, match=r"at step 7; .* \(sid/fid\) (\d+/0, ){5}\d+/0;"):
+        fit(run, model=Breaks())
+    assert checkpoint.load(run.path / "checkpoints" / "last.pt")["step"] == 4
+
+
+def test_a_budget_in_epochs_is_that_many_passes(tmp_path):
+    trainer = dataclasses.replace(TRAINER, steps=None, epochs=2.0)
+    _, result = fit(new_run(tmp_path / "a"), trainer)
+    assert result["step"] == 2 * 30 // 6
+
+
+def test_a_budget_in_device_time_ends_when_it_is_used_and_evaluates(tmp_path):
+    trainer = dataclasses.replace(TRAINER, steps=None, device_hours=0.2 / 3600)
+    run = new_run(tmp_path / "a")
+    _, result = fit(run, trainer)
+    assert result["device_seconds"] >= 0.2
+    assert math.isfinite(result["metrics"]["val_id/forces_mae"])
+    assert run.journal()[-1]["step"] == result["step"]
+
+
+def test_evaluation_is_not_counted_as_training(tmp_path):
+    class SlowToEvaluate(Springs):
+        def forward(self, batch):
+            if not self.training:
+                torch.ones(300, 300) @ torch.ones(300, 300)
+                import time
+
+                time.sleep(0.02)
+            return super().forward(batch)
+
+    run = new_run(tmp_path / "a")
+    _, result = fit(run, model=SlowToEvaluate())
+    assert result["eval_seconds"] > 0.02 * 2 * 3
+    assert result["device_seconds"] < result["eval_seconds"]
+
+
+def test_bfloat16_trains_close_to_float32(tmp_path):
+    trainer = dataclasses.replace(TRAINER, steps=100, eval_every=50)
+    _, full = fit(new_run(tmp_path / "a"), trainer)
+    _, half = fit(new_run(tmp_path / "b"), dataclasses.replace(trainer, precision="bf16"))
+    name = "val_id/forces_mae"
+    assert half["metrics"][name] == pytest.approx(full["metrics"][name], rel=0.2)
+    assert half["metrics"][name] != full["metrics"][name]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run = new_run(tmp_path / "a")
+    with pytest.raises(Interrupted):
+        fit(run, stop_at=8)
+    other = RunDirectory.create(tmp_path / "b", "seed: 3\n", {"identity": "0" * 12, "science": {}})
+    (other.path / "checkpoints").mkdir()
+    last = (run.path / "checkpoints" / "last.pt").read_bytes()
+    (other.path / "checkpoints" / "last.pt").write_bytes(last)
+    with pytest.raises(ValueError, match="belongs to run abcdef012345, not to 000000000000"):
+        fit(other)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = new_run(tmp_path / "a")
+    with pytest.raises(Interrupted):
+        fit(run, stop_at=8)
+    last = run.path / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"last.pt cannot be read .*delete it to start"):
+        fit(run)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"model": Payload()}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoint.load(tmp_path / "bad.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_path(tmp_path, monkeypatch):
+    import os
+
+    path = tmp_path / "checkpoints" / "last.pt"
+    checkpoint.save(path, {"model": {"w": torch.ones(3)}, "step": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"last\.pt"):
+        checkpoint.save(path, {"model": {"w": torch.zeros(3)}, "step": 2})
+    assert checkpoint.load(path)["step"] == 1
+    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": None}, "exactly one of"),
+        ({"epochs": 1.0}, "exactly one of"),
+        ({"steps": 0}, "positive"),
+        ({"log_every": 0}, "engine.log_every must be at least 1"),
+        ({"metric": "val_ood_ads/forces_mae"}, "with a split of engine.eval_splits"),
+    ],
+)
+def test_a_budget_or_cadence_that_makes_no_sense_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(TRAINER, **change)

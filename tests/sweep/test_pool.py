@@ -1,0 +1,133 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from atomsweep.sweep.pool import fork_server, run_cells, slots
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+
+
+def job(path: str) -> None:
+    """Does what its config says, and writes down when it worked and where."""
+    run = RunDirectory(path)
+    todo = run.config()
+    with run.lock():
+        run.start_segment(device="cpu")
+        started = time.time()
+        print("the job speaks", flush=True)
+        if todo["do"] == "raise":
+            run.fail("ValueError: as asked")
+            raise SystemExit(1)
+        if todo["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if todo["do"] == "exit":
+            os._exit(3)
+        time.sleep(todo.get("sleep", 0.0))
+        run.finish({"metrics": {}, "started": started, "ended": time.time(), "pid": os.getpid()})
+
+
+class Silent:
+    most = 0
+
+    def update(self, running, done, total):
+        self.most = max(self.most, len(running))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def context():
+    return fork_server(["atomsweep.tracking.run"])
+
+
+def runs_of(root: Path, *todo: str) -> list[RunDirectory]:
+    return [
+        RunDirectory.create(root / f"cell-{i:012x}", text, {"identity": f"{i:012x}", "science": {}})
+        for i, text in enumerate(todo)
+    ]
+
+
+def states(outcomes):
+    return [outcome.state for outcome in outcomes.values()]
+
+
+def test_a_cell_that_fails_or_dies_takes_no_other_along(tmp_path, context):
+    runs = runs_of(tmp_path, "do: raise", "do: die", "do: exit", "do: work", "do: work")
+    outcomes = run_cells(runs, job, 2, "cpu", context, Silent())
+    by_run = [outcomes[run.path] for run in runs]
+    assert [o.state for o in by_run] == [
+        schema.FAILED,
+        schema.INTERRUPTED,
+        schema.INTERRUPTED,
+        schema.FINISHED,
+        schema.FINISHED,
+    ]
+    assert by_run[0].message == "ValueError: as asked"
+    assert "SIGKILL" in by_run[1].message
+    assert "exit code 3" in by_run[2].message
+
+
+def test_finished_cells_are_not_run_again_and_failed_ones_are(tmp_path, context):
+    runs = runs_of(tmp_path, "do: work", "do: raise")
+    run_cells(runs, job, 2, "cpu", context, Silent())
+    before = runs[0].result
+    (runs[1].path / schema.CONFIG).write_text("do: work")
+    outcomes = run_cells(runs, job, 2, "cpu", context, Silent())
+    assert states(outcomes) == [schema.FINISHED, schema.FINISHED]
+    assert runs[0].result == before
+
+
+def test_no_more_cells_run_at_once_than_there_are_slots(tmp_path, context):
+    runs = runs_of(tmp_path, *["{do: work, sleep: 0.3}"] * 4)
+    display = Silent()
+    run_cells(runs, job, 2, "cpu", context, display)
+    spans = [(run.result["started"], run.result["ended"]) for run in runs]
+    overlap = max(sum(a <= t < b for a, b in spans) for t, _ in spans)
+    assert overlap == 2
+    assert display.most == 2
+    assert len({run.result["pid"] for run in runs}) == 4
+
+
+def test_output_of_a_cell_goes_to_its_log(tmp_path, context):
+    runs = runs_of(tmp_path, "do: work")
+    run_cells(runs, job, 1, "cpu", context, Silent())
+    assert "the job speaks" in (runs[0].path / schema.LOG).read_text()
+
+
+def test_a_cell_that_another_process_trains_is_waited_for_and_not_trained_twice(tmp_path, context):
+    (run,) = runs_of(tmp_path, "{do: work, sleep: 1.0}")
+    other = context.Process(target=job, args=(str(run.path),))
+    other.start()
+    while run.state() != schema.RUNNING:
+        time.sleep(0.02)
+    outcomes = run_cells([run], job, 1, "cpu", context, Silent())
+    assert states(outcomes) == [schema.FINISHED]
+    assert run.result["pid"] == other.pid
+    assert len(run.segments()) == 1
+
+
+def test_a_cell_whose_process_dies_elsewhere_is_taken_over(tmp_path, context):
+    (run,) = runs_of(tmp_path, "{do: work, sleep: 0.5}")
+    other = context.Process(target=job, args=(str(run.path),))
+    other.start()
+    while run.state() != schema.RUNNING:
+        time.sleep(0.02)
+    os.kill(other.pid, signal.SIGKILL)
+    outcomes = run_cells([run], job, 1, "cpu", context, Silent())
+    assert states(outcomes) == [schema.FINISHED]
+    assert run.result["pid"] != other.pid
+
+
+def test_slots_follow_the_request_then_cores_and_threads(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    assert slots(3, threads=1, device="cpu") == 3
+    assert slots(None, threads=4, device="cpu") == 4
+    assert slots(None, threads=64, device="cpu") == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,5")
+    assert slots(None, threads=4, device="cuda") == 3
+    with pytest.raises(ValueError, match="at least 1"):
+        slots(0, threads=1, device="cpu")

@@ -1,0 +1,36 @@
+"""Planning, status and reports start without the heavy packages."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "torch_geometric", "mlflow")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import atomsweep.experiment, atomsweep.sweep.plan, atomsweep.sweep.pool",
+        "import hydra_plugins.atomsweep.sweeper",
+        "import atomsweep.tracking.run, atomsweep.tracking.mirror, atomsweep.__main__",
+        "import analysis.__main__, analysis.runs, analysis.report",
+        "import sys; sys.argv = ['run.py', '--help']; import runpy\n"
+        "try: runpy.run_path('run.py', run_name='__main__')\n"
+        "except SystemExit: pass",
+    ],
+    ids=["sweep", "plugins", "tracking", "analysis", "help"],
+)
+def test_no_heavy_package_is_imported(code):
+    check = f"{code}\nimport sys\nloaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
+    check += "assert not loaded, loaded"
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from atomsweep.models.base import Prediction
+from atomsweep.tasks.s2f import S2F
+from atomsweep.tracking import schema
+
+
+def batch_of(forces, fixed, tags=None):
+    fixed = torch.tensor(fixed)
+    tags = torch.where(fixed, 0, 1) if tags is None else torch.tensor(tags)
+    return Batch(forces=torch.tensor(forces), fixed=fixed, tags=tags)
+
+
+def objective(task, prediction, batch):
+    return float(task.totals(prediction, batch)["forces"] / task.counts(batch)["forces"])
+
+
+def test_a_fixed_atom_off_by_one_costs_its_weight_over_the_sum_of_weights():
+    batch = batch_of([[1.0, 1.0, 1.0], [2.0, 0.0, 0.0]], [True, False])
+    prediction = Prediction(forces=torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
+    assert objective(S2F(0.05), prediction, batch) == pytest.approx(0.05 / 1.05)
+    assert objective(S2F(0.0), prediction, batch) == 0.0
+    assert objective(S2F(1.0), prediction, batch) == pytest.approx(0.5)
+
+
+def test_weights_by_tags_follow_tag_zero_and_not_the_flag():
+    batch = batch_of([[1.0, 1.0, 1.0], [2.0, 0.0, 0.0]], [False, False], tags=[0, 2])
+    prediction = Prediction(forces=torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
+    assert objective(S2F(0.05, "tags"), prediction, batch) == pytest.approx(0.05 / 1.05)
+    assert objective(S2F(0.05, "flag"), prediction, batch) == pytest.approx(0.5)
+
+
+def test_metrics_equal_a_slow_loop_over_free_atoms():
+    generator = torch.Generator().manual_seed(0)
+    forces = torch.randn(20, 3, generator=generator)
+    guess = torch.randn(20, 3, generator=generator)
+    fixed = torch.rand(20, generator=generator) < 0.4
+    batch = Batch(forces=forces, fixed=fixed, tags=torch.ones(20))
+    got = {k: m.value() for k, m in S2F().metrics(Prediction(forces=guess), batch).items()}
+    sums = {"mae": 0.0, "x": 0.0, "cos": 0.0, "norm": 0.0}
+    free = 0
+    for f, g, held in zip(forces.tolist(), guess.tolist(), fixed.tolist(), strict=True):
+        if held:
+            continue
+        free += 1
+        sums["mae"] += sum(abs(a - b) for a, b in zip(f, g, strict=True)) / 3
+        sums["x"] += abs(f[0] - g[0])
+        nf, ng = (sum(a * a for a in v) ** 0.5 for v in (f, g))
+        sums["cos"] += sum(a * b for a, b in zip(f, g, strict=True)) / (nf * ng)
+        sums["norm"] += abs(nf - ng)
+    assert got[schema.FORCES_MAE] == pytest.approx(sums["mae"] / free)
+    assert got[schema.FORCES_X_MAE] == pytest.approx(sums["x"] / free)
+    assert got[schema.FORCES_COS] == pytest.approx(sums["cos"] / free)
+    assert got[schema.FORCES_MAGNITUDE] == pytest.approx(sums["norm"] / free)
+
+
+def test_metrics_of_two_batches_merge_to_those_of_the_whole():
+    generator = torch.Generator().manual_seed(1)
+    forces, guess = torch.randn(2, 30, 3, generator=generator)
+    fixed = torch.rand(30, generator=generator) < 0.3
+    tags = torch.ones(30)
+
+    def metrics(part):
+        batch = Batch(forces=forces[part], fixed=fixed[part], tags=tags[part])
+        return S2F().metrics(Prediction(forces=guess[part]), batch)
+
+    whole = metrics(slice(None))
+    first, second = metrics(slice(0, 7)), metrics(slice(7, None))
+    for name, mean in whole.items():
+        assert (first[name] + second[name]).value() == pytest.approx(mean.value())
+
+
+def test_the_cosine_of_a_zero_force_is_zero():
+    batch = batch_of([[0.0, 0.0, 0.0]], [False])
+    metrics = S2F().metrics(Prediction(forces=torch.ones(1, 3)), batch)
+    assert metrics[schema.FORCES_COS].value() == 0.0
+
+
+def test_a_weight_outside_zero_and_one_is_refused():
+    with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
+        S2F(1.5)
+
+
+def test_a_model_without_forces_is_refused():
+    batch = batch_of([[0.0, 0.0, 0.0]], [False])
+    with pytest.raises(ValueError, match="predicts forces"):
+        S2F().metrics(Prediction(energy=torch.zeros(1)), batch)

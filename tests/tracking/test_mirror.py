@@ -1,0 +1,421 @@
+"""MLflow is slow to start: one store is made for the module and copied for each test."""
+
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from atomsweep.tracking import schema, views, writer
+from atomsweep.tracking.files import dumps, loads, write_atomic
+from atomsweep.tracking.lock import exclusive
+from atomsweep.tracking.mirror import Mirror, TrackingUnavailable, attach_report, mirror, sync
+from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.store import connect
+
+SOURCE = Path(__file__).parents[2] / "src"
+CONFIG = "seed: 0\noptim:\n  lr: 0.001\nlong: " + "x" * 7000 + "\n"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{path}", "made with the store")
+    return path
+
+
+@pytest.fixture
+def root(tmp_path, template):
+    root = tmp_path / "runs"
+    root.mkdir()
+    shutil.copy(template, root / "mlflow.db")
+    return root
+
+
+class View:
+    """What MLflow holds, read with its own client."""
+
+    def __init__(self, root):
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+        experiment = self.client.get_experiment_by_name("atomsweep")
+        self.runs = self.client.search_runs([experiment.experiment_id])
+
+    def one(self, kind="run"):
+        (found,) = [run for run in self.runs if run.data.tags["kind"] == kind]
+        return found
+
+    def history(self, metric):
+        found = self.client.get_metric_history(self.one().info.run_id, metric)
+        return [(point.step, point.value) for point in sorted(found, key=lambda p: p.step)]
+
+    def artifacts(self, run, path=None):
+        return {a.path for a in self.client.list_artifacts(run.info.run_id, path)}
+
+
+def make(root, identity="0123456789ab", sweep=None, config=CONFIG):
+    about = {
+        "identity": identity,
+        "science": {},
+        "choices": {"basis": "sph", "act": "swish"},
+        "sweep": sweep,
+        "seed": 0,
+        "data": {"name": "mini_oc", "fingerprint": "ff"},
+    }
+    return RunDirectory.create(root / f"sph-{identity}", config, about)
+
+
+def train(run, steps, offset=0.0):
+    for step in steps:
+        run.log(step, {"train/loss": 1.0 / step + offset}, 0.1 * step + offset, 0.0)
+        if step % 20 == 0:
+            run.log(step, {"val_id/forces_mae": 2.0 / step}, 0.1 * step + offset, step / 7)
+
+
+def finish(run):
+    checkpoints = run.path / schema.CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
+    (checkpoints / "best.pt").write_bytes(b"weights")
+    metrics = {"val_id/forces_mae": 0.1, "val_avg/forces_mae": 1 / 3}
+    run.finish({"step": 40, "parameters": 11, "device_seconds": 4.0, "metrics": metrics})
+
+
+def uri(root):
+    return f"sqlite:///{root}/mlflow.db"
+
+
+def curves(run):
+    """Of a run directory, as MLflow should hold them."""
+    found = {}
+    for point in views.points(run.journal()):
+        for name, value in point.values.items():
+            found.setdefault(name, []).append((point.step, value))
+    return found
+
+
+def test_finished_run_is_there_as_a_whole_and_again_changes_nothing(root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # as a user's shell might have it
+    run = make(root, sweep="table5")
+    with run.lock():
+        run.write_environment(device="cpu")
+        run.start_segment("cpu")
+        train(run, range(10, 50, 10))
+        finish(run)
+    report = sync(root, uri(root))
+    assert (report.runs, report.created, report.problems) == (1, 1, [])
+    view = View(root)
+    found = view.one()
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == run.name
+    assert found.info.end_time == round(1000 * run.status["finished"])
+    assert found.data.params["optim.lr"] == "0.001"
+    assert found.data.params["long"].endswith(views.CUT)
+    assert found.data.tags["choice.basis"] == "sph"
+    assert found.data.tags[schema.TAG_IDENTITY] == run.identity
+    assert loads(found.data.tags["document.result"]) == run.result
+    assert found.data.metrics["final/val_avg/forces_mae"] == 1 / 3
+    for name, points in curves(run).items():
+        assert view.history(name) == points
+    assert {"config.yaml", "run.json", "result.json", "environment.json", "metrics.jsonl"} <= (
+        view.artifacts(found)
+    )
+    assert view.artifacts(found, "checkpoints") == {"checkpoints/best.pt"}
+    parent = view.one("sweep")
+    assert found.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.info.status == "FINISHED"
+
+    again = sync(root, uri(root))
+    assert (again.created, again.changed, again.values) == (0, 0, 0)
+    assert len(View(root).runs) == 2
+
+
+def test_growing_run_is_followed_without_gap_or_double(root):
+    run = make(root)
+    with run.lock():
+        run.start_segment("cpu")
+        train(run, (10, 20))
+        sync(root, uri(root))
+        view = View(root)
+        assert view.one().info.status == "RUNNING"
+        assert view.history("train/loss") == [(10, 0.1)]  # step 20 may still grow
+        train(run, (30, 40))
+        sync(root, uri(root))
+        finish(run)
+    assert sync(root, uri(root)).created == 0
+    view = View(root)
+    for name, points in curves(run).items():
+        assert view.history(name) == points
+    assert view.one().data.tags[schema.TAG_MIRRORED] == "40"
+
+
+def test_run_that_was_rewound_is_held_once_and_as_it_is(root):
+    run = make(root)
+    with run.lock():
+        run.start_segment("cpu")
+        train(run, (10, 20, 30))
+    assert run.state() == schema.INTERRUPTED
+    sync(root, uri(root))
+    assert View(root).one().info.status == "KILLED"
+    with run.lock():
+        run.start_segment("cpu")
+        run.rewind(10)
+        train(run, (20, 30, 40), offset=0.5)
+        report = sync(root, uri(root))
+        assert report.created == 1
+        assert View(root).one().info.status == "RUNNING"
+        finish(run)
+    sync(root, uri(root))
+    view = View(root)
+    for name, points in curves(run).items():
+        assert view.history(name) == points
+    assert view.history("train/loss")[0] == (10, 0.1)
+    assert view.history("train/loss")[1] == (20, 0.55)
+
+
+def test_run_that_continues_where_it_stopped_is_not_written_anew(root):
+    run = make(root)
+    with run.lock():
+        run.start_segment("cpu")
+        train(run, (10, 20))
+        run.interrupt("stopped")
+    sync(root, uri(root))
+    with run.lock():
+        run.start_segment("cpu")
+        run.rewind(20)
+        train(run, (30, 40))
+        finish(run)
+    assert sync(root, uri(root)).created == 0
+    assert View(root).history("train/loss") == curves(run)["train/loss"]
+
+
+def test_batch_whose_answer_was_lost_is_not_doubled(root, monkeypatch):
+    run = make(root)
+    train(run, range(10, 50, 10))
+    finish(run)
+    send = writer._Pass._log
+
+    def lose_the_position(self, found, **entities):
+        entities["tags"] = [t for t in entities.get("tags", []) if "mirrored" not in t.key]
+        send(self, found, **entities)
+        if entities.get("metrics"):
+            raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(writer._Pass, "_log", lose_the_position)
+    assert "lost" in sync(root, uri(root)).problems[0]
+    monkeypatch.undo()
+    assert sync(root, uri(root)).problems == []
+    view = View(root)
+    assert len(view.runs) == 1
+    for name, points in curves(run).items():
+        assert view.history(name) == points
+
+
+def test_second_copy_in_mlflow_is_removed(root):
+    run = make(root)
+    finish(run)
+    sync(root, uri(root))
+    view = View(root)
+    tags = {schema.TAG_KIND: "run", schema.TAG_UID: views.uid(run)}
+    view.client.create_run(view.one().info.experiment_id, tags=tags)
+    run.update_status(note="changed")
+    sync(root, uri(root))
+    assert View(root).one().info.run_id == view.one().info.run_id
+
+
+def test_points_are_sent_in_batches_that_mlflow_takes(root, monkeypatch):
+    run = make(root)
+    lines = [
+        {"step": s, "device_seconds": float(s), "eval_seconds": 0.0, "time": 1.7e9 + s, "a": 1.0}
+        for s in range(1, 1001)
+    ]
+    (run.path / schema.JOURNAL).write_text("".join(dumps(line) + "\n" for line in lines))
+    finish(run)
+    sizes = []
+    send = writer._Pass._log
+
+    def count(self, found, **entities):
+        sizes.append(len(entities.get("metrics", ())))
+        send(self, found, **entities)
+
+    monkeypatch.setattr(writer._Pass, "_log", count)
+    sync(root, uri(root))
+    assert max(sizes) <= writer.BATCH
+    assert sum(size > 0 for size in sizes) == 5  # 3000 values in 4 requests, and the final ones
+    assert len(View(root).history("a")) == 1000
+
+
+def test_failed_and_non_finite_come_through(root):
+    run = make(root)
+    with run.lock():
+        run.start_segment("cpu")
+        run.log(10, {"train/loss": math.nan, "train/x": math.inf}, 1.0, 0.0)
+        run.fail("the loss is not finite at step 10", "Traceback")
+    sync(root, uri(root))
+    view = View(root)
+    assert view.one().info.status == "FAILED"
+    assert view.one().data.tags[schema.TAG_MESSAGE] == "the loss is not finite at step 10"
+    assert math.isnan(view.history("train/loss")[0][1])
+    assert view.history("train/x")[0][1] == sys.float_info.max  # how SQLite keeps infinity
+
+
+def test_cells_of_a_plan_share_a_parent_that_says_how_they_stand(root):
+    one, two = make(root, "0" * 12, "table5"), make(root, "1" * 12, "other")
+    finish(one)
+    (root / schema.SWEEPS).mkdir()
+    plan = {"cells": [{"identity": one.identity}, {"identity": two.identity}]}
+    write_atomic(root / schema.SWEEPS / "table5.json", dumps(plan))
+    sync(root, uri(root))
+
+    def parent():
+        return next(r for r in View(root).runs if r.data.tags.get("mlflow.runName") == "table5")
+
+    assert parent().info.status == "SCHEDULED"
+    assert loads(parent().data.tags["document.plan"]) == plan
+    finish(two)
+    sync(root, uri(root))
+    other = next(r for r in View(root).runs if r.data.tags.get(schema.TAG_IDENTITY) == "1" * 12)
+    assert other.data.tags["sweep.table5"] == "true"
+
+
+def test_damaged_run_is_named_and_the_others_are_mirrored(root):
+    bad, good = make(root, "0" * 12), make(root, "1" * 12)
+    finish(good)
+    (bad.path / schema.RUN).write_text("{")
+    report = sync(root, uri(root))
+    assert len(report.problems) == 1
+    assert "run.json is damaged" in report.problems[0]
+    assert View(root).one().data.tags[schema.TAG_IDENTITY] == "1" * 12
+
+
+def test_second_writer_is_told_that_another_is_at_work(root):
+    make(root)
+    with exclusive(root / writer.LOCK):
+        assert sync(root, uri(root), wait_s=0.0).busy
+    assert not sync(root, uri(root), wait_s=0.0).busy
+
+
+def test_report_is_attached_to_the_parent(root, tmp_path):
+    page = tmp_path / "table5.html"
+    page.write_text("<html>")
+    assert attach_report(root, uri(root), "table5", [page])
+    view = View(root)
+    assert view.artifacts(view.one("sweep"), "report") == {"report/table5.html"}
+
+
+def test_server_that_is_down_loses_nothing(root):
+    run = make(root)
+    finish(run)
+    start = time.monotonic()
+    with pytest.raises(TrackingUnavailable, match="Connection refused"):
+        sync(root, f"http://127.0.0.1:{closed_port()}")
+    assert time.monotonic() - start < 5
+    assert sync(root, uri(root)).created == 1
+
+
+def test_no_tracking_starts_nothing(root):
+    with mirror(None, root):
+        pass
+    assert not (root / ".mirror.follower.lock").exists()
+
+
+def test_training_goes_on_when_mlflow_is_away_and_hears_it_once(root, capfd):
+    run = make(root)
+    with Mirror(root, f"http://127.0.0.1:{closed_port()}", every_s=0.1) as beside:
+        time.sleep(0.3)
+        finish(run)
+    assert beside._process.returncode == 1
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert "WARNING" in told[0]
+    assert f"python -m atomsweep sync --root {root}" in told[0]
+
+
+@pytest.mark.slow
+def test_mirror_beside_a_run_has_everything_when_it_ends(root, caplog):
+    tracking = {"uri": uri(root), "experiment": "atomsweep", "every_s": 0.2}
+    with caplog.at_level(logging.WARNING), mirror(tracking, root):
+        run = make(root)
+        train(run, range(10, 50, 10))
+        finish(run)
+    assert not caplog.records
+    view = View(root)
+    assert view.one().info.status == "FINISHED"
+    assert view.history("train/loss") == curves(run)["train/loss"]
+
+
+@pytest.mark.slow
+def test_mirror_of_a_killed_process_does_a_last_pass(root):
+    run = make(root)
+    code = (
+        "import sys, time; from atomsweep.tracking.mirror import Mirror\n"
+        "from atomsweep.tracking.run import RunDirectory\n"
+        "run = RunDirectory(sys.argv[1])\n"
+        "with run.lock(), Mirror(sys.argv[2], sys.argv[3], every_s=1000):\n"
+        "    run.start_segment('cpu'); run.log(10, {'train/loss': 0.5}, 1.0, 0.0)\n"
+        "    print('on', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path), str(root), uri(root)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )
+    assert process.stdout.readline() == b"on\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        if _statuses(root) == ["KILLED"]:
+            break
+    assert View(root).one().info.status == "KILLED"
+    assert View(root).history("train/loss") == [(10, 0.5)]
+
+
+@pytest.mark.slow
+def test_many_first_syncs_at_once_make_one_whole_store(tmp_path):
+    roots = [tmp_path / f"root{i}" for i in range(8)]
+    store = f"sqlite:///{tmp_path}/shared.db"
+    for i, root in enumerate(roots):
+        finish(make(root, f"{i:012d}"))
+    code = (
+        "import sys; from atomsweep.tracking.mirror import sync\n"
+        "print(sync(sys.argv[1], sys.argv[2]).created)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(root), store],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        )
+        for root in roots
+    ]
+    assert [process.communicate()[0] for process in processes] == [b"1\n"] * 8
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("atomsweep")
+    assert len(client.search_runs([experiment.experiment_id])) == 8
+    assert not list(tmp_path.glob(".shared.db*"))
+
+
+def _statuses(root):
+    """Statuses of the mirrored runs; none before the experiment is made."""
+    try:
+        return [run.info.status for run in View(root).runs]
+    except AttributeError:
+        return []
+
+
+def closed_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,0 +1,124 @@
+import math
+
+import pytest
+
+from atomsweep.tracking import schema, views
+from atomsweep.tracking.files import dumps, loads, write_atomic
+from atomsweep.tracking.run import RunDirectory
+
+IDENTITY = "0123456789ab"
+
+
+def line(step, time=0.0, **metrics):
+    return {
+        "step": step,
+        "device_seconds": float(step),
+        "eval_seconds": 0.0,
+        "time": time,
+    } | metrics
+
+
+def test_lines_of_one_step_become_one_point():
+    points = views.points([line(1, 1.0, a=1.0), line(1, 2.0, b=2.0, eval_seconds=0.5), line(2)])
+    assert [(p.step, p.lines) for p in points] == [(1, 2), (2, 3)]
+    assert points[0].values == {"device_seconds": 1.0, "eval_seconds": 0.5, "a": 1.0, "b": 2.0}
+    assert points[0].time == 2000
+
+
+def test_digests_tell_which_lines_came_before():
+    journal = [line(1), line(2), line(3)]
+    grown = views.digests([*journal, line(4)])
+    assert grown[:3] == views.digests(journal)
+    assert views.digests([line(1), line(2, 9.0), line(3)])[1:] != grown[1:3]
+
+
+def test_params_are_flat_and_read_back_exactly():
+    config = {
+        "optim": {"lr": 1e-5, "betas": [0.9, 0.999], "clip_norm": None},
+        "name": "x",
+        "on": True,
+        "empty": {},
+        "odd key!": math.inf,
+    }
+    params = views.params(config)
+    assert params["name"] == "x"
+    assert {k: loads(v) for k, v in params.items() if k != "name"} == {
+        "optim.lr": 1e-5,
+        "optim.betas": [0.9, 0.999],
+        "optim.clip_norm": None,
+        "on": True,
+        "empty": {},
+        "odd key_": math.inf,
+    }
+
+
+def test_long_param_is_cut_visibly_within_the_limit():
+    value = views.params({"a": "x" * 10_000})["a"]
+    assert len(value) == views.MAX_PARAM
+    assert value.endswith(views.CUT)
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("a//b", "a/_/b"), ("å@b", "__b"), ("val_id/x", "val_id/x"), ("", "_")]
+)
+def test_names_become_allowed_ones(name, allowed):
+    assert views.name_for(name) == allowed
+
+
+@pytest.fixture
+def run(tmp_path):
+    about = {
+        "identity": IDENTITY,
+        "science": {"x": "y" * 9000},
+        "choices": {"basis": "sph"},
+        "sweep": "one",
+        "seed": 3,
+        "data": {"name": "mini_oc", "fingerprint": "ff"},
+    }
+    return RunDirectory.create(tmp_path / f"sph-{IDENTITY}", "seed: 3\n", about)
+
+
+def test_tags_hold_what_a_table_needs(run):
+    run.write_environment(device="a GPU")
+    run.start_segment("a GPU", 2)
+    run.fail("out of memory", "Traceback")
+    tags = views.tags(run, run.state(), ["one", "two"])
+    assert tags[schema.TAG_IDENTITY] == IDENTITY
+    assert tags[schema.TAG_NAME] == run.name
+    assert tags[schema.TAG_STATE] == schema.FAILED
+    assert tags[schema.TAG_MESSAGE] == "out of memory"
+    assert tags[schema.TAG_SWEEP] == "one"
+    assert tags["sweep.two"] == "true"
+    assert tags["choice.basis"] == "sph"
+    assert tags[schema.TAG_SEED] == "3"
+    assert tags[schema.TAG_DATA] == "mini_oc"
+    assert tags[schema.TAG_FINGERPRINT] == "ff"
+    assert tags[schema.TAG_DEVICE] == "a GPU"
+    assert tags[schema.TAG_HOSTS] == run.segments()[0]["host"]
+    assert float(tags[schema.TAG_ALLOCATED]) == run.allocated_seconds()
+    assert all(len(value) <= views.MAX_TAG for value in tags.values())
+
+
+def test_document_tags_are_the_files_themselves(run):
+    result = {"step": 7, "parameters": 11, "device_seconds": 1 / 3, "metrics": {"a/b": math.nan}}
+    run.finish(result)
+    tags = views.tags(run, run.state(), [])
+    assert dumps(loads(tags["document.result"])) == dumps(result)
+    about = loads(tags["document.run"])
+    assert about == {k: v for k, v in run.run.items() if k != "science"}
+
+
+def test_final_metrics_are_those_of_the_result(run):
+    assert views.final_metrics(run) == {}
+    run.finish({"metrics": {"val_id/forces_mae": 0.25, "note": "text"}})
+    assert views.final_metrics(run) == {"final/val_id/forces_mae": 0.25}
+
+
+def test_run_belongs_to_its_own_sweep_and_to_those_that_list_it(run, tmp_path):
+    folder = tmp_path / schema.SWEEPS / "paper"
+    folder.mkdir(parents=True)
+    write_atomic(folder / "table5.json", dumps({"cells": [{"identity": IDENTITY}]}))
+    write_atomic(folder / "table6.json", dumps({"cells": [{"identity": "other"}]}))
+    (folder / "half.json").write_text("{")
+    plans = views.read_plans(tmp_path)
+    assert views.sweeps_of(plans, run) == ["one", "paper/table5"]
