@@ -266,7 +266,7 @@ class MessageBlock(nn.Module):
         sent = None
         if self.source_linear is not None:
             sent = self.source_linear(h)  # (N, D)
-            message = message * sent[source]
+            message = message * sent.index_select(0, source)
         total = segment_sum(message * edge.weight, target, h.shape[0])
         if self.self_weight is not None:
             total = total + (self.self_weight if sent is None else self.self_weight * sent)

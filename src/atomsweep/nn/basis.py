@@ -134,8 +134,9 @@ class SineBasis(Basis):
         super().__init__()
         self.in_dim = in_dim
         self.out_dim = num_freqs * in_dim
-        freqs = self.growth ** torch.arange(num_freqs, dtype=torch.float64)
-        self.register_buffer("freqs", freqs.to(torch.get_default_dtype()), persistent=False)
+        # Powers in the working precision, rounded as in the public code: weights can be exchanged.
+        freqs = self.growth ** torch.arange(num_freqs, dtype=torch.get_default_dtype())
+        self.register_buffer("freqs", freqs, persistent=False)  # (J,)
         self.freqs: Tensor
 
     def for_nodes(self, in_dim: int) -> Self:

@@ -52,7 +52,7 @@ class PairLinear(nn.Linear):
                 edge_weight = edge_weight @ edge_linear.weight
         out = F.linear(edge, edge_weight, bias)
         for weight, atom in zip(node_weights, edge_index, strict=False):
-            out = out + F.linear(h, weight)[atom]
+            out += F.linear(h, weight).index_select(0, atom)
         return out
 
 

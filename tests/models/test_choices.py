@@ -1,0 +1,79 @@
+"""Every file of the groups model, basis, act, ablation and augmentation is composed and built."""
+
+from itertools import product
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.contracts.compose import CONF, build_model, compose
+from tests.contracts.graphs import make_batch, random_atoms
+
+SMALL = ["model.hidden_channels=8", "model.num_layers=1", "model.decoder_channels=8"]
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_built_alone(model):
+    with torch.device("meta"):
+        network = build_model([f"model={model}"])
+    assert network.cutoff is None or network.cutoff > 0
+
+
+@pytest.mark.parametrize(
+    ("basis", "act"), list(product(options("basis"), [act for act in options("act") if act != "none"]))
+)
+def test_every_basis_trains_with_every_activation(basis, act):
+    torch.manual_seed(0)
+    model = build_model(["model=forcenet", *SMALL, f"basis={basis}", f"act={act}"])
+    batch = make_batch([random_atoms(1)], model.cutoff, 12, dtype=torch.float32)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = (model(batch).forces - batch.forces).abs().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("ablation", options("ablation"))
+def test_every_ablation_changes_only_the_model(ablation):
+    chosen = compose(["model=forcenet", f"ablation={ablation}"])
+    full = compose(["model=forcenet"])
+    allowed = {"model", "basis"} if ablation == "only_dist" else {"model"}
+    changed = {key for key in full if chosen[key] != full[key]}
+    assert changed <= allowed
+    assert (changed == set()) == (ablation == "none")
+    assert chosen.keys() == full.keys()
+
+
+@pytest.mark.parametrize("augmentation", options("augmentation"))
+def test_every_augmentation_is_built(augmentation):
+    config = OmegaConf.load(CONF / "augmentation" / f"{augmentation}.yaml")
+    if augmentation == "none":
+        assert config.augmentation is None
+    else:
+        batch = make_batch([random_atoms(1)], None)
+        turned = instantiate(config)(batch, torch.Generator().manual_seed(0))
+        assert turned.pos.shape == batch.pos.shape
+
+
+@pytest.mark.slow
+def test_forward_and_backward_compile_into_one_graph_each():
+    torch.manual_seed(0)
+    model = build_model(["model=forcenet", *SMALL])
+    batch = make_batch([random_atoms(1)], model.cutoff, 12, dtype=torch.float32)
+
+    def gradients(network):
+        forces = network(batch).forces
+        return forces, *torch.autograd.grad(forces.abs().sum(), list(model.parameters()))
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    for eager, fused in zip(gradients(model.eval()), gradients(compiled), strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-4)
