@@ -231,17 +231,27 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-_environments: dict[tuple[int, str, int, int], Any] = {}
+_environments: dict[tuple[str, int, int], Any] = {}
 _environments_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _environments_lock
+    _environments_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _environment(path: Path) -> Any:
     """The one reader of a file in this process; LMDB refuses to open a file twice.
 
-    Keyed by process (a reader does not survive a fork) and by inode (a replaced file is another).
+    Keyed by inode too: a replaced file is another. A reader without locks only maps the file, so it
+    goes on working in a forked child.
     """
     stat = path.stat()
-    key = (os.getpid(), str(path.resolve()), stat.st_ino, stat.st_dev)
+    key = (str(path.resolve()), stat.st_ino, stat.st_dev)
     with _environments_lock:
         if key not in _environments:
             env = lmdb.open(

@@ -1,0 +1,43 @@
+"""Fixtures shared by all rooms: the small embedded data set, and where real files are found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+if TYPE_CHECKING:
+    from atomsweep.data.base import DataSource
+    from atomsweep.data.mini_oc import MiniOC
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def data_source(option: str, root: Path, **overrides: object) -> DataSource:
+    """The source that `data=<option>` names, with its files under `root`."""
+    with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
+        config = compose(f"data/{option}")
+    return instantiate(config.data, root=str(root), **overrides)
+
+
+@pytest.fixture(scope="session")
+def mini_oc_tiny(tmp_path_factory: pytest.TempPathFactory) -> MiniOC:
+    """The embedded data set at its smallest, built once for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    source = data_source("mini_oc_tiny", shared / "datasets", workers=2)
+    source.prepare(progress=False)
+    return source  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real files, from ATOMSWEEP_TEST_DATA or beside the repository; skips without."""
+    folder = Path(os.environ.get("ATOMSWEEP_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real files at {folder}; set ATOMSWEEP_TEST_DATA")
+    return folder
