@@ -46,6 +46,19 @@ class Store:
     client: Any
     experiment: str
 
+    def search(self, query: str) -> list[Any]:
+        """All MLflow runs of the experiment that match a filter, however many."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], filter_string=query, max_results=1000, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
 
 def connect(uri: str, experiment: str) -> Store:
     """The store at `uri`, initialised once, with its experiment.
