@@ -8,7 +8,6 @@ from tests.contracts.compose import CONF, compose_with_choices
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
-NEEDS = {("data", "extxyz"): ["data.path=any.extxyz"]}
 GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
 
 
@@ -17,10 +16,15 @@ def config(*overrides):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
-def test_every_option_composes_and_builds(group, option):
+def test_every_option_composes_and_builds(group, option, tmp_path):
+    overrides = [f"{group}={option}"]
     if (group, option) == ("act", "none"):
-        pytest.skip("no activation is for models without one; see the refusal below")
-    overrides = [f"{group}={option}", *NEEDS.get((group, option), [])]
+        overrides.append("model=median")  # for models without an activation
+    if (group, option) == ("data", "extxyz"):
+        atoms = molecule("H2O")
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=[[0.0] * 3] * 3)
+        write(tmp_path / "water.extxyz", atoms)
+        overrides.append(f"data.path={tmp_path / 'water.extxyz'}")
     if (group, option) in GPU:
         overrides.append("engine.device=cpu")
     assert preflight(config(*overrides)) >= 0
@@ -32,7 +36,7 @@ def test_every_option_composes_and_builds(group, option):
         (["model=gns", "basis=sph"], "model=gns has no basis, so basis=sph would change nothing"),
         (["model=median", "act=relu"], "model=median has no act"),
         (["basis=linact", "act=none"], "act"),
-        (["ablation=only_dist"], "needs the direction"),
+        (["ablation=only_dist", "basis=sph"], "needs the direction"),
         (["model=gns", "ablation=only_filter"], "unknown to atomsweep.models.gns.GNS"),
         (["model.hidden_channels=wide"], "model.hidden_channels must be int, got 'wide'"),
         (["model.cutoff=six"], "model.cutoff must be float, got 'six'"),
