@@ -1,6 +1,9 @@
 """Every option in conf/ composes, and what it describes can be built."""
 
 import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
