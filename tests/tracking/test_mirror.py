@@ -332,7 +332,9 @@ def test_mlflow_alone_says_what_the_directories_say(root):
         assert mirrored.name == run.name
         assert mirrored.state == run.state()
         assert mirrored.run == run.run
-        assert mirrored.status == {k: v for k, v in run.status.items() if k != "traceback"}
+        assert mirrored.status == {
+            k: v for k, v in run.status.items() if (k, v) != ("traceback", "Traceback")
+        }
         assert mirrored.result == (run.result or {})
         assert mirrored.environment == run.environment
         expected = [
