@@ -376,6 +376,25 @@ def test_server_that_is_down_loses_nothing(root):
     assert sync(root, uri(root)).created == 1
 
 
+def test_server_that_dies_in_the_middle_is_said_and_completed_later(root, monkeypatch):
+    from mlflow import MlflowClient
+
+    run = make(root)
+    train(run, (10, 20))
+    finish(run)
+
+    def away(self, *_, **__):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    monkeypatch.setattr(MlflowClient, "get_experiment", away)
+    with pytest.raises(TrackingUnavailable, match="stopped answering: gone"):
+        sync(root, uri(root))
+    monkeypatch.undo()
+    assert sync(root, uri(root)).problems == []
+    assert View(root).history("train/loss") == curves(run)["train/loss"]
+
+
 def test_no_tracking_starts_nothing(root):
     with mirror(None, root):
         pass
