@@ -332,7 +332,9 @@ def test_mlflow_alone_says_what_the_directories_say(root):
         assert mirrored.name == run.name
         assert mirrored.state == run.state()
         assert mirrored.run == run.run
-        assert mirrored.status == {k: v for k, v in run.status.items() if k != "traceback"}
+        assert mirrored.status == {
+            k: v for k, v in run.status.items() if (k, v) != ("traceback", "Traceback")
+        }
         assert mirrored.result == (run.result or {})
         assert mirrored.environment == run.environment
         expected = [
@@ -372,6 +374,25 @@ def test_server_that_is_down_loses_nothing(root):
         sync(root, f"http://127.0.0.1:{closed_port()}")
     assert time.monotonic() - start < 5
     assert sync(root, uri(root)).created == 1
+
+
+def test_server_that_dies_in_the_middle_is_said_and_completed_later(root, monkeypatch):
+    from mlflow import MlflowClient
+
+    run = make(root)
+    train(run, (10, 20))
+    finish(run)
+
+    def away(self, *_, **__):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    monkeypatch.setattr(MlflowClient, "get_experiment", away)
+    with pytest.raises(TrackingUnavailable, match="stopped answering: gone"):
+        sync(root, uri(root))
+    monkeypatch.undo()
+    assert sync(root, uri(root)).problems == []
+    assert View(root).history("train/loss") == curves(run)["train/loss"]
 
 
 def test_no_tracking_starts_nothing(root):

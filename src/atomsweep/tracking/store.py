@@ -1,4 +1,4 @@
-"""Reaching an MLflow store: SQLite on a local disk, or a server. The only importer of MLflow.
+"""Reaching an MLflow store: SQLite on a local disk, or a server. MLflow is imported late.
 
 MLflow's own habits are kept out: schema migrations that race, retries that last minutes, log lines,
 telemetry, and a SQLite file on a disk that other machines write to as well.

@@ -168,7 +168,8 @@ def document_tags(name: str, content: Mapping[str, Any] | None) -> dict[str, str
     """
     if not content:
         return {}
-    text = dumps({key: value for key, value in content.items() if key != "traceback"})
+    kept = {k: v for k, v in content.items() if k != "traceback" or v is None}
+    text = dumps(kept)
     parts = [text[i : i + MAX_TAG] for i in range(0, len(text), MAX_TAG)]
     first = schema.TAG_DOCUMENT + name
     return (
