@@ -38,11 +38,21 @@ def systems_of(source, *splits):
 
 
 def test_splits_are_oc20s(mini_oc_tiny):
-    assert mini_oc_tiny.splits() == ("train", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+    assert mini_oc_tiny.splits() == (
+        "train",
+        "val_id",
+        "val_ood_ads",
+        "val_ood_cat",
+        "val_ood_both",
+    )
 
 
 def test_no_system_is_in_two_splits(mini_oc_tiny):
-    seen = [sid for split in mini_oc_tiny.splits() for sid in {f.sid for f in frames_of(mini_oc_tiny, split)}]
+    seen = [
+        sid
+        for split in mini_oc_tiny.splits()
+        for sid in {f.sid for f in frames_of(mini_oc_tiny, split)}
+    ]
     assert len(seen) == len(set(seen)) == len(mini_oc_tiny.systems())
 
 
@@ -59,7 +69,9 @@ def test_held_out_adsorbates_and_catalysts_are_not_trained_on(mini_oc_tiny):
 def test_held_out_systems_are_made_of_elements_trained_on(mini_oc_tiny):
     recipe = mini_oc_tiny.recipe
     trained = {symbol for name in recipe.train_adsorbates for symbol in adsorbate_symbols(name)}
-    assert {symbol for name in recipe.ood_adsorbates for symbol in adsorbate_symbols(name)} <= trained
+    assert {
+        symbol for name in recipe.ood_adsorbates for symbol in adsorbate_symbols(name)
+    } <= trained
     held_out = {s["bulk_symbols"] for s in systems_of(mini_oc_tiny, "val_ood_cat", "val_ood_both")}
     assert held_out.isdisjoint(METALS)
 
@@ -91,7 +103,10 @@ def test_an_adsorbate_starts_in_contact_and_overlaps_nothing(mini_oc_tiny):
     ends = mini_oc_tiny.relaxations("train")
     for start in (ends[i] for i in range(0, len(ends), 2)):
         radii, ads = covalent_radii[start.atomic_numbers], start.tags == 2
-        steps = np.array([(i, j) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2)]) @ start.cell[:2]
+        steps = (
+            np.array([(i, j) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2)])
+            @ start.cell[:2]
+        )
         vec = start.pos[ads][:, None, None] - start.pos[~ads][None, :, None] - steps
         ratio = np.linalg.norm(vec, axis=-1) / (radii[ads][:, None] + radii[~ads])[..., None]
         assert 0.99 < ratio.min() < 1.26
@@ -154,7 +169,9 @@ def test_every_system_has_a_record(mini_oc_tiny):
 
 def test_provenance_says_that_it_is_not_dft(mini_oc_tiny):
     assert "NOT DFT chemistry" in mini_oc_tiny.provenance.note
-    assert "NOT DFT" in StoreDataset(mini_oc_tiny.directory / "train.lmdb").meta["provenance"]["note"]
+    assert (
+        "NOT DFT" in StoreDataset(mini_oc_tiny.directory / "train.lmdb").meta["provenance"]["note"]
+    )
 
 
 def test_the_fingerprint_names_the_science_and_nothing_else(tmp_path):
@@ -179,7 +196,9 @@ def test_describing_needs_no_torch():
         "import atomsweep.data.mini_oc; assert 'torch' not in sys.modules;"
     )
     subprocess.run([sys.executable, "-c", code], env=ENV, check=True)
-    light = "import sys, atomsweep.data.mini_oc, atomsweep.data.extxyz; assert 'ase' not in sys.modules"
+    light = (
+        "import sys, atomsweep.data.mini_oc, atomsweep.data.extxyz; assert 'ase' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", light], env=ENV, check=True)
 
 

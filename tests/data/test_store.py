@@ -171,7 +171,9 @@ def test_a_store_of_another_version_is_refused(tmp_path):
     with env.begin(write=True) as transaction:
         transaction.put(b"meta", json.dumps({**meta, "version": VERSION + 1}).encode())
     env.close()
-    with pytest.raises(DataError, match=f"store version {VERSION + 1}, this program reads version {VERSION}"):
+    with pytest.raises(
+        DataError, match=f"store version {VERSION + 1}, this program reads version {VERSION}"
+    ):
         StoreDataset(changed)
 
 

@@ -12,7 +12,9 @@ PBC = list(itertools.product((True, False), repeat=3))
 
 
 def as_set(edge_index, offsets):
-    return {(*edge, *shift) for edge, shift in zip(edge_index.T.tolist(), offsets.tolist(), strict=True)}
+    return {
+        (*edge, *shift) for edge, shift in zip(edge_index.T.tolist(), offsets.tolist(), strict=True)
+    }
 
 
 def ase_set(pos, cell, pbc, cutoff):
@@ -98,7 +100,10 @@ def test_the_nearest_neighbours_of_each_centre_are_kept():
     pos, cell = random_case(8)
     every, every_offsets = RadiusGraph(6.0, None)(pos, cell, True)
     few, few_offsets = RadiusGraph(6.0, 7)(pos, cell, True)
-    all_dist, few_dist = distances(pos, cell, every, every_offsets), distances(pos, cell, few, few_offsets)
+    all_dist, few_dist = (
+        distances(pos, cell, every, every_offsets),
+        distances(pos, cell, few, few_offsets),
+    )
     for atom in range(len(pos)):
         kept, there = few_dist[few[1] == atom], np.sort(all_dist[every[1] == atom])
         assert len(kept) == (there <= there[6] + 0.01).sum()
@@ -116,7 +121,9 @@ def test_equally_distant_neighbours_at_the_rim_are_kept_together():
     index, offsets = RadiusGraph(6.0, 15)(crystal.positions, crystal.cell.array, True)
     # fcc shells hold 12, 6, 24 neighbours: 15 reaches into the second, which is kept whole
     assert np.bincount(index[1]).tolist() == [18] * 4
-    assert as_set(index, offsets) == as_set(*RadiusGraph(3.7, None)(crystal.positions, crystal.cell.array, True))
+    assert as_set(index, offsets) == as_set(
+        *RadiusGraph(3.7, None)(crystal.positions, crystal.cell.array, True)
+    )
 
 
 @pytest.mark.parametrize("max_neighbors", [10, 15, 50])

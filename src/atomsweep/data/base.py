@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 OnError = Literal["raise", "skip"]
 MAX_ATOMIC_NUMBER = 118
+MAX_TAG = 127
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ def structure_fault(structure: Structure) -> str | None:
         value = getattr(structure, name)
         if value.shape != (n,):
             return f"{name} must have shape ({n},) for {n} atoms, got {value.shape}"
+    if np.abs(structure.tags).max() > MAX_TAG:
+        return f"tags must be small integers, got {np.unique(structure.tags).tolist()}"
     numbers = structure.atomic_numbers
     if numbers.min() < 1 or numbers.max() > MAX_ATOMIC_NUMBER:
         bad = int(np.argmax((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)))

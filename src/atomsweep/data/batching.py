@@ -337,7 +337,7 @@ def structures_to_batch(structures: Sequence[Structure], graph: RadiusGraph | No
     has_forces = all(s.forces is not None for s in structures)
 
     def row(value: Any, dtype: torch.dtype) -> Tensor:
-        return torch.as_tensor(np.asarray(value), dtype=dtype)[None]
+        return torch.as_tensor(np.array(value), dtype=dtype)[None]
 
     items = []
     for s in structures:

@@ -53,6 +53,8 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Non
         partial = directory.with_name(directory.name + ".partial")
         try:
             partial.mkdir(exist_ok=True)
+            for left in partial.glob(".*.tmp"):  # half a file of a build that was killed
+                left.unlink()
             build(partial)
             os.replace(partial, directory)  # noqa: PTH105
             sync_directory(directory.parent)
