@@ -52,7 +52,7 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     chosen = {group: option for group, option in chosen.items() if option != "None"}
     try:
         config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]),
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]),
             resolve=True,
             throw_on_missing=True,
         )
@@ -156,6 +156,7 @@ def run(cfg: DictConfig) -> float:
             log.info("run directory: %s", directory.path)
             _train_in_foreground(directory)
     result = directory.result
+    assert result is not None
     for name, value in result["metrics"].items():
         if name.endswith(schema.FORCES_MAE):
             log.info("%-28s %.5f", name, value)
@@ -224,8 +225,8 @@ def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
     for run in runs:
         outcome = outcomes[run.path]
         told = outcome.message
-        if outcome.state == schema.FINISHED:
-            told = f"{metric} {run.result['metrics'][metric]:.5f}"
+        if result := run.result:
+            told = f"{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
     return int(any(outcome.state != schema.FINISHED for outcome in outcomes.values()))
 

@@ -196,6 +196,9 @@ class _Training:
         self.sampler = EpochSampler(len(train), self.recipe.batch_size, self.seed)
         self.total_steps = self.trainer.total_steps(self.sampler.steps_per_epoch)
         self.started_at: tuple[float, float] | None = None  # wall clock and fraction
+        self.loss_sum: Tensor
+        self.loss_count: int
+        self.first_bad: Tensor  # step, -1 for none; read where the loop synchronises anyway
 
     # The loop
 
@@ -423,9 +426,9 @@ class _Training:
         return self.trainer.fraction(self.step, self.device_seconds, self.total_steps)
 
     def _reset_loss(self) -> None:
-        self.loss_sum: Tensor = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.loss_count = 0
-        self.first_bad: Tensor = torch.full((), -1, device=self.device)
+        self.first_bad = torch.full((), -1, device=self.device)
 
     def _path(self, name: str) -> Any:
         return self.run.path / schema.CHECKPOINTS / name

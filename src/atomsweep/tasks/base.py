@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -10,7 +11,8 @@ from torch_geometric.data import Batch
 from atomsweep.models.base import Prediction
 
 
-class Mean(NamedTuple):
+@dataclass(frozen=True)
+class Mean:
     """A mean that has not been divided yet: merged over batches and ranks by addition.
 
     Attributes:
@@ -21,10 +23,8 @@ class Mean(NamedTuple):
     total: Tensor
     count: Tensor
 
-    def __add__(self, other: object) -> "Mean":
+    def __add__(self, other: "Mean") -> "Mean":
         """Merge two parts of one mean."""
-        if not isinstance(other, Mean):
-            return NotImplemented
         return Mean(self.total + other.total, self.count + other.count)
 
     def value(self) -> float:
