@@ -1,8 +1,9 @@
 """What a person sees of a run: log lines, its log file, a bar with the loss and the time left."""
 
 import logging
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,27 +36,37 @@ def to_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-class Bar:
-    """Progress of one run: a bar on a terminal, nothing elsewhere, where log lines tell."""
+LAYOUT = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
 
-    def __init__(self, name: str) -> None:
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
 
-            layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-            self._bar = tqdm(total=100, desc=name[:38], bar_format=layout)
+def columns() -> int:
+    """Width of the terminal; 100 where it does not say."""
+    return shutil.get_terminal_size((100, 24)).columns
 
-    def update(self, status: Mapping[str, Any]) -> None:
-        """Redraw from the run's status."""
-        if self._bar is not None:
-            self._bar.n = round(100 * float(status.get("fraction") or 0.0))
-            self._bar.set_postfix_str(summary(status), refresh=True)
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Progress of one run: a bar on a terminal, with log lines above it; nothing elsewhere.
+
+    Yields:
+        A function of the run's status that redraws.
+    """
+    if not sys.stderr.isatty():
+        yield lambda status: None
+        return
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=100, desc=name[:38], bar_format=LAYOUT, ncols=columns()) as bar,
+    ):
+
+        def update(status: Mapping[str, Any]) -> None:
+            bar.n = round(100 * float(status.get("fraction") or 0.0))
+            bar.set_postfix_str(summary(status), refresh=True)
+
+        yield update
 
 
 def summary(status: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomsweep.build import UserError, build
-from atomsweep.console import Bar, to_file, to_terminal
+from atomsweep.console import progress_bar, to_file, to_terminal
 from atomsweep.sweep.plan import Cell, Plan
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import cpu_name
@@ -164,15 +164,13 @@ def run(cfg: DictConfig) -> float:
 
 
 def _train_in_foreground(directory: RunDirectory) -> None:
-    bar = Bar(directory.path.name)
     try:
-        train(directory, lambda update: bar.update(directory.status))
+        with progress_bar(directory.path.name) as show:
+            train(directory, lambda update: show(directory.status))
     except Exception as error:
         if not _says_enough(error):
             raise
         raise UserError(str(error)) from error
-    finally:
-        bar.close()
 
 
 # Many runs
@@ -252,7 +250,8 @@ def job(path: str) -> None:
         log.info("%s", error)
         sys.exit(1)
     except Exception:
-        sys.exit(1)  # recorded in the run directory, with its traceback
+        traceback.print_exc()  # into the run's log; the run directory knows the message already
+        sys.exit(1)
 
 
 def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> None:
@@ -274,7 +273,6 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
             raise
         except BaseException as error:
             directory.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
-            log.error("failed: %s", error)
             raise
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from atomsweep.console import summary
+from atomsweep.console import LAYOUT, columns, summary
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class Bars:
         """Redraw from the status files."""
         if self._whole is None:
             layout = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}"
-            self._whole = self._tqdm(total=total, desc="cells", position=0, bar_format=layout)
+            self._whole = self._tqdm(
+                total=total, desc="cells", position=0, bar_format=layout, ncols=columns()
+            )
         self._whole.n = done
         names = {run.path.name for run in running}
         for name in [name for name in self._bars if name not in names]:
@@ -73,9 +75,13 @@ class Bars:
     def _open(self, name: str) -> Any:
         taken = {-bar.pos for bar in self._bars.values()}
         position = next(i for i in range(1, len(taken) + 2) if i not in taken)
-        layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
         bar = self._tqdm(
-            total=100, desc=name[:34], position=position, leave=False, bar_format=layout
+            total=100,
+            desc=name[:34],
+            position=position,
+            leave=False,
+            bar_format=LAYOUT,
+            ncols=columns(),
         )
         self._bars[name] = bar
         return bar
