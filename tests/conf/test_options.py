@@ -32,7 +32,7 @@ def test_every_option_composes_and_builds(group, option):
         (["model=gns", "basis=sph"], "model=gns has no basis, so basis=sph would change nothing"),
         (["model=median", "act=relu"], "model=median has no act"),
         (["basis=linact", "act=none"], "act"),
-        (["ablation=only_dist"], "needs the direction"),
+        (["ablation=only_dist", "basis=sph"], "needs the direction"),
         (["model=gns", "ablation=only_filter"], "unknown to atomsweep.models.gns.GNS"),
         (["model.hidden_channels=wide"], "model.hidden_channels must be int, got 'wide'"),
         (["model.cutoff=six"], "model.cutoff must be float, got 'six'"),
