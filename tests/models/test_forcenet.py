@@ -125,7 +125,7 @@ def test_radii_matter_only_where_they_are_read():
 
 def test_initial_weights_are_xavier_where_the_public_code_has_them():
     torch.manual_seed(0)
-    model = build_model(["model.hidden_channels=64", "model.num_layers=1"])
+    model = build_model(["model=forcenet", "model.hidden_channels=64", "model.num_layers=1"])
 
     def bound(weight):
         return (6 / (weight.shape[0] + weight.shape[1])) ** 0.5

@@ -26,7 +26,7 @@ def test_every_reading_of_the_paper_has_its_parameter_count(shared, post_encoder
 
 
 def test_energy_head_adds_one_linear_unit():
-    assert num_parameters("model.energy_head=true") == 11_363_624
+    assert num_parameters("model=forcenet", "model.energy_head=true") == 11_363_624
     assert num_parameters("model=forcenet_large", "model.energy_head=true") == 34_810_408
 
 
@@ -42,7 +42,7 @@ def test_energy_head_adds_one_linear_unit():
     ],
 )
 def test_parameter_count_of_each_basis_is_that_of_the_public_code(basis, count):
-    assert num_parameters(f"basis={basis}", "model.energy_head=true") == count
+    assert num_parameters("model=forcenet", f"basis={basis}", "model.energy_head=true") == count
 
 
 @pytest.mark.parametrize(
@@ -58,18 +58,20 @@ def test_parameter_count_of_each_basis_is_that_of_the_public_code(basis, count):
     ],
 )
 def test_parameter_count_of_each_ablation_is_that_of_the_public_code(ablation, count):
-    assert num_parameters(f"ablation={ablation}", "model.energy_head=true") == count
+    assert (
+        num_parameters("model=forcenet", f"ablation={ablation}", "model.energy_head=true") == count
+    )
 
 
 def test_only_filter_of_the_public_code_keeps_the_self_weight():
-    chosen = ["ablation=only_filter", "model.energy_head=true"]
+    chosen = ["model=forcenet", "ablation=only_filter", "model.energy_head=true"]
     assert num_parameters(*chosen, "model.keep_self_bias=true") == 10_050_344
     assert num_parameters(*chosen) == 10_050_344 - 5 * 512
 
 
 def test_four_radial_functions_can_be_kept_without_atomic_radii():
     extra = (50 * 4 + 4) - (50 + 1) + 5 * 27 * 512
-    assert num_parameters("ablation=no_atomic_radii", "basis.num_radial=4") == (
+    assert num_parameters("model=forcenet", "ablation=no_atomic_radii", "basis.num_radial=4") == (
         11_293_751 - 513 + extra
     )
 
@@ -77,6 +79,7 @@ def test_four_radial_functions_can_be_kept_without_atomic_radii():
 def test_setting_of_the_authors_later_search_has_its_parameter_count():
     assert (
         num_parameters(
+            "model=forcenet",
             "model.hidden_channels=704",
             "model.num_layers=3",
             "model.num_edge_hidden=1",
