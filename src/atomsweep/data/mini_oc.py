@@ -33,9 +33,9 @@ from atomsweep.data.store import StoreDataset
 
 SYSTEMS = "systems.jsonl"
 NOTE = (
-    "OC20's structure (slabs, tags, fixed atoms, splits) on a classical potential, effective medium "
-    "theory: a smooth many-body surface, NOT DFT chemistry. Labels are our own; numbers on it "
-    "are not comparable with those of any paper on OC20."
+    "OC20's structure (slabs, tags, fixed atoms, splits) on a classical potential, effective "
+    "medium theory: a smooth many-body surface, NOT DFT chemistry. Labels are our own; numbers on "
+    "it are not comparable with those of any paper on OC20."
 )
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class MiniOC(DataSource):
         return dataset
 
     def systems(self) -> list[dict[str, Any]]:
-        """One record for each system, as OC20's mapping: bulk, adsorbate, facet, anomaly, reference."""
+        """One record for each system, as OC20's mapping: bulk, adsorbate, facet, anomaly, ..."""
         self.prepare()
         text = (self.directory / SYSTEMS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
