@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from atomsweep.data.base import (
 from atomsweep.data.locked_build import build_once
 from atomsweep.data.mini_oc_recipe import ANOMALIES, KINDS, RATTLED_FID, SPLITS, Recipe
 from atomsweep.data.store import StoreDataset
+
+if TYPE_CHECKING:
+    from atomsweep.data.emt import EMTOracle
 
 SYSTEMS = "systems.jsonl"
 NOTE = (
@@ -146,6 +149,12 @@ class MiniOC(DataSource):
         self.prepare()
         text = (self.directory / SYSTEMS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
+
+    def oracle(self) -> EMTOracle:
+        """The potential that made the labels, for tasks that need true force calls."""
+        from atomsweep.data.emt import EMTOracle
+
+        return EMTOracle()
 
     @property
     def provenance(self) -> Provenance:

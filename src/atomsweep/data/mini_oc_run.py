@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -179,6 +180,7 @@ def work() -> None:
     """Body of a worker: chunk numbers in on standard input, `done` or an error out for each."""
     from atomsweep.data.mini_oc_build import build_system
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     reply = sys.stdout
     sys.stdout = sys.stderr
     order = json.loads(sys.stdin.readline())
