@@ -75,7 +75,7 @@ def test_the_oracle_labels_the_data_set_again(mini_oc_tiny):
     references = {s["sid"]: s["reference_energy"] for s in mini_oc_tiny.systems()}
     for index in range(0, len(frames), 5):
         frame = frames[index]
-        energy, forces = EMTOracle()(frame)
+        energy, forces = mini_oc_tiny.oracle()(frame)
         assert energy - references[frame.sid] == pytest.approx(frame.energy, abs=2e-5)
         assert np.allclose(forces, frame.forces, atol=2e-5)
 

@@ -201,9 +201,12 @@ def test_a_file_cut_off_is_an_error_and_not_a_crash(tmp_path):
 
 
 def test_an_interrupted_writer_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "a.lmdb") as writer:
-        writer.add(random_structure(0))
+    def interrupted():
+        yield random_structure(0)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.lmdb", interrupted())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -259,8 +259,10 @@ def check_on_error(on_error: str) -> OnError:
     Raises:
         ValueError: neither "raise" nor "skip".
     """
-    if on_error == "raise" or on_error == "skip":
-        return on_error
+    if on_error == "raise":
+        return "raise"
+    if on_error == "skip":
+        return "skip"
     raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
 
 

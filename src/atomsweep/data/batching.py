@@ -38,8 +38,8 @@ class GraphDataset:
     """A split as graphs: reads it, keeps each structure's edges, and cuts batches out by gather.
 
     Sets that fit `memory_budget` are read once into flat arrays, and their neighbour lists are
-    cached beside the data, so that processes that start together build them once. Larger sets are read,
-    and their edges found, for each batch.
+    cached beside the data, so that processes that start together build them once. Larger sets are
+    read, and their edges found, for each batch.
 
     Args:
         dataset: the structures.
@@ -119,7 +119,7 @@ class GraphDataset:
 
     @property
     def energies(self) -> Array | None:
-        """(len,) float64, eV, for statistics; None without labels or where the set is not preloaded."""
+        """(len,) float64, eV, for statistics; None without labels or if not preloaded."""
         if self._tensors is None or self._tensors.energy is None:
             return None
         return self._tensors.energy.cpu().numpy()
@@ -134,8 +134,8 @@ class GraphDataset:
     def batch(self, indices: Array | Tensor | Sequence[int]) -> Batch:
         """The batch of some structures, in the order given, with the fields of `keys.py`.
 
-        Floats are float32 (energies are float64 until here), offsets int16, everything else int64 or
-        bool. Energy and forces are there when the data set has them.
+        Floats are float32 (energies are float64 until here), offsets int16, everything else int64
+        or bool. Energy and forces are there when the data set has them.
 
         Args:
             indices: places in this data set (not in the underlying one).
@@ -179,7 +179,7 @@ _ON_HOST = ("natoms", "first_atom", "num_edges", "first_edge")
 
 
 class _FlatTensors:
-    """`FlatStructures` and `FlatEdges` as tensors, with the first atom and edge of each structure."""
+    """`FlatStructures` and `FlatEdges` as tensors, with first atom and edge of each structure."""
 
     def __init__(self, flat: FlatStructures, edges: FlatEdges | None) -> None:
         def tensor(array: Array) -> Tensor:
@@ -209,7 +209,7 @@ class _FlatTensors:
         return self
 
     def gather(self, chosen: Tensor) -> Batch:
-        """Batch of the structures `chosen` (B,), on the host: sizes stay there, so nothing waits."""
+        """Batch of the structures `chosen` (B,), a host tensor; sizes stay there: nothing waits."""
         device = self.pos.device
         natoms = self.natoms[chosen]
         ptr = _pointer(natoms)
@@ -326,13 +326,13 @@ def eval_batches(dataset: GraphDataset, batch_size: int) -> Iterator[Batch]:
 
 
 def atoms_to_batch(atoms: Iterable[Atoms], graph: RadiusGraph | None) -> Batch:
-    """A batch from ASE atoms; labels only where every one already carries them. sid counts from 0."""
+    """A batch from ASE atoms, sid from 0; labels only where every one already carries them."""
     items = [structure_from_atoms(one, sid=number) for number, one in enumerate(atoms)]
     return GraphDataset(InMemoryDataset(items, "atoms"), graph).batch(np.arange(len(items)))
 
 
 def structures_to_batch(structures: Sequence[Structure], graph: RadiusGraph | None) -> Batch:
-    """A batch by PyG's own collation, one `Data` for each structure: slow, the oracle of `batch`."""
+    """A batch by PyG's own collation, a `Data` for each structure: slow, the oracle of `batch`."""
     has_energy = all(s.energy is not None for s in structures)
     has_forces = all(s.forces is not None for s in structures)
 

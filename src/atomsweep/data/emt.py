@@ -101,7 +101,8 @@ class _Pairs:
         unknown = sorted(set(numbers.tolist()) - set(ELEMENTS))
         if unknown:
             raise ValueError(
-                f"EMT has parameters for {sorted(ELEMENTS.values())} only, got atomic numbers {unknown}"
+                f"EMT has parameters for {sorted(ELEMENTS.values())} only, "
+                f"got atomic numbers {unknown}"
             )
         self.numbers, self.cell, self.pbc, self.pos = (
             numbers.copy(),
@@ -113,7 +114,7 @@ class _Pairs:
         t = _TABLE
         a, b = numbers[self.first], numbers[self.second]
         log_chi = np.log(t.n0[b] / t.n0[a])  # density of b in units of a's
-        # exponents c - k r of the density at a due to b and at b due to a, then of the pair energies
+        # exponents c - k r: of the density at a due to b, at b due to a, then of pair energies
         self.slopes = np.stack([t.eta[b], t.eta[a], t.kappa[b] / BETA, t.kappa[a] / BETA])
         self.constants = np.stack(
             [

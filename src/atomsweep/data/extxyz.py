@@ -45,10 +45,10 @@ log = logging.getLogger(__name__)
 class ExtXYZ(DataSource):
     """Files of structures, converted once to the native store and read from there.
 
-    Frames carry `energy`, `forces`, `move_mask` (F = fixed) or `fixed`, `tags`, and `sid` and `fid` in
-    their comment line; a sidecar `N.txt[.xz]` beside `N.extxyz[.xz]`, as in OC20's download, gives ids
-    and the reference energy that is subtracted. A file whose frames carry no `sid` is one system.
-    Frames without tags get them by rule, see `describe()["tags"]`.
+    Frames carry `energy`, `forces`, `move_mask` (F = fixed) or `fixed`, `tags`, and `sid` and `fid`
+    in their comment line; a sidecar `N.txt[.xz]` beside `N.extxyz[.xz]`, as in OC20's download,
+    gives ids and the reference energy that is subtracted. A file whose frames carry no `sid` is one
+    system. Frames without tags get them by rule, see `describe()["tags"]`.
 
     Args:
         path: a file, directory, glob pattern, or list of them: the training frames.
@@ -187,10 +187,10 @@ class ExtXYZ(DataSource):
                             continue
                         assert frame.structure is not None
                         forces = frame.structure.forces
-                        if self.max_force is not None and forces is not None:
-                            if np.abs(forces).max() > self.max_force:
-                                filtered += 1
-                                continue
+                        limit = self.max_force
+                        if limit and forces is not None and np.abs(forces).max() > limit:
+                            filtered += 1
+                            continue
                         rules[frame.tags_rule] += 1
                         writer.add(frame.structure)
             if not rules:
@@ -246,8 +246,9 @@ class ExtXYZ(DataSource):
         count = max(1, round(self.val_fraction * len(names)))
         if len(names) < 2:
             raise DataError(
-                f"{self.name} holds {len(names)} {'system' if self.split_by == 'sid' else 'frame'}, too few "
-                f"to hold out any; give data.val_id=<files>, data.split_by=frame or data.val_fraction=0"
+                f"{self.name} holds {len(names)} {'system' if self.split_by == 'sid' else 'frame'} "
+                "and cannot hold out any; give data.val_id=<files>, data.split_by=frame or "
+                "data.val_fraction=0"
             )
         if self.split_by == "frame":
             log.warning(

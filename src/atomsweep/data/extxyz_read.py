@@ -1,4 +1,4 @@
-"""Frames of .extxyz, .xyz (plain or compressed) and .traj files, with OC20's sidecar and tag rule."""
+"""Frames of .extxyz, .xyz (also compressed) and .traj files, with OC20's sidecar and tag rule."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Frame:
 
 
 def kind_of(path: Path) -> str | None:
-    """ ".extxyz", ".xyz" or ".traj", looking through compression; None for other files."""
+    """One of `SUFFIXES`, looking through compression; None for other files."""
     name = path.name.lower()
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
@@ -173,7 +173,8 @@ def _text_frames(path: Path) -> Iterator[Any]:
                 try:
                     natoms = int(line)
                 except ValueError:
-                    yield f"expected a number of atoms, got {line.strip()[:40]!r}; the rest of the file is lost"
+                    shown = line.strip()[:40]
+                    yield f"expected a number of atoms, got {shown!r}; the rest of the file is lost"
                     return
                 lines = [line, *(file.readline() for _ in range(natoms + 1))]
                 if not lines[-1]:
@@ -203,8 +204,8 @@ def _structure(atoms: Atoms, options: FrameOptions) -> tuple[Structure, str]:
         there = sorted({*atoms.info, *results, *atoms.arrays} - {"numbers", "positions"})
         raise DataError(
             f"it carries no {' and no '.join(f'{m} (named {keys[m]})' for m in missing)}; there is "
-            f"{', '.join(there) if there else 'nothing else'}. Name it by data.{missing[0]}_key, or leave "
-            f"it out of data.labels"
+            f"{', '.join(there) if there else 'nothing else'}. Name it by data.{missing[0]}_key, "
+            f"or leave it out of data.labels"
         )
     if structure.energy is not None:
         structure.energy *= options.scale

@@ -78,13 +78,18 @@ class FlatStructures:
     def keep(self, mask: Array) -> FlatStructures:
         """The structures where `mask` (S,) is True."""
         per_atom = np.repeat(mask, self.natoms)
-        atomwise = ("atomic_numbers", "pos", "tags", "fixed", "forces")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
         return FlatStructures(
-            **{
-                name: value if value is None else value[per_atom if name in atomwise else mask]
-                for name, value in values.items()
-            }
+            natoms=self.natoms[mask],
+            atomic_numbers=self.atomic_numbers[per_atom],
+            pos=self.pos[per_atom],
+            tags=self.tags[per_atom],
+            fixed=self.fixed[per_atom],
+            cell=self.cell[mask],
+            pbc=self.pbc[mask],
+            sid=self.sid[mask],
+            fid=self.fid[mask],
+            energy=self.energy[mask] if self.energy is not None else None,
+            forces=self.forces[per_atom] if self.forces is not None else None,
         )
 
 

@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,11 +31,14 @@ from atomsweep.data.locked_build import build_once
 from atomsweep.data.mini_oc_recipe import ANOMALIES, KINDS, RATTLED_FID, SPLITS, Recipe
 from atomsweep.data.store import StoreDataset
 
+if TYPE_CHECKING:
+    from atomsweep.data.emt import EMTOracle
+
 SYSTEMS = "systems.jsonl"
 NOTE = (
-    "OC20's structure (slabs, tags, fixed atoms, splits) on a classical potential, effective medium "
-    "theory: a smooth many-body surface, NOT DFT chemistry. Labels are our own; numbers on it "
-    "are not comparable with those of any paper on OC20."
+    "OC20's structure (slabs, tags, fixed atoms, splits) on a classical potential, effective "
+    "medium theory: a smooth many-body surface, NOT DFT chemistry. Labels are our own; numbers on "
+    "it are not comparable with those of any paper on OC20."
 )
 
 log = logging.getLogger(__name__)
@@ -142,10 +145,16 @@ class MiniOC(DataSource):
         return dataset
 
     def systems(self) -> list[dict[str, Any]]:
-        """One record for each system, as OC20's mapping: bulk, adsorbate, facet, anomaly, reference."""
+        """One record for each system, as OC20's mapping: bulk, adsorbate, facet, anomaly, ..."""
         self.prepare()
         text = (self.directory / SYSTEMS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
+
+    def oracle(self) -> EMTOracle:
+        """The potential that made the labels, for tasks that need true force calls."""
+        from atomsweep.data.emt import EMTOracle
+
+        return EMTOracle()
 
     @property
     def provenance(self) -> Provenance:

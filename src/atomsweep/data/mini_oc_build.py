@@ -61,21 +61,31 @@ def _decorated(name: str, lattice: float) -> Atoms:
 
 @functools.cache
 def lattice_constant(name: str) -> float:
-    """Cubic lattice constant (Å) that minimises the EMT energy."""
-    from scipy.optimize import minimize_scalar
-
+    """Cubic lattice constant (Å, to 0.001) that minimises the EMT energy, by golden section."""
     numbers = _decorated(name, 4.0).numbers
 
     def energy(lattice: float) -> float:
         atoms = _decorated(name, lattice)
         return FastEMT().energy_forces(numbers, atoms.positions, atoms.cell.array, atoms.pbc)[0]
 
-    found = minimize_scalar(energy, bounds=(3.3, 4.5), method="bounded", options={"xatol": 1e-3})
-    return round(float(found.x), 3)
+    ratio = (np.sqrt(5.0) - 1.0) / 2.0
+    low, high = 3.3, 4.5
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = energy(left), energy(right)
+    while high - low > 2e-4:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = energy(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = energy(right)
+    return round(float(low + high) / 2.0, 3)
 
 
 def _cut_slab(recipe: Recipe, bulk: str, facet: tuple[int, int, int], shift: int) -> Atoms:
-    """Unrelaxed slab with `tags` (0 below, 1 at the surface) and its cell; `shift` drops top layers."""
+    """Unrelaxed slab, tags 0 below and 1 at the surface; `shift` drops so many top layers."""
     unit = _decorated(bulk, lattice_constant(bulk))
     spacing = unit.cell[0, 0] / np.linalg.norm(facet)
     slab = surface(unit, facet, int(np.ceil(recipe.min_depth / spacing)) + 3 + shift, periodic=True)
@@ -158,7 +168,8 @@ def _relax(atoms: Atoms, fmax: float, max_steps: int) -> list[tuple[Array, float
 
 def _rotation(rng: np.random.Generator, tilt: float) -> Array:
     """Rotation (3, 3): any azimuth, z tilted by at most `tilt` radians in a random direction."""
-    spin, direction, angle = rng.uniform(0, 2 * np.pi, 2).tolist() + [rng.uniform(0, tilt)]
+    spin, direction = rng.uniform(0, 2 * np.pi, 2)
+    angle = rng.uniform(0, tilt)
 
     def about_z(a: float) -> Array:
         return np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
@@ -173,8 +184,8 @@ def _place(slab: Atoms, adsorbate: Atoms, rng: np.random.Generator) -> Atoms:
     """Slab with the adsorbate (tag 2) at a random site, just in contact.
 
     Site: centroid of the 1, 2 or 3 surface atoms nearest to a random point (atop, bridge, hollow),
-    or the point itself. Upright within 25°, a third of the time in any orientation. Lowered until the
-    closest contact is U(1, 1.25) times the sum of the covalent radii.
+    or the point itself. Upright within 25°, a third of the time in any orientation. Lowered until
+    the closest contact is U(1, 1.25) times the sum of the covalent radii.
     """
     cell = slab.cell.array
     steps = np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=2))) @ cell[:2]
@@ -260,7 +271,8 @@ def build_system(recipe: Recipe, split: str, sid: int) -> System:
         )
 
     def usable(one: Structure) -> bool:
-        assert one.energy is not None and one.forces is not None
+        assert one.energy is not None
+        assert one.forces is not None
         return abs(one.energy) <= MAX_ENERGY and bool((np.abs(one.forces) <= MAX_FORCE).all())
 
     relaxation = [frame(*step, fid) for fid, step in enumerate(path)]

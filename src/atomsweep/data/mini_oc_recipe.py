@@ -6,7 +6,7 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
-GENERATOR = 1  # raise when the same recipe would give other data
+GENERATOR = 2  # raise when the same recipe would give other data
 METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 FACETS = ((1, 1, 1), (1, 0, 0), (1, 1, 0), (2, 1, 1))
 SPLITS = ("train", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
@@ -57,8 +57,8 @@ class Recipe:
         val_systems: relaxations in each of the four validation splits.
         frames_per_system: frames kept of each relaxation, rattled ones included.
         rattled_share: share of them that are rattled copies of relaxation frames.
-        rattle_std: smallest and largest standard deviation of the displacements of free atoms, drawn
-            log-uniformly for each frame.
+        rattle_std: smallest and largest standard deviation of the displacements of free atoms,
+            drawn log-uniformly for each frame.
         min_xy: smallest length of the two lateral cell vectors.
         min_depth: smallest distance between top and bottom layer.
         vacuum: between periodic images along z.

@@ -1,8 +1,8 @@
 """Builds the embedded data set in worker processes, resumable after every chunk of systems.
 
-The parent hands chunk numbers to its workers through their standard input. A chunk is one file
-that appears complete or not at all, so a build that was killed goes on from what is there; workers end
-by themselves when the parent is gone.
+The parent hands chunk numbers to its workers through their standard input. A chunk appears
+complete or not at all, so a build that was killed goes on from what is there; workers end by
+themselves when the parent is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -179,12 +180,15 @@ def work() -> None:
     """Body of a worker: chunk numbers in on standard input, `done` or an error out for each."""
     from atomsweep.data.mini_oc_build import build_system
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     reply = sys.stdout
     sys.stdout = sys.stderr
     order = json.loads(sys.stdin.readline())
-    recipe = Recipe(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in order["recipe"].items()}
-    )
+    arguments: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in order["recipe"].items()
+    }
+    recipe = Recipe(**arguments)
     todo = chunks(recipe)
     for line in sys.stdin:
         number = int(line)

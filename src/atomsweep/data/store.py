@@ -207,7 +207,7 @@ class StoreWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-class _named_errors:  # noqa: N801 (reads as a block)
+class _named_errors:
     """Turn LMDB's errors of the file system into an OSError that names the path."""
 
     def __init__(self, path: Path) -> None:

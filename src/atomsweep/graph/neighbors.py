@@ -83,7 +83,7 @@ class RadiusGraph:
 def _nearest(
     target: NDArray[np.int64], dist: NDArray[np.float64], natoms: int, count: int
 ) -> NDArray[np.bool_]:
-    """(E,) which edges of a list sorted by target and distance are within the rim of each centre."""
+    """(E,) which edges, sorted by target and distance, are within the rim of their centre."""
     degree = np.bincount(target, minlength=natoms)
     first = np.cumsum(degree) - degree
     rim = np.full(natoms, np.inf)
