@@ -17,8 +17,11 @@ from atomsweep.tracking import schema, views, writer
 from atomsweep.tracking.files import dumps, loads, write_atomic
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.mirror import Mirror, TrackingUnavailable, attach_report, mirror, sync
+from atomsweep.tracking.reader import read_mlflow
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.store import connect
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = "seed: 0\noptim:\n  lr: 0.001\nlong: " + "x" * 7000 + "\n"
@@ -120,7 +123,6 @@ def test_finished_run_is_there_as_a_whole_and_again_changes_nothing(root, monkey
     assert found.data.params["long"].endswith(views.CUT)
     assert found.data.tags["choice.basis"] == "sph"
     assert found.data.tags[schema.TAG_IDENTITY] == run.identity
-    assert loads(found.data.tags["document.result"]) == run.result
     assert found.data.metrics["final/val_avg/forces_mae"] == 1 / 3
     for name, points in curves(run).items():
         assert view.history(name) == points
@@ -285,6 +287,20 @@ def test_cells_of_a_plan_share_a_parent_that_says_how_they_stand(root):
     assert other.data.tags["sweep.table5"] == "true"
 
 
+def test_new_sweep_of_runs_that_are_done_appears(root):
+    run = make(root, sweep="one")
+    finish(run)
+    beside = writer.Writer(root, uri(root), "atomsweep")
+    beside.sync(None, 0.0)
+    (root / schema.SWEEPS).mkdir()
+    write_atomic(root / schema.SWEEPS / "two.json", dumps({"cells": [{"identity": run.identity}]}))
+    beside.sync(None, 0.0)
+    view = View(root)
+    assert view.one().data.tags["sweep.two"] == "true"
+    names = {r.info.run_name: r.info.status for r in view.runs if r.data.tags["kind"] == "sweep"}
+    assert names == {"one": "FINISHED", "two": "FINISHED"}
+
+
 def test_damaged_run_is_named_and_the_others_are_mirrored(root):
     bad, good = make(root, "0" * 12), make(root, "1" * 12)
     finish(good)
@@ -293,6 +309,46 @@ def test_damaged_run_is_named_and_the_others_are_mirrored(root):
     assert len(report.problems) == 1
     assert "run.json is damaged" in report.problems[0]
     assert View(root).one().data.tags[schema.TAG_IDENTITY] == "1" * 12
+
+
+def test_mlflow_alone_says_what_the_directories_say(root):
+    done, failed, idle = (make(root, i * 12, "one") for i in "012")
+    with done.lock():
+        done.start_segment("cpu")
+        done.write_environment(device="cpu")
+        train(done, range(10, 50, 10))
+        done.log(50, {"train/loss": -math.inf, "train/x": math.nan}, 1 / 3, 0.1)
+        finish(done)
+    failed.start_segment("cpu")
+    failed.fail("no luck", "Traceback")
+    (root / schema.SWEEPS).mkdir()
+    plan = {"sweep": "two", "cells": [{"identity": idle.identity}]}
+    write_atomic(root / schema.SWEEPS / "two.json", dumps(plan))
+    sync(root, uri(root))
+    held = read_mlflow(uri(root))
+    assert held.problems == []
+    assert held.plans == {"two": plan}
+    for run, mirrored in zip((done, failed, idle), held.runs, strict=True):
+        assert mirrored.name == run.name
+        assert mirrored.state == run.state()
+        assert mirrored.run == run.run
+        assert mirrored.status == {
+            k: v for k, v in run.status.items() if (k, v) != ("traceback", "Traceback")
+        }
+        assert mirrored.result == (run.result or {})
+        assert mirrored.environment == run.environment
+        expected = [
+            {schema.STEP: p.step, schema.TIME: p.time / 1000, **p.values}
+            for p in views.points(run.journal())
+        ]
+        assert list(map(dumps, map(_sorted, held.journal(mirrored)))) == list(
+            map(dumps, map(_sorted, expected))
+        )
+    assert held.runs[2].sweeps == ("one", "two")
+
+
+def _sorted(line):
+    return dict(sorted(line.items()))
 
 
 def test_second_writer_is_told_that_another_is_at_work(root):
@@ -318,6 +374,25 @@ def test_server_that_is_down_loses_nothing(root):
         sync(root, f"http://127.0.0.1:{closed_port()}")
     assert time.monotonic() - start < 5
     assert sync(root, uri(root)).created == 1
+
+
+def test_server_that_dies_in_the_middle_is_said_and_completed_later(root, monkeypatch):
+    from mlflow import MlflowClient
+
+    run = make(root)
+    train(run, (10, 20))
+    finish(run)
+
+    def away(self, *_, **__):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    monkeypatch.setattr(MlflowClient, "get_experiment", away)
+    with pytest.raises(TrackingUnavailable, match="stopped answering: gone"):
+        sync(root, uri(root))
+    monkeypatch.undo()
+    assert sync(root, uri(root)).problems == []
+    assert View(root).history("train/loss") == curves(run)["train/loss"]
 
 
 def test_no_tracking_starts_nothing(root):

@@ -103,9 +103,24 @@ def test_document_tags_are_the_files_themselves(run):
     result = {"step": 7, "parameters": 11, "device_seconds": 1 / 3, "metrics": {"a/b": math.nan}}
     run.finish(result)
     tags = views.tags(run, run.state(), [])
-    assert dumps(loads(tags["document.result"])) == dumps(result)
-    about = loads(tags["document.run"])
-    assert about == {k: v for k, v in run.run.items() if k != "science"}
+    assert max(map(len, tags.values())) <= views.MAX_TAG
+    assert dumps(views.document("result", tags)) == dumps(result)
+    assert views.document("run", tags) == run.run  # longer than a tag
+    assert views.document("status", tags) == run.status
+    assert views.document("environment", tags) is None
+
+
+@pytest.mark.parametrize("length", [10, 7_980, 8_000, 8_001, 30_000])
+def test_document_comes_back_over_what_a_longer_one_left(length):
+    left = views.document_tags("run", {"x": "old" * 20_000})
+    content = {"x": "}" * length, "traceback": "not kept"}
+    tags = left | views.document_tags("run", content)
+    assert views.document("run", tags) == {"x": "}" * length}
+
+
+def test_document_that_is_too_long_for_tags_is_not_there():
+    assert views.document_tags("plan", {"x": "y" * (views.MAX_TAG * views.MAX_PARTS)}) == {}
+    assert views.document("plan", {}) is None
 
 
 def test_final_metrics_are_those_of_the_result(run):

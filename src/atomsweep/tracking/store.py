@@ -1,4 +1,4 @@
-"""Reaching an MLflow store: SQLite on a local disk, or a server. The only importer of MLflow.
+"""Reaching an MLflow store: SQLite on a local disk, or a server. MLflow is imported late.
 
 MLflow's own habits are kept out: schema migrations that race, retries that last minutes, log lines,
 telemetry, and a SQLite file on a disk that other machines write to as well.
@@ -45,6 +45,19 @@ class Store:
 
     client: Any
     experiment: str
+
+    def search(self, query: str) -> list[Any]:
+        """All MLflow runs of the experiment that match a filter, however many."""
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], filter_string=query, max_results=1000, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
 
 
 def connect(uri: str, experiment: str) -> Store:

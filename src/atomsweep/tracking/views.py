@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.tracking import schema, segments
-from atomsweep.tracking.files import dumps, read_json
+from atomsweep.tracking.files import dumps, loads, read_json
 from atomsweep.tracking.run import RunDirectory
 
 MAX_NAME = 250  # MLflow's limits
 MAX_PARAM = 6000
 MAX_TAG = 8000
+MAX_PARTS = 90  # tags for one document
 CUT = " ... [cut here; whole in the artifacts]"
 
 DOCUMENTS = (schema.RUN, schema.STATUS, schema.RESULT, schema.ENVIRONMENT)
@@ -100,8 +101,7 @@ def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]
     for sweep in sweeps:
         found[schema.TAG_MEMBER + sweep] = True
     for name in DOCUMENTS:
-        if text := _document(run.path / name):
-            found[schema.TAG_DOCUMENT + Path(name).stem] = text
+        found |= document_tags(Path(name).stem, _read(run.path / name))
     return {
         name_for(name): shorten(value, MAX_TAG)
         for name, value in found.items()
@@ -161,16 +161,50 @@ def read_plans(root: Path) -> dict[str, dict[str, Any]]:
     return plans
 
 
-def _document(path: Path) -> str | None:
-    """A small JSON file, without what is long and elsewhere; None if it does not fit a tag."""
+def document_tags(name: str, content: Mapping[str, Any] | None) -> dict[str, str]:
+    """A JSON document as tags: `document.run`, and `document.run.1` ... for what does not fit.
+
+    A traceback is left out; {} for no document, or one that is too long for tags altogether.
+    """
+    if not content:
+        return {}
+    kept = {k: v for k, v in content.items() if k != "traceback" or v is None}
+    text = dumps(kept)
+    parts = [text[i : i + MAX_TAG] for i in range(0, len(text), MAX_TAG)]
+    first = schema.TAG_DOCUMENT + name
+    return (
+        {f"{first}.{i}" if i else first: part for i, part in enumerate(parts)}
+        if len(parts) <= MAX_PARTS
+        else {}
+    )
+
+
+def document(name: str, tags: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `document_tags` wrote; None if the tags do not hold it.
+
+    Parts are joined until they are JSON: no beginning of a JSON object is one, so a part that is
+    left over from a longer document does no harm.
+    """
+    first = schema.TAG_DOCUMENT + name
+    text = ""
+    for i in range(MAX_PARTS):
+        part = tags.get(f"{first}.{i}" if i else first)
+        if part is None:
+            return None
+        text += part
+        try:
+            content = loads(text)
+        except ValueError:
+            continue
+        return content if isinstance(content, dict) else None
+    return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = read_json(path)
+        return read_json(path)
     except (ValueError, OSError):
-        return None
-    for name in ("science", "traceback", "heartbeat", "pid"):
-        content.pop(name, None)
-    text = dumps(content)
-    return text if len(text) <= MAX_TAG else None
+        return None  # `RunDirectory.problems` names it
 
 
 def _flat(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:

@@ -82,7 +82,10 @@ class Writer:
         """See `mirror.sync`."""
         chosen = find_runs(self.root) if runs is None else list(runs)
         marks = {run.path: _signature(run) for run in chosen}
+        plans = {path: _mark(path) for path in (self.root / schema.SWEEPS).rglob("*.json")}
         changed = [run for run in chosen if self._seen.get(run.path) != marks[run.path]]
+        if any(self._seen.get(path) != mark for path, mark in plans.items()):
+            changed = chosen  # a new sweep may be made of old runs
         if self.only_tracked:
             left_out = [run for run in changed if not _is_tracked(run)]
             self._seen |= {run.path: marks[run.path] for run in left_out}
@@ -99,7 +102,7 @@ class Writer:
         except TrackingUnavailable:
             self._store = None
             raise
-        self._seen |= {run.path: marks[run.path] for run in done}
+        self._seen |= {run.path: marks[run.path] for run in done} | plans
         return report
 
     def attach(self, sweep: str, paths: list[Path], wait_s: float) -> bool:
@@ -126,6 +129,7 @@ class _Pass:
     """One pass over run directories, under the lock."""
 
     def __init__(self, store: Store, root: Path, report: SyncReport) -> None:
+        self.store = store
         self.client = store.client
         self.experiment = store.experiment
         self.root = root
@@ -138,7 +142,7 @@ class _Pass:
         """Write the runs that can be, and the state of their sweeps; returns those written."""
         if len(runs) > MANY:
             self._known = {}
-            for found in self._search(f"tags.{schema.TAG_KIND} = 'run'"):
+            for found in self.store.search(f"tags.{schema.TAG_KIND} = 'run'"):
                 self._known.setdefault(found.data.tags.get(schema.TAG_UID, ""), []).append(found)
         done = []
         for run in runs:
@@ -159,6 +163,8 @@ class _Pass:
         journal = run.journal()
         sweeps = views.sweeps_of(self.plans, run)
         tags = views.tags(run, state, sweeps)
+        for sweep in sweeps:
+            self.parent(sweep)
         if sweeps:
             tags["mlflow.parentRunId"] = self.parent(run.run.get("sweep") or sweeps[0])
         found = self._find(views.uid(run))
@@ -181,7 +187,7 @@ class _Pass:
             runs = self._known.get(uid, [])
         else:
             kind = f"tags.{schema.TAG_KIND} = 'run'"
-            runs = self._search(f"{kind} and tags.{schema.TAG_UID} = {_quoted(uid)}")
+            runs = self.store.search(f"{kind} and tags.{schema.TAG_UID} = {_quoted(uid)}")
         if not runs:
             return None
         best, *others = sorted(runs, key=lambda r: (-_mirrored_lines(r), r.info.start_time or 0))
@@ -303,7 +309,7 @@ class _Pass:
     def parent(self, sweep: str) -> str:
         """Id of the parent run of a sweep, made when missing."""
         if sweep not in self._parents:
-            runs = self._search(
+            runs = self.store.search(
                 f"tags.{schema.TAG_KIND} = 'sweep' and tags.{schema.TAG_SWEEP} = {_quoted(sweep)}"
             )
             found = runs[0] if runs else None
@@ -318,9 +324,7 @@ class _Pass:
         plan = self.plans.get(sweep)
         found = self.client.get_run(self._parents[sweep])
         if plan is not None:
-            text = dumps(plan)
-            if len(text) <= views.MAX_TAG:
-                self._write_tags(found, {f"{schema.TAG_DOCUMENT}plan": text})
+            self._write_tags(found, views.document_tags("plan", plan))
             path = self.root / schema.SWEEPS / f"{sweep}.json"
             mark = dumps({path.name: _mark(path)})
             if found.data.tags.get(schema.TAG_MIRRORED_FILES) != mark:
@@ -346,18 +350,6 @@ class _Pass:
 
     def _log(self, found: Any, **entities: Any) -> None:
         self.client.log_batch(found.info.run_id, synchronous=True, **entities)
-
-    def _search(self, query: str) -> list[Any]:
-        found: list[Any] = []
-        token: str | None = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment], filter_string=query, max_results=1000, page_token=token
-            )
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
 
     def _check_store(self, error: Exception) -> None:
         """After an error of a run: is it the run, or does the store no longer answer?"""
