@@ -84,13 +84,13 @@ def test_the_command_reads_mlflow(places, tmp_path, capsys):
     assert "| Sine      | Swish |" in capsys.readouterr().out
 
 
-def test_a_store_or_experiment_that_is_not_there_is_one_sentence_and_not_made(places, tmp_path):
+def test_a_store_or_experiment_that_is_not_there_is_one_sentence(places, tmp_path):
     _, uri = places
     missing = tmp_path / "none.db"
     with pytest.raises(LookupError, match="there is no MLflow store"):
         read_mlflow(f"sqlite:///{missing}")
     assert not missing.exists()
-    with pytest.raises(LookupError, match=r"no MLflow experiment else .* known: .*atomsweep"):
+    with pytest.raises(LookupError, match=r"no run is in MLflow's experiment else .* sync"):
         read_mlflow(uri, "else")
 
 
@@ -103,9 +103,10 @@ def test_a_run_that_cannot_be_read_is_a_problem(places):
     tags = {schema.TAG_KIND: "run", schema.TAG_STATE: "finished", schema.TAG_NAME: "odd"}
     document = {f"{schema.TAG_DOCUMENT}run": json.dumps({"schema_version": 9})}
     for number, more in enumerate((document, {}, {f"{schema.TAG_DOCUMENT}run": "{"})):
-        client.create_run(experiment, tags=tags | more | {schema.TAG_NAME: f"odd{number}"})
+        name = f"odd{number}"
+        client.create_run(experiment, tags=tags | more | {schema.TAG_NAME: name}, run_name=name)
     store = read_mlflow(uri, "damaged")
     assert len(store.runs) == 0
-    assert [problem.partition(" cannot")[0] for problem in store.problems] == [
-        "odd0", "odd1", "odd2"
-    ]  # fmt: skip
+    assert len(store.problems) == 3
+    for name in ("odd0", "odd1", "odd2"):
+        assert any(name in problem for problem in store.problems)
