@@ -46,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _store(options: argparse.Namespace) -> "Store":
-    from analysis import runs
-
     if options.source == "mlflow":
-        return runs.read_mlflow(options.uri, options.experiment)
-    return runs.read(options.root)
+        from analysis.mlflow_runs import read_mlflow
+
+        return read_mlflow(options.uri, options.experiment)
+    from analysis.runs import read
+
+    return read(options.root)
 
 
 def _chosen(store: "Store", words: Sequence[str]) -> "pd.DataFrame":

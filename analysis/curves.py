@@ -26,6 +26,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#a03f87", "#7a6a00", "#4aa3d8")  # a
 DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
+MOST = 5  # lines of one table row
 LOG_FROM = 30.0  # ratio of the largest to the smallest from which an axis is logarithmic
 
 
@@ -41,7 +42,8 @@ def series(
         reference: published table that gives the words.
 
     Returns:
-        identity, device_seconds, value, label, hue, dash; runs with fewer than two points left out.
+        identity, device_seconds, value, label, hue, dash, rank (of the run within its row); runs
+        with fewer than two points are left out.
     """
     hues: dict[str, int] = {}
     dashes: dict[tuple[str, ...], int] = {}
@@ -56,8 +58,19 @@ def series(
     points = curves[curves["value"].notna() & curves["device_seconds"].notna()]
     several = points.groupby("identity")["value"].transform("size") >= 2
     joined = points[several].merge(style, on="identity")
-    kept = ["identity", "device_seconds", "value", "label", "hue", "dash"]
+    first = joined.drop_duplicates("identity")
+    joined["rank"] = joined["identity"].map(
+        dict(zip(first["identity"], first.groupby("label").cumcount(), strict=True))
+    )
+    kept = ["identity", "device_seconds", "value", "label", "hue", "dash", "rank"]
     return joined[kept].sort_values(["label", "identity", "device_seconds"], ignore_index=True)
+
+
+def left_out(points: pd.DataFrame) -> str:
+    """A sentence where a row has more runs than are drawn."""
+    if points["rank"].max() < MOST:
+        return ""
+    return f" Of rows with more than {MOST} runs the first {MOST} are drawn."
 
 
 def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.nan) -> "Figure":
@@ -79,13 +92,13 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     if log_time:
         points = points[points["time"] > 0]
 
-    figure = Figure(figsize=SIZE, layout="none")
+    figure = Figure(figsize=SIZE, layout=None)
     axes = figure.add_axes((0.11, 0.145, 0.575, 0.755))
     _dress(axes)
     axes.set_xscale("log" if log_time else "linear")
     axes.set_yscale("log" if _wide(points["value"], 6) else "linear")
     ends: dict[str, list[tuple[float, float, str]]] = {}
-    for _, line in points.groupby("identity", sort=False):
+    for _, line in points[points["rank"] < MOST].groupby("identity", sort=False):
         colour = SERIES[line["hue"].iloc[0] % len(SERIES)]
         dash = DASHES[(line["dash"].iloc[0] + line["hue"].iloc[0] // len(SERIES)) % len(DASHES)]
         axes.plot(line["time"], line["value"], color=colour, dashes=dash or (None, None), lw=1.7)
@@ -161,8 +174,8 @@ def _dress(axes: "Axes") -> None:
     axes.spines["bottom"].set_color(MUTED)
     axes.tick_params(colors=MUTED, labelsize=8.5, length=3, width=0.8)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.label.set_size(8.5)
-    axes.title.set_size(10)
+    axes.xaxis.label.set_fontsize(8.5)
+    axes.title.set_fontsize(10)
     axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
 
@@ -170,7 +183,7 @@ def _dress(axes: "Axes") -> None:
 def _name_lines(
     axes: "Axes", ends: Mapping[str, list[tuple[float, float, str]]], baseline: float
 ) -> None:
-    """Names right of the panel, each at the height of its line's end, moved apart where they meet."""
+    """Names right of the panel, each as high as its line ends, moved apart where they meet."""
     to_fraction = axes.transData + axes.transAxes.inverted()
     wanted: list[tuple[float, float, str, str]] = []  # height, where the line ends, name, colour
     for label, points in ends.items():
@@ -207,9 +220,7 @@ def _name_lines(
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Sorted heights moved as little as a simple sweep can, so that neighbours are `gap` apart."""
-    groups: list[
-        list[float]
-    ] = []  # runs of touching labels, each centred on the mean of its wishes
+    groups: list[list[float]] = []  # touching labels, centred on the mean of where they belong
     for height in heights:
         groups.append([height])
         while len(groups) > 1 and _low(groups[-1], gap) - _high(groups[-2], gap) < gap:

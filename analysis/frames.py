@@ -155,7 +155,7 @@ def common(frame: pd.DataFrame) -> dict[str, Any]:
     """Columns that have one value in all rows that tell it."""
     shared = {}
     for column in columns(frame):
-        values = frame[column].dropna().unique() if column != "sweeps" else ()
+        values = list(frame[column].dropna().unique()) if column != "sweeps" else []
         if len(values) == 1:
             shared[column] = values[0]
     return shared

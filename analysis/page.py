@@ -11,6 +11,7 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from analysis.report import Part, Report
 
+_NAMED = ["name", "identity", "state"]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -38,13 +39,14 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
     figures = [
         {
             "svg": curves.inline(
-                curves.draw(points, metric, part.device, part.baseline_value(metric)),
+                figure,
                 f"p{number}-{metric.replace('/', '-')}",
                 f"{metric} against training time, one line per run",
             ),
-            "caption": f"{metric} during training on {part.device}; evaluation time is not counted.",
+            "caption": f"{metric} on {part.device}; time of evaluation is not counted."
+            + curves.left_out(part.curves[metric]),
         }
-        for metric, points in part.curves.items()
+        for metric, figure in part.figures.items()
     ]
     return {
         "part": part,
@@ -104,7 +106,9 @@ def _cell(cell: dict[str, Any], part: "Part") -> dict[str, Any]:
     members = part.frame
     for column in part.rows:
         members = members[members[column].map(normal) == normal(cell[column])]
-    behind = [f"{run['name']} {run['identity']}, {run['state']}" for run in records(members)]
+    behind = [
+        f"{run['name']} {run['identity']}, {run['state']}" for run in records(members[_NAMED])
+    ]
     return {
         "text": text.text,
         "bold": text.bold,

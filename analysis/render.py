@@ -1,4 +1,4 @@
-"""Cells → grids of text → Markdown, LaTeX. Layout and spelling only: no arithmetic, no choice of runs."""
+"""Cells → grids of text → Markdown, LaTeX. Layout and spelling only, no arithmetic."""
 
 import math
 import re
@@ -175,10 +175,7 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> G
 
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table; readable as it stands on a terminal."""
-    body = [
-        [f"**{c.text}**" if c.bold else c.text.replace("|", "\\|") for c in row]
-        for row in grid.rows
-    ]
+    body = [[f"**{_line(c)}**" if c.bold else _line(c) for c in row] for row in grid.rows]
     table = [list(grid.header), *body]
     widths = [max(3, *(len(row[i]) for row in table)) for i in range(len(grid.header))]
 
@@ -196,8 +193,13 @@ def markdown(grid: Grid) -> str:
     return "\n".join([line(table[0]), f"|{rule}|", *(line(row) for row in body)])
 
 
+def _line(cell: Text) -> str:
+    """On one line, and without ending its column."""
+    return re.sub(r"[\r\n]+", " ", cell.text).replace("|", "\\|")
+
+
 def latex(grid: Grid, caption: str, name: str) -> str:
-    """A booktabs table; needs `\\usepackage{booktabs}` and nothing else."""
+    """A table for LaTeX; needs the package booktabs and nothing else."""
     lines = [
         r"\begin{table}",
         r"  \centering",

@@ -1,14 +1,15 @@
 """Store of runs → report: which tables, in which words, written to which files.
 
-`build` decides everything that is said; `write` turns it into Markdown, CSV, LaTeX, figures and a page.
+`build` decides what is said; `write` turns it into Markdown, CSV, LaTeX, figures and a page.
 """
 
 import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,6 +18,9 @@ from analysis.frames import COUNT, METRIC, as_float, columns, common, normal, re
 from analysis.render import Grid, Text
 from analysis.runs import Store
 from atomsweep.tracking import schema
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
 TERMINAL = 110  # characters of a line
@@ -51,6 +55,14 @@ class Part:
     def text(self) -> str:
         """Title and caption as one paragraph."""
         return " ".join([f"{self.title}.", *self.caption])
+
+    @cached_property
+    def figures(self) -> "dict[str, Figure]":
+        """A drawing of each curve."""
+        return {
+            metric: curves.draw(points, metric, self.device, self.baseline_value(metric))
+            for metric, points in self.curves.items()
+        }
 
     def baseline_value(self, metric: str) -> float:
         """Final value of the baseline, NaN without one."""
@@ -175,19 +187,24 @@ def write(report: Report, out: Path) -> Path:
     (out / "report.html").write_text(page(report), encoding="utf-8")
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     cells = pd.concat([part.cells.assign(table=i) for i, part in enumerate(report.parts, 1)])
-    cells.to_csv(out / "table.csv", index=False)
-    report.provenance.to_csv(out / "runs.csv", index=False)
+    _write_csv(cells, out / "table.csv")
+    runs = report.provenance.assign(sweeps=report.provenance["sweeps"].map(" ".join))
+    _write_csv(runs, out / "runs.csv")
     tex = (render.latex(part.layout, part.text, report.name) for part in report.parts)
     (out / "table.tex").write_text("\n".join(tex), encoding="utf-8")
     drawn = []
     for part, metric, name in _figures(report):
-        points = part.curves[metric]
-        figure = curves.draw(points, metric, part.device, part.baseline_value(metric))
-        curves.save(figure, out / name)
-        drawn.append(points.drop(columns=["hue", "dash"]).assign(metric=metric))
+        curves.save(part.figures[metric], out / name)
+        drawn.append(
+            part.curves[metric].drop(columns=["hue", "dash", "rank"]).assign(metric=metric)
+        )
     if drawn:
-        pd.concat(drawn).to_csv(out / "curves.csv", index=False)
+        _write_csv(pd.concat(drawn), out / "curves.csv")
     return out / "report.html"
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_csv(path, index=False, float_format="%.10g")
 
 
 def _figures(report: Report) -> list[tuple[Part, str, str]]:
@@ -217,7 +234,7 @@ def markdown(report: Report) -> str:
         text += ["## Learning curves"]
         text += [f"![{metric} against training time]({name}.svg)" for _, metric, name in figures]
     if report.gaps:
-        text += ["## Missing and failed cells", render.markdown(gap_grid(report.gaps))]
+        text += ["## Cells without a number", render.markdown(gap_grid(report.gaps))]
         if report.command:
             text += [f"All of them, and nothing else, at once: `{report.command}`"]
     text += ["## Provenance", render.markdown(provenance_grid(report.provenance))]
@@ -417,8 +434,8 @@ def _caption(
         told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
         told.append(
-            f"Results on {data} are ours on {data}; the paper's are on {paper.dataset}. The difference "
-            f"is between two tasks and judges neither."
+            f"Results on {data} are ours on {data}; the paper's are on {paper.dataset}. "
+            f"The difference is between two tasks and judges neither."
         )
     differs = [
         f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
@@ -448,8 +465,9 @@ def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
             continue
         title, unit, decimals = render.METRIC_TITLES.get(part.metric, (part.metric, "", 4))
         ratio = f", {render.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
+        split = render.SPLIT_TITLES.get(best["split"], best["split"])
         told.append(
-            f"Best {title[0].lower()}{title[1:]} on {render.SPLIT_TITLES.get(best['split'], best['split'])}: "
+            f"Best {title[0].lower()}{title[1:]} on {split}: "
             f"{render.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
             f"({part.label(best)}){ratio}."
         )

@@ -73,7 +73,9 @@ class Store:
             name: {cell["identity"] for cell in plan["cells"]} for name, plan in plans.items()
         }
         frame["sweeps"] = [
-            tuple(dict.fromkeys([*(own or ()), *(n for n in member if identity in member[n])]))
+            tuple(
+                dict.fromkeys([*(own or ()), *(n for n in sorted(member) if identity in member[n])])
+            )
             for own, identity in zip(frame["sweeps"], frame["identity"], strict=True)
         ]
         return cls(frame, plans, problems, source, journal)
@@ -87,7 +89,7 @@ class Store:
     def sweep(self, name: str) -> pd.DataFrame:
         """Runs of a sweep; a planned cell without a directory is a row in state `missing`.
 
-        `attrs` of the frame: `sweep`, `axes` (swept columns, in order, without the seed), `command`.
+        `attrs` of the frame: `sweep`, `axes` (swept columns in order, the seed apart), `command`.
 
         Args:
             name: of the sweep, or `latest`.
@@ -178,8 +180,7 @@ def read(root: Path | str) -> Store:
             if row is not None:
                 rows.append(row)
     plans = _read_plans(root / schema.SWEEPS, problems)
-    journal = lambda path: read_lines(Path(path) / schema.JOURNAL)  # noqa: E731
-    return Store.of(rows, plans, problems, str(root), journal)
+    return Store.of(rows, plans, problems, str(root), _journal)
 
 
 def load(
@@ -189,15 +190,24 @@ def load(
 
     `attrs["problems"]` of the frame holds what could not be read.
     """
-    store = read(root)
-    frame = store.sweep(sweep) if sweep else store.where(where) if where else store.runs.copy()
-    frame.attrs["problems"] = store.problems
-    return frame
+    return _load(read(root), sweep, where)
 
 
 def curves(root: Path | str, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """Journals of all runs below `root`, long; see `Store.curves`."""
     return read(root).curves(metrics=metrics)
+
+
+def load_mlflow(
+    uri: str,
+    experiment: str = "atomsweep",
+    sweep: str | None = None,
+    where: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """The frame of `load` from MLflow alone; `path` holds MLflow's run ids."""
+    from analysis.mlflow_runs import read_mlflow
+
+    return _load(read_mlflow(uri, experiment), sweep, where)
 
 
 def known_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +222,16 @@ def known_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
     ):
         raise ValueError("a plan must list its cells, each with an identity")
     return dict(plan)
+
+
+def _load(store: Store, sweep: str | None, where: Mapping[str, str] | None) -> pd.DataFrame:
+    frame = store.sweep(sweep) if sweep else store.where(where) if where else store.runs.copy()
+    frame.attrs["problems"] = store.problems
+    return frame
+
+
+def _journal(path: str) -> Journal:
+    return read_lines(Path(path) / schema.JOURNAL)
 
 
 def _read_run(path: Path, problems: list[str]) -> dict[str, Any] | None:

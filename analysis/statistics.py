@@ -37,7 +37,7 @@ def t_quantile(p: float, dof: int) -> float:
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of its interval at `level`; NaN half-width for one value, NaN for none."""
+    """Mean and half-width of its interval at `level`; no half-width for one value: NaN."""
     n = len(values)
     if n == 0:
         return math.nan, math.nan

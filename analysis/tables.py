@@ -42,8 +42,8 @@ class UnlikeRuns(ValueError):
 def comparable(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """Split a frame into parts of one data set, task and budget each, largest first.
 
-    A run that has not told one of these (it is missing or failed early) joins the first part that it
-    does not contradict.
+    A run that has not told one of these (it is missing or failed early) joins the first part that
+    it does not contradict.
     """
     keys = [k for k in ("data_fingerprint", "choice.task", "choice.data", "budget") if k in frame]
     finished = frame[frame["state"] == schema.FINISHED]

@@ -76,13 +76,15 @@ def measured(chosen: Table, metric: str | None = None) -> list[Column]:
 def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
     """The published table that suits a comparison, or None.
 
-    It must know every swept axis and accept what the runs have in common; of several, the one with
-    the fewest axes that were not swept is taken.
+    It must know every swept axis, have rows at the values of those that were not swept, and accept
+    what else the runs have in common; of several, the one with the fewest further axes is taken.
 
     Args:
         axes: swept columns of the frame of runs, e.g. `choice.basis`.
         common: columns with one value in all runs, e.g. `{"choice.model": "forcenet_small"}`.
     """
+    from analysis.frames import normal
+
     swept = set(axes)
     suited: list[tuple[int, str]] = []
     for reference in references():
@@ -95,6 +97,11 @@ def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
             or any(fnmatchcase(str(common.get(column, "")), pattern) for pattern in patterns)
             for column, patterns in chosen.applies.where.items()
         )
-        if swept <= keys and accepts:
-            suited.append((len(keys - swept), reference))
+        fixed = [(i, axis.column) for i, axis in enumerate(chosen.axes) if axis.column not in swept]
+        has_rows = all(
+            any(normal(row.key[i]) == normal(common.get(column)) for row in chosen.rows)
+            for i, column in fixed
+        )
+        if swept <= keys and accepts and has_rows:
+            suited.append((len(fixed), reference))
     return min(suited)[1] if suited else None

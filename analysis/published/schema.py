@@ -1,6 +1,6 @@
-"""Schema of a paper's numbers: which table, row, column, unit, split, and where a number comes from.
+"""Schema of a paper's numbers: table, row, column, unit, split, and where a number comes from.
 
-Reading checks all of it: lengths, names, units, footnotes, and printed averages against their parts.
+Reading checks lengths, names, units, footnotes, and printed averages against their parts.
 """
 
 from typing import Literal
@@ -33,7 +33,7 @@ class Axis(_Strict):
 
 
 class Column(_Strict):
-    """A quantity. With a split and a metric it can stand beside `metric.<split>/<metric>` of a run."""
+    """A quantity; with split and metric it stands beside `metric.<split>/<metric>` of a run."""
 
     name: str
     title: str
@@ -137,7 +137,7 @@ class Table(_Strict):
                 unit = 10.0**-column.decimals  # one unit in the last place
                 if abs(printed - sum(numbers) / len(numbers)) > unit * (1 + 1e-6):
                     raise ValueError(
-                        f"{column.name} of row {list(row.key)} in table {self.number} is {printed}, "
+                        f"{column.name} of {list(row.key)} in table {self.number} is {printed}, "
                         f"its parts average to {sum(numbers) / len(numbers):.6g}"
                     )
         return self

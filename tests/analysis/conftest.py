@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from atomsweep.tracking import schema
+from atomsweep.tracking.identity import science
 
 PAPER_LIKE = {  # val_id force MAE of each cell in the fixture
     ("sph", "swish"): 0.0500,
@@ -45,7 +47,7 @@ class Root:
         fingerprint="d474",
         created=1786528800.0,
         overrides=None,
-        science=None,
+        config=None,
         name=None,
         journal=True,
         **choices,
@@ -65,30 +67,38 @@ class Root:
         name = name or f"{model}-{basis}-{act}"
         path = self.path / f"{name}-{identity}"
         path.mkdir(parents=True)
+        data = {
+            "name": chosen["data"],
+            "fingerprint": fingerprint,
+            "provenance": {"source": "made", "licence": "CC0-1.0", "note": "EMT, not DFT."},
+            "counts": COUNTS,
+        }
+        full = {
+            "model": {"_target_": "a.Model", "hidden_channels": 64, "basis": {"name": basis}},
+            "act": {"_target_": f"a.{act}", "_partial_": True},
+            "optim": {"lr": 0.002, "milestones": [0.5, 0.75], "clip_norm": None, "batch_size": 8},
+            "engine": {"steps": steps, "epochs": None, "device": "cpu"},
+            "task": {"fixed_weight": 0.05},
+            "dens": None,
+            "data": {"root": "datasets"},
+            "seed": seed,
+        } | (config or {})
+        (path / schema.CONFIG).write_text(yaml.safe_dump(full))
         write(
             path / schema.RUN,
             {
                 "schema_version": 1,
+                "uid": f"uid-{name}-{identity}",
                 "identity": identity,
                 "identity_version": 1,
                 "choices": chosen,
                 "overrides": overrides or [f"model={model}", f"basis={basis}", f"act={act}"],
                 "sweep": sweep,
                 "seed": seed,
-                "data": {
-                    "name": chosen["data"],
-                    "fingerprint": fingerprint,
-                    "provenance": {"source": "made", "licence": "CC0-1.0", "note": "EMT, not DFT"},
-                    "counts": COUNTS,
-                },
+                "data": data,
                 "command": "python run.py -m basis=sph,sine act=swish,relu",
                 "created": created,
-                "science": {
-                    "engine": {"steps": steps},
-                    "task": {"fixed_weight": 0.05},
-                    "seed": seed,
-                }
-                | (science or {}),
+                "science": science(full, fingerprint),
             },
         )
         done = steps if state == schema.FINISHED else steps // 2
@@ -160,6 +170,12 @@ class Root:
 def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+@pytest.fixture(scope="session")
+def make_root():
+    """Runs below a directory of one's own choice."""
+    return Root
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""The frame from MLflow alone equals the one from run directories."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from analysis import report, runs
+from analysis.__main__ import main
+from analysis.mlflow_runs import read_mlflow
+from atomsweep.tracking import schema, views
+from atomsweep.tracking.mirror import sync
+
+SWEEP = "basis_act-1a2b3c"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, make_root):
+    """The same runs as directories and in MLflow, with a failed, a missing and an odd one."""
+    root = make_root(tmp_path_factory.mktemp("mirrored") / "runs")
+    root.run("0" * 12, val_id=0.05)
+    root.run("1" * 12, act="relu", state="failed", message="loss is NaN at step 400")
+    root.run("2" * 12, basis="sine", val_id=0.0504, device="NVIDIA H200", sweep="big")
+    root.run("f" * 12, model="median", basis="none", act="none", val_id=0.1, sweep=None)
+    long = root.run("e" * 12, name="long", sweep=None, overrides=["note=" + "x" * views.MAX_TAG])
+    assert (long / schema.RUN).stat().st_size > views.MAX_TAG
+    cells = {
+        "0" * 12: {"basis": "sph", "act": "swish"},
+        "1" * 12: {"basis": "sph", "act": "relu"},
+        "2" * 12: {"basis": "sine", "act": "swish"},
+        "3" * 12: {"basis": "sine", "act": "relu"},
+    }
+    root.plan(cells, {"basis": ["sph", "sine"], "act": ["swish", "relu"]})
+    many = {f"{i:012x}": {"basis": "sph", "note": "y" * 100} for i in range(100)}
+    root.plan({"0" * 12: {"basis": "sph"}} | many, {"basis": ["sph"]}, "big", "2026-01-01T00:00:00")
+    uri = f"sqlite:///{root.path.parent / 'mlflow.db'}"
+    assert sync(root.path, uri).problems == []
+    return root.path, uri
+
+
+def same(left, right):
+    pd.testing.assert_frame_equal(left.drop(columns="path"), right.drop(columns="path"))
+
+
+def test_frames_of_all_runs_are_equal(places):
+    root, uri = places
+    same(runs.load(root), runs.load_mlflow(uri))
+
+
+def test_frames_of_a_sweep_are_equal(places):
+    root, uri = places
+    ours, theirs = runs.load(root, SWEEP), runs.load_mlflow(uri, sweep=SWEEP)
+    same(ours, theirs)
+    assert ours.attrs == theirs.attrs
+    assert theirs["state"].tolist() == ["finished", "failed", "finished", "missing"]
+
+
+def test_plans_are_equal_even_where_they_are_long(places):
+    root, uri = places
+    ours, theirs = runs.read(root), read_mlflow(uri)
+    assert ours.sweeps() == theirs.sweeps() == [SWEEP, "big"]
+    assert ours.plans == theirs.plans
+
+
+def test_curves_are_equal(places):
+    root, uri = places
+    ours, theirs = runs.read(root).curves(), read_mlflow(uri).curves()
+    assert len(ours) > 10
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_reports_are_equal(places):
+    root, uri = places
+    texts = []
+    for store in (runs.read(root), read_mlflow(uri)):
+        texts.append(report.markdown(report.build(store, store.sweep(SWEEP))))
+    assert texts[0] == texts[1]
+
+
+def test_the_command_reads_mlflow(places, tmp_path, capsys):
+    _, uri = places
+    words = ["report", SWEEP, "--from", "mlflow", "--uri", uri, "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "| Sine      | Swish |" in capsys.readouterr().out
+
+
+def test_a_store_or_experiment_that_is_not_there_is_one_sentence(places, tmp_path):
+    _, uri = places
+    missing = tmp_path / "none.db"
+    with pytest.raises(LookupError, match="there is no MLflow store"):
+        read_mlflow(f"sqlite:///{missing}")
+    assert not missing.exists()
+    with pytest.raises(LookupError, match=r"no run is in MLflow's experiment else .* sync"):
+        read_mlflow(uri, "else")
+
+
+def test_a_run_that_cannot_be_read_is_a_problem(places):
+    _, uri = places
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("damaged")
+    tags = {schema.TAG_KIND: "run", schema.TAG_STATE: "finished", schema.TAG_NAME: "odd"}
+    document = {f"{schema.TAG_DOCUMENT}run": json.dumps({"schema_version": 9})}
+    for number, more in enumerate((document, {}, {f"{schema.TAG_DOCUMENT}run": "{"})):
+        name = f"odd{number}"
+        client.create_run(experiment, tags=tags | more | {schema.TAG_NAME: name}, run_name=name)
+    store = read_mlflow(uri, "damaged")
+    assert len(store.runs) == 0
+    assert len(store.problems) == 3
+    for name in ("odd0", "odd1", "odd2"):
+        assert any(name in problem for problem in store.problems)
