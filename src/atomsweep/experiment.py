@@ -330,7 +330,13 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
     source = data_source(config)
     source.prepare()
     graph = None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
-    return {split: GraphDataset(source.split(split), graph) for split in source.splits()}
+    unsupported = model.unsupported_elements()
+    return {
+        split: GraphDataset(
+            source.split(split), graph, on_error=source.on_error, unsupported=unsupported
+        )
+        for split in source.splits()
+    }
 
 
 # Small things

@@ -305,3 +305,14 @@ def test_batches_are_cut_out_on_the_device(structures):
     batch = dataset.to("cuda").batch([3, 1])
     assert all(batch[key].is_cuda for key in batch.keys())  # noqa: SIM118
     assert_equal(batch.cpu(), expected)
+
+
+def test_an_element_that_the_model_lacks_is_named_with_its_structure_or_skipped():
+    items = [random_structure(seed) for seed in range(4)]
+    items[2].atomic_numbers[0] = 85
+    dataset = InMemoryDataset(items, "val")
+    with pytest.raises(DataError, match=r"structure 2 of val \(sid 2, fid 12\) holds At"):
+        GraphDataset(dataset, GRAPH, unsupported=frozenset({85}))
+    kept = GraphDataset(dataset, GRAPH, on_error="skip", unsupported=frozenset({85}))
+    assert kept.indices.tolist() == [0, 1, 3]
+    assert len(kept.skipped) == 1

@@ -46,6 +46,7 @@ class GraphDataset:
         graph: builds the edges; None makes batches without edges.
         on_error: "skip" drops, counts and logs structures that are unusable or have no edges.
         memory_budget: bytes that the flat arrays may take.
+        unsupported: atomic numbers that the model has no data for; such a structure is unusable.
 
     Attributes:
         skipped: messages about dropped structures.
@@ -61,8 +62,10 @@ class GraphDataset:
         graph: RadiusGraph | None,
         on_error: OnError = "raise",
         memory_budget: int = 4 << 30,
+        unsupported: frozenset[int] = frozenset(),
     ) -> None:
         self.dataset = dataset
+        self.unsupported = unsupported
         self.graph = graph
         self.on_error = check_on_error(on_error)
         self.skipped: list[str] = []
@@ -76,7 +79,7 @@ class GraphDataset:
             self._preload()
 
     def _preload(self) -> None:
-        structures, kept, faults = read_all(self.dataset, range(len(self.dataset)), self.on_error)
+        structures, kept, faults = read_all(self.dataset, range(len(self.dataset)), self.on_error, self.unsupported)
         flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
         edges = None
         if self.graph is not None:
@@ -156,7 +159,9 @@ class GraphDataset:
         return self._read(chosen.tolist())
 
     def _read(self, places: list[int]) -> Batch:
-        structures, kept, faults = read_all(self.dataset, places, self.on_error)
+        structures, kept, faults = read_all(
+            self.dataset, places, self.on_error, self.unsupported
+        )
         flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
         edges = None
         if self.graph is not None:

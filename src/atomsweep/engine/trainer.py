@@ -339,6 +339,7 @@ class _Training:
             "step": self.step,
             "checkpoint": "best",
             "checkpoint_step": self.best_step,
+            "skipped": {name: len(split.skipped) for name, split in self.data.items()},
             "parameters": sum(p.numel() for p in self.parameters),
             "device_seconds": self.device_seconds,
             "eval_seconds": self.eval_seconds,
