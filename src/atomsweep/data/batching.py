@@ -79,7 +79,8 @@ class GraphDataset:
             self._preload()
 
     def _preload(self) -> None:
-        structures, kept, faults = read_all(self.dataset, range(len(self.dataset)), self.on_error, self.unsupported)
+        every = range(len(self.dataset))
+        structures, kept, faults = read_all(self.dataset, every, self.on_error, self.unsupported)
         flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
         edges = None
         if self.graph is not None:
@@ -159,9 +160,7 @@ class GraphDataset:
         return self._read(chosen.tolist())
 
     def _read(self, places: list[int]) -> Batch:
-        structures, kept, faults = read_all(
-            self.dataset, places, self.on_error, self.unsupported
-        )
+        structures, kept, faults = read_all(self.dataset, places, self.on_error, self.unsupported)
         flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
         edges = None
         if self.graph is not None:
