@@ -4,6 +4,7 @@
 """
 
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import curves, published, render, tables
-from analysis.frames import COUNT, METRIC, as_float, columns, common, normal, records
+from analysis.frames import COUNT, METRIC, as_float, columns, common, fill_command, normal, records
 from analysis.render import Grid, Text
 from analysis.runs import Store
 from atomsweep.tracking import schema
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
 TERMINAL = 110  # characters of a line
-BASELINE_COMMAND = "python run.py model=median"
 
 
 class NothingFinished(LookupError):
@@ -426,7 +426,7 @@ def _caption(
     else:
         told.append("n = 1 seed, so no interval.")
     if baseline is None:
-        told.append(f"No Median baseline on this data yet; `{BASELINE_COMMAND}` makes it.")
+        told.append(f"No Median baseline on this data yet; `{_baseline_command(frame)}` makes it.")
     if reference is None:
         return told
     table, paper = published.table(reference), published.paper(reference)
@@ -434,8 +434,8 @@ def _caption(
         told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
         told.append(
-            f"Results on {data} are ours on {data}; the paper's are on {paper.dataset}. "
-            f"The difference is between two tasks and judges neither."
+            f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
+            f"the difference is between two tasks and judges neither."
         )
     differs = [
         f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
@@ -453,7 +453,7 @@ def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
     held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
     size += f" and {render.count(held)} for validation" if held else ""
     note = shared.get("data_provenance")
-    return f"Data: {data}{size}{f' ({note.rstrip(chr(46))})' if note else ''}."
+    return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
 
 
 def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
@@ -486,8 +486,16 @@ def _gaps(part: Part) -> list[Gap]:
         reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
     if part.baseline is None:
-        gaps.append(Gap("Median", schema.MISSING, "no finished baseline", BASELINE_COMMAND))
+        command = _baseline_command(part.frame)
+        gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
     return gaps
+
+
+def _baseline_command(frame: pd.DataFrame) -> str:
+    """What makes a Median run on the data and task of a finished run."""
+    command = frame.loc[frame["state"] == schema.FINISHED, "command"].iloc[0]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|task|root)\b", o)]
+    return fill_command(["model=median", *same])
 
 
 def _nothing(name: str, frame: pd.DataFrame, command: str | None) -> str:
