@@ -49,7 +49,8 @@ def _store(options: argparse.Namespace) -> "Store":
     if options.source == "mlflow":
         from analysis.mlflow_runs import read_mlflow
 
-        return read_mlflow(options.uri, options.experiment)
+        uri = options.uri or f"sqlite:///{options.root / 'mlflow.db'}"
+        return read_mlflow(uri, options.experiment)
     from analysis.runs import read
 
     return read(options.root)
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--from", dest="source", choices=("runs", "mlflow"), default="runs", help="where to read"
     )
-    report.add_argument("--uri", default="sqlite:///runs/mlflow.db", help="MLflow store to read")
+    report.add_argument("--uri", help="MLflow store to read (that of --root)")
     report.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
     return parser
 

@@ -26,6 +26,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#a03f87", "#7a6a00", "#4aa3d8")  # a
 DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
+ABOVE = 1.4  # the panel ends at this times the highest end of a line
 MOST = 5  # lines of one table row
 LOG_FROM = 30.0  # ratio of the largest to the smallest from which an axis is logarithmic
 
@@ -96,7 +97,6 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     axes = figure.add_axes((0.11, 0.145, 0.575, 0.755))
     _dress(axes)
     axes.set_xscale("log" if log_time else "linear")
-    axes.set_yscale("log" if _wide(points["value"], 6) else "linear")
     ends: dict[str, list[tuple[float, float, str]]] = {}
     for _, line in points[points["rank"] < MOST].groupby("identity", sort=False):
         colour = SERIES[line["hue"].iloc[0] % len(SERIES)]
@@ -107,6 +107,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
         ends.setdefault(line["label"].iloc[0], []).append((time, value, colour))
     if not math.isnan(baseline):
         axes.axhline(baseline, color=MUTED, lw=1.1, dashes=(2, 2))
+    _cut_start(axes, points, baseline)
     if not log_time:
         axes.set_xlim(left=0)
     axes.set_xlim(right=points["time"].max())
@@ -180,6 +181,15 @@ def _dress(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
+def _cut_start(axes: "Axes", points: pd.DataFrame, baseline: float) -> None:
+    """Let an untrained start leave the panel, where it would press the rest against the bottom."""
+    ends = [*points.groupby("identity")["value"].last(), baseline]
+    top = ABOVE * max(end for end in ends if not math.isnan(end))
+    if points["value"].max() > top:
+        lowest = min(points["value"].min(), *(end for end in ends if not math.isnan(end)))
+        axes.set_ylim(lowest - 0.06 * (top - lowest), top)
+
+
 def _name_lines(
     axes: "Axes", ends: Mapping[str, list[tuple[float, float, str]]], baseline: float
 ) -> None:
@@ -240,10 +250,10 @@ def _time_unit(longest: float) -> tuple[float, str]:
     return next((size, word) for size, word, limit in UNITS if longest < size * limit)
 
 
-def _wide(values: pd.Series, ratio: float = LOG_FROM) -> bool:
-    """Whether positive values reach over more than `ratio`."""
+def _wide(values: pd.Series) -> bool:
+    """Whether positive values call for a logarithmic axis."""
     positive = values[values > 0]
-    return len(positive) > 0 and bool(positive.max() > ratio * positive.min())
+    return len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
 
 
 def _escape(text: str) -> str:

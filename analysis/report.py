@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import curves, published, render, tables
-from analysis.frames import COUNT, METRIC, as_float, columns, common, normal, records
+from analysis import curves, published, render, tables, words
+from analysis.frames import METRIC, as_float, columns, common, records
 from analysis.render import Grid, Text
 from analysis.runs import Store
 from atomsweep.tracking import schema
@@ -22,9 +22,7 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUN_AXIS = "name"  # what tells rows apart where nothing was swept
 TERMINAL = 110  # characters of a line
-BASELINE_COMMAND = "python run.py model=median"
 
 
 class NothingFinished(LookupError):
@@ -293,7 +291,7 @@ def slug(name: str) -> str:
 
 
 def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str]) -> Part:
-    rows = [axis for axis in axes if axis in frame] or [RUN_AXIS]
+    rows = [axis for axis in axes if axis in frame] or [words.RUN_AXIS]
     finished = frame[frame["state"] == schema.FINISHED]
     shared = common(finished)
     reference = published.matching(rows, shared)
@@ -312,13 +310,13 @@ def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str
         cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
     except tables.UnlikeRuns as error:
         problems.append(f"{error}; each run has a row of its own")
-        rows = [RUN_AXIS] if frame["name"].is_unique else ["identity"]
+        rows = [words.RUN_AXIS] if frame["name"].is_unique else ["identity"]
         arguments["reference"] = reference = table = None
         cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
     problems += _metric_problems(finished, metric, splits)
     cells = tables.in_order(cells, rows, reference)
-    device = _devices(finished)
-    caption = _caption(frame, cells, reference, metric, baseline, device)
+    device = words.devices(finished)
+    caption = words.caption(frame, cells, reference, metric, baseline, device)
     part = Part(
         frame=frame,
         cells=cells,
@@ -326,7 +324,7 @@ def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str
         metric=metric,
         reference=reference,
         baseline=baseline,
-        title=_title(rows, reference, shared),
+        title=words.title(rows, reference, shared),
         caption=caption,
         device=device,
     )
@@ -384,78 +382,6 @@ def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> 
     return found
 
 
-def _title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> str:
-    if reference:
-        return published.table(reference).title
-    axes = " × ".join(render.axis_of(column).title for column in rows)
-    model = shared.get("choice.model")
-    return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
-
-
-def _devices(finished: pd.DataFrame) -> str:
-    return ", ".join(dict.fromkeys(d for d in finished["device"] if d)) or "an unknown device"
-
-
-def _caption(
-    frame: pd.DataFrame,
-    cells: pd.DataFrame,
-    reference: str | None,
-    metric: str,
-    baseline: pd.Series | None,
-    device: str,
-) -> list[str]:
-    """Sentences that a reader needs to read the table rightly."""
-    finished = frame[frame["state"] == schema.FINISHED]
-    shared = common(finished)
-    title, unit, _ = render.METRIC_TITLES.get(metric, (metric, "", 4))
-    better = "higher" if metric in render.BETTER_HIGH else "lower"
-    data = str(shared.get("data", "an unnamed data set"))
-    told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
-    told.append(_data_sentence(data, shared))
-    spent = finished["device_seconds"].mean()
-    told.append(
-        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
-        f"{render.duration(spent)} of training on {device}, evaluation apart."
-    )
-    if (cells["planned"] > 1).any():
-        told.append(
-            "± is the half-width of the 95 % interval of the mean over seeds (Student's t)."
-        )
-        if (cells["n"] == 1).any():
-            told.append("n = 1: no interval.")
-    else:
-        told.append("n = 1 seed, so no interval.")
-    if baseline is None:
-        told.append(f"No Median baseline on this data yet; `{BASELINE_COMMAND}` makes it.")
-    if reference is None:
-        return told
-    table, paper = published.table(reference), published.paper(reference)
-    if table.best_within:
-        told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
-    if shared.get("choice.data") not in paper.data_names:
-        told.append(
-            f"Results on {data} are ours on {data}; the paper's are on {paper.dataset}. "
-            f"The difference is between two tasks and judges neither."
-        )
-    differs = [
-        f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
-        for column, theirs in table.setting.items()
-        if column in shared and normal(shared[column]) != normal(theirs)
-    ]
-    if differs:
-        told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
-    return told
-
-
-def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
-    counts = {k.removeprefix(COUNT): v for k, v in shared.items() if k.startswith(COUNT)}
-    size = f", {render.count(counts['train'])} training structures" if "train" in counts else ""
-    held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
-    size += f" and {render.count(held)} for validation" if held else ""
-    note = shared.get("data_provenance")
-    return f"Data: {data}{size}{f' ({note.rstrip(chr(46))})' if note else ''}."
-
-
 def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
     done = int((frame["state"] == schema.FINISHED).sum())
     told = [f"{done} of {len(frame)} runs finished."]
@@ -486,7 +412,8 @@ def _gaps(part: Part) -> list[Gap]:
         reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
     if part.baseline is None:
-        gaps.append(Gap("Median", schema.MISSING, "no finished baseline", BASELINE_COMMAND))
+        command = words.baseline_command(part.frame)
+        gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
     return gaps
 
 

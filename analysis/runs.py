@@ -318,6 +318,8 @@ def _labelled(
     frame: pd.DataFrame, sweep: str, axes: Iterable[str], command: str | None
 ) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
+    if command is not None and command.startswith("run.py"):
+        command = f"python {command}"
     frame.attrs.update(sweep=sweep, axes=list(axes), command=command)
     return frame
 

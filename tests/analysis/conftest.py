@@ -148,8 +148,7 @@ class Root:
             {
                 "sweep": sweep,
                 "created": created,
-                "command": "python run.py -m "
-                + " ".join(f"{k}={','.join(v)}" for k, v in groups.items()),
+                "command": "run.py -m " + " ".join(f"{k}={','.join(v)}" for k, v in groups.items()),
                 "groups": groups,
                 "cells": [
                     {

@@ -85,6 +85,15 @@ def test_time_over_decades_is_logarithmic(points):
     assert figure.axes[0].get_xscale() == "log"
 
 
+def test_an_untrained_start_does_not_press_the_rest_against_the_bottom(points):
+    wild = points.copy()
+    wild.loc[wild["device_seconds"] == 0, "value"] = 5.0
+    bottom, top = curves.draw(wild, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()
+    assert top == pytest.approx(0.14)
+    assert bottom < wild["value"].min()
+    assert curves.draw(points, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()[1] < 0.12
+
+
 def test_a_drawing_is_the_same_each_time(points, tmp_path):
     written = []
     for name in ("a", "b"):

@@ -150,6 +150,12 @@ def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(tab
     assert "`python run.py model=median`" in made.text
 
 
+def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):
+    root.run("a" * 12, overrides=["basis=sph", "data=mini_oc_tiny", "data.seed=3", "optim.lr=1"])
+    made = filtered(root, identity="a" * 12)
+    assert made.gaps[0].command == "python run.py model=median data=mini_oc_tiny data.seed=3"
+
+
 def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
     caption = " ".join(built(table5).parts[0].caption)
     for told in (
@@ -159,7 +165,7 @@ def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
         "800 steps per run",
         "80 s of training on cpu (Example 9000)",
         "n = 1 seed, so no interval",
-        "Results on mini_oc are ours on mini_oc; the paper's are on OC20",
+        "Results on mini_oc are ours on mini_oc, the paper's are on OC20",
         "model forcenet_small (paper: forcenet), optim laptop (paper: forcenet)",
         "within 0.0005",
     ):

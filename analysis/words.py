@@ -1,0 +1,95 @@
+"""What stands around a table: its title, and the sentences without which it would mislead."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import published, render
+from analysis.frames import COUNT, common, fill_command, normal
+from atomsweep.tracking import schema
+
+RUN_AXIS = "name"  # what tells rows apart where nothing was swept
+
+
+def title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> str:
+    """The published table's title, else the axes and the model that they vary."""
+    if reference:
+        return published.table(reference).title
+    axes = " × ".join(render.axis_of(column).title for column in rows)
+    model = shared.get("choice.model")
+    return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
+
+
+def devices(finished: pd.DataFrame) -> str:
+    """Names of the devices that the runs trained on."""
+    return ", ".join(dict.fromkeys(d for d in finished["device"] if d)) or "an unknown device"
+
+
+def caption(
+    frame: pd.DataFrame,
+    cells: pd.DataFrame,
+    reference: str | None,
+    metric: str,
+    baseline: pd.Series | None,
+    device: str,
+) -> list[str]:
+    """Sentences that a reader needs to read the table rightly."""
+    finished = frame[frame["state"] == schema.FINISHED]
+    shared = common(finished)
+    title, unit, _ = render.METRIC_TITLES.get(metric, (metric, "", 4))
+    better = "higher" if metric in render.BETTER_HIGH else "lower"
+    data = str(shared.get("data", "an unnamed data set"))
+    told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
+    told.append(_data_sentence(data, shared))
+    spent = finished["device_seconds"].mean()
+    told.append(
+        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
+        f"{render.duration(spent)} of training on {device}, evaluation apart."
+    )
+    if (cells["planned"] > 1).any():
+        told.append(
+            "± is the half-width of the 95 % interval of the mean over seeds (Student's t)."
+        )
+        if (cells["n"] == 1).any():
+            told.append("n = 1: no interval.")
+    else:
+        told.append("n = 1 seed, so no interval.")
+    if baseline is None:
+        told.append(f"No Median baseline on this data yet; `{baseline_command(frame)}` makes it.")
+    if reference is None:
+        return told
+    table, paper = published.table(reference), published.paper(reference)
+    if table.best_within:
+        told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
+    if shared.get("choice.data") not in paper.data_names:
+        told.append(
+            f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
+            f"the difference is between two tasks and judges neither."
+        )
+    differs = [
+        f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
+        for column, theirs in table.setting.items()
+        if column in shared and normal(shared[column]) != normal(theirs)
+    ]
+    if differs:
+        told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
+    return told
+
+
+def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
+    counts = {k.removeprefix(COUNT): v for k, v in shared.items() if k.startswith(COUNT)}
+    size = f", {render.count(counts['train'])} training structures" if "train" in counts else ""
+    held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
+    size += f" and {render.count(held)} for validation" if held else ""
+    note = shared.get("data_provenance")
+    return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
+
+
+def baseline_command(frame: pd.DataFrame) -> str:
+    """What makes a Median run on the data and task of a finished run."""
+    command = frame.loc[frame["state"] == schema.FINISHED, "command"].iloc[0]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|task|root)\b", o)]
+    return fill_command(["model=median", *same])
