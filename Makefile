@@ -29,6 +29,7 @@ sweep: setup ## the main job: basis x activation on the embedded data set, and i
 	$(BIN)/python run.py model=median
 	$(BIN)/python run.py -m basis=sph,sine act=swish,relu
 	$(BIN)/python -m analysis report latest
+	@$(BIN)/python -m atomsweep sync
 
 report: setup ## the report of a sweep: make report S=name
 	$(BIN)/python -m analysis report $(or $(S),latest)

@@ -119,3 +119,27 @@ def test_help_is_quick_and_imports_nothing_heavy():
     )
     assert time.monotonic() - start < 3
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_sync_puts_the_report_of_a_sweep_on_its_parent(tmp_path, monkeypatch, capsys):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "runs"
+    config = "root: runs\ntracking: {uri: 'sqlite:///runs/mlflow.db', experiment: atomsweep}\n"
+    about = {"identity": "2" * 12, "science": {}, "sweep": "both"}
+    run = RunDirectory.create(root / f"r-{'2' * 12}", config, about)
+    run.finish({"step": 1, "device_seconds": 1.0, "metrics": {METRIC: 0.5}})
+    (root / schema.SWEEPS).mkdir()
+    plan = {"sweep": "both", "groups": {}, "cells": [{"identity": "2" * 12, "run": run.name}]}
+    write_atomic(root / schema.SWEEPS / "both.json", dumps(plan))
+    (tmp_path / "reports" / "both").mkdir(parents=True)
+    (tmp_path / "reports" / "both" / "report.md").write_text("a table")
+    assert main(["sync"]) == 0
+    assert "1 files of the report of both" in capsys.readouterr().out
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("atomsweep")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
+    assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == [
+        "report/report.md"
+    ]

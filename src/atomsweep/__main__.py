@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     sync = commands.add_parser("sync", help="bring MLflow to the state of the run directories")
     sync.add_argument("--follow", action="store_true", help="go on until standard input ends")
     sync.add_argument("--every", type=float, default=30.0, help="seconds between passes")
+    sync.add_argument("--reports", type=Path, default=Path("reports"), help="where reports are")
     sync.set_defaults(command=_sync)
 
     status = commands.add_parser("status", help="table of runs")
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from atomsweep.tracking.mirror import EXPERIMENT, follow, sync
+    from atomsweep.tracking.mirror import EXPERIMENT, attach_report, follow, sync
 
     if options.follow:
         targets = list(_targets(options)) if options.root.is_dir() else []
@@ -86,7 +87,21 @@ def _sync(options: argparse.Namespace) -> int:
         for problem in report.problems:
             _warn(problem)
         complete &= not report.problems
+        for sweep, files in _reports(options, runs).items():
+            attach_report(options.root, uri, sweep, files, experiment)
+            print(f"{uri}: {len(files)} files of the report of {sweep}")
     return 0 if complete else 1
+
+
+def _reports(options: argparse.Namespace, runs: list[RunDirectory] | None) -> dict[str, list[Path]]:
+    """Files of the reports on sweeps of `runs` (None: of all), where `analysis` wrote them."""
+    found = {}
+    for plan in sorted((options.root / schema.SWEEPS).glob("*.json")):
+        files = [path for path in sorted((options.reports / plan.stem).glob("*")) if path.is_file()]
+        cells = {cell["run"] for cell in read_json(plan)["cells"]}
+        if files and (runs is None or cells & {run.name for run in runs}):
+            found[plan.stem] = files
+    return found
 
 
 def _status(options: argparse.Namespace) -> int:

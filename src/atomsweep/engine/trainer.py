@@ -339,6 +339,7 @@ class _Training:
             "step": self.step,
             "checkpoint": "best",
             "checkpoint_step": self.best_step,
+            "structures": {name: len(split) for name, split in self.data.items()},
             "skipped": {name: len(split.skipped) for name, split in self.data.items()},
             "parameters": sum(p.numel() for p in self.parameters),
             "device_seconds": self.device_seconds,
