@@ -92,7 +92,10 @@ def prepare_data(config: Mapping[str, Any]) -> None:
         UserError: the data cannot be read or made.
     """
     try:
-        data_source(config).prepare()
+        source = data_source(config)
+        source.prepare()
+        for split in source.splits():
+            source.split(split)  # what cannot be held out is found here, not in a run
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
