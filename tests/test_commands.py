@@ -160,7 +160,7 @@ def test_a_failing_cell_leaves_the_others_alone_and_is_the_only_one_run_again(pl
 
     code, output = place.run(*cells)
     assert code == 1
-    assert "4 cells, 2 finished" in output
+    assert "4 cells: 2 finished, 2 failed; a launch runs 2" in output
     assert all((p / schema.RESULT).stat().st_mtime_ns == t for p, t in stamps.items())
     assert all(len(RunDirectory(p).segments()) == n + 1 for p, n in tried.items())
 

@@ -1,4 +1,6 @@
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -34,8 +36,11 @@ def root(tmp_path, monkeypatch):
 def test_status_shows_state_step_metric_and_time(root, capsys):
     assert main(["status"]) == 0
     header, done, cut, total = capsys.readouterr().out.splitlines()
-    assert header.split() == ["run", "state", "step", "metric", "device", "time", "heard", "of"]
-    assert done.split()[1:] == ["finished", "40", METRIC, "0.25", "2.0", "h", "0", "s", "ago"]
+    columns = ["run", "state", "step", "metric", "device time", "process or job", "heard of"]
+    assert re.split(r"  +", header) == columns
+    told = ["finished", "40", f"{METRIC} 0.25", "2.0 h", "–", "0 s ago"]
+    assert re.split(r"  +", done)[1:] == told
+    assert re.split(r"  +", cut)[5] == f"{os.getpid()}@{socket.gethostname()}"
     assert cut.split()[1:5] == ["interrupted", "3/40", "–", "–"]
     assert total == "2 runs, 1 finished, 1 interrupted"
 

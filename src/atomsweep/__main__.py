@@ -1,18 +1,32 @@
-"""`python -m atomsweep sync | status | ui`: run directories and MLflow, outside of training."""
+"""`python -m atomsweep status | cancel | retry | sync | ui`: runs and sweeps from any shell."""
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_json
+from atomsweep.sweep.control import (
+    NoSuchSweep,
+    Standing,
+    cancel,
+    job_of,
+    plan_of,
+    retry_command,
+    standing,
+    sweeps,
+)
+from atomsweep.sweep.costs import Costs
+from atomsweep.sweep.plan import plan_path
+from atomsweep.sweep.survey import aligned, duration, state_of
+from atomsweep.tracking.environment import code_fingerprint
 from atomsweep.tracking.run import RunDirectory, find_runs
 
-COLUMNS = ("run", "state", "step", "metric", "device time", "heard of")
+COLUMNS = ("run", "state", "step", "metric", "device time", "process or job", "heard of")
+SWEEP_COLUMNS = ("sweep", "cells", "states", "device time", "still to come")
 
 
 class UsageError(Exception):
@@ -24,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UsageError, OSError, RuntimeError) as error:
+    except (UsageError, NoSuchSweep, OSError, RuntimeError) as error:
         print(f"atomsweep {options.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -33,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m atomsweep", description=__doc__)
-    commands = parser.add_subparsers(dest="name", required=True, metavar="sync | status | ui")
+    commands = parser.add_subparsers(
+        dest="name", required=True, metavar="status | cancel | retry | sync | ui"
+    )
 
     sync = commands.add_parser("sync", help="bring MLflow to the state of the run directories")
     sync.add_argument("--follow", action="store_true", help="go on until standard input ends")
@@ -41,15 +57,23 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--reports", type=Path, default=Path("reports"), help="where reports are")
     sync.set_defaults(command=_sync)
 
-    status = commands.add_parser("status", help="table of runs")
-    status.add_argument("sweep", nargs="?", help="only the runs of this sweep")
+    status = commands.add_parser("status", help="tables of sweeps and runs")
+    status.add_argument("sweep", nargs="?", help="only this sweep, every cell of it")
     status.set_defaults(command=_status)
+
+    cancel = commands.add_parser("cancel", help="stop a sweep or a run at its next checkpoint")
+    cancel.add_argument("what", help="name of a sweep, or name or identity of a run")
+    cancel.set_defaults(command=_cancel)
+
+    retry = commands.add_parser("retry", help="launch a sweep again: what failed or is missing")
+    retry.add_argument("sweep", help="its name")
+    retry.set_defaults(command=_retry)
 
     ui = commands.add_parser("ui", help="open MLflow's own pages on the store")
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(command=_ui)
 
-    for command in (sync, status, ui):
+    for command in (sync, status, cancel, retry, ui):
         command.add_argument("--root", type=Path, default=Path("runs"), help="where runs are")
     for command in (sync, ui):
         command.add_argument("--uri", help="MLflow store; default: the one that the runs name")
@@ -96,31 +120,71 @@ def _sync(options: argparse.Namespace) -> int:
 def _reports(options: argparse.Namespace, runs: list[RunDirectory] | None) -> dict[str, list[Path]]:
     """Files of the reports on sweeps of `runs` (None: of all), where `analysis` wrote them."""
     found = {}
-    for plan in sorted((options.root / schema.SWEEPS).glob("*.json")):
-        files = [path for path in sorted((options.reports / plan.stem).glob("*")) if path.is_file()]
-        cells = {cell["run"] for cell in read_json(plan)["cells"]}
+    for sweep in sweeps(options.root):
+        files = [path for path in sorted((options.reports / sweep).glob("*")) if path.is_file()]
+        cells = {cell["run"] for cell in plan_of(options.root, sweep)["cells"]}
         if files and (runs is None or cells & {run.name for run in runs}):
-            found[plan.stem] = files
+            found[sweep] = files
     return found
 
 
 def _status(options: argparse.Namespace) -> int:
     _need_root(options.root)
     runs = find_runs(options.root)
-    if options.sweep is not None:
-        runs = _of_sweep(options.root, options.sweep, runs)
-    rows = [_row(run) for run in runs]
-    widths = [max(len(row[i]) for row in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
-    for row in [COLUMNS, *rows]:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
+    found = {run.identity: run for run in runs}
+    names = sweeps(options.root) if options.sweep is None else [options.sweep]
+    if options.sweep is not None and not plan_path(options.root, options.sweep).exists():
+        names, runs = [], _of_sweep(options.root, options.sweep, runs)
+    if names:
+        costs = Costs.of(runs)
+        standings = [standing(options.root, name, found, costs) for name in names]
+        _print_table([SWEEP_COLUMNS, *(_sweep_row(s) for s in standings)])
+        print()
+    code = code_fingerprint()
+    rows = [_row(run, state_of(run, code)) for run in runs]
+    if options.sweep is not None and names:
+        (one,) = standings
+        runs = [run for run in one.runs if run is not None]
+        cells = zip(plan_of(options.root, one.name)["cells"], one.runs, one.states, strict=True)
+        nothing = ("–",) * (len(COLUMNS) - 2)
+        rows = [
+            (str(cell.get("name")), state, *nothing) if run is None else _row(run, state)
+            for cell, run, state in cells
+        ]
+    _print_table([COLUMNS, *rows])
     states = [row[1] for row in rows]
     print(f"{len(rows)} runs" + "".join(f", {states.count(s)} {s}" for s in dict.fromkeys(states)))
     for run in runs:
         for problem in run.problems():
             _warn(problem)
     return 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    _need_root(options.root)
+    runs = find_runs(options.root)
+    if plan_path(options.root, options.what).exists():
+        wanted = {str(cell["identity"]) for cell in plan_of(options.root, options.what)["cells"]}
+        chosen, sweep = [run for run in runs if run.identity in wanted], options.what
+    else:
+        chosen, sweep = [r for r in runs if options.what in (r.name, r.identity)], None
+        if not chosen:
+            raise UsageError(f"{options.root} has neither a sweep nor a run {options.what}")
+    told = cancel(options.root, sweep, chosen)
+    print("\n".join(told) if told else "nothing of it is running")
+    return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    _need_root(options.root)
+    try:
+        arguments, directory = retry_command(plan_of(options.root, options.sweep))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(f"in {directory}: {shlex.join(['python', *arguments])}", flush=True)
+    os.chdir(directory)
+    os.execv(sys.executable, [sys.executable, *arguments])
+    raise AssertionError("exec does not return")
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -183,21 +247,32 @@ def _default_uri(root: Any) -> str:
 
 
 def _of_sweep(root: Path, sweep: str, runs: list[RunDirectory]) -> list[RunDirectory]:
-    try:
-        plan = read_json(root / schema.SWEEPS / f"{sweep}.json")
-    except FileNotFoundError:
-        plan = {}
-    wanted = {cell.get("identity") for cell in plan.get("cells", [])}
-    found = [run for run in runs if run.run.get("sweep") == sweep or run.identity in wanted]
+    """Runs that name a sweep whose plan is lost."""
+    found = [run for run in runs if run.run.get("sweep") == sweep]
     if not found:
-        known = sorted({str(run.run["sweep"]) for run in runs if run.run.get("sweep")})
+        known = {str(run.run["sweep"]) for run in runs if run.run.get("sweep")} | {*sweeps(root)}
         raise UsageError(
-            f"no runs of sweep {sweep!r} in {root}; known: {', '.join(known) or 'no sweep at all'}"
+            f"no runs of sweep {sweep!r} in {root}; known: "
+            f"{', '.join(sorted(known)) or 'no sweep at all'}"
         )
     return found
 
 
-def _row(run: RunDirectory) -> tuple[str, ...]:
+def _sweep_row(standing: Standing) -> tuple[str, ...]:
+    states = list(standing.states)
+    left = f"about {duration(standing.left)}" if standing.left else ""
+    if standing.unknown:
+        left += f"{' + ' if left else ''}{standing.unknown} cells unknown"
+    return (
+        standing.name,
+        str(len(states)),
+        ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
+        duration(standing.spent),
+        left or "–",
+    )
+
+
+def _row(run: RunDirectory, state: str) -> tuple[str, ...]:
     status, result = run.status, run.result or {}
     step, total = status.get("step"), status.get("total_steps")
     step = result.get("step", step)
@@ -206,11 +281,12 @@ def _row(run: RunDirectory) -> tuple[str, ...]:
     beat = status.get("heartbeat")
     return (
         run.name,
-        run.state(),
+        state,
         progress,
         _metric(run, status, result),
-        "–" if seconds is None else _duration(float(seconds)),
-        "–" if beat is None else f"{_duration(max(0.0, time.time() - float(beat)))} ago",
+        "–" if seconds is None else duration(float(seconds)),
+        job_of(run) or "–",
+        "–" if beat is None else f"{duration(max(0.0, time.time() - float(beat)))} ago",
     )
 
 
@@ -224,14 +300,8 @@ def _metric(run: RunDirectory, status: Mapping[str, Any], result: Mapping[str, A
     return "–" if value is None else f"{name} {float(value):.5g}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    print("\n".join(aligned(rows)))
 
 
 def _need_root(root: Path) -> None:

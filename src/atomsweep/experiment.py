@@ -4,6 +4,7 @@ Heavy rooms are imported where they are used: planning and `--help` start withou
 """
 
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +16,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atomsweep.build import UserError, build
 from atomsweep.console import progress_bar, to_file, to_terminal
+from atomsweep.sweep.file import key_of
+from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
+from atomsweep.sweep.survey import Entry, check_rerun, restart, summary, survey, table
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import cpu_name
+from atomsweep.tracking.identity import canonical
+from atomsweep.tracking.mirror import mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from atomsweep.data.base import DataSource
     from atomsweep.data.batching import GraphDataset
     from atomsweep.engine.trainer import Trainer, Update
     from atomsweep.models.base import ForceField
+    from atomsweep.sweep.pool import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +46,18 @@ PRELOAD = (
     "atomsweep.experiment",
 )
 PARTS = ("model", "task", "augmentation", "optim", "engine")  # built, in this order
+LAUNCH = ("hydra", "scale", "plan", "rerun")  # keys of a launch, not of a run
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 # From a composed config to a cell
 
 
-def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Cell:
+def cell_of(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    overrides: Sequence[str],
+    label: str | None = None,
+) -> Cell:
     """The cell that a composed config stands for. Needs no torch and touches no data.
 
     Raises:
@@ -52,7 +67,7 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     chosen = {group: option for group, option in chosen.items() if option != "None"}
     try:
         config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]),
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in LAUNCH]),
             resolve=True,
             throw_on_missing=True,
         )
@@ -73,7 +88,7 @@ def cell_of(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
         }
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    return Cell(config=config, choices=chosen, overrides=tuple(overrides), data=data)
+    return Cell(config, chosen, tuple(overrides), data, label)
 
 
 def data_source(config: Mapping[str, Any]) -> "DataSource":
@@ -100,8 +115,12 @@ def prepare_data(config: Mapping[str, Any]) -> None:
         raise UserError(str(error)) from error
 
 
-def preflight(config: Mapping[str, Any]) -> int:
+def preflight(config: Mapping[str, Any], here: bool = True) -> int:
     """Build everything that a run needs, the model without memory for its weights.
+
+    Args:
+        config: of the run.
+        here: it is to run on this machine, so its device must be there.
 
     Returns:
         Number of trainable parameters.
@@ -116,7 +135,7 @@ def preflight(config: Mapping[str, Any]) -> int:
         model: ForceField = build(config["model"], "model")
     trainer: Trainer = parts["engine"]
     device = torch.device(trainer.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if here and device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("engine.device is cuda, but torch sees no CUDA device; choose engine=cpu")
     if config.get("dens") is not None and not model.supports_dens:
         raise UserError(f"{type(model).__name__} cannot encode forces; choose dens=none")
@@ -132,25 +151,30 @@ def preflight(config: Mapping[str, Any]) -> int:
 # One run
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float | None:
     """Train the run that `cfg` stands for, or continue it, or say that it is done.
 
     Returns:
-        The value of `engine.metric` of the best checkpoint.
+        The value of `engine.metric` of the best checkpoint; None where only a plan was asked for.
 
     Raises:
         UserError: the run cannot start, or it failed for a reason that it names.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from atomsweep.tracking.mirror import mirror
-
     hydra = HydraConfig.get()
     to_terminal()
-    cell = cell_of(cfg, hydra.runtime.choices, list(hydra.overrides.task))
+    rerun = check_rerun(cfg.rerun)
+    typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
+    cell = cell_of(cfg, hydra.runtime.choices, typed)
     root = Path(cell.config["root"]).absolute()
-    preflight(cell.config)
+    parameters = preflight(cell.config, here=not cfg.plan)
+    entries = survey([cell], root, {cell.identity: parameters})
+    if cfg.plan:
+        _say(table(entries, rerun))
+        return None
     prepare_data(cell.config)
+    _restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=command())
     with mirror(cell.config["tracking"], root):
         if directory.state() == schema.FINISHED:
@@ -179,8 +203,28 @@ def _train_in_foreground(directory: RunDirectory) -> None:
 # Many runs
 
 
-def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
-    """Check every cell, then run those that are not finished, in parallel on this machine.
+def warm_up() -> "ForkServerContext":
+    """Begin to import what every cell needs, in the process that they are forked from."""
+    from multiprocessing.forkserver import ensure_running
+
+    from atomsweep.sweep.pool import fork_server
+
+    context = fork_server(PRELOAD)
+    ensure_running()
+    return context
+
+
+def run_sweep(
+    cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, context: "ForkServerContext"
+) -> int:
+    """Check every cell, then run those that are wanted, or only say which they are.
+
+    Args:
+        cells: composed.
+        grid: what they were composed from.
+        plan_only: launch nothing.
+        rerun: what has ended and is run again, see `sweep.survey`.
+        context: from `warm_up`.
 
     Returns:
         Exit code: 0 if every cell is finished, 1 if one is not, 130 after an interrupt.
@@ -188,56 +232,100 @@ def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
     Raises:
         UserError: a cell cannot be built, or its data cannot be read; nothing has been run.
     """
-    from concurrent.futures import ProcessPoolExecutor
+    from atomsweep.sweep.launcher import launching
+    from atomsweep.sweep.pool import outcome_of
 
-    from atomsweep.sweep.display import sweep_display
-    from atomsweep.sweep.pool import fork_server, run_cells, slots
-    from atomsweep.tracking.mirror import mirror
-
+    check_rerun(rerun)
     first = cells[0].config
     root = Path(first["root"]).absolute()
-    plan = Plan.of(cells, axes, command(), first["sweep"])
-    context = fork_server(PRELOAD)
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        for cell, problem in zip(
-            plan.cells, executor.map(_problem, [cell.config for cell in plan.cells]), strict=True
-        ):
-            if problem is not None:
-                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
-        for config in {cell.data["fingerprint"]: cell.config for cell in plan.cells}.values():
-            executor.submit(prepare_data, config).result()
-    runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
-    plan.save(root)
-    done = sum(run.state() == schema.FINISHED for run in runs)
-    parallel = slots(
-        first["cluster"]["parallel"], first["engine"]["threads"], first["engine"]["device"]
-    )
-    log.info("sweep %s: %d cells, %d finished, %d at a time", plan.sweep, len(runs), done, parallel)
-    with mirror(first["tracking"], root):
-        try:
-            outcomes = run_cells(
-                runs, job, parallel, first["engine"]["device"], context, sweep_display()
-            )
-        except KeyboardInterrupt:
-            log.info("stopped; the same command continues")
-            return 130
+    plan = Plan.of(cells, grid, sys.argv, first["sweep"])
+    log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
+    parameters = _check_all(plan.cells, context, here=not plan_only)
+    entries = survey(plan.cells, root, parameters)
+    if plan_only:
+        _say(table(entries, rerun))
+        return 0
+    log.info("%s", summary(entries, rerun))
+    with launching(root, plan.sweep):
+        _restart(entries, rerun)
+        runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
+        plan.save(root, parameters)
+        wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
+        with mirror(first["tracking"], root):
+            try:
+                outcomes = _execute(wanted, first, context)
+            except KeyboardInterrupt:
+                log.info("stopped; the same command continues")
+                return 130
     metric = first["engine"]["metric"]
     width = max(len(run.path.name) for run in runs)
+    finished = True
     for run in runs:
-        outcome = outcomes[run.path]
+        outcome = outcomes.get(run.path) or outcome_of(run)
         told = outcome.message
         if result := run.result:
             told = f"{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
-    return int(any(outcome.state != schema.FINISHED for outcome in outcomes.values()))
+        finished &= outcome.state == schema.FINISHED
+    return int(not finished)
 
 
-def _problem(config: Mapping[str, Any]) -> str | None:
+def _execute(
+    runs: Sequence[RunDirectory], config: Mapping[str, Any], context: "ForkServerContext"
+) -> "dict[Path, Outcome]":
+    """Run the cells where `cluster` says, and tell how each ended."""
+    from atomsweep.sweep.display import sweep_display
+    from atomsweep.sweep.pool import run_cells, slots
+
+    cluster, engine = config["cluster"], config["engine"]
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
+    log.info("%d at a time on this machine", parallel)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
+
+
+def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
+    """Build every cell, in a process that has torch, cells that differ by seed alone once.
+
+    Args:
+        cells: of a plan.
+        context: from `warm_up`.
+        here: they are to run, so the data are made and the devices must be there.
+
+    Returns:
+        Identity → trainable parameters of the model.
+
+    Raises:
+        UserError: a cell cannot be built, or its data cannot be read.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+
+    kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
+    examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
+    sizes: dict[str, int] = {}
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        checked = executor.map(_check, [(cell.config, here) for cell in examples.values()])
+        for (kind, cell), (size, problem) in zip(examples.items(), checked, strict=True):
+            if problem is not None:
+                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
+            sizes[kind] = size
+        if here:
+            for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
+                executor.submit(prepare_data, config).result()
+    return {identity: sizes[kind] for identity, kind in kinds.items()}
+
+
+def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:
     try:
-        preflight(config)
+        return preflight(*asked), None
     except UserError as error:
-        return str(error)
-    return None
+        return 0, str(error)
+
+
+def _restart(entries: Sequence[Entry], rerun: str) -> None:
+    try:
+        restart(entries, rerun)
+    except RunLocked as error:
+        raise UserError(str(error)) from error
 
 
 # What a process does
@@ -268,6 +356,8 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
     from atomsweep.engine.signals import Interrupted, stop_on_signals
 
     with directory.lock(), to_file(directory.path / schema.LOG):
+        if directory.result is not None:  # another launch was faster
+            return
         try:
             with stop_on_signals() as stop:
                 _train_locked(directory, stop, on_update)
@@ -347,7 +437,12 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
 
 def command() -> str:
     """What the user typed."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.info("%s", line)
 
 
 def _device_name(device: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from atomsweep.sweep.file import SweepFile, axes_of
+from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 from atomsweep.tracking.identity import IDENTITY_VERSION, NEUTRAL_KEYS, identity, science
@@ -27,12 +30,14 @@ class Cell:
         choices: option chosen in each config group.
         overrides: what was typed, as Hydra writes it.
         data: name, fingerprint and provenance of the data set.
+        label: what a sweep file calls it.
     """
 
     config: Mapping[str, Any]
     choices: Mapping[str, str]
     overrides: Sequence[str]
     data: Mapping[str, Any]
+    label: str | None = None
     science: Mapping[str, Any] = field(init=False, repr=False)
     identity: str = field(init=False)
 
@@ -72,48 +77,63 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells of a sweep, and the axes that span them."""
+    """Cells of a sweep, and what they were asked for by."""
 
     cells: Sequence[Cell]
-    groups: Mapping[str, Sequence[str]]
-    command: str
+    grid: Grid
     sweep: str
+    argv: Sequence[str]
 
     @classmethod
     def of(
-        cls,
-        cells: Sequence[Cell],
-        groups: Mapping[str, Sequence[str]],
-        command: str,
-        name: str | None = None,
+        cls, cells: Sequence[Cell], grid: Grid, argv: Sequence[str], name: str | None = None
     ) -> "Plan":
-        """A plan without doubled cells, named after its axes unless it has a name.
+        """A plan without doubled cells, named after its file or axes unless it has a name.
 
-        The name ends in a hash of the identities, so that the same command finds the same sweep.
+        A name made of axes ends in a hash of the identities, so that the same command finds the
+        same sweep.
         """
         unique = list({cell.identity: cell for cell in cells}.values())
+        name = name or grid.name
         if name is None:
             digest = hashlib.sha256(" ".join(sorted(c.identity for c in unique)).encode())
-            axes = "_".join(key.rpartition(".")[2] for key in groups) or "run"
+            axes = "_".join(key.rpartition(".")[2] for key in grid.groups) or "run"
             name = f"{axes[:40]}-{digest.hexdigest()[:6]}"
-        return cls(unique, groups, command, name)
+        return cls(unique, grid, name, argv)
 
-    def save(self, root: Path) -> Path:
-        """Write the plan beside the runs, for the report; it can be derived again."""
-        path = root / schema.SWEEPS / f"{self.sweep}.json"
+    @property
+    def command(self) -> str:
+        """What the user typed, as a shell reads it."""
+        return shlex.join([Path(self.argv[0]).name, *self.argv[1:]])
+
+    def save(self, root: Path, parameters: Mapping[str, int]) -> Path:
+        """Write the plan beside the runs, for report, status and retry; it can be derived again.
+
+        Args:
+            root: where runs are.
+            parameters: identity → trainable parameters of the model.
+        """
+        path = plan_path(root, self.sweep)
         path.parent.mkdir(parents=True, exist_ok=True)
+        statement = self.grid.statement
         content = {
             "schema": schema.SCHEMA_VERSION,
             "sweep": self.sweep,
             "created": _now(),
             "command": self.command,
-            "groups": {key: list(values) for key, values in self.groups.items()},
+            "argv": [str(Path(self.argv[0]).absolute()), *self.argv[1:]],
+            "directory": str(Path.cwd()),
+            "groups": {key: list(values) for key, values in self.grid.groups.items()},
+            **(_stated(statement, self.grid.scale) if statement is not None else {}),
             "cells": [
                 {
                     "identity": cell.identity,
                     "name": cell.name,
+                    "label": cell.label,
                     "overrides": list(cell.overrides),
                     "choices": dict(cell.choices),
+                    "seed": cell.config["seed"],
+                    "parameters": parameters.get(cell.identity),
                     "run": cell.directory(root).name,
                 }
                 for cell in self.cells
@@ -121,6 +141,24 @@ class Plan:
         }
         write_atomic(path, json.dumps(content, indent=1) + "\n")
         return path
+
+
+def plan_path(root: Path, sweep: str) -> Path:
+    """Where the plan of a sweep is."""
+    return root / schema.SWEEPS / f"{sweep}.json"
+
+
+def _stated(statement: SweepFile, scale: str | None) -> dict[str, Any]:
+    """What a report needs of a sweep file."""
+    return {
+        "title": statement.title,
+        "published": statement.published,
+        "rows": list(axes_of(statement.rows)),
+        "columns": list(axes_of(statement.columns)),
+        "metrics": list(statement.metrics),
+        "scale": scale,
+        "claims": list(statement.claims),
+    }
 
 
 def _group(override: str) -> str:

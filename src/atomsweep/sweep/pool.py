@@ -106,7 +106,10 @@ def run_cells(
                 process.join()
                 run, gpu = active.pop(process)
                 free.append(gpu)
-                outcomes[run.path] = _outcome(run, process.exitcode)
+                if run.state() == schema.RUNNING:  # another launch was faster: wait for it
+                    waiting.append(run)
+                else:
+                    outcomes[run.path] = outcome_of(run, process.exitcode)
     except KeyboardInterrupt:
         _interrupt(list(active))
         raise
@@ -138,7 +141,8 @@ def _child(job: Job, path: str, gpu: str | None) -> None:
     job(path)
 
 
-def _outcome(run: RunDirectory, exitcode: int | None) -> Outcome:
+def outcome_of(run: RunDirectory, exitcode: int | None = None) -> Outcome:
+    """How a run ended, from what it left and how its process ended, if it had one."""
     state = run.state()
     if state == schema.FINISHED:
         return Outcome(state)

@@ -1,10 +1,12 @@
 """Where a run was made: versions, machine, commit, uncommitted changes; nothing heavy imported."""
 
+import hashlib
 import os
 import platform
 import socket
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ PACKAGES = (
     "vesin",
     "lmdb",
 )
+SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment.py")
+"""What of the package decides a result: its rooms and modules, element tables included."""
+
 MAX_DIFF = 2_000_000  # bytes; a longer diff is cut and says so
 GIT_SECONDS = 20.0
 
@@ -41,6 +46,24 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         **commit,
     }
+
+
+@cache
+def code_fingerprint() -> str:
+    """12 hex digits over the files of `SCIENCE`: equal code gives equal results.
+
+    A comment counts as a change; a change elsewhere (sweeps, tracking, words) does not.
+    """
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for name in SCIENCE:
+        for path in sorted(
+            p for p in [package / name, *(package / name).rglob("*")] if p.is_file()
+        ):
+            if path.suffix in (".py", ".csv"):
+                digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
 
 
 def version_of(package: str) -> str | None:

@@ -34,6 +34,17 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
 READABLE_LENGTH = 60
+REMADE = (
+    schema.CHECKPOINTS,
+    schema.JOURNAL,
+    schema.SEGMENTS,
+    schema.STATUS,
+    schema.ENVIRONMENT,
+    schema.DIFF,
+    schema.LOG,
+    schema.RESULT,  # last: until then the run is finished
+)
+"""What a training leaves, in the order in which it may be moved away."""
 
 
 class RunLocked(RuntimeError):
@@ -327,14 +338,33 @@ class RunDirectory:
     def write_environment(self, **fields: Any) -> None:
         """Write versions, host and commit, and uncommitted changes to `git.diff` if there are any.
 
+        `code` lists the fingerprints of the code of all processes that worked on the run.
+
         Args:
             fields: what this module cannot know without torch, e.g. `device="NVIDIA H100"`.
         """
-        found = {**environment.environment(), **fields}
+        code = [*(self.environment.get("code") or []), environment.code_fingerprint()]
+        found = {**environment.environment(), **fields, "code": list(dict.fromkeys(code))}
         write_atomic(self.path / schema.ENVIRONMENT, dumps(found, indent=2))
         if found["dirty"]:
             diff = environment.diff_of(environment.source_directory())
             write_atomic(self.path / schema.DIFF, diff)
+
+    def restart(self) -> None:
+        """Queue the run again from its first step; what there was is kept in `earlier/<n>/`.
+
+        Raises:
+            RunLocked: a process works on it.
+        """
+        with self.lock():
+            number = 1
+            while (aside := self.path / schema.EARLIER / str(number)).exists():
+                number += 1
+            aside.mkdir(parents=True)
+            for name in REMADE:
+                if (self.path / name).exists():
+                    (self.path / name).rename(aside / name)
+            self._write_status({"state": schema.QUEUED})
 
     # Small things
 

@@ -24,6 +24,7 @@ DIFF = "git.diff"  # uncommitted changes, when there are any
 LOG = "log.txt"
 LOCK = "lock"  # held by the process that trains
 CHECKPOINTS = "checkpoints"  # last.pt, best.pt
+EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
 
 # States. RUNNING with no process behind it is INTERRUPTED; a cell without a directory is MISSING.
@@ -33,6 +34,7 @@ RUNNING = "running"
 INTERRUPTED = "interrupted"
 FAILED = "failed"
 FINISHED = "finished"
+STALE = "stale"  # in plans and reports: finished with other code than the present
 
 # Journal fields
 STEP = "step"

@@ -1,8 +1,7 @@
-"""`python run.py -m …`: Hydra composes each cell, `atomsweep.sweep` runs what is missing."""
+"""`python run.py -m …` and `sweeps=…`: Hydra composes each cell, `atomsweep` does the rest."""
 
-import itertools
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,9 +9,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.atomsweep.sweep_files import GROUP, SweepFiles
+
 
 class AtomsweepSweeper(Sweeper):
-    """Grid over the swept overrides; finished cells are not run again."""
+    """The cells of a sweep file times the swept overrides; finished cells are not run again."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -25,29 +26,40 @@ class AtomsweepSweeper(Sweeper):
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
         from atomsweep.build import UserError
         from atomsweep.console import to_terminal
-        from atomsweep.experiment import cell_of, run_sweep
+        from atomsweep.experiment import cell_of, run_sweep, warm_up
+        from atomsweep.sweep.file import read_sweep
+        from atomsweep.sweep.grid import grid
 
         to_terminal()
         try:
-            axes, overrides = self._grid(arguments)
+            chosen = self._config.hydra.runtime.choices.get(GROUP)
+            path = None if chosen is None else self._path_of(chosen)
+            statement = None if path is None else read_sweep(path)
+            wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
+            context = warm_up()
             cells = []
-            for cell in overrides:
-                cfg = self._loader.load_sweep_config(self._config, cell)
-                cells.append(cell_of(cfg, cfg.hydra.runtime.choices, cell))
-            sys.exit(run_sweep(cells, axes))
+            for typed, label in wanted.cells:
+                cfg = self._loader.load_sweep_config(self._config, typed)
+                cells.append(cell_of(cfg, cfg.hydra.runtime.choices, typed, label))
+            sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, context))
         except UserError as error:
             sys.exit(f"error: {error}")
 
-    def _grid(self, arguments: list[str]) -> tuple[dict[str, list[str]], list[list[str]]]:
-        """Swept keys with their values, and the overrides of each cell, last key fastest."""
+    def _typed(self, arguments: list[str]) -> dict[str, list[str]]:
+        """Key → what was typed for it: one override, or one for each swept value."""
         parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(arguments)
-        axes: dict[str, list[str]] = {}
-        lists: list[Sequence[str]] = []
+        typed = {}
         for override in parsed:
+            key = override.get_key_element()
             if override.is_sweep_override():
-                values = list(dict.fromkeys(override.sweep_string_iterator()))
-                axes[override.get_key_element()] = [str(value) for value in values]
-                lists.append([f"{override.get_key_element()}={value}" for value in values])
+                values = dict.fromkeys(override.sweep_string_iterator())
+                typed[key] = [f"{key}={value}" for value in values]
             else:
-                lists.append([override.input_line or ""])
-        return axes, [list(cell) for cell in itertools.product(*lists)]
+                typed[key] = [override.input_line or ""]
+        return typed
+
+    def _path_of(self, chosen: str) -> Path:
+        elements = self._loader.get_search_path().get_path()
+        places = (Path(e.path.removeprefix(f"{SweepFiles.scheme()}://")) for e in elements)
+        paths = (place / GROUP / f"{chosen}.yaml" for place in places)
+        return next(path for path in paths if path.is_file())

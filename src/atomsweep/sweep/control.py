@@ -1,0 +1,168 @@
+"""Sweeps from any shell, from the files that they leave: how they stand, stop them, go on."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atomsweep.sweep.costs import Costs, remaining
+from atomsweep.sweep.launcher import launchers
+from atomsweep.sweep.plan import plan_path
+from atomsweep.sweep.survey import state_of
+from atomsweep.tracking import schema
+from atomsweep.tracking.environment import code_fingerprint
+from atomsweep.tracking.files import read_json
+from atomsweep.tracking.lock import holder_of
+from atomsweep.tracking.run import RunDirectory
+
+STOP_SECONDS = 90.0  # for checkpoints, before the launcher is given up on
+
+
+class NoSuchSweep(LookupError):
+    """There is no plan of that name; the message lists what there is."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a sweep stands.
+
+    Attributes:
+        name: of the sweep.
+        runs: directory of each cell in the plan's order; None where there is none.
+        states: state of each cell, `missing` and `stale` among them.
+        spent: device-seconds of all cells so far, over requeues, lost work included.
+        left: guess of the device-seconds that are still to come.
+        unknown: unfinished cells whose cost nothing tells.
+    """
+
+    name: str
+    runs: Sequence[RunDirectory | None]
+    states: Sequence[str]
+    spent: float
+    left: float
+    unknown: int
+
+
+def sweeps(root: Path) -> list[str]:
+    """Names of all sweeps that have a plan, newest plan last."""
+    folder = root / schema.SWEEPS
+    plans = sorted(folder.rglob("*.json"), key=lambda path: path.stat().st_mtime)
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in plans]
+
+
+def plan_of(root: Path, sweep: str) -> dict[str, Any]:
+    """The plan of a sweep as it was saved.
+
+    Raises:
+        NoSuchSweep: there is none.
+        ValueError: the file is damaged.
+    """
+    try:
+        return read_json(plan_path(root, sweep))
+    except FileNotFoundError:
+        known = ", ".join(sweeps(root)) or "none"
+        raise NoSuchSweep(f"there is no sweep {sweep} in {root}; known: {known}") from None
+
+
+def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: Costs) -> Standing:
+    """How a sweep stands.
+
+    Args:
+        root: where runs are.
+        sweep: its name.
+        found: identity → run directory, of all runs in `root`.
+        costs: of those that are finished.
+
+    Raises:
+        NoSuchSweep: there is no plan of that name.
+    """
+    cells = plan_of(root, sweep)["cells"]
+    code = code_fingerprint()
+    runs = [found.get(str(cell["identity"])) for cell in cells]
+    states = [schema.MISSING if run is None else state_of(run, code) for run in runs]
+    left, unknown = 0.0, 0
+    for cell, run, state in zip(cells, runs, states, strict=True):
+        if state in (schema.FINISHED, schema.STALE):
+            continue
+        estimate = None
+        if run is not None:
+            device = str((run.config().get("engine") or {}).get("device"))
+            estimate = costs.seconds(run.run["science"], device, cell.get("parameters"))
+            estimate = remaining(estimate, run.status, state)
+        left += estimate or 0.0
+        unknown += estimate is None
+    spent = sum(run.allocated_seconds() for run in runs if run is not None)
+    return Standing(sweep, runs, states, spent, left, unknown)
+
+
+def job_of(run: RunDirectory) -> str:
+    """SLURM job of the last process that worked on a run, or else `pid@host`; "" without one."""
+    segments = run.segments()
+    if not segments:
+        return str(run.status.get("job_id") or "")
+    last = segments[-1]
+    return str(last.get("slurm_job_id") or f"{last.get('pid')}@{last.get('host')}")
+
+
+def cancel(root: Path, sweep: str | None, runs: Sequence[RunDirectory]) -> list[str]:
+    """Stop a sweep, or single runs: their processes write a checkpoint and end.
+
+    Args:
+        root: where runs are.
+        sweep: its launchers on this machine are stopped first, so that they start nothing more.
+        runs: those that work on this machine are stopped.
+
+    Returns:
+        What was done, and what was out of reach, in sentences.
+    """
+    told = []
+    here = socket.gethostname()
+    asked: list[int] = []
+    for launcher in launchers(root, sweep) if sweep is not None else []:
+        pid = launcher.get("pid")
+        if launcher.get("host") != here or not isinstance(pid, int):
+            told.append(f"launched from {launcher.get('host')}: cancel it there")
+        elif _terminate(pid):
+            asked.append(pid)
+            told.append(f"launcher {pid} is asked to stop")
+    deadline = time.monotonic() + STOP_SECONDS
+    while sweep is not None and asked and time.monotonic() < deadline:
+        alive = {launcher.get("pid") for launcher in launchers(root, sweep)}
+        if not alive & set(asked):
+            break
+        time.sleep(0.1)
+    for run in runs:
+        if run.state() != schema.RUNNING:
+            continue
+        holder = holder_of(run.path / schema.LOCK)
+        pid = holder.get("pid")
+        if holder.get("host") == here and isinstance(pid, int) and _terminate(pid):
+            told.append(f"{run.name}: process {pid} is asked to stop")
+        else:
+            told.append(f"{run.name}: works on {holder.get('host', 'an unknown host')}, left alone")
+    return told
+
+
+def retry_command(plan: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Arguments and directory that launch a sweep again, its failed cells included.
+
+    Raises:
+        ValueError: the plan does not say how it was launched.
+    """
+    argv, directory = plan.get("argv"), plan.get("directory")
+    if not isinstance(argv, list) or not isinstance(directory, str):
+        raise ValueError("the plan does not say how it was launched; type its command again")
+    kept = [word for word in argv if word.partition("=")[0] not in ("rerun", "plan")]
+    return [*kept, "rerun=failed"], directory
+
+
+def _terminate(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,245 @@
+"""A sweep file: the single statement of what a table compares. Hydra's sweeper and pandas read it.
+
+    title: Basis and activation
+    published: forcenet.table5          # the table that it answers, if any
+    rows: {basis: [sph, sine]}          # a product, or a list of rows: [{label: …, key: value}, …]
+    columns: {act: [relu, swish]}
+    seeds: [0, 1, 2]
+    metrics: [forces_mae]
+    scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
+    claims: ["swish beats relu"]
+
+Keys of rows and columns are what one would type before the equals sign.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from atomsweep.build import UserError
+
+LABEL = "label"
+LAUNCH_KEYS = ("sweeps", "sweep", "scale", "plan", "rerun", "hydra")  # of a launch, not of a cell
+_KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w/]*(\.\w+)*")
+
+Scalar = bool | int | float | str | None
+Setting = dict[str, Scalar]  # key -> value
+Axes = dict[str, Annotated[list[Scalar], Field(min_length=1)]]
+
+
+class SweepFile(BaseModel):
+    """What a sweep file says, checked.
+
+    Attributes:
+        title: heading of the report.
+        published: the paper's table, `<paper>.<table>` of `analysis/published/`.
+        experiment: option of `conf/experiment` that all cells share.
+        overrides: further overrides of all cells.
+        rows: axes whose product are the rows, or the rows one by one.
+        columns: axes whose product are the columns, or the columns one by one.
+        exclude: settings that are left out, each a part of a row and column.
+        seeds: every cell is trained once with each.
+        metrics: names without split, the first decides.
+        scale: name → overrides of a size of data, model and budget; the first is the default.
+        claims: the paper's sentences as predicates, for the report.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    published: str | None = Field(None, pattern=r"^\w+\.\w+$")
+    experiment: str | None = None
+    overrides: list[str] = []
+    rows: Axes | list[Setting]
+    columns: Axes | list[Setting] = {}
+    exclude: list[Setting] = []
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
+    scale: dict[str, list[str]] = {}
+    claims: list[str] = []
+
+    @field_validator("overrides")
+    @classmethod
+    def _are_overrides(cls, overrides: list[str]) -> list[str]:
+        return _checked_overrides(overrides)
+
+    @field_validator("scale")
+    @classmethod
+    def _scales_are_overrides(cls, scale: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {name: _checked_overrides(overrides) for name, overrides in scale.items()}
+
+    @field_validator("rows", "columns", "exclude")
+    @classmethod
+    def _keys_can_be_typed(cls, value: Any) -> Any:
+        for key in [
+            key for part in ([value] if isinstance(value, dict) else value) for key in part
+        ]:
+            if key != LABEL and (not _KEY.fullmatch(key) or key in LAUNCH_KEYS):
+                raise ValueError(f"{key!r} is no config key that a cell can set")
+        return value
+
+    @field_validator("seeds", "metrics")
+    @classmethod
+    def _are_different(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"every value must be named once, got {values}")
+        return values
+
+    @model_validator(mode="after")
+    def _axes_are_apart(self) -> "SweepFile":
+        if both := sorted(set(axes_of(self.rows)) & set(axes_of(self.columns))):
+            raise ValueError(f"{both[0]} is an axis of the rows and of the columns; choose one")
+        if "seed" in {*axes_of(self.rows), *axes_of(self.columns)}:
+            raise ValueError("seed is no axis of a table; name seeds: [0, 1, …]")
+        known = {*axes_of(self.rows), *axes_of(self.columns)}
+        for excluded in self.exclude:
+            if unknown := sorted(set(excluded) - known):
+                raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
+        return self
+
+    def overrides_at(self, scale: str | None) -> list[str]:
+        """Overrides of all cells at a scale; None: at the first.
+
+        Raises:
+            UserError: the file has no such scale.
+        """
+        if scale is None:
+            scale = next(iter(self.scale), None)
+        elif scale not in self.scale:
+            known = ", ".join(self.scale) or "none"
+            raise UserError(f"the sweep has no scale {scale}; it has {known}")
+        shared = [] if self.experiment is None else [f"experiment={self.experiment}"]
+        return [*shared, *self.overrides, *(self.scale[scale] if scale is not None else [])]
+
+    def settings(self) -> Iterator[tuple[str | None, dict[str, str]]]:
+        """Label and axis → value of each cell, rows first; a label where a row has one."""
+        for row, column in itertools.product(_points(self.rows), _points(self.columns)):
+            labels = [str(part[LABEL]) for part in (row, column) if LABEL in part]
+            setting = {k: spelt(v) for part in (row, column) for k, v in part.items() if k != LABEL}
+            if not any(
+                all(setting.get(key) == spelt(value) for key, value in excluded.items())
+                for excluded in self.exclude
+            ):
+                yield ", ".join(labels) or None, setting
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """Read and check a file.
+
+    Raises:
+        UserError: one sentence with file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}{line}: this is not YAML: {problem}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}:1: a sweep file must be a mapping with title and rows")
+    if doubled := _doubled(node):
+        raise UserError(f"{path}:{doubled[0]}: {doubled[1]} is named twice")
+    try:
+        return SweepFile.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}{_told(error, node, content)}") from error
+
+
+def axes_of(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Axis → its values in order of first use, of a product or of explicit points."""
+    if isinstance(points, Mapping):
+        return {key: [spelt(value) for value in values] for key, values in points.items()}
+    axes: dict[str, list[str]] = {}
+    for point in points:
+        for key, value in point.items():
+            if key != LABEL and spelt(value) not in axes.setdefault(key, []):
+                axes[key].append(spelt(value))
+    return axes
+
+
+def spelt(value: Scalar) -> str:
+    """A YAML value as one types it on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def key_of(override: str) -> str:
+    """What an override sets: `model.cutoff` of `+model.cutoff=6`."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def _points(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if not isinstance(points, Mapping):
+        return list(points) or [{}]
+    return [
+        dict(zip(points, values, strict=True)) for values in itertools.product(*points.values())
+    ]
+
+
+def _checked_overrides(overrides: list[str]) -> list[str]:
+    for override in overrides:
+        if "=" not in override or not _KEY.match(override) or key_of(override) in LAUNCH_KEYS:
+            raise ValueError(f"expected overrides such as model=forcenet, got {override!r}")
+    return overrides
+
+
+# Sentences
+
+
+def _told(error: ValidationError, node: Any, content: Any) -> str:
+    """`:line: key: what is wrong` of the first complaint that leads deepest into the file."""
+    found = [(*_place(node, content, e["loc"]), e) for e in error.errors()]
+    line, key, first = max(found, key=lambda f: len(f[1]))
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
+    name = ".".join(key)
+    if kind == "extra_forbidden":
+        message = f"unknown; known are {', '.join(SweepFile.model_fields)}"
+    elif kind == "missing":
+        name, message = str(first["loc"][0]), "it is missing"
+    elif kind != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return f":{line}: " + (f"{name}: " if name else "") + message
+
+
+def _place(node: Any, content: Any, loc: Sequence[str | int]) -> tuple[int, list[str]]:
+    """Line and key that an error's location leads to, as far as the file has it."""
+    line, key = node.start_mark.line + 1, []
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            entry = next((e for e in node.value if e[0].value == part), None)
+            if entry is None:
+                continue  # a branch of a union, not of the file
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            continue
+        key.append(str(part))
+    return line, key
+
+
+def _doubled(node: Any) -> tuple[int, str] | None:
+    """Line and name of a key that a mapping has twice; YAML would take the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                return key.start_mark.line + 1, str(key.value)
+            seen.add(str(key.value))
+            if found := _doubled(value):
+                return found
+    elif isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_doubled, node.value)), None)
+    return None

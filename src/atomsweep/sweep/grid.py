@@ -1,0 +1,101 @@
+"""What was typed and what a sweep file says → the overrides of every cell, and the axes."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from atomsweep.sweep.file import LAUNCH_KEYS, SweepFile, axes_of, key_of
+from atomsweep.tracking.identity import NEUTRAL_KEYS
+
+PASSIVE = set(NEUTRAL_KEYS) - {"data", "experiment"}  # typing these asks for the same comparison
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells that are wanted, before they are composed.
+
+    Attributes:
+        groups: axis → its values, the seed included where there are several.
+        cells: overrides and label of each cell; the file's axes first, then the seed.
+        statement: the sweep file, if one was chosen.
+        scale: of the file.
+        name: of the sweep, from its file; None: to be named after axes and identities.
+    """
+
+    groups: Mapping[str, Sequence[str]]
+    cells: Sequence[tuple[list[str], str | None]]
+    statement: SweepFile | None = None
+    scale: str | None = None
+    name: str | None = None
+
+
+def grid(
+    typed: Mapping[str, Sequence[str]],
+    statement: SweepFile | None = None,
+    chosen: str | None = None,
+    scale: str | None = None,
+) -> Grid:
+    """The product of the file's cells with what was typed; what is typed replaces the file's.
+
+    Args:
+        typed: key → overrides; several are swept, and the last key runs fastest.
+        statement: the sweep file, or None for a plain `-m`.
+        chosen: its name, `forcenet/table5`.
+        scale: one of the file's; None for its first.
+
+    Raises:
+        UserError: the file has no such scale.
+    """
+    typed = {k: list(v) for k, v in typed.items() if key_of(k) not in LAUNCH_KEYS}
+    swept = {k: [o.partition("=")[2] for o in v] for k, v in typed.items() if len(v) > 1}
+    products = [list(overrides) for overrides in itertools.product(*typed.values())]
+    if statement is None:
+        return Grid(swept, [(cell, None) for cell in products])
+    replaced = {key_of(key) for key in typed}
+    axes = {**axes_of(statement.rows), **axes_of(statement.columns)}
+    if len(statement.seeds) > 1:
+        axes["seed"] = [str(seed) for seed in statement.seeds]
+    groups = {
+        k: swept.get(k, v) for k, v in axes.items() if k in swept or key_of(k) not in replaced
+    }
+    groups |= swept
+    rank = {key_of(key): i for i, key in enumerate(groups)}
+    base = statement.overrides_at(scale)
+    cells: dict[tuple[str, ...], str | None] = {}
+    for label, setting in statement.settings():
+        for seed in statement.seeds:
+            own = [f"{k}={v}" for k, v in (setting | {"seed": str(seed)}).items()]
+            own = [o for o in own if key_of(o) not in replaced]
+            taken = replaced | {key_of(o) for o in own}
+            shared = {key_of(o): o for o in base if key_of(o) not in taken}
+            for more in products:
+                first = sorted([*own, *more], key=lambda o: rank.get(key_of(o), len(rank)))
+                cells.setdefault((*first, *shared.values()), label)
+    if scale is None:
+        scale = next(iter(statement.scale), None)
+    return Grid(
+        groups=groups,
+        cells=[(list(cell), label) for cell, label in cells.items()],
+        statement=statement,
+        scale=scale,
+        name=_name(chosen or "sweep", statement, scale, typed),
+    )
+
+
+def _name(
+    chosen: str, statement: SweepFile, scale: str | None, typed: Mapping[str, Sequence[str]]
+) -> str:
+    """The file's name; other scales and what changes the science make another sweep."""
+    name = chosen
+    if scale is not None and scale != next(iter(statement.scale)):
+        name += f"-{scale}"
+    changes = [
+        override
+        for overrides in typed.values()
+        for override in overrides
+        if not PASSIVE & {key_of(override), key_of(override).split(".")[0]}
+    ]
+    if changes:
+        name += f"-{hashlib.sha256(' '.join(sorted(changes)).encode()).hexdigest()[:6]}"
+    return name

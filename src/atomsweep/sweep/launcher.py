@@ -1,0 +1,50 @@
+"""The processes that launch sweeps: how others find them, and how they are asked to stop."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from atomsweep.tracking import schema
+from atomsweep.tracking.lock import exclusive, holder_of, is_locked
+
+
+@contextmanager
+def launching(root: Path, sweep: str) -> Iterator[None]:
+    """Be known as a launcher of `sweep` while the block runs; SIGTERM acts like Ctrl-C.
+
+    Any number of processes may launch one sweep at once.
+    """
+    path = root / schema.SWEEPS / f"{sweep}.{socket.gethostname()}.{os.getpid()}.launcher"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in _files(root, sweep):  # of processes that were killed
+        if not is_locked(old) and holder_of(old).get("host") == socket.gethostname():
+            old.unlink(missing_ok=True)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with exclusive(path):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        with suppress(OSError):
+            path.unlink()
+
+
+def launchers(root: Path, sweep: str) -> list[dict[str, Any]]:
+    """`pid` and `host` of every process that launches `sweep` now."""
+    return [holder_of(path) for path in _files(root, sweep) if is_locked(path)]
+
+
+def _files(root: Path, sweep: str) -> list[Path]:
+    path = root / schema.SWEEPS / f"{sweep}.x"
+    if not path.parent.is_dir():
+        return []
+    return [p for p in path.parent.glob("*.launcher") if p.name.startswith(f"{path.stem}.")]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

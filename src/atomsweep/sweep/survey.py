@@ -1,0 +1,178 @@
+"""Where every cell of a plan stands, what would be run, and what that costs: in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from atomsweep.build import UserError
+from atomsweep.sweep.costs import Costs, remaining
+from atomsweep.sweep.plan import Cell
+from atomsweep.tracking import schema
+from atomsweep.tracking.environment import code_fingerprint
+from atomsweep.tracking.run import RunDirectory, find_runs
+
+Rerun = Literal["none", "failed", "stale", "all"]
+NONE, FAILED, STALE, ALL = get_args(Rerun)
+ENDED: Mapping[str, Sequence[str]] = {
+    NONE: (),
+    FAILED: (schema.FAILED,),
+    STALE: (schema.FAILED, schema.STALE),
+    ALL: (schema.FAILED, schema.STALE, schema.FINISHED),
+}
+"""What has ended and is run again; what has not ended always goes on."""
+
+HEADER = ("cell", "state", "identity", "parameters", "device time")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell as it stands.
+
+    Attributes:
+        cell: what is wanted.
+        run: its directory, None where there is none yet.
+        state: of `tracking.schema`, `missing` and `stale` among them.
+        parameters: trainable ones of its model.
+        seconds: guess of the device-seconds of the whole run; None where nothing tells.
+    """
+
+    cell: Cell
+    run: RunDirectory | None
+    state: str
+    parameters: int | None
+    seconds: float | None
+
+    def wanted(self, rerun: str) -> bool:
+        """Whether a launch runs it."""
+        ended = (schema.FAILED, schema.STALE, schema.FINISHED)
+        return self.state not in ended or self.state in ENDED[rerun]
+
+    def left(self, rerun: str) -> float | None:
+        """Guess of the device-seconds that a launch would spend."""
+        if not self.wanted(rerun):
+            return 0.0
+        if self.run is None or self.state in (schema.STALE, schema.FINISHED):
+            return self.seconds
+        return remaining(self.seconds, self.run.status, self.state)
+
+
+def check_rerun(rerun: object) -> str:
+    """The value of `rerun`.
+
+    Raises:
+        UserError: it is none of the four words.
+    """
+    if rerun not in ENDED:
+        raise UserError(f"rerun must be one of {', '.join(ENDED)}, got {rerun}")
+    return str(rerun)
+
+
+def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> list[Entry]:
+    """Every cell with its state and cost.
+
+    Args:
+        cells: of a plan.
+        root: where runs are.
+        parameters: identity → trainable parameters.
+    """
+    costs = Costs.of(find_runs(root))
+    code = code_fingerprint()
+    entries = []
+    for cell in cells:
+        run = RunDirectory.for_identity(root, cell.identity)
+        size = parameters.get(cell.identity)
+        entries.append(
+            Entry(
+                cell=cell,
+                run=run,
+                state=schema.MISSING if run is None else state_of(run, code),
+                parameters=size,
+                seconds=costs.seconds(cell.science, cell.config["engine"]["device"], size),
+            )
+        )
+    return entries
+
+
+def state_of(run: RunDirectory, code: str) -> str:
+    """State of a run, `stale` where it is finished with other code than `code`.
+
+    A run from before code was recorded is not called stale: nothing tells.
+    """
+    state = run.state()
+    made_with = run.environment.get("code")
+    if state == schema.FINISHED and made_with and made_with != [code]:
+        return schema.STALE
+    return state
+
+
+def restart(entries: Sequence[Entry], rerun: str) -> None:
+    """Put the results aside that are to be made again; a failed run goes on where it was.
+
+    Raises:
+        RunLocked: another process trains one of them.
+    """
+    for entry in entries:
+        if entry.run is not None and entry.wanted(rerun) and entry.run.result is not None:
+            entry.run.restart()
+
+
+def table(entries: Sequence[Entry], rerun: str) -> list[str]:
+    """Lines of a table, one for each cell, and a sentence of what a launch would do."""
+    swept = _swept([entry.cell for entry in entries])
+    rows = [
+        (
+            _label(entry.cell, swept),
+            entry.state,
+            entry.cell.identity,
+            "–" if entry.parameters is None else f"{entry.parameters:,}".replace(",", " "),
+            "–" if entry.seconds is None else f"about {duration(entry.seconds)}",
+        )
+        for entry in entries
+    ]
+    return [*aligned([HEADER, *rows]), summary(entries, rerun)]
+
+
+def summary(entries: Sequence[Entry], rerun: str) -> str:
+    """Cells by state, and what a launch would run."""
+    states = [entry.state for entry in entries]
+    told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    wanted = [entry for entry in entries if entry.wanted(rerun)]
+    text = f"{len(entries)} cells: {told}; a launch runs {len(wanted)}"
+    known = [s for s in (entry.left(rerun) for entry in wanted) if s is not None]
+    if known:
+        text += f", about {duration(sum(known))} of device time"
+    if unknown := len(wanted) - len(known):
+        text += f" ({'' if known else 'cost of '}{unknown} unknown: nothing alike has finished)"
+    if schema.STALE in states and rerun not in (STALE, ALL):
+        text += "; stale: finished with other code than the present, rerun=stale makes them again"
+    return text
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for unit, size, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 172800)):
+        if seconds < limit:
+            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} d"
+
+
+def _swept(cells: Sequence[Cell]) -> set[str]:
+    """Overrides that all cells share and that need not be told."""
+    return set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
+
+
+def _label(cell: Cell, shared: set[str]) -> str:
+    own = [o for o in cell.overrides if o not in shared]
+    if cell.label is not None:
+        return " ".join([cell.label, *(o for o in own if o.startswith("seed="))])
+    return " ".join(own) or cell.name

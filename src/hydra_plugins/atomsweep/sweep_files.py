@@ -1,0 +1,71 @@
+"""`sweeps=forcenet/table5`: the directory `sweeps/` beside `conf/` as a config group.
+
+What a file says is read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
+"""
+
+from pathlib import Path
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+GROUP = "sweeps"
+
+
+class SweepSearchPath(SearchPathPlugin):
+    """Finds `sweeps/` from wherever the main config is, not from the working directory."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the directory that `conf/` lies in, as far as sweeps are concerned."""
+        for element in list(search_path.get_path()):
+            if element.provider == "main":
+                beside = Path(element.path.removeprefix("file://")).parent
+                if (beside / GROUP).is_dir():
+                    search_path.append(GROUP, f"{SweepFiles.scheme()}://{beside}")
+
+
+class SweepFiles(FileConfigSource):
+    """Of a directory, the sub-directory `sweeps` and nothing else."""
+
+    @staticmethod
+    def scheme() -> str:
+        """Scheme of the search path."""
+        return "sweeps"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Choosing a file turns a run into a sweep."""
+        return ConfigResult(
+            provider=self.provider,
+            path=self.full_path(),
+            config=OmegaConf.create({"hydra": {"mode": "MULTIRUN"}}),
+            header={"package": "_global_"},
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether a path is a directory of sweeps."""
+        return _inside(config_path) and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether a path is a sweep file."""
+        return _inside(config_path) and super().is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Files with their directories, so that a typo is answered with every sweep."""
+        if config_path == "":
+            return [] if results_filter == ObjectType.CONFIG else [GROUP]
+        folder = Path(self.path, config_path)
+        if not _inside(config_path) or results_filter == ObjectType.GROUP:
+            return []
+        return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files(folder))
+
+
+def files(folder: Path) -> "list[Path]":
+    """Every sweep file below `folder`."""
+    return sorted(folder.rglob("*.yaml"))
+
+
+def _inside(config_path: str) -> bool:
+    return config_path.partition("/")[0] in ("", GROUP)
