@@ -25,7 +25,7 @@ from atomsweep.build import UserError
 
 LABEL = "label"
 LAUNCH_KEYS = ("sweeps", "sweep", "scale", "plan", "rerun", "hydra")  # of a launch, not of a cell
-_KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w/]*(\.\w+)*")
+_KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w/]*(\.\w+)*(@[\w.]+)?")
 
 Scalar = bool | int | float | str | None
 Setting = dict[str, Scalar]  # key -> value
@@ -189,7 +189,8 @@ def _points(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Map
 
 def _checked_overrides(overrides: list[str]) -> list[str]:
     for override in overrides:
-        if "=" not in override or not _KEY.match(override) or key_of(override) in LAUNCH_KEYS:
+        key, equals, _ = override.partition("=")
+        if not (equals and _KEY.fullmatch(key)) or key_of(override) in LAUNCH_KEYS:
             raise ValueError(f"expected overrides such as model=forcenet, got {override!r}")
     return overrides
 

@@ -1,0 +1,177 @@
+"""Sweeps from another shell: how they stand, stopping them, launching them again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atomsweep.__main__ import main
+from atomsweep.sweep.control import NoSuchSweep, cancel, plan_of, retry_command, standing, sweeps
+from atomsweep.sweep.costs import Costs
+from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.launcher import launchers, launching
+from atomsweep.sweep.plan import Plan
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import find_runs
+from tests.sweep.test_survey import cell, finish
+
+HOLD = """\
+import signal, sys, time
+from atomsweep.tracking.run import RunDirectory
+run = RunDirectory(sys.argv[1])
+with run.lock():
+    run.start_segment("cpu")
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        print("holds", flush=True)
+        time.sleep(60)
+    finally:
+        run.interrupt("stopped by SIGTERM")
+"""
+
+LAUNCH = """\
+import sys, time
+from pathlib import Path
+from atomsweep.sweep.launcher import launching
+try:
+    with launching(Path(sys.argv[1]), "paper/table"):
+        print("launches", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def start(code, *arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline()
+    return process
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A saved plan of three cells, of which the last has no directory."""
+    cells = [cell(seed=i) for i in range(3)]
+    argv = ["run.py", "-m", "a=1,2", "rerun=all", "plan=false"]
+    plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, []), argv, "paper/table")
+    for one in cells[:2]:
+        one.create(tmp_path, plan.sweep, plan.command)
+    plan.save(tmp_path, {one.identity: 1000 for one in cells})
+    finish(find_runs(tmp_path)[0])
+    return tmp_path
+
+
+def stands(root):
+    runs = find_runs(root)
+    return standing(root, "paper/table", {run.identity: run for run in runs}, Costs.of(runs))
+
+
+def test_a_sweep_tells_states_and_time_spent_and_to_come(sweep):
+    found = stands(sweep)
+    assert sorted(found.states) == ["finished", "missing", "queued"]
+    assert found.left == pytest.approx(50.0)
+    assert found.unknown == 1
+    assert found.spent == sum(run.allocated_seconds() for run in find_runs(sweep))
+    assert sweeps(sweep) == ["paper/table"]
+    with pytest.raises(NoSuchSweep, match="there is no sweep x in .*; known: paper/table"):
+        plan_of(sweep, "x")
+
+
+def test_status_shows_sweeps_and_every_cell_of_one(sweep, capsys):
+    assert main(["status", "--root", str(sweep)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["sweep", "cells", "states"]
+    assert lines[1].startswith("paper/table  3 ")
+    assert "about 50 s + 1 cells unknown" in lines[1]
+    assert lines[-1].startswith("2 runs, ")
+    assert main(["status", "paper/table", "--root", str(sweep)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("3 runs, ")
+    assert "missing" in lines[-2]
+
+
+def test_launchers_are_known_while_they_live(tmp_path):
+    with launching(tmp_path, "paper/table"):
+        assert [launcher["pid"] for launcher in launchers(tmp_path, "paper/table")] == [os.getpid()]
+        assert launchers(tmp_path, "paper/tab") == []
+    assert launchers(tmp_path, "paper/table") == []
+    assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []
+
+
+def test_what_a_killed_launcher_left_is_swept_away_by_the_next(tmp_path):
+    process = start(LAUNCH, tmp_path)
+    process.kill()
+    process.wait()
+    assert launchers(tmp_path, "paper/table") == []
+    assert len(list((tmp_path / schema.SWEEPS / "paper").iterdir())) == 1
+    with launching(tmp_path, "paper/table"):
+        assert len(list((tmp_path / schema.SWEEPS / "paper").iterdir())) == 1
+
+
+def test_cancel_stops_the_launcher_and_then_what_still_works(sweep):
+    launcher = start(LAUNCH, sweep)
+    queued = next(run for run in find_runs(sweep) if run.state() == schema.QUEUED)
+    worker = start(HOLD, queued.path)
+    told = cancel(sweep, "paper/table", find_runs(sweep))
+    assert f"launcher {launcher.pid} is asked to stop" in told
+    assert f"{queued.name}: process {worker.pid} is asked to stop" in told
+    assert launcher.wait(10) == 130
+    assert worker.wait(10) == 7
+    assert queued.state() == schema.INTERRUPTED
+    assert cancel(sweep, "paper/table", find_runs(sweep)) == []
+
+
+def test_cancel_leaves_alone_what_works_elsewhere(sweep, capsys):
+    queued = next(run for run in find_runs(sweep) if run.state() == schema.QUEUED)
+    worker = start(HOLD, queued.path)
+    lock = queued.path / schema.LOCK
+    lock.write_text(json.dumps({"pid": worker.pid, "host": "node7"}))
+    assert main(["cancel", queued.identity, "--root", str(sweep)]) == 0
+    assert "works on node7, left alone" in capsys.readouterr().out
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(10)
+
+
+def test_cancel_of_nothing_says_so(sweep, capsys):
+    assert main(["cancel", "paper/table", "--root", str(sweep)]) == 0
+    assert "nothing of it is running" in capsys.readouterr().out
+    assert main(["cancel", "unheard", "--root", str(sweep)]) == 1
+    assert "neither a sweep nor a run unheard" in capsys.readouterr().err
+
+
+def test_retry_types_the_command_again_with_what_failed(sweep, capfd, monkeypatch):
+    (sweep / "run.py").write_text("import sys, os; print(sys.argv[1:], os.getcwd())")
+    plan = plan_of(sweep, "paper/table")
+    plan |= {"argv": [str(sweep / "run.py"), *plan["argv"][1:]], "directory": str(sweep)}
+    arguments, directory = retry_command(plan)
+    assert arguments == [str(sweep / "run.py"), "-m", "a=1,2", "rerun=failed"]
+    (sweep / schema.SWEEPS / "paper" / "table.json").write_text(json.dumps(plan))
+    done = subprocess.run(
+        [sys.executable, "-m", "atomsweep", "retry", "paper/table", "--root", str(sweep)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        check=True,
+    )
+    said, ran = done.stdout.splitlines()
+    assert said.startswith(f"in {sweep}: python ")
+    assert ran == f"['-m', 'a=1,2', 'rerun=failed'] {directory}"
+
+
+def test_a_plan_that_does_not_say_how_it_was_launched_is_a_sentence(sweep):
+    with pytest.raises(ValueError, match="type its command again"):
+        retry_command({"cells": []})
+
+
+def test_sigterm_stops_a_launcher_like_ctrl_c(tmp_path):
+    process = start(LAUNCH, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 130
+    assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []

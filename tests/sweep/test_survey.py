@@ -1,0 +1,143 @@
+"""State, cost and fate of every cell: what a plan says and what a launch would do."""
+
+import pytest
+
+from atomsweep.build import UserError
+from atomsweep.sweep.costs import Costs
+from atomsweep.sweep.plan import Cell
+from atomsweep.sweep.survey import check_rerun, duration, restart, survey, table
+from atomsweep.tracking import schema
+from atomsweep.tracking.environment import code_fingerprint
+from atomsweep.tracking.run import RunDirectory, find_runs
+
+STATES = ("missing", "queued", "running", "interrupted", "failed", "stale", "finished")
+
+
+def cell(steps=100, seed=0, **model):
+    config = {
+        "model": {"_target_": "a.Model", "cutoff": 6.0, **model},
+        "optim": {"batch_size": 8},
+        "engine": {"steps": steps, "device": "cpu", "precision": "float32"},
+        "task": {"_target_": "a.Task"},
+        "data": {"root": "x"},
+        "seed": seed,
+    }
+    data = {"name": "d", "fingerprint": "f0", "provenance": {}}
+    return Cell(config, {"model": "a"}, [f"engine.steps={steps}", f"seed={seed}"], data)
+
+
+def finish(run: RunDirectory, seconds=50.0, parameters=1000, steps=100):
+    with run.lock():
+        run.write_environment(device="cpu (some)")
+        run.start_segment("cpu")
+        run.finish(
+            {
+                "metrics": {},
+                "step": steps,
+                "device_seconds": seconds,
+                "eval_seconds": 0.0,
+                "parameters": parameters,
+            }
+        )
+
+
+@pytest.fixture
+def stand(tmp_path):
+    """A cell in each state, and the function that surveys them."""
+    cells = [cell(seed=i) for i in range(len(STATES))]
+    runs = {s: c.create(tmp_path, None, "") for s, c in zip(STATES[1:], cells[1:], strict=True)}
+    runs["interrupted"].interrupt("stopped")
+    runs["interrupted"].update_status(fraction=0.25)
+    runs["failed"].fail("ValueError: bad")
+    finish(runs["finished"])
+    finish(runs["stale"])
+    environment = runs["stale"].path / schema.ENVIRONMENT
+    environment.write_text(environment.read_text().replace(code_fingerprint(), "0" * 12))
+    with runs["running"].lock():
+        yield lambda: survey(cells, tmp_path, {c.identity: 1000 for c in cells})
+
+
+def test_every_state_is_told_apart(stand):
+    assert [entry.state for entry in stand()] == list(STATES)
+
+
+@pytest.mark.parametrize(
+    ("rerun", "ended"),
+    [("none", ()), ("failed", ("failed",)), ("stale", ("failed", "stale")), ("all", STATES[4:])],
+)
+def test_what_has_not_ended_always_runs_and_what_has_as_rerun_says(stand, rerun, ended):
+    wanted = [entry.state for entry in stand() if entry.wanted(rerun)]
+    assert wanted == [*STATES[:4], *ended]
+
+
+def test_an_unknown_word_for_rerun_is_a_sentence():
+    with pytest.raises(UserError, match="rerun must be one of none, failed, stale, all, got yes"):
+        check_rerun("yes")
+    assert check_rerun("stale") == "stale"
+
+
+def test_the_table_counts_what_a_launch_would_cost(stand):
+    lines = table(stand(), "failed")
+    assert [line.split()[1:3] for line in lines[1:-1]] == [
+        [state, entry.cell.identity] for state, entry in zip(STATES, stand(), strict=True)
+    ]
+    assert all(line.startswith(f"seed={i}") for i, line in enumerate(lines[1:-1]))
+    assert lines[1].endswith("1 000       about 50 s")
+    # missing, queued, running and failed at 50 s, and three quarters of the interrupted one
+    assert "a launch runs 5, about 4 min of device time" in lines[-1]
+    assert sum(entry.left("failed") for entry in stand()) == pytest.approx(237.5)
+    assert "rerun=stale makes them again" in lines[-1]
+    assert "rerun=stale makes them again" not in table(stand(), "stale")[-1]
+
+
+def test_a_restart_keeps_what_there_was_and_touches_only_what_is_wanted(stand):
+    restart(stand(), "stale")
+    assert [entry.state for entry in stand()] == [*STATES[:5], "queued", "finished"]
+    (again,) = (entry.run for entry in stand() if entry.cell.config["seed"] == 5)
+    assert (again.path / schema.EARLIER / "1" / schema.RESULT).exists()
+    finish(again)
+    assert [entry.state for entry in stand()][5] == "finished"
+    restart(stand(), "all")
+    assert (again.path / schema.EARLIER / "2" / schema.RESULT).exists()
+
+
+def test_a_run_that_two_codes_worked_on_is_stale(tmp_path, monkeypatch):
+    one = cell()
+    run = one.create(tmp_path, None, "")
+    with run.lock():
+        monkeypatch.setattr("atomsweep.tracking.environment.code_fingerprint", lambda: "1" * 12)
+        run.write_environment(device="cpu")
+        monkeypatch.undo()
+    finish(run)
+    assert run.environment["code"] == ["1" * 12, code_fingerprint()]
+    assert [entry.state for entry in survey([one], tmp_path, {})] == ["stale"]
+
+
+def test_a_run_from_before_code_was_recorded_is_not_called_stale(tmp_path):
+    one = cell()
+    one.create(tmp_path, None, "").finish({"metrics": {}})
+    assert [entry.state for entry in survey([one], tmp_path, {})] == ["finished"]
+
+
+def test_costs_follow_budget_and_size_and_only_of_what_is_alike(tmp_path):
+    finish(cell(steps=100).create(tmp_path, None, ""), seconds=50.0, parameters=1000)
+    costs = Costs.of(find_runs(tmp_path))
+
+    def seconds(parameters, device="cpu", **changes):
+        return costs.seconds(cell(**changes).science, device, parameters)
+
+    assert seconds(1000, steps=100) == pytest.approx(50.0)
+    assert seconds(1000, steps=1000, seed=3) == pytest.approx(500.0)
+    assert seconds(1200, steps=100, width=3) == pytest.approx(60.0)
+    assert seconds(None, steps=100) == pytest.approx(50.0)
+    assert seconds(2000) is None
+    assert seconds(1000, device="cuda") is None
+    assert seconds(1000, cutoff=4.0) is None
+    assert costs.seconds({}, "cpu", 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(5, "5 s"), (90, "2 min"), (5400, "1.5 h"), (200000, "2.3 d")]
+)
+def test_durations_are_told_as_a_person_says_them(seconds, told):
+    assert duration(seconds) == told

@@ -1,0 +1,203 @@
+"""Sweep files: what they mean, what is wrong with one in a sentence, and that ours are right."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis import published
+from atomsweep.build import UserError
+from atomsweep.experiment import cell_of, preflight
+from atomsweep.sweep.file import axes_of, read_sweep
+from atomsweep.sweep.grid import grid
+from tests.contracts.compose import CONF, compose_with_choices
+
+SWEEPS = CONF.parent / "sweeps"
+FILES = sorted(
+    path.relative_to(SWEEPS).with_suffix("").as_posix() for path in SWEEPS.rglob("*.yaml")
+)
+SAME = {"forcenet/table3": "forcenet/table6"}  # the same cells under another name
+SCALES = [
+    (name, scale)
+    for name in FILES
+    if name not in SAME
+    for scale in read_sweep(SWEEPS / f"{name}.yaml").scale
+]
+
+GOOD = """\
+title: A table
+published: forcenet.table5
+experiment: forcenet
+overrides: [optim.batch_size=8]
+rows: {basis: [sph, sine]}
+columns: {act: [relu, swish]}
+exclude: [{basis: sine, act: relu}]
+seeds: [0, 1]
+scale:
+  laptop: [model=forcenet_small]
+  paper: [data=mini_oc_large]
+claims: [swish beats relu]
+"""
+
+
+def written(tmp_path: Path, text: str):
+    path = tmp_path / "table.yaml"
+    path.write_text(text)
+    return read_sweep(path)
+
+
+def test_cells_are_rows_times_columns_times_seeds_without_what_is_excluded(tmp_path):
+    wanted = grid({}, written(tmp_path, GOOD), "paper/table")
+    assert [cell for cell, _ in wanted.cells] == [
+        [*own, f"seed={seed}", "experiment=forcenet", "optim.batch_size=8", "model=forcenet_small"]
+        for own in (
+            ["basis=sph", "act=relu"],
+            ["basis=sph", "act=swish"],
+            ["basis=sine", "act=swish"],
+        )
+        for seed in (0, 1)
+    ]
+    assert wanted.groups == {"basis": ["sph", "sine"], "act": ["relu", "swish"], "seed": ["0", "1"]}
+    assert (wanted.name, wanted.scale) == ("paper/table", "laptop")
+
+
+def test_a_scale_brings_its_overrides_and_another_name(tmp_path):
+    wanted = grid({}, written(tmp_path, GOOD), "table", "paper")
+    assert all(cell[-1] == "data=mini_oc_large" for cell, _ in wanted.cells)
+    assert wanted.name == "table-paper"
+    with pytest.raises(UserError, match="no scale node; it has laptop, paper"):
+        grid({}, written(tmp_path, GOOD), "table", "node")
+
+
+def test_what_is_typed_replaces_the_files_and_multiplies_where_it_is_swept(tmp_path):
+    statement = written(tmp_path, GOOD)
+    typed = {
+        "seed": ["seed=7"],
+        "basis": ["basis=gauss"],
+        "model": ["model=gns"],
+        "optim.batch_size": ["optim.batch_size=4", "optim.batch_size=2"],
+    }
+    wanted = grid(typed, statement, "table")
+    assert [cell for cell, _ in wanted.cells] == [
+        [f"act={act}", f"optim.batch_size={size}", "seed=7", "basis=gauss", "model=gns", last]
+        for act in ("relu", "swish")
+        for size in (4, 2)
+        for last in ["experiment=forcenet"]
+    ]
+    assert wanted.groups == {"act": ["relu", "swish"], "optim.batch_size": ["4", "2"]}
+
+
+def test_only_what_changes_the_science_changes_the_name_of_the_sweep(tmp_path):
+    statement = written(tmp_path, GOOD)
+    for neutral in (
+        "cluster.parallel=2",
+        "tracking=none",
+        "root=/x",
+        "engine.threads=4",
+        "plan=true",
+    ):
+        assert grid({neutral.partition("=")[0]: [neutral]}, statement, "table").name == "table"
+    names = {
+        grid({o.partition("=")[0]: [o]}, statement, "table").name
+        for o in ("engine.steps=7", "data=mini_oc_tiny", "experiment=x", "seed=3")
+    }
+    assert len(names) == 4
+    assert "table" not in names
+
+
+def test_explicit_rows_have_labels_and_need_be_no_product(tmp_path):
+    statement = written(
+        tmp_path,
+        "title: T\nrows:\n"
+        "- {label: wide, model.hidden_channels: 768, model.self_message: false}\n"
+        "- {model.hidden_channels: 512, model.cutoff: null}\n",
+    )
+    wanted = grid({}, statement, "t")
+    assert wanted.cells == [
+        (["model.hidden_channels=768", "model.self_message=false", "seed=0"], "wide"),
+        (["model.hidden_channels=512", "model.cutoff=null", "seed=0"], None),
+    ]
+    assert wanted.groups == {
+        "model.hidden_channels": ["768", "512"],
+        "model.self_message": ["false"],
+        "model.cutoff": ["null"],
+    }
+
+
+def test_without_a_file_the_last_key_runs_fastest():
+    wanted = grid({"basis": ["basis=sph", "basis=sine"], "seed": ["seed=1"], "act": ["act=relu"]})
+    assert wanted.cells == [
+        (["basis=sph", "seed=1", "act=relu"], None),
+        (["basis=sine", "seed=1", "act=relu"], None),
+    ]
+    assert wanted.groups == {"basis": ["sph", "sine"]}
+    assert wanted.name is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("title:", "titel:", r":1: titel: unknown; known are title, published"),
+        ("title: A table\n", "", r":1: title: it is missing"),
+        ("rows: {basis: [sph, sine]}\n", "", r":1: rows: it is missing"),
+        ("[sph, sine]", "sph", r":5: rows.basis: input should be a valid list, got 'sph'"),
+        ("[sph, sine]", "[]", r":5: rows.basis: list should have at least 1 item"),
+        ("[sph, sine]", "[[sph]]", r":5: rows.basis.0: .*got \['sph'\]"),
+        ("{basis: [sph, sine]}", "{plan: [true]}", r":5: rows: 'plan' is no config key"),
+        ("{act:", "{basis:", r":1: basis is an axis of the rows and of the columns"),
+        ("{act: [relu, swish]}", "{seed: [1]}", r":1: seed is no axis of a table"),
+        ("sine, act", "sine, wings", r":1: exclude names wings, which is not an axis"),
+        ("[0, 1]", "[0, 0]", r":8: seeds: every value must be named once"),
+        ("[0, 1]", "[0, half]", r":8: seeds.1: .*valid integer.*got 'half'"),
+        ("[optim.batch_size=8]", "[batch 8]", r":4: overrides: expected overrides such as"),
+        ("laptop: [model", "laptop: [root model", r":9: scale: expected overrides"),
+        ("forcenet.table5", "table 5", r":2: published: .*got 'table 5'"),
+        ("seeds: [0, 1]", "rows: {}", r":8: rows is named twice"),
+        ("{basis: [sph", "{basis: [sph}", r":5: this is not YAML"),
+        (GOOD, "- a\n- b\n", r":1: a sweep file must be a mapping"),
+    ],
+)
+def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, sentence):
+    assert old in GOOD
+    with pytest.raises(UserError, match=r"table\.yaml" + sentence) as error:
+        written(tmp_path, GOOD.replace(old, new, 1))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_our_files_ask_for_the_rows_of_the_tables_that_they_answer(name):
+    statement = read_sweep(SWEEPS / f"{name}.yaml")
+    table = published.table(statement.published)
+    axes = [axis.column.partition(".")[2] for axis in table.axes]
+    assert {*axes_of(statement.rows), *axes_of(statement.columns)} == set(axes)
+
+    wanted = {tuple(setting[axis] for axis in axes) for _, setting in statement.settings()}
+    paper = {row.key for row in table.rows}
+    assert {tuple(_number(v) for v in key) for key in wanted} == {
+        tuple(_number(v) for v in key) for key in paper
+    }
+    assert statement.claims
+
+
+@pytest.mark.parametrize(("name", "other"), SAME.items())
+def test_tables_of_the_same_runs_ask_for_the_same_cells(name, other):
+    one, two = (read_sweep(SWEEPS / f"{n}.yaml") for n in (name, other))
+    for scale in one.scale:
+        assert grid({}, one, name, scale).cells == grid({}, two, other, scale).cells
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
+def test_every_cell_of_our_files_composes_and_builds(name, scale):
+    wanted = grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale)
+    identities = set()
+    for overrides, label in wanted.cells:
+        cell = cell_of(*compose_with_choices(overrides), overrides, label)
+        assert preflight(cell.config, here=False) > 0
+        identities.add(cell.identity)
+    assert len(identities) == len(wanted.cells)

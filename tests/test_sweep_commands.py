@@ -1,0 +1,195 @@
+"""Sweep files as a user launches them: plan, launch twice at once, kill at random, make again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atomsweep.tracking import schema
+from tests.test_commands import SMALL, place, science_of, wait_for_step  # noqa: F401
+
+TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
+
+
+def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place):  # noqa: F811
+    code, output = place.run(*TABLE, "plan=true")
+    assert code == 0, output
+    assert "2 cells: 2 missing; a launch runs 2" in output
+    assert not (place.path / "runs").exists()
+
+    launches = [place.start(*TABLE, "engine.steps=200") for _ in range(2)]
+    outputs = [process.communicate(timeout=200)[0] for process in launches]
+    assert [process.returncode for process in launches] == [0, 0], outputs
+    runs = place.runs()
+    assert [run.state() for run in runs] == [schema.FINISHED] * 2
+    assert [len(run.segments()) for run in runs] == [1, 1]
+
+    (path,) = (place.path / "runs" / schema.SWEEPS / "forcenet").glob("*.json")
+    plan = json.loads(path.read_text())
+    assert plan["sweep"] == f"forcenet/{path.stem}"
+    assert plan["groups"] == {"basis": ["sph", "sine"]}
+    assert (plan["published"], plan["scale"]) == ("forcenet.table5", "laptop")
+    assert (plan["rows"], plan["columns"]) == (["basis"], ["act"])
+    assert plan["claims"]
+    assert plan["command"].startswith("run.py sweeps=forcenet/table5 basis=sph,sine")
+
+    stale = runs[0].path / schema.ENVIRONMENT
+    stale.write_text(json.dumps(json.loads(stale.read_text()) | {"code": ["0" * 12]}))
+    stamp = (runs[1].path / schema.RESULT).stat().st_mtime_ns
+    code, output = place.run(*TABLE, "engine.steps=200", "rerun=stale")
+    assert code == 0, output
+    assert "1 stale, 1 finished; a launch runs 1" in output or "1 finished, 1 stale" in output
+    assert (runs[0].path / schema.EARLIER / "1" / schema.RESULT).exists()
+    assert runs[0].state() == schema.FINISHED
+    assert (runs[1].path / schema.RESULT).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sweeps=forcenet/table6x"], "forcenet/table6"),
+        (
+            ["sweeps=forcenet/table5", "scale=huge"],
+            "error: the sweep has no scale huge; it has lap",
+        ),
+        (["sweeps=forcenet/table5", "rerun=maybe"], "error: rerun must be one of none, failed"),
+    ],
+)
+def test_a_wrong_word_is_a_sentence_before_any_work(place, arguments, sentence):  # noqa: F811
+    code, output = place.run(*arguments)
+    assert code != 0
+    assert sentence in output
+    assert "Traceback" not in output
+    assert not (place.path / "runs").exists()
+
+
+def test_a_single_run_is_planned_and_made_again_too(place):  # noqa: F811
+    assert place.run(*SMALL)[0] == 0
+    code, output = place.run(*SMALL, "plan=true")
+    assert code == 0
+    assert "1 cells: 1 finished; a launch runs 0" in output
+    (run,) = place.runs()
+    before = run.result["metrics"]
+    assert place.run(*SMALL, "rerun=all")[0] == 0
+    assert (run.path / schema.EARLIER / "1" / schema.RESULT).exists()
+    assert run.result["metrics"] == before
+
+
+@pytest.mark.slow
+def test_cancel_from_another_shell_and_retry(place):  # noqa: F811
+    long = [*TABLE, "engine.steps=400"]
+    process = place.start(*long)
+    wait_for_step(place.path / "runs", 20, process)
+    name = next((place.path / "runs" / schema.SWEEPS / "forcenet").glob("*.json")).stem
+    told = control(place, "cancel", f"forcenet/{name}")
+    assert "launcher" in told
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert schema.RUNNING not in [run.state() for run in place.runs()]
+    control(place, "retry", f"forcenet/{name}")
+    assert [run.state() for run in place.runs()] == [schema.FINISHED] * 2
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place):  # noqa: F811
+    cells = [*TABLE, "act=swish,relu", "engine.steps=1500", "engine.eval_every=500"]
+    cells.remove("act=swish")
+    assert place.run(*cells, root="whole")[0] == 0
+    chance = random.Random(0)
+    kills = 0
+    while kills < 20:
+        process = place.start(*cells)
+        started = time.time()
+        while kills < 20 and process.poll() is None:
+            time.sleep(chance.uniform(0.5, 3.0))
+            victims = [*descendants(process.pid)]
+            # the launcher itself in one of four, else one of its children, whatever it does
+            victim = process.pid if chance.random() < 0.25 else chance.choice(victims or [0])
+            if victim and started + 3 < time.time():
+                kill(victim)
+                kills += 1
+        if process.poll() is None:
+            process.communicate(timeout=300)
+    code, output = place.run(*cells)
+    assert code == 0, output
+    runs = place.runs()
+    assert [run.state() for run in runs] == [schema.FINISHED] * 4
+    assert [science_of(run) for run in runs] == [science_of(run) for run in place.runs("whole")]
+    for run in runs:
+        assert [s["ended"] for s in run.segments()].count(schema.FINISHED) == 1
+        assert all(s["end"] is not None for s in run.segments())
+
+
+WRITE = """\
+import sys
+from pathlib import Path
+run = RunDirectory.create(Path("runs") / f"cell-{int(sys.argv[1]):012x}", CONFIG, {
+    "identity": f"{int(sys.argv[1]):012x}", "science": {}, "choices": {}, "seed": 0})
+with run.lock():
+    run.start_segment("cpu")
+    for step in range(1, 201):
+        run.log(step, {"train/loss": 1.0 / step}, device_seconds=step * 0.1, eval_seconds=0.0)
+    run.finish({"metrics": {"val_id/forces_mae": float(sys.argv[1])}, "step": 200,
+                "device_seconds": 20.0, "eval_seconds": 0.0, "parameters": 1})
+"""
+
+
+@pytest.mark.slow
+def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):  # noqa: F811
+    from mlflow import MlflowClient
+
+    from atomsweep.tracking.mirror import Mirror
+
+    uri = f"sqlite:///{place.path}/runs/mlflow.db"
+    config = f"tracking: {{uri: '{uri}', experiment: atomsweep}}\nengine: {{metric: none}}\n"
+    code = WRITE.replace("CONFIG", repr(config))
+    with Mirror(place.path / "runs", uri, every_s=1.0):
+        writers = [
+            subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=place.path, env=place.env)
+            for i in range(16)
+        ]
+        assert [writer.wait(120) for writer in writers] == [0] * 16
+    client = MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "atomsweep"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 16
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert sorted(m.step for m in history) == list(range(1, 201))
+
+
+def control(place, *arguments) -> str:  # noqa: F811
+    command = [sys.executable, "-m", "atomsweep", *arguments, "--root", "runs"]
+    done = subprocess.run(
+        command, cwd=place.path, env=place.env, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Children of a process, and theirs."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent == pid:
+                yield int(entry.name)
+                yield from descendants(int(entry.name))
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
