@@ -223,7 +223,7 @@ def run_sweep(
         cells: composed.
         grid: what they were composed from.
         plan_only: launch nothing.
-        rerun: what has ended and is run again, see `sweep.survey`.
+        rerun: what has ended and is run again, a word that `check_rerun` passed.
         context: from `warm_up`.
 
     Returns:
@@ -235,7 +235,6 @@ def run_sweep(
     from atomsweep.sweep.launcher import launching
     from atomsweep.sweep.pool import outcome_of
 
-    check_rerun(rerun)
     first = cells[0].config
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, first["sweep"])

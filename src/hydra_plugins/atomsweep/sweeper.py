@@ -29,12 +29,14 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.experiment import cell_of, run_sweep, warm_up
         from atomsweep.sweep.file import read_sweep
         from atomsweep.sweep.grid import grid
+        from atomsweep.sweep.survey import check_rerun
 
         to_terminal()
         try:
             chosen = self._config.hydra.runtime.choices.get(GROUP)
             path = None if chosen is None else self._path_of(chosen)
             statement = None if path is None else read_sweep(path)
+            check_rerun(self._config.rerun)
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
             context = warm_up()
             cells = []

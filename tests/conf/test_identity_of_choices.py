@@ -1,0 +1,73 @@
+"""What can be typed and what it does to the identity of a run, on the composed config."""
+
+import pytest
+
+from atomsweep.experiment import cell_of
+from tests.contracts.compose import compose_with_choices
+
+
+def identity(*overrides):
+    return cell_of(*compose_with_choices(list(overrides)), overrides).identity
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return identity()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "root=/elsewhere",
+        "data.root=/elsewhere",
+        "data.workers=3",
+        "tracking=none",
+        "tracking.uri=http://host:5000",
+        "cluster.parallel=7",
+        "engine.device=cuda",
+        "engine.threads=8",
+        "engine.eval_batch_size=1",
+        "engine.checkpoint_every=1",
+        "engine.log_every=1",
+        "sweep=name",
+        "plan=true",
+        "rerun=all",
+        "scale=paper",
+        "engine.steps=3e3",
+        "basis=sph",
+        "+model.an_option_to_come=null",
+    ],
+)
+def test_how_a_run_is_made_leaves_its_identity(plain, override):
+    assert identity(override) == plain
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model=gns",
+        "model.hidden_channels=32",
+        "basis=sine",
+        "act=relu",
+        "ablation=no_self_message",
+        "augmentation=none",
+        "task.fixed_weight=1",
+        "optim=forcenet",
+        "optim.batch_size=9",
+        "engine.steps=3001",
+        "engine.precision=bf16",
+        "data=mini_oc_tiny",
+        "data.seed=1",
+        "seed=1",
+        "+model.an_option_to_come=1",
+    ],
+)
+def test_what_changes_the_science_changes_the_identity(plain, override):
+    assert identity(override) != plain
+
+
+def test_an_experiment_is_the_choices_that_it_makes():
+    choices = ["model=forcenet", "basis=sph", "act=swish", "augmentation=rotate_z"]
+    choices += ["optim=forcenet", "engine=gpu"]
+    values = ["engine.steps=500000", "engine.eval_every=10000", "engine.log_every=100"]
+    assert identity("experiment=forcenet") == identity(*choices, *values)
