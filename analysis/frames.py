@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from atomsweep.tracking import schema
+from atomsweep.tracking.environment import made_with_other_code
 from atomsweep.units import SECONDS_PER_DAY
 
 CHOICE = "choice."  # + group: what was chosen
@@ -41,6 +42,7 @@ COLUMNS: dict[str, Any] = {
     "device": None,
     "commit": None,
     "dirty": None,
+    "stale": None,  # True: finished with other code than the present
     "data": None,
     "data_fingerprint": None,
     "data_provenance": None,
@@ -85,6 +87,7 @@ def row_of(
         "device": environment.get("device"),
         "commit": environment.get("commit"),
         "dirty": environment.get("dirty"),
+        "stale": state == schema.FINISHED and made_with_other_code(environment),
         "data": data.get("name"),
         "data_fingerprint": data.get("fingerprint") or run.get("data_fingerprint"),
         "data_provenance": _provenance(data.get("provenance")),

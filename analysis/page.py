@@ -179,13 +179,13 @@ def _tiles(report: "Report") -> list[dict[str, str]]:
 
 
 def _runs(report: "Report") -> list[dict[str, Any]]:
-    from analysis.report import commit
+    from analysis.report import commit, state_of
 
     return [
         {
             "name": run["name"] or render.NOTHING,
             "identity": run["identity"],
-            "state": run["state"],
+            "state": state_of(run),
             "numbers": [
                 render.count(run["seed"]),
                 render.count(run["step"]),

@@ -261,7 +261,7 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
         [
             str(run["name"] or render.NOTHING),
             run["identity"],
-            run["state"],
+            state_of(run),
             render.count(run["seed"]),
             render.count(run["step"]),
             render.count(run["parameters"]),
@@ -275,6 +275,11 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
         for run in records(frame)
     ]
     return render.plain(header, rows, "lll" + "r" * 6 + "lll")
+
+
+def state_of(run: Mapping[str, Any]) -> str:
+    """State of a run, `stale` where it is finished with other code than the present."""
+    return schema.STALE if run["stale"] is True else str(run["state"])
 
 
 def commit(run: Mapping[str, Any]) -> str:
@@ -385,6 +390,8 @@ def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> 
 def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
     done = int((frame["state"] == schema.FINISHED).sum())
     told = [f"{done} of {len(frame)} runs finished."]
+    if stale := sum(value is True for value in frame["stale"]):
+        told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
     for part in parts:
         best = part.best()
         if best is None:

@@ -110,6 +110,7 @@ def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place)
     cells = [*TABLE, "act=swish,relu", "engine.steps=1500", "engine.eval_every=500"]
     cells.remove("act=swish")
     assert place.run(*cells, root="whole")[0] == 0
+    cells.remove("tracking=none")
     chance = random.Random(0)
     kills = 0
     while kills < 20:
@@ -133,11 +134,19 @@ def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place)
     for run in runs:
         assert [s["ended"] for s in run.segments()].count(schema.FINISHED) == 1
         assert all(s["end"] is not None for s in run.segments())
+    cut = [s for run in runs for s in run.segments() if s["ended"] != schema.FINISHED]
+    assert len(cut) >= 5  # the kills did hit training
+    mirrored = histories(place)
+    assert {r.info.status for r in mirrored} == {"FINISHED"}
+    assert len(mirrored) == 4
+    for history in mirrored.values():
+        assert history == list(range(5, 1501, 5))
 
 
 WRITE = """\
 import sys
 from pathlib import Path
+from atomsweep.tracking.run import RunDirectory
 run = RunDirectory.create(Path("runs") / f"cell-{int(sys.argv[1]):012x}", CONFIG, {
     "identity": f"{int(sys.argv[1]):012x}", "science": {}, "choices": {}, "seed": 0})
 with run.lock():
@@ -151,8 +160,6 @@ with run.lock():
 
 @pytest.mark.slow
 def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):  # noqa: F811
-    from mlflow import MlflowClient
-
     from atomsweep.tracking.mirror import Mirror
 
     uri = f"sqlite:///{place.path}/runs/mlflow.db"
@@ -164,14 +171,24 @@ def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(pl
             for i in range(16)
         ]
         assert [writer.wait(120) for writer in writers] == [0] * 16
-    client = MlflowClient(uri)
+    mirrored = histories(place)
+    assert len(mirrored) == 16
+    assert {run.info.status for run in mirrored} == {"FINISHED"}
+    assert all(history == list(range(1, 201)) for history in mirrored.values())
+
+
+def histories(place) -> dict:  # noqa: F811
+    """MLflow run → steps of its training loss, of all runs in the default store; no parents."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place.path}/runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "atomsweep"]
-    runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 16
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    runs = client.search_runs([experiment.experiment_id], f"tags.{schema.TAG_KIND} = 'run'")
+    steps = {}
     for run in runs:
         history = client.get_metric_history(run.info.run_id, "train/loss")
-        assert sorted(m.step for m in history) == list(range(1, 201))
+        steps[run] = sorted(metric.step for metric in history)
+    return steps
 
 
 def control(place, *arguments) -> str:  # noqa: F811

@@ -22,7 +22,6 @@ from atomsweep.sweep.control import (
 from atomsweep.sweep.costs import Costs
 from atomsweep.sweep.plan import plan_path
 from atomsweep.sweep.survey import aligned, duration, state_of
-from atomsweep.tracking.environment import code_fingerprint
 from atomsweep.tracking.run import RunDirectory, find_runs
 
 COLUMNS = ("run", "state", "step", "metric", "device time", "process or job", "heard of")
@@ -140,8 +139,7 @@ def _status(options: argparse.Namespace) -> int:
         standings = [standing(options.root, name, found, costs) for name in names]
         _print_table([SWEEP_COLUMNS, *(_sweep_row(s) for s in standings)])
         print()
-    code = code_fingerprint()
-    rows = [_row(run, state_of(run, code)) for run in runs]
+    rows = [_row(run, state_of(run)) for run in runs]
     if options.sweep is not None and names:
         (one,) = standings
         runs = [run for run in one.runs if run is not None]

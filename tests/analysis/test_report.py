@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import re
 import shutil
@@ -332,3 +333,16 @@ def test_a_report_lies_below_its_directory(name, path):
 )  # fmt: skip
 def test_durations_are_read_at_a_glance(seconds, text):
     assert render.duration(seconds) == text
+
+
+def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_path):
+    before = built(table5)
+    path = next(table5.path.glob("*000000000001")) / schema.ENVIRONMENT
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": ["0" * 12]}))
+    after = built(table5)
+    assert "1 of them with other code than the present (stale)" in after.summary
+    assert "stale" not in before.summary
+    states = report.provenance_grid(after.provenance).rows
+    assert [row[2].text for row in states].count("stale") == 1
+    assert after.parts[0].cells.equals(before.parts[0].cells)
+    assert '<td class="state stale">stale</td>' in report.write(after, tmp_path).read_text()

@@ -14,7 +14,6 @@ from atomsweep.sweep.launcher import launchers
 from atomsweep.sweep.plan import plan_path
 from atomsweep.sweep.survey import state_of
 from atomsweep.tracking import schema
-from atomsweep.tracking.environment import code_fingerprint
 from atomsweep.tracking.files import read_json
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
@@ -81,9 +80,8 @@ def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: C
         NoSuchSweep: there is no plan of that name.
     """
     cells = plan_of(root, sweep)["cells"]
-    code = code_fingerprint()
     runs = [found.get(str(cell["identity"])) for cell in cells]
-    states = [schema.MISSING if run is None else state_of(run, code) for run in runs]
+    states = [schema.MISSING if run is None else state_of(run) for run in runs]
     left, unknown = 0.0, 0
     for cell, run, state in zip(cells, runs, states, strict=True):
         if state in (schema.FINISHED, schema.STALE):

@@ -9,7 +9,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.costs import Costs, remaining
 from atomsweep.sweep.plan import Cell
 from atomsweep.tracking import schema
-from atomsweep.tracking.environment import code_fingerprint
+from atomsweep.tracking.environment import made_with_other_code
 from atomsweep.tracking.run import RunDirectory, find_runs
 
 Rerun = Literal["none", "failed", "stale", "all"]
@@ -77,7 +77,6 @@ def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> 
         parameters: identity → trainable parameters.
     """
     costs = Costs.of(find_runs(root))
-    code = code_fingerprint()
     entries = []
     for cell in cells:
         run = RunDirectory.for_identity(root, cell.identity)
@@ -86,7 +85,7 @@ def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> 
             Entry(
                 cell=cell,
                 run=run,
-                state=schema.MISSING if run is None else state_of(run, code),
+                state=schema.MISSING if run is None else state_of(run),
                 parameters=size,
                 seconds=costs.seconds(cell.science, cell.config["engine"]["device"], size),
             )
@@ -94,14 +93,10 @@ def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> 
     return entries
 
 
-def state_of(run: RunDirectory, code: str) -> str:
-    """State of a run, `stale` where it is finished with other code than `code`.
-
-    A run from before code was recorded is not called stale: nothing tells.
-    """
+def state_of(run: RunDirectory) -> str:
+    """State of a run, `stale` where it is finished with other code than the present."""
     state = run.state()
-    made_with = run.environment.get("code")
-    if state == schema.FINISHED and made_with and made_with != [code]:
+    if state == schema.FINISHED and made_with_other_code(run.environment):
         return schema.STALE
     return state
 

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,15 @@ def code_fingerprint() -> str:
                 digest.update(path.relative_to(package).as_posix().encode() + b"\0")
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def made_with_other_code(environment: Mapping[str, Any]) -> bool:
+    """Whether a run's `environment.json` names code that is not the present code.
+
+    A run from before code was recorded names none, so nothing tells that it was another.
+    """
+    code = environment.get("code")
+    return bool(code) and code != [code_fingerprint()]
 
 
 def version_of(package: str) -> str | None:
