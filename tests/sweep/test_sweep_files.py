@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from analysis import published
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
-from atomsweep.sweep.file import axes_of, read_sweep
+from atomsweep.sweep.file import SweepFile, axes_of, read_sweep
 from atomsweep.sweep.grid import grid
 from tests.contracts.compose import CONF, compose_with_choices
 
@@ -161,6 +162,14 @@ def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, senten
     with pytest.raises(UserError, match=r"table\.yaml" + sentence) as error:
         written(tmp_path, GOOD.replace(old, new, 1))
     assert "\n" not in str(error.value)
+
+
+def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
+    page = (CONF.parent / "docs" / "running.md").read_text()
+    lines = page[page.index("    title:") :].partition("\n\n")[0].splitlines()
+    text = "\n".join(line.removeprefix("    ") for line in lines)
+    assert len(grid({}, written(tmp_path, text), "table").cells) == 9
+    assert set(yaml.safe_load(text)) == set(SweepFile.model_fields)
 
 
 @pytest.mark.parametrize("name", FILES)
