@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from atomsweep.tracking import schema
+from atomsweep.tracking.lock import holder_of
 from tests.test_commands import SMALL, place, science_of, wait_for_step  # noqa: F401
 
 TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
@@ -115,17 +116,19 @@ def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place)
     kills = 0
     while kills < 20:
         process = place.start(*cells)
-        started = time.time()
         while kills < 20 and process.poll() is None:
-            time.sleep(chance.uniform(0.5, 3.0))
-            victims = [*descendants(process.pid)]
-            # the launcher itself in one of four, else one of its children, whatever it does
-            victim = process.pid if chance.random() < 0.25 else chance.choice(victims or [0])
-            if victim and started + 3 < time.time():
-                kill(victim)
-                kills += 1
-        if process.poll() is None:
-            process.communicate(timeout=300)
+            training = [run for run in place.runs() if run.state() == schema.RUNNING]
+            if not training:
+                time.sleep(0.1)
+                continue
+            time.sleep(chance.uniform(0.0, 1.5))
+            # one that trains, the launcher, or a child of it: fork server, mirror, what there is
+            trainer = holder_of(chance.choice(training).path / schema.LOCK)["pid"]
+            other = chance.choice([process.pid, *descendants(process.pid)])
+            kill(trainer if chance.random() < 0.5 else other)
+            kills += 1
+        process.communicate(timeout=300)
+        assert kills >= 20 or process.returncode != 0, "the sweep ended before it was killed enough"
     code, output = place.run(*cells)
     assert code == 0, output
     runs = place.runs()
