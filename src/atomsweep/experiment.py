@@ -16,15 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 from atomsweep.build import UserError, build
 from atomsweep.console import progress_bar, to_file, to_terminal
 from atomsweep.sweep.plan import Cell, Plan
+from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import cpu_name
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from atomsweep.data.base import DataSource
     from atomsweep.data.batching import GraphDataset
     from atomsweep.engine.trainer import Trainer, Update
     from atomsweep.models.base import ForceField
+    from atomsweep.sweep.pool import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ PRELOAD = (
     "atomsweep.experiment",
 )
 PARTS = ("model", "task", "augmentation", "optim", "engine")  # built, in this order
+WELL = (schema.FINISHED, schema.QUEUED, schema.RUNNING)  # the last two are left to SLURM
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 # From a composed config to a cell
@@ -116,7 +121,14 @@ def preflight(config: Mapping[str, Any]) -> int:
         model: ForceField = build(config["model"], "model")
     trainer: Trainer = parts["engine"]
     device = torch.device(trainer.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    settings = slurm_settings(config)
+    if settings is not None and settings.nodes * settings.ranks > 1:
+        raise UserError(
+            f"a cell trains in one process, but cluster asks for {settings.nodes} nodes × "
+            f"{settings.ranks} ranks; set cluster.nodes=1 and cluster.ranks=1"
+        )
+    here = settings is None  # a login node has no GPU
+    if here and device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("engine.device is cuda, but torch sees no CUDA device; choose engine=cpu")
     if config.get("dens") is not None and not model.supports_dens:
         raise UserError(f"{type(model).__name__} cannot encode forces; choose dens=none")
@@ -132,11 +144,11 @@ def preflight(config: Mapping[str, Any]) -> int:
 # One run
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float | None:
     """Train the run that `cfg` stands for, or continue it, or say that it is done.
 
     Returns:
-        The value of `engine.metric` of the best checkpoint.
+        The value of `engine.metric` of the best checkpoint; None for a run that SLURM has yet to do.
 
     Raises:
         UserError: the run cannot start, or it failed for a reason that it names.
@@ -157,9 +169,16 @@ def run(cfg: DictConfig) -> float:
             log.info("already finished, not run again: %s", directory.path)
         else:
             log.info("run directory: %s", directory.path)
-            _train_in_foreground(directory)
+            if slurm_settings(cell.config) is None:
+                _train_in_foreground(directory)
+            else:
+                outcome = _execute([directory], cell.config, None)[directory.path]
+                if outcome.state not in WELL:
+                    raise UserError(outcome.message)
     result = directory.result
-    assert result is not None
+    if result is None:
+        log.info("%s: %s", outcome.state, outcome.message)
+        return None
     for name, value in result["metrics"].items():
         if name.endswith(schema.FORCES_MAE):
             log.info("%-28s %.5f", name, value)
@@ -190,8 +209,7 @@ def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
     """
     from concurrent.futures import ProcessPoolExecutor
 
-    from atomsweep.sweep.display import sweep_display
-    from atomsweep.sweep.pool import fork_server, run_cells, slots
+    from atomsweep.sweep.pool import fork_server
     from atomsweep.tracking.mirror import mirror
 
     first = cells[0].config
@@ -209,15 +227,10 @@ def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
     runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
     plan.save(root)
     done = sum(run.state() == schema.FINISHED for run in runs)
-    parallel = slots(
-        first["cluster"]["parallel"], first["engine"]["threads"], first["engine"]["device"]
-    )
-    log.info("sweep %s: %d cells, %d finished, %d at a time", plan.sweep, len(runs), done, parallel)
+    log.info("sweep %s: %d cells, %d finished", plan.sweep, len(runs), done)
     with mirror(first["tracking"], root):
         try:
-            outcomes = run_cells(
-                runs, job, parallel, first["engine"]["device"], context, sweep_display()
-            )
+            outcomes = _execute(runs, first, context)
         except KeyboardInterrupt:
             log.info("stopped; the same command continues")
             return 130
@@ -229,7 +242,25 @@ def run_sweep(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]]) -> int:
         if result := run.result:
             told = f"{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
-    return int(any(outcome.state != schema.FINISHED for outcome in outcomes.values()))
+    return int(any(outcome.state not in WELL for outcome in outcomes.values()))
+
+
+def _execute(
+    runs: Sequence[RunDirectory], config: Mapping[str, Any], context: "ForkServerContext | None"
+) -> "dict[Path, Outcome]":
+    """Run the cells where `cluster` says, and tell how each ended."""
+    from atomsweep.sweep.display import sweep_display
+    from atomsweep.sweep.pool import run_cells, slots
+
+    if (settings := slurm_settings(config)) is not None:
+        from atomsweep.sweep.slurm import run_cells_on_slurm
+
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display())
+    assert context is not None
+    cluster, engine = config["cluster"], config["engine"]
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
+    log.info("%d at a time on this machine", parallel)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
 
 
 def _problem(config: Mapping[str, Any]) -> str | None:
@@ -255,6 +286,13 @@ def job(path: str) -> None:
     except Exception:
         traceback.print_exc()  # into the run's log; the run directory knows the message already
         sys.exit(1)
+
+
+def slurm_job(path: str) -> None:
+    """Train the run in directory `path` inside a job of SLURM."""
+    from atomsweep.sweep.slurm_job import attend
+
+    attend(job, path)
 
 
 def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> None:
