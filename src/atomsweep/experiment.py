@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +110,20 @@ def preflight(config: Mapping[str, Any]) -> int:
     """Build everything that a run needs, the model without memory for its weights.
 
     Returns:
-        Number of trainable parameters.
+        Number of trainable parameters; 0 where nothing could be built, on a login node without
+        torch.
 
     Raises:
         UserError: something is unknown, of the wrong type, or does not fit together.
     """
+    settings = slurm_settings(config)
+    if settings is not None and settings.nodes * settings.ranks > 1:
+        raise UserError(
+            f"a cell trains in one process, but cluster asks for {settings.nodes} nodes × "
+            f"{settings.ranks} ranks; set cluster.nodes=1 and cluster.ranks=1"
+        )
+    if settings is not None and find_spec("torch") is None:
+        return 0
     import torch
 
     parts = {name: build(config[name], name) for name in PARTS if name != "model"}
@@ -121,12 +131,6 @@ def preflight(config: Mapping[str, Any]) -> int:
         model: ForceField = build(config["model"], "model")
     trainer: Trainer = parts["engine"]
     device = torch.device(trainer.device)
-    settings = slurm_settings(config)
-    if settings is not None and settings.nodes * settings.ranks > 1:
-        raise UserError(
-            f"a cell trains in one process, but cluster asks for {settings.nodes} nodes × "
-            f"{settings.ranks} ranks; set cluster.nodes=1 and cluster.ranks=1"
-        )
     here = settings is None  # a login node has no GPU
     if here and device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("engine.device is cuda, but torch sees no CUDA device; choose engine=cpu")
@@ -148,7 +152,7 @@ def run(cfg: DictConfig) -> float | None:
     """Train the run that `cfg` stands for, or continue it, or say that it is done.
 
     Returns:
-        The value of `engine.metric` of the best checkpoint; None for a run that SLURM has yet to do.
+        The value of `engine.metric` of the best checkpoint; None for a run left to SLURM.
 
     Raises:
         UserError: the run cannot start, or it failed for a reason that it names.
@@ -161,6 +165,7 @@ def run(cfg: DictConfig) -> float | None:
     to_terminal()
     cell = cell_of(cfg, hydra.runtime.choices, list(hydra.overrides.task))
     root = Path(cell.config["root"]).absolute()
+    log.info("run %s", cell.name)
     preflight(cell.config)
     prepare_data(cell.config)
     directory = cell.create(root, sweep=None, command=command())
