@@ -136,11 +136,7 @@ def run_cells_on_slurm(
         raise
     finally:
         display.close()
-    return watch.outcomes | {
-        run.path: Outcome(run.state(), f"job {watch.jobs[run.path].job_id}")
-        for run in runs
-        if run.path in watch.jobs
-    }
+    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in runs}
 
 
 class _Watch:
@@ -217,6 +213,12 @@ class _Watch:
         """A cell has ended."""
         self.jobs.pop(run.path)
         self.outcomes[run.path] = outcome
+
+    def standing(self, run: RunDirectory) -> Outcome:
+        """How a cell stands that has not ended: its job, or that it trains elsewhere."""
+        if run.path in self.jobs:
+            return Outcome(run.state(), f"job {self.jobs[run.path].job_id}")
+        return Outcome(run.state(), "no job of ours; a process elsewhere works on it")
 
     def poll(self) -> None:
         """One question to the scheduler for all jobs."""

@@ -12,6 +12,8 @@ TIME_S = "ATOMSWEEP_TIME_S"  # wall time of a job, told to the job
 SIGNAL_S = "ATOMSWEEP_SIGNAL_S"  # warning before its end
 MAX_REQUEUES = "ATOMSWEEP_MAX_REQUEUES"
 
+MIN_POLL_S = 1.0  # a scheduler is shared
+
 
 @dataclass(frozen=True)
 class SlurmSettings:
@@ -69,8 +71,8 @@ class SlurmSettings:
         for name in ("gpus", "resubmit", "max_requeues"):
             if getattr(self, name) < 0:
                 raise ValueError(f"cluster.{name} must not be negative, got {getattr(self, name)}")
-        if self.poll_s < 1:
-            raise ValueError(f"cluster.poll_s must be at least 1 s, got {self.poll_s}")
+        if self.poll_s < MIN_POLL_S:
+            raise ValueError(f"cluster.poll_s must be at least {MIN_POLL_S:g} s, got {self.poll_s}")
         if 60 * self.time_min < 2 * self.signal_s:
             raise ValueError(
                 f"cluster.time_min={self.time_min} leaves a job no time before the warning at "
