@@ -183,7 +183,7 @@ def test_the_fingerprint_names_the_science_and_nothing_else(tmp_path):
     changed = [
         print_of(seed=1),
         print_of(train_systems=17),
-        print_of(rattled_share=0.5),
+        print_of(rattled_share=0.4),
         print_of(ood_adsorbates=["NO2"]),
     ]
     assert len({print_of(), *changed}) == 5

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 
 import lmdb
 import numpy as np
@@ -231,8 +232,9 @@ def fid_of(store):
 def test_an_open_store_can_be_read_in_a_child_process(tmp_path, method):
     store = write(tmp_path / "a.lmdb", [random_structure(0), random_structure(1)])
     assert fid_of(store) == 1
-    with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply(fid_of, (store,)) == 1
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # a child that dies is an error
+        assert pool.submit(fid_of, store).result(timeout=60) == 1
 
 
 def test_a_large_set_outgrows_its_first_map(tmp_path, monkeypatch):
