@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup sweep report test test-slow lint format bench ui clean
+.PHONY: help setup sweep report test test-slow test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,10 +35,19 @@ report: setup ## the report of a sweep: make report S=name
 	$(BIN)/python -m analysis report $(or $(S),latest)
 
 test: setup ## the tests, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm"
 
 test-slow: setup ## the slow tests
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
+
+test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+slurm-up: ## a SLURM on this machine, to try; then eval "$$(tools/slurm-local.sh env)"
+	tools/slurm-local.sh up
+
+slurm-down: ## take it down
+	tools/slurm-local.sh down
 
 lint: setup ## ruff, mypy, import layers
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 def main(cfg: DictConfig) -> float | None:
     """Compose → preflight → run → objective value."""
     from atomsweep.build import UserError
-    from atomsweep.experiment import run
+    from atomsweep.launch import run
 
     try:
         return run(cfg)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atomsweep.build import UserError
 from atomsweep.sweep.control import (
     NoSuchSweep,
     Standing,
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UsageError, NoSuchSweep, OSError, RuntimeError) as error:
+    except (UsageError, UserError, NoSuchSweep, OSError, RuntimeError) as error:
         print(f"atomsweep {options.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ HEAVY = ("torch", "torch_geometric", "mlflow")
 @pytest.mark.parametrize(
     "code",
     [
-        "import atomsweep.experiment, atomsweep.sweep.plan, atomsweep.sweep.pool",
+        "import atomsweep.launch, atomsweep.sweep.plan, atomsweep.sweep.pool",
         "import hydra_plugins.atomsweep.sweeper",
         "import atomsweep.tracking.run, atomsweep.tracking.mirror, atomsweep.__main__",
         "import analysis.__main__, analysis.runs, analysis.report",

@@ -12,6 +12,8 @@ from typing import Any
 from atomsweep.sweep.costs import Costs, remaining
 from atomsweep.sweep.launcher import launchers
 from atomsweep.sweep.plan import plan_path
+from atomsweep.sweep.slurm import cancel as cancel_jobs
+from atomsweep.sweep.slurm_ledger import submissions
 from atomsweep.sweep.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
@@ -98,10 +100,10 @@ def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: C
 
 
 def job_of(run: RunDirectory) -> str:
-    """SLURM job of the last process that worked on a run, or else `pid@host`; "" without one."""
-    segments = run.segments()
-    if not segments:
-        return str(run.status.get("job_id") or "")
+    """SLURM job that works on a run, or is to, or else `pid@host`; "" without one."""
+    segments, submitted = run.segments(), submissions(run)
+    if not segments or run.state() == schema.QUEUED:
+        return str(submitted[-1].job_id or "") if submitted else ""
     last = segments[-1]
     return str(last.get("slurm_job_id") or f"{last.get('pid')}@{last.get('host')}")
 
@@ -116,6 +118,9 @@ def cancel(root: Path, sweep: str | None, runs: Sequence[RunDirectory]) -> list[
 
     Returns:
         What was done, and what was out of reach, in sentences.
+
+    Raises:
+        UserError: SLURM does not answer.
     """
     told = []
     here = socket.gethostname()
@@ -133,8 +138,10 @@ def cancel(root: Path, sweep: str | None, runs: Sequence[RunDirectory]) -> list[
         if not alive & set(asked):
             break
         time.sleep(0.1)
+    jobs = cancel_jobs(runs)
+    told += [f"SLURM job {number} is cancelled" for number in jobs]
     for run in runs:
-        if run.state() != schema.RUNNING:
+        if run.state() != schema.RUNNING or job_of(run) in jobs:
             continue
         holder = holder_of(run.path / schema.LOCK)
         pid = holder.get("pid")

@@ -12,6 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_json
+
 PACKAGES = (
     "atomsweep",
     "torch",
@@ -30,6 +33,7 @@ SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment.
 
 MAX_DIFF = 2_000_000  # bytes; a longer diff is cut and says so
 GIT_SECONDS = 20.0
+SNAPSHOT = "snapshot.json"  # in a copy of the code: what git said where the copy was made
 
 
 def environment() -> dict[str, Any]:
@@ -87,11 +91,15 @@ def version_of(package: str) -> str | None:
 def source_directory() -> Path:
     """Directory whose commit describes the code: the package's, or the current one if installed."""
     package = Path(__file__).resolve().parents[1]
+    if (package.parents[1] / SNAPSHOT).is_file():
+        return package.parents[1]
     return package if _git(package, "rev-parse", "HEAD")[0] else Path.cwd()
 
 
 def commit_of(directory: Path) -> dict[str, Any]:
     """`commit`, `dirty` and, where git cannot say, `commit_missing` with the reason."""
+    if (directory / SNAPSHOT).is_file():
+        return read_json(directory / SNAPSHOT)
     commit, reason = _git(directory, "rev-parse", "HEAD")
     if not commit:
         return {"commit": None, "dirty": None, "commit_missing": reason}
@@ -101,6 +109,8 @@ def commit_of(directory: Path) -> dict[str, Any]:
 
 def diff_of(directory: Path) -> str:
     """Uncommitted changes of tracked files; empty without git or changes."""
+    if (directory / SNAPSHOT).is_file():
+        return (directory / schema.DIFF).read_text()
     diff, _ = _git(directory, "diff", "HEAD", "--no-ext-diff", "--no-color")
     if len(diff.encode()) > MAX_DIFF:
         return diff.encode()[:MAX_DIFF].decode(errors="ignore") + "\n[cut: the diff is longer]\n"

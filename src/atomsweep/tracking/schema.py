@@ -22,6 +22,7 @@ RESULT = "result.json"  # final metrics of the chosen checkpoint; exists only wh
 ENVIRONMENT = "environment.json"  # versions, device, host, commit
 DIFF = "git.diff"  # uncommitted changes, when there are any
 LOG = "log.txt"
+JOBS = "jobs.jsonl"  # submissions to SLURM: job id, time, snapshot of the code
 LOCK = "lock"  # held by the process that trains
 CHECKPOINTS = "checkpoints"  # last.pt, best.pt
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/

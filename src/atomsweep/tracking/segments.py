@@ -35,7 +35,7 @@ def start(path: Path, device: str, world_size: int, **fields: Any) -> dict[str, 
         "device": device,
         "world_size": world_size,
         "device_seconds": None,
-        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "slurm_job_id": slurm_job_id(),
         "requeues": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
         **fields,
     }
@@ -64,6 +64,12 @@ def allocated_seconds(segments: list[dict[str, Any]]) -> float:
         ((s["end"] if s["end"] is not None else s["heartbeat"]) - s["start"]) * s["world_size"]
         for s in segments
     )
+
+
+def slurm_job_id() -> str | None:
+    """`123`, or `123_4` for a task of an array, as squeue and sacct call it."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _write(path: Path, segments: list[dict[str, Any]]) -> None:

@@ -26,7 +26,8 @@ class AtomsweepSweeper(Sweeper):
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
         from atomsweep.build import UserError
         from atomsweep.console import to_terminal
-        from atomsweep.experiment import cell_of, run_sweep, warm_up
+        from atomsweep.experiment import cell_of
+        from atomsweep.launch import run_sweep, warm_up
         from atomsweep.sweep.file import read_sweep
         from atomsweep.sweep.grid import grid
         from atomsweep.sweep.survey import check_rerun

@@ -1,0 +1,255 @@
+"""A choice, or many, launched: planned, checked, run here or on SLURM, and told how it ended."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from atomsweep.build import UserError
+from atomsweep.console import progress_bar, to_terminal
+from atomsweep.experiment import LAUNCH, cell_of, job, preflight, prepare_data, slurm_job, train
+from atomsweep.sweep.file import key_of
+from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.plan import Cell, Plan
+from atomsweep.sweep.slurm_settings import slurm_settings
+from atomsweep.sweep.survey import Entry, check_rerun, restart, summary, survey, table
+from atomsweep.tracking import schema
+from atomsweep.tracking.identity import canonical
+from atomsweep.tracking.mirror import mirror
+from atomsweep.tracking.run import RunDirectory, RunLocked
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+    from atomsweep.sweep.pool import Outcome
+
+log = logging.getLogger(__name__)
+
+# Imported once by the process that cells of a sweep are forked from
+PRELOAD = (
+    "torch",
+    "torch_geometric.data",
+    "atomsweep.engine.trainer",
+    "atomsweep.data.batching",
+    "atomsweep.experiment",
+)
+WELL = (schema.FINISHED, schema.QUEUED, schema.RUNNING)  # the last two are left to SLURM
+
+# One run
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train the run that `cfg` stands for, or continue it, or say that it is done.
+
+    Returns:
+        The value of `engine.metric` of the best checkpoint; None for a plan, and for a run that is
+        left to SLURM.
+
+    Raises:
+        UserError: the run cannot start, or it failed for a reason that it names.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    to_terminal()
+    rerun = check_rerun(cfg.rerun)
+    typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
+    cell = cell_of(cfg, hydra.runtime.choices, typed)
+    root = Path(cell.config["root"]).absolute()
+    log.info("run %s", cell.name)
+    parameters = preflight(cell.config, here=not cfg.plan)
+    entries = survey([cell], root, {cell.identity: parameters})
+    if cfg.plan:
+        _say(table(entries, rerun))
+        return None
+    prepare_data(cell.config)
+    _restart(entries, rerun)
+    directory = cell.create(root, sweep=None, command=command())
+    with mirror(cell.config["tracking"], root):
+        if directory.state() == schema.FINISHED:
+            log.info("already finished, not run again: %s", directory.path)
+        else:
+            log.info("run directory: %s", directory.path)
+            if slurm_settings(cell.config) is None:
+                _train_in_foreground(directory)
+            else:
+                outcome = _execute([directory], cell.config, None)[directory.path]
+                if outcome.state not in WELL:
+                    raise UserError(outcome.message)
+    result = directory.result
+    if result is None:
+        log.info("%s: %s", outcome.state, outcome.message)
+        return None
+    for name, value in result["metrics"].items():
+        if name.endswith(schema.FORCES_MAE):
+            log.info("%-28s %.5f", name, value)
+    return float(result["metrics"][cell.config["engine"]["metric"]])
+
+
+def _train_in_foreground(directory: RunDirectory) -> None:
+    try:
+        with progress_bar(directory.path.name) as show:
+            train(directory, lambda update: show(directory.status))
+    except Exception as error:
+        if not _says_enough(error):
+            raise
+        raise UserError(str(error)) from error
+
+
+# Many runs
+
+
+def warm_up() -> "ForkServerContext":
+    """Begin to import what every cell needs, in the process that they are forked from."""
+    from multiprocessing.forkserver import ensure_running
+
+    from atomsweep.sweep.pool import fork_server
+
+    context = fork_server(PRELOAD)
+    ensure_running()
+    return context
+
+
+def run_sweep(
+    cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, context: "ForkServerContext"
+) -> int:
+    """Check every cell, then run those that are wanted, or only say which they are.
+
+    Args:
+        cells: composed.
+        grid: what they were composed from.
+        plan_only: launch nothing.
+        rerun: what has ended and is run again, a word that `check_rerun` passed.
+        context: from `warm_up`.
+
+    Returns:
+        Exit code: 0 if every cell is finished, 1 if one is not, 130 after an interrupt.
+
+    Raises:
+        UserError: a cell cannot be built, or its data cannot be read; nothing has been run.
+    """
+    from atomsweep.sweep.launcher import launching
+    from atomsweep.sweep.pool import outcome_of
+
+    first = cells[0].config
+    root = Path(first["root"]).absolute()
+    plan = Plan.of(cells, grid, sys.argv, first["sweep"])
+    log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
+    parameters = _check_all(plan.cells, context, here=not plan_only)
+    entries = survey(plan.cells, root, parameters)
+    if plan_only:
+        _say(table(entries, rerun))
+        return 0
+    log.info("%s", summary(entries, rerun))
+    with launching(root, plan.sweep):
+        _restart(entries, rerun)
+        runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
+        plan.save(root, parameters)
+        wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
+        with mirror(first["tracking"], root):
+            try:
+                outcomes = _execute(wanted, first, context)
+            except KeyboardInterrupt:
+                log.info("stopped; the same command continues")
+                return 130
+    metric = first["engine"]["metric"]
+    width = max(len(run.path.name) for run in runs)
+    finished = True
+    for run in runs:
+        outcome = outcomes.get(run.path) or outcome_of(run)
+        told = outcome.message
+        if result := run.result:
+            told = f"{metric} {result['metrics'][metric]:.5f}"
+        log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
+        finished &= outcome.state in WELL
+    return int(not finished)
+
+
+def _execute(
+    runs: Sequence[RunDirectory], config: Mapping[str, Any], context: "ForkServerContext | None"
+) -> "dict[Path, Outcome]":
+    """Run the cells where `cluster` says, and tell how each ended."""
+    from atomsweep.sweep.display import sweep_display
+    from atomsweep.sweep.pool import run_cells, slots
+
+    if (settings := slurm_settings(config)) is not None:
+        from atomsweep.sweep.slurm import run_cells_on_slurm
+
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display())
+    assert context is not None
+    cluster, engine = config["cluster"], config["engine"]
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
+    log.info("%d at a time on this machine", parallel)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
+
+
+def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
+    """Build every cell, in a process that has torch, cells that differ by seed alone once.
+
+    Args:
+        cells: of a plan.
+        context: from `warm_up`.
+        here: they are to run, so the data are made and the devices must be there.
+
+    Returns:
+        Identity → trainable parameters of the model.
+
+    Raises:
+        UserError: a cell cannot be built, or its data cannot be read.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+
+    kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
+    examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
+    sizes: dict[str, int] = {}
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        checked = executor.map(_check, [(cell.config, here) for cell in examples.values()])
+        for (kind, cell), (size, problem) in zip(examples.items(), checked, strict=True):
+            if problem is not None:
+                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
+            sizes[kind] = size
+        if here:
+            for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
+                executor.submit(prepare_data, config).result()
+    return {identity: sizes[kind] for identity, kind in kinds.items()}
+
+
+def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:
+    try:
+        return preflight(*asked), None
+    except UserError as error:
+        return 0, str(error)
+
+
+def _restart(entries: Sequence[Entry], rerun: str) -> None:
+    try:
+        restart(entries, rerun)
+    except RunLocked as error:
+        raise UserError(str(error)) from error
+
+
+# Small things
+
+
+def command() -> str:
+    """What the user typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.info("%s", line)
+
+
+def _says_enough(error: BaseException) -> bool:
+    """Whether the message alone says what to do, so that no traceback is needed."""
+    from atomsweep.engine.signals import Interrupted
+    from atomsweep.engine.trainer import NotFiniteError
+
+    return isinstance(
+        error, (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted)
+    )

@@ -1,0 +1,289 @@
+"""Cells on SLURM through submitit: submit what is missing, watch it, tell how it ended.
+
+The run directories say what became of a cell; the scheduler only says whether a job is still to
+come.
+"""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from atomsweep.sweep import slurm_queue, snapshot
+from atomsweep.sweep.pool import Display, Job, Outcome
+from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
+from atomsweep.sweep.slurm_queue import SlurmError
+from atomsweep.sweep.slurm_settings import SlurmSettings
+from atomsweep.tracking import schema
+from atomsweep.tracking.lock import exclusive
+from atomsweep.tracking.run import RunDirectory
+
+log = logging.getLogger(__name__)
+
+FOLDER = "_slurm"  # <root>/_slurm/<submission>/: pickles and output of jobs
+TICK_SECONDS = 1.0  # between looks at run directories
+POLLS_TO_BE_GONE = 3  # NODE_FAIL leaves the queue for a moment before the job comes back
+POLLS_TO_GIVE_UP = 20  # where accounting goes on to say that a job is alive
+
+
+def submit(
+    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings
+) -> dict[Path, Submission]:
+    """Hand cells to SLURM, in arrays as long as the cluster allows.
+
+    Args:
+        runs: directories under one root.
+        job: module-level function of one argument, the run directory; found again by its name.
+        settings: resources of one cell.
+
+    Raises:
+        SlurmError: sbatch refused; cells of arrays before are submitted, as their ledgers say.
+    """
+    if not runs:
+        return {}
+    root = runs[0].path.absolute().parent
+    code = snapshot.take(root)
+    size = slurm_queue.max_array_size()
+    chunks = [runs[i : i + size] for i in range(0, len(runs), size)]
+    share = max(1, settings.array_parallelism // len(chunks))
+    done: dict[Path, Submission] = {}
+    for chunk in chunks:
+        done |= _submit_array(chunk, job, replace(settings, array_parallelism=share), root, code)
+    return done
+
+
+def _submit_array(
+    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, root: Path, code: Path
+) -> dict[Path, Submission]:
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    sweep = re.sub(r"[^\w.-]+", "_", str(runs[0].run.get("sweep") or "atomsweep"))
+    name = f"{sweep}-{secrets.token_hex(4)}"
+    folder = root / FOLDER / name
+    planned = {
+        run.path: Submission(
+            name=name,
+            index=index if len(runs) > 1 else None,
+            job_id=None,
+            submitted=round(time.time(), 3),
+            code=code.name,
+            folder=str(folder),
+        )
+        for index, run in enumerate(runs)
+    }
+    for run in runs:
+        run.update_status(state=schema.QUEUED, message=None)
+        write(run, planned[run.path])
+    try:
+        executor = submitit.SlurmExecutor(folder=folder, python=settings.python)
+        executor.update_parameters(**settings.executor_parameters(name, code))
+        jobs = executor.map_array(job, [str(run.path.absolute()) for run in runs])
+    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
+        text = str(error).strip().splitlines()
+        told = next((line for line in reversed(text) if "sbatch: error" in line), text[-1])
+        raise SlurmError(f"sbatch refused {len(runs)} cells: {told}") from error
+    done = {}
+    for run, submitted in zip(runs, jobs, strict=True):
+        done[run.path] = replace(planned[run.path], job_id=str(submitted.job_id))
+        write(run, done[run.path])
+    return done
+
+
+def cancel(runs: Sequence[RunDirectory]) -> list[str]:
+    """Cancel the jobs of runs, waiting or running; a running one writes a checkpoint first.
+
+    Returns:
+        Ids of the jobs.
+
+    Raises:
+        SlurmError: SLURM does not answer.
+    """
+    if not any((run.path / schema.JOBS).exists() for run in runs):
+        return []
+    queue = slurm_queue.queue()
+    found = [job_in_queue(run, queue) for run in runs]
+    jobs = [job.job_id for job in found if job is not None and job.job_id is not None]
+    slurm_queue.scancel(jobs)
+    return jobs
+
+
+def run_cells_on_slurm(
+    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, display: Display
+) -> dict[Path, Outcome]:
+    """Run `job` on every run directory that is not finished, as jobs of SLURM.
+
+    Cells whose job is in the queue already are adopted, and those at work elsewhere waited for.
+
+    Returns:
+        How each cell ended; with `settings.wait` false how it stands after submission.
+
+    Raises:
+        SlurmError: SLURM cannot be asked at all, or accepts none of the cells.
+        KeyboardInterrupt: after the jobs were left or cancelled as `on_interrupt` says.
+    """
+    watch = _Watch(runs, job, settings)
+    try:
+        watch.reconcile(list(runs))
+        if settings.wait:
+            watch.to_the_end(display)
+    except KeyboardInterrupt:
+        watch.interrupted()
+        raise
+    finally:
+        display.close()
+    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in runs}
+
+
+class _Watch:
+    """Cells of one launch and their jobs."""
+
+    def __init__(self, runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings) -> None:
+        self.runs, self.job, self.settings = runs, job, settings
+        self.outcomes: dict[Path, Outcome] = {}
+        self.jobs: dict[Path, Submission] = {}  # in the queue, as far as is known
+        self.elsewhere: list[RunDirectory] = []  # trained by others, or refused for now
+        self.absent: dict[Path, int] = {}  # polls in a row that did not find the job
+        self.again: dict[Path, int] = {}  # times a cell was submitted anew
+        self.queue: Queue = {}
+        self.told: set[str] = set()
+
+    def reconcile(self, runs: Sequence[RunDirectory]) -> None:
+        """Adopt what is queued, submit what is missing. One launch of a root at a time does so."""
+        root = self.runs[0].path.absolute().parent
+        with exclusive(root / ".slurm.lock", wait_s=600.0):
+            self.queue = slurm_queue.queue()
+            missing = []
+            for run in runs:
+                if run.state() == schema.FINISHED:
+                    self.outcomes[run.path] = Outcome(schema.FINISHED)
+                elif (found := job_in_queue(run, self.queue)) is not None:
+                    self.jobs[run.path] = found
+                elif run.state() == schema.RUNNING:
+                    self.elsewhere.append(run)
+                else:
+                    missing.append(run)
+            adopted = sum(run.path in self.jobs for run in runs)
+            try:
+                self.jobs |= submit(missing, self.job, self.settings)
+            except SlurmError as error:
+                submitted = {run.path: job_in_queue(run, slurm_queue.queue()) for run in missing}
+                self.jobs |= {path: job for path, job in submitted.items() if job is not None}
+                refused = [run for run in missing if run.path not in self.jobs]
+                if not self.jobs or not self.settings.wait:
+                    raise SlurmError(f"{error}; {len(missing) - len(refused)} are queued") from None
+                self.elsewhere += refused
+                self.say_once("%s; tried again as jobs end", error)
+        if missing or adopted:
+            log.info("SLURM: %d cells submitted, %d already queued", len(missing), adopted)
+
+    def to_the_end(self, display: Display) -> None:
+        """Look at run directories often and ask the scheduler now and then, until all ended."""
+        polled = time.monotonic()
+        while self.jobs or self.elsewhere:
+            self.take_results()
+            running = [r for r in self.runs if r.path in self.jobs and self.runs_now(r)]
+            display.update(running, len(self.outcomes), len(self.runs))
+            if time.monotonic() - polled >= self.settings.poll_s:
+                polled = time.monotonic()
+                self.poll()
+            if self.jobs or self.elsewhere:
+                time.sleep(TICK_SECONDS)
+
+    def runs_now(self, run: RunDirectory) -> bool:
+        """Whether its job was running when the scheduler was asked last."""
+        job = self.queue.get(self.jobs[run.path].job_id or "")
+        return job is not None and job.state == "RUNNING"
+
+    def take_results(self) -> None:
+        """Outcomes of cells whose directory says how they ended."""
+        for run in self.runs:
+            if run.path not in self.jobs:
+                continue
+            state = run.state()
+            if state in (schema.FINISHED, schema.FAILED):
+                message = str(run.status.get("message") or "") if state == schema.FAILED else ""
+                self.settle(run, Outcome(state, message))
+
+    def settle(self, run: RunDirectory, outcome: Outcome) -> None:
+        """A cell has ended."""
+        self.jobs.pop(run.path)
+        self.outcomes[run.path] = outcome
+
+    def standing(self, run: RunDirectory) -> Outcome:
+        """How a cell stands that has not ended: its job, or that it trains elsewhere."""
+        if run.path in self.jobs:
+            return Outcome(run.state(), f"job {self.jobs[run.path].job_id}")
+        return Outcome(run.state(), "no job of ours; a process elsewhere works on it")
+
+    def poll(self) -> None:
+        """One question to the scheduler for all jobs."""
+        try:
+            self.queue = slurm_queue.queue()
+        except SlurmError as error:
+            self.say_once("%s; the jobs go on, asking again", error)
+            return
+        for job, known in self.queue.items():
+            if known.stuck and any(job == mine.job_id for mine in self.jobs.values()):
+                self.say_once("job %s waits for somebody: %s", job, known.reason)
+        for path, submission in self.jobs.items():
+            found = submission.job(self.queue) is not None
+            self.absent[path] = 0 if found else self.absent.get(path, 0) + 1
+        gone = [r for r in self.runs if self.absent.get(r.path, 0) >= POLLS_TO_BE_GONE]
+        gone = [run for run in gone if run.path in self.jobs]
+        again = self.end_of(gone) if gone else []
+        self.elsewhere, waiting = [], self.elsewhere
+        if again or waiting:
+            self.reconcile([*again, *waiting])
+
+    def end_of(self, runs: Sequence[RunDirectory]) -> list[RunDirectory]:
+        """Settle cells whose jobs have left the queue; returns those to be submitted anew."""
+        states = slurm_queue.final_states([self.jobs[run.path].job_id or "" for run in runs])
+        self.take_results()  # of the time since the last look
+        again = []
+        for run in runs:
+            if run.path not in self.jobs:
+                continue
+            submission = self.jobs[run.path]
+            state = states.get(submission.job_id or "", "UNKNOWN")
+            if state in slurm_queue.NOT_FINAL and self.absent[run.path] < POLLS_TO_GIVE_UP:
+                continue
+            blameless = state in slurm_queue.NOT_ITS_FAULT or (
+                state != "CANCELLED" and run.status.get("state") == schema.INTERRUPTED
+            )
+            self.absent[run.path] = 0
+            tries = self.again.get(run.path, 0)
+            if blameless and tries < self.settings.resubmit:
+                log.info(
+                    "%s: job %s ended as %s; submitted anew", run.name, submission.job_id, state
+                )
+                self.again[run.path] = tries + 1
+                del self.jobs[run.path]
+                again.append(run)
+                continue
+            message = (
+                f"job {submission.job_id} ended ({state}) and the cell did not finish; see "
+                f"{submission.error_file()}; the same command continues it"
+            )
+            run.update_status(state=schema.INTERRUPTED, message=message)
+            self.settle(run, Outcome(schema.INTERRUPTED, message))
+        return again
+
+    def interrupted(self) -> None:
+        """Leave or cancel the jobs."""
+        mine = [run for run in self.runs if run.path in self.jobs]
+        if self.settings.on_interrupt == "cancel":
+            log.info("cancelled %d jobs", len(cancel(mine)))
+        elif mine:
+            log.info("%d jobs are left in SLURM; the same command takes them up", len(mine))
+
+    def say_once(self, message: str, *arguments: Any) -> None:
+        """A warning, not repeated."""
+        text = message % arguments
+        if text not in self.told:
+            self.told.add(text)
+            log.warning("%s", text)

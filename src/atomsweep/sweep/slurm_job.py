@@ -1,0 +1,90 @@
+"""What a queued job does around its cell: watch the time, checkpoint, go back into the queue.
+
+The cell's own signal handlers (`engine.signals`) stop it at a checkpoint; what happens after that
+is decided here and not by submitit, whose rules take a short job for one that has timed out.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from atomsweep.sweep import slurm_queue
+from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.segments import slurm_job_id
+
+log = logging.getLogger(__name__)
+
+WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # time limit; preemption, or scancel
+
+
+def attend(job: Callable[[str], None], path: str) -> None:
+    """Run `job` on the run directory `path` inside SLURM, and requeue it where it was stopped.
+
+    A finished run returns at once: a cell that was submitted twice is not trained twice.
+    """
+    run = RunDirectory(path)
+    if run.state() == schema.FINISHED:
+        return
+    for number in WARNINGS:  # until the cell sets its own: there is nothing to save yet
+        signal.signal(number, lambda number, frame: _leave(run, number, frame))
+    _set_deadline()
+    try:
+        job(path)
+    except SystemExit:
+        if run.status.get("state") == schema.INTERRUPTED and run.state() != schema.RUNNING:
+            _go_back(run, str(run.status.get("message", "")))
+        raise
+    except Exception as error:
+        if run.state() not in (schema.RUNNING, schema.FINISHED, schema.FAILED):
+            run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+        raise
+
+
+def _leave(run: RunDirectory, number: int, frame: FrameType | None) -> None:
+    _go_back(run, f"stopped by {signal.Signals(number).name} before its first step")
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def _go_back(run: RunDirectory, message: str) -> None:
+    """Back into the queue, unless SLURM is ending the job for good or has requeued it itself."""
+    for number in WARNINGS:
+        signal.signal(number, signal.SIG_IGN)
+    job = slurm_job_id()
+    if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    requeues, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), os.environ.get(MAX_REQUEUES)
+    if most is not None and requeues >= int(most):
+        run.fail(f"requeued {requeues} times and not finished; raise cluster.time_min")
+        return
+    if not slurm_queue.is_running(job):
+        return
+    run.update_status(state=schema.QUEUED, message=f"{message}; requeued as job {job}")
+    try:
+        slurm_queue.requeue(job)
+    except slurm_queue.SlurmError as error:
+        run.update_status(state=schema.INTERRUPTED, message=f"{message}; not requeued: {error}")
+
+
+def _set_deadline() -> None:
+    """Warn this process by itself, halfway between SLURM's warning and the end.
+
+    SLURM's signal may be lost in a container or in a shell that wraps the job.
+    """
+    if TIME_S not in os.environ:
+        return
+    left = float(os.environ[TIME_S])
+    if end := os.environ.get("SLURM_JOB_END_TIME"):
+        left = min(left, float(end) - time.time())
+    left -= float(os.environ[SIGNAL_S]) / 2
+    timer = threading.Timer(max(1.0, left), os.kill, (os.getpid(), signal.SIGUSR2))
+    timer.daemon = True
+    timer.start()

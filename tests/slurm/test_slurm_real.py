@@ -1,0 +1,230 @@
+"""Sweeps on a real SLURM: what ends them, and that nothing is lost or trained twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from atomsweep.sweep import slurm_queue
+from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
+from atomsweep.sweep.slurm_ledger import submissions
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory, find_runs
+from tests.slurm import toys
+from tests.sweep.slurm_fakes import Silent, settings
+
+pytestmark = pytest.mark.slurm
+
+CELL = ["data=mini_oc_tiny", "model.hidden_channels=8", "tracking=none"]
+LONG = [*CELL, "engine.steps=2500", "engine.eval_every=500", "engine.checkpoint_every=100"]
+CLUSTER = ["cluster=slurm_cpu", "cluster.mem_gb=1", "cluster.poll_s=2"]
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "run.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*arguments):
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def wait_for(what, seconds=90):
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return found
+
+
+def cells(root: Path, *todo: str) -> list[RunDirectory]:
+    return [
+        RunDirectory.create(root / f"cell-{i:012x}", text, {"identity": f"{i:012x}", "science": {}})
+        for i, text in enumerate(todo)
+    ]
+
+
+def small(**changes):
+    return settings(**({"mem_gb": 0.25, "poll_s": 2.0} | changes))
+
+
+def on_slurm(runs, job=toys.queued, **changes):
+    return run_cells_on_slurm(runs, job, small(**changes), Silent())
+
+
+def trained(root: Path) -> RunDirectory:
+    (found,) = find_runs(root)
+    return found
+
+
+def at_step(root: Path, step: int):
+    """The node of a run's newest job, once it has come to a step in it."""
+    runs = find_runs(root)
+    return (
+        bool(runs)
+        and runs[0].status.get("state") == schema.RUNNING
+        and any(line["step"] >= step for line in runs[0].journal())
+    )
+
+
+def node_of(run: RunDirectory) -> str:
+    job = run.segments()[-1]["slurm_job_id"]
+    return subprocess.check_output(["squeue", "-h", "-j", job, "-o", "%N"], text=True).strip()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    code, output = run(*LONG, f"root={root}")
+    assert code == 0, output
+    return trained(root)
+
+
+def assert_same_end(one: RunDirectory, other: RunDirectory):
+    import torch
+
+    assert one.result["metrics"] == other.result["metrics"]
+    weights = [torch.load(r.path / "checkpoints/best.pt", weights_only=True) for r in (one, other)]
+    assert all(torch.equal(a, weights[1]["model"][k]) for k, a in weights[0]["model"].items())
+    steps = [line["step"] for line in one.journal()]
+    assert steps == [line["step"] for line in other.journal()]
+    assert one.allocated_seconds() == pytest.approx(
+        sum(s["end"] - s["start"] for s in one.segments())
+    )
+
+
+def test_a_sweep_of_two_by_two_cells_finishes_and_is_not_run_again(cluster, tmp_path):
+    sweep = ["-m", *CLUSTER, *CELL, "engine.steps=20", "basis=sph,sine", "act=swish,relu"]
+    code, output = run(*sweep, f"root={tmp_path}")
+    assert code == 0, output
+    runs = find_runs(tmp_path)
+    assert [r.state() for r in runs] == [schema.FINISHED] * 4
+    jobs = {submissions(r)[0].job_id for r in runs}
+    assert jobs == {r.segments()[0]["slurm_job_id"] for r in runs}
+    assert len({job.partition("_")[0] for job in jobs}) == 1  # one array
+    code, output = run(*sweep, f"root={tmp_path}")
+    assert code == 0
+    assert "submitted" not in output
+    assert [len(submissions(r)) for r in runs] == [1] * 4
+
+
+def test_a_preempted_cell_continues_to_the_same_weights(cluster, tmp_path, undisturbed):
+    process = start(*CLUSTER, *LONG, f"root={tmp_path}")
+    wait_for(lambda: at_step(tmp_path, 100))
+    subprocess.run(
+        ["srun", "-p", "high", "-N", "2", "--exclusive", "--mem=3000", "sleep", "1"],
+        check=True,
+        timeout=120,
+    )
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    found = trained(tmp_path)
+    assert len(found.segments()) == 2
+    assert len(submissions(found)) == 1
+    assert len({s["slurm_job_id"] for s in found.segments()}) == 1
+    assert found.segments()[1]["requeues"] >= 1
+    assert_same_end(found, undisturbed)
+
+
+def test_a_cell_that_hits_its_time_limit_continues_to_the_same_weights(
+    cluster, tmp_path, undisturbed
+):
+    limit = ["cluster.time_min=1", "cluster.signal_s=30"]
+    code, output = run(*CLUSTER, *limit, *LONG, f"root={tmp_path}")
+    assert code == 0, output
+    found = trained(tmp_path)
+    assert len(found.segments()) >= 2
+    assert found.segments()[0]["ended"] == schema.INTERRUPTED
+    assert_same_end(found, undisturbed)
+
+
+def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, undisturbed):
+    process = start(*CLUSTER, *LONG, f"root={tmp_path}")
+    wait_for(lambda: at_step(tmp_path, 200))
+    node = node_of(trained(tmp_path))
+    cluster("kill-node", node)
+    try:
+        output, _ = process.communicate(timeout=300)
+    finally:
+        cluster("start-node", node)
+    assert process.returncode == 0, output
+    found = trained(tmp_path)
+    assert [s["ended"] for s in found.segments()] == ["killed", schema.FINISHED]
+    assert_same_end(found, undisturbed)
+
+
+def test_what_became_of_a_cell_is_said_by_its_directory(cluster, tmp_path):
+    runs = cells(tmp_path, "do: raise", "do: die", "do: return", "do: work")
+    outcomes = on_slurm(runs, resubmit=0)
+    raised, died, returned, worked = (outcomes[r.path] for r in runs)
+    assert (raised.state, raised.message) == (schema.FAILED, "ValueError: as asked")
+    assert died.state == schema.INTERRUPTED
+    assert "FAILED" in died.message
+    assert "COMPLETED" in returned.message
+    assert returned.state == schema.INTERRUPTED
+    assert worked.state == schema.FINISHED
+
+
+def test_sixty_four_cells_run_once_each_from_the_snapshot(cluster, tmp_path):
+    runs = cells(tmp_path, *["do: work"] * 64)
+    outcomes = on_slurm(runs, array_parallelism=8)
+    assert Counter(o.state for o in outcomes.values()) == {schema.FINISHED: 64}
+    assert all(len(r.segments()) == 1 for r in runs)
+    code = submissions(runs[0])[0].code
+    assert {r.result["code"] for r in runs} == {
+        str(tmp_path / "_snapshots" / code / "src/atomsweep/__init__.py")
+    }
+
+
+def test_fire_and_forget_twice_submits_once_and_cancel_takes_it_back(cluster, tmp_path):
+    runs = cells(tmp_path, *["{do: work, sleep: 600, always: true}"] * 3)
+    first = on_slurm(runs, wait=False)
+    second = on_slurm(runs, wait=False)
+    assert {o.message for o in first.values()} == {o.message for o in second.values()}
+    assert [len(submissions(r)) for r in runs] == [1, 1, 1]
+    wait_for(lambda: all(r.state() == schema.RUNNING for r in runs))
+    assert len(cancel(runs)) == 3
+    wait_for(lambda: not slurm_queue.queue())
+    assert {r.state() for r in runs} == {schema.INTERRUPTED}  # not requeued: it was asked to end
+
+
+@pytest.mark.parametrize(("rule", "left"), [("leave", 2), ("cancel", 0)])
+def test_an_interrupt_leaves_or_cancels_the_jobs(cluster, tmp_path, rule, left):
+    steps = [*CELL, "engine.steps=100000", "basis=sph,sine"]
+    process = start("-m", *CLUSTER, f"cluster.on_interrupt={rule}", *steps, f"root={tmp_path}")
+    wait_for(lambda: len(slurm_queue.queue()) == 2)
+    time.sleep(2)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    wait_for(lambda: len(slurm_queue.queue()) == left)
+    cancel(find_runs(tmp_path))
+    wait_for(lambda: not slurm_queue.queue())
+
+
+def test_ranks_on_two_nodes_meet_and_add_up(cluster, tmp_path):
+    (run_,) = cells(tmp_path, "do: nothing")
+    outcomes = on_slurm([run_], job=toys.ranks, nodes=2, ranks=2, time_min=5, mem_gb=2)
+    assert outcomes[run_.path].state == schema.FINISHED, outcomes
+    assert run_.result["sum"] == 1 + 2 + 3 + 4
+    assert sorted(Counter(run_.result["nodes"]).values()) == [2, 2]
+
+
+def test_a_refusal_of_sbatch_is_one_sentence(cluster, tmp_path):
+    runs = cells(tmp_path, "do: work", "do: work")
+    with pytest.raises(slurm_queue.SlurmError, match="sbatch refused 2 cells.*partition") as told:
+        on_slurm(runs, partition="nowhere")
+    assert "\n" not in str(told.value)
+    assert json.dumps([submissions(r)[0].job_id for r in runs]) == "[null, null]"

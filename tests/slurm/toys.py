@@ -1,0 +1,64 @@
+"""Jobs for queues: what a cell does in SLURM without training. Found by name on the nodes."""
+
+import os
+import signal
+import time
+
+import atomsweep
+from atomsweep.engine.signals import Interrupted, stop_on_signals
+from atomsweep.sweep.slurm_job import attend
+from atomsweep.tracking.run import RunDirectory
+
+
+def toy(path):
+    """As `experiment.job`, but its config says what to do."""
+    run = RunDirectory(path)
+    todo = run.config()
+    with run.lock(), stop_on_signals() as stop:
+        segment = run.start_segment(device="cpu")
+        if todo["do"] == "raise":
+            run.fail("ValueError: as asked")
+            raise SystemExit(1)
+        if todo["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if todo["do"] == "return":  # SLURM will call this COMPLETED
+            return
+        end = time.monotonic() + todo.get("sleep", 0)
+        if segment["segment"] == 0 or todo.get("always"):
+            while time.monotonic() < end:
+                time.sleep(0.05)
+                if stop:
+                    run.interrupt(str(Interrupted(f"stopped by {stop.signal}")))
+                    raise SystemExit(1)
+        run.finish({"metrics": {}, "code": atomsweep.__file__, "node": _node()})
+
+
+def queued(path):
+    attend(toy, path)
+
+
+def ranks(path):
+    """Every rank adds its number to a sum; rank 0 writes it down."""
+    attend(_ranks, path)
+
+
+def _ranks(path):
+    import submitit
+    import torch
+    import torch.distributed as dist
+
+    env = submitit.helpers.TorchDistributedEnvironment().export()
+    dist.init_process_group("gloo")
+    total = torch.tensor([float(env.rank + 1)])
+    dist.all_reduce(total)
+    nodes = [None] * env.world_size
+    dist.all_gather_object(nodes, _node())
+    if env.rank == 0:
+        run = RunDirectory(path)
+        run.finish({"metrics": {}, "sum": float(total), "nodes": nodes})
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _node():
+    return os.environ["SLURMD_NODENAME"]

@@ -1,0 +1,20 @@
+"""Settings of a cell, and a display that shows nothing: shared by tests with and without SLURM."""
+
+from atomsweep.sweep.slurm_settings import SlurmSettings
+from atomsweep.tracking.files import read_yaml
+from tests.contracts.compose import CONF
+
+
+def settings(**changes) -> SlurmSettings:
+    """`cluster=slurm_cpu` with changes."""
+    known = read_yaml((CONF / "cluster" / "slurm_cpu.yaml").read_text())
+    known.pop("_target_")
+    return SlurmSettings(**(known | changes))
+
+
+class Silent:
+    def update(self, running, done, total):
+        pass
+
+    def close(self):
+        pass
