@@ -159,6 +159,7 @@ def test_ids_of_another_cluster_are_not_taken_for_ours(player, root):
 
 
 def test_finished_cells_are_not_submitted_and_no_cells_ask_for_no_job(player, root):
+    assert launch([]) == {}
     runs = cells(root, 2)
     runs[0].finish({"metrics": {}})
     outcomes = launch(runs, wait=False)
