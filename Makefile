@@ -43,11 +43,11 @@ test-slow: setup ## the slow tests
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-slurm-up: ## a SLURM on this machine, to try; then eval "$$(tools/slurm-local.sh env)"
-	tools/slurm-local.sh up
+slurm-up: ## a SLURM on this machine, to try; its last line says how to use it
+	@tools/slurm-local.sh up
 
 slurm-down: ## take it down
-	tools/slurm-local.sh down
+	@tools/slurm-local.sh down
 
 lint: setup ## ruff, mypy, import layers
 	$(BIN)/ruff format --check .

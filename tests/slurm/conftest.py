@@ -30,11 +30,13 @@ def cluster():
     patch = pytest.MonkeyPatch()
     patch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
     patch.setenv("OMP_NUM_THREADS", "1")
-    patch.delenv("PYTHONPATH", raising=False)
     patch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY / 'src'}")  # toy jobs are in tests/
     patch.chdir(REPOSITORY)
+    anywhere = (
+        ["--any-address"] if os.environ.get("CI") else []
+    )  # a container's name is no localhost
     try:
-        control("up", "--nodes", "2", "--cpus-per-node", "4")
+        control("up", "--nodes", "2", "--cpus-per-node", "4", *anywhere)
         yield control
     finally:
         control("down")

@@ -3,7 +3,9 @@
 import json
 import os
 import stat
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
 from atomsweep.sweep.slurm_ledger import job_in_queue, submissions
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
+from tests.contracts.compose import CONF
 from tests.sweep.slurm_fakes import Silent, settings
 
 PLAYER = """#!{python}
@@ -156,6 +159,7 @@ def test_ids_of_another_cluster_are_not_taken_for_ours(player, root):
 
 
 def test_finished_cells_are_not_submitted_and_no_cells_ask_for_no_job(player, root):
+    assert launch([]) == {}
     runs = cells(root, 2)
     runs[0].finish({"metrics": {}})
     outcomes = launch(runs, wait=False)
@@ -356,3 +360,30 @@ def test_an_interrupt_follows_the_rule(player, root, monkeypatch, rule, left):
 def test_settings_that_cannot_work_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         settings(**changes)
+
+
+@pytest.mark.parametrize("many", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_a_login_node_needs_no_torch_and_speaks_soon(player, tmp_path, mini_oc_tiny, many):
+    """The launch hides torch from itself, as where it is not installed."""
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; "
+        "runpy.run_path('run.py', run_name='__main__')"
+    )
+    words = [*many, "cluster=slurm_cpu", "cluster.wait=false", "tracking=none", "data=mini_oc_tiny"]
+    words += [f"data.root={mini_oc_tiny.directory.parent}", f"root={tmp_path / 'runs'}"]
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=CONF.parent,
+        env=os.environ | {"PYTHONPATH": "src"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    first, seconds = process.stdout.readline(), time.monotonic() - began
+    rest, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, first + rest
+    assert first.startswith(("run ", "sweep ")), first + rest
+    assert "queued" in rest
+    assert seconds < 8  # 1.3 s where nothing else is at work

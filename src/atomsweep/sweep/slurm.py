@@ -126,6 +126,8 @@ def run_cells_on_slurm(
         SlurmError: SLURM cannot be asked at all, or accepts none of the cells.
         KeyboardInterrupt: after the jobs were left or cancelled as `on_interrupt` says.
     """
+    if not runs:
+        return {}
     watch = _Watch(runs, job, settings)
     try:
         watch.reconcile(list(runs))
