@@ -59,8 +59,9 @@ format: setup ## let ruff format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## a training step against the naive form
+bench: setup ## a training step against the naive form; reading of every format
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/data_loading.py
 
 ui: setup ## MLflow's own pages on the runs
 	$(BIN)/python -m atomsweep ui

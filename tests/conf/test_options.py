@@ -8,10 +8,46 @@ from ase.io import write
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from tests.contracts.compose import CONF, compose_with_choices
+from tests.data.pyg_records import as_pyg_2, is2re_fields, s2ef_fields, write_lmdb
+from tests.data.test_ase_db import sqlite
+from tests.data.test_md17 import revised
+from tests.data.test_store import random_structure
+from tests.data.test_store import write as write_store
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
 GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
+
+
+def extxyz(folder):
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=[[0.0] * 3] * 3)
+    write(folder / "water.extxyz", atoms)
+    return folder / "water.extxyz"
+
+
+def pyg_lmdb(fields):
+    def make(folder):
+        return write_lmdb(folder / "data.lmdb", [as_pyg_2(fields(seed)) for seed in range(3)])
+
+    return make
+
+
+def store(folder):
+    write_store(folder / "a.lmdb", [random_structure(seed) for seed in range(3)])
+    return folder / "a.lmdb"
+
+
+DATA_FILES = {  # options that need files
+    "extxyz": extxyz,
+    "oc20_s2ef": pyg_lmdb(s2ef_fields),
+    "oc20_is2re": pyg_lmdb(is2re_fields),
+    "oc22": pyg_lmdb(s2ef_fields),
+    "ase_db": lambda folder: sqlite(folder / "a.db", 3),
+    "store": store,
+    "md17": lambda folder: revised(folder / "rmd17_aspirin.npz"),
+    "rmd17": lambda folder: revised(folder / "rmd17_aspirin.npz"),
+}
 
 
 def config(*overrides):
@@ -23,11 +59,8 @@ def test_every_option_composes_and_builds(group, option, tmp_path):
     overrides = [f"{group}={option}"]
     if (group, option) == ("act", "none"):
         overrides.append("model=median")  # for models without an activation
-    if (group, option) == ("data", "extxyz"):
-        atoms = molecule("H2O")
-        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=[[0.0] * 3] * 3)
-        write(tmp_path / "water.extxyz", atoms)
-        overrides.append(f"data.path={tmp_path / 'water.extxyz'}")
+    if group == "data" and option in DATA_FILES:
+        overrides.append(f"data.path={DATA_FILES[option](tmp_path)}")
     if (group, option) in GPU:
         overrides.append("engine.device=cpu")
     assert preflight(config(*overrides)) >= 0

@@ -11,8 +11,9 @@ from ase.constraints import FixAtoms
 from hydra.errors import InstantiationException
 
 from atomsweep.data.base import DataError
-from atomsweep.data.extxyz import ExtXYZ, find_files
-from atomsweep.data.extxyz_read import TAGS_DERIVED, TAGS_STORED, TAGS_UNKNOWN
+from atomsweep.data.extxyz import ExtXYZ, ExtXYZReader
+from atomsweep.data.files import find_files
+from atomsweep.data.frames import TAGS_DERIVED, TAGS_STORED, TAGS_UNKNOWN
 from atomsweep.data.store import StoreDataset
 from atomsweep.units import KCAL_PER_MOL
 from tests.conftest import data_source
@@ -330,21 +331,22 @@ def test_a_changed_file_of_the_same_size_is_noticed(systems, tmp_path):
 
 
 def test_directories_patterns_and_lists_name_files(systems, tmp_path):
+    reader = ExtXYZReader("energy", "forces", 1.0, ())
     (tmp_path / "notes.txt").write_text("no structures")
-    assert find_files(str(tmp_path)) == [systems]
-    assert find_files(str(tmp_path / "*.extxyz")) == [systems]
-    assert find_files([str(systems), str(systems)]) == [systems, systems]
+    assert find_files(str(tmp_path), reader) == [systems]
+    assert find_files(str(tmp_path / "*.extxyz"), reader) == [systems]
+    assert find_files([str(systems), str(systems)], reader) == [systems, systems]
     with pytest.raises(FileNotFoundError, match=r"no file of structures"):
-        find_files(str(tmp_path / "none*"))
+        find_files(str(tmp_path / "none*"), reader)
     with pytest.raises(ValueError, match=r"is not .extxyz"):
-        find_files(str(tmp_path / "notes.txt"))
+        find_files(str(tmp_path / "notes.txt"), reader)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"energy_unit": "J"}, "energy_unit must be one of eV"),
-        ({"split_by": "atom"}, "split_by must be sid or frame"),
+        ({"split_by": "atom"}, "split_by must be sid, frame, adsorbate, catalyst"),
         ({"val_fraction": 1.0}, "val_fraction must be in"),
         ({"labels": ["stress"]}, "labels may contain energy and forces"),
         ({"path": "/nowhere/*.xyz"}, "no file of structures"),

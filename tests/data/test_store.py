@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from atomsweep.data.base import DataError, Structure, usable
-from atomsweep.data.store import VERSION, StoreDataset, StoreWriter, decode, encode
+from atomsweep.data.record import VERSION, WITH_EDGES, decode, encode
+from atomsweep.data.store import StoreDataset, StoreWriter
 
 
 def random_structure(seed, natoms=6, labels=True):
@@ -170,10 +171,10 @@ def test_a_store_of_another_version_is_refused(tmp_path):
     changed.write_bytes(path.read_bytes())
     env = lmdb.open(str(changed), subdir=False, lock=False, map_size=1 << 24)
     with env.begin(write=True) as transaction:
-        transaction.put(b"meta", json.dumps({**meta, "version": VERSION + 1}).encode())
+        transaction.put(b"meta", json.dumps({**meta, "version": 9}).encode())
     env.close()
     with pytest.raises(
-        DataError, match=f"store version {VERSION + 1}, this program reads version {VERSION}"
+        DataError, match=f"store version 9, this program reads version {VERSION} and {WITH_EDGES}"
     ):
         StoreDataset(changed)
 

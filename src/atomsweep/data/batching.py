@@ -25,6 +25,7 @@ from atomsweep.data.base import (
     report_skipped,
 )
 from atomsweep.data.flat import FlatEdges, FlatStructures, cached_edges, read_all
+from atomsweep.data.store import read_at_once, stored_num_edges
 from atomsweep.graph.neighbors import RadiusGraph
 
 if TYPE_CHECKING:
@@ -79,22 +80,46 @@ class GraphDataset:
             self._preload()
 
     def _preload(self) -> None:
-        every = range(len(self.dataset))
-        structures, kept, faults = read_all(self.dataset, every, self.on_error, self.unsupported)
-        flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
-        edges = None
-        if self.graph is not None:
-            names = [self._called(i, flat, s) for s, i in enumerate(kept.tolist())]
-            edges = cached_edges(self.dataset, flat, self.graph, names)
-            lonely = edges.num_edges == 0
-            if lonely.any():
-                faults += self._without_edges([names[s] for s in np.flatnonzero(lonely)])
-                edges, flat = edges.keep(~lonely, flat.natoms), flat.keep(~lonely)
-                kept = kept[~lonely]
+        flat, edges, kept, faults = self._graphs(np.arange(len(self.dataset)), cached=True)
         if faults:
             report_skipped(self.dataset.name, faults, len(self.dataset))
         self.skipped, self.indices = faults, kept
         self._tensors = _FlatTensors(flat, edges)
+
+    def _graphs(
+        self, places: Array, cached: bool
+    ) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
+        """Structures and edges, which places were kept, and what was wrong with the others."""
+        flat, edges, kept, faults = self._flat(places)
+        if self.graph is None:
+            return flat, None, kept, faults
+
+        def names() -> list[str]:
+            return [self._called(i, flat, s) for s, i in enumerate(kept.tolist())]
+
+        if edges is None and cached:
+            edges = cached_edges(self.dataset, flat, self.graph, names())
+        elif edges is None:
+            edges = FlatEdges.build(flat, self.graph, names())
+        lonely = edges.num_edges == 0
+        if lonely.any():
+            called = names()
+            faults += self._without_edges([called[s] for s in np.flatnonzero(lonely)])
+            edges, flat = edges.keep(~lonely, flat.natoms), flat.keep(~lonely)
+            kept = kept[~lonely]
+        return flat, edges, kept, faults
+
+    def _flat(self, places: Array) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
+        """Structures, their edges if those are stored, which were kept, and what was wrong."""
+        if (found := read_at_once(self.dataset, places, self.graph)) is not None:
+            flat, edges = found
+            if not self.unsupported.intersection(np.unique(flat.atomic_numbers).tolist()):
+                return flat, edges, places, []
+        structures, kept, faults = read_all(
+            self.dataset, places.tolist(), self.on_error, self.unsupported
+        )
+        energy, forces = self.dataset.has_energy, self.dataset.has_forces
+        return FlatStructures.collect(structures, energy, forces), None, kept, faults
 
     def _called(self, index: int, flat: FlatStructures, place: int) -> str:
         return f"{self.dataset.where(index)} (sid {flat.sid[place]}, fid {flat.fid[place]})"
@@ -116,10 +141,10 @@ class GraphDataset:
 
     @property
     def num_edges(self) -> Array | None:
-        """(len,) int64 number of edges; None without a graph or where the set is not preloaded."""
-        if self._tensors is None or self._tensors.num_edges is None:
-            return None
-        return self._tensors.num_edges.numpy()
+        """(len,) int64 number of edges; None where they are neither in memory nor stored."""
+        if self._tensors is None:
+            return stored_num_edges(self.dataset, self.graph)
+        return self._tensors.num_edges.numpy() if self._tensors.num_edges is not None else None
 
     @property
     def energies(self) -> Array | None:
@@ -157,19 +182,10 @@ class GraphDataset:
             raise IndexError(f"indices must be in [0, {len(self)}), got {chosen.tolist()}")
         if self._tensors is not None:
             return self._tensors.gather(chosen)
-        return self._read(chosen.tolist())
+        return self._read(self.indices[chosen.numpy()])
 
-    def _read(self, places: list[int]) -> Batch:
-        structures, kept, faults = read_all(self.dataset, places, self.on_error, self.unsupported)
-        flat = FlatStructures.collect(structures, self.dataset.has_energy, self.dataset.has_forces)
-        edges = None
-        if self.graph is not None:
-            names = [self._called(i, flat, s) for s, i in enumerate(kept.tolist())]
-            edges = FlatEdges.build(flat, self.graph, names)
-            lonely = edges.num_edges == 0
-            if lonely.any():
-                faults += self._without_edges([names[s] for s in np.flatnonzero(lonely)])
-                edges, flat = edges.keep(~lonely, flat.natoms), flat.keep(~lonely)
+    def _read(self, places: Array) -> Batch:
+        flat, edges, _, faults = self._graphs(places, cached=False)
         if faults:
             self.skipped += faults
             report_skipped(self.dataset.name, faults, len(places))

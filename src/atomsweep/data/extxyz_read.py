@@ -16,6 +16,7 @@ import numpy as np
 
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.base import DataError, Structure
+from atomsweep.data.frames import Frame, set_tags
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -24,13 +25,6 @@ SUFFIXES = (".extxyz", ".xyz", ".traj")
 _OPENERS: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _COMPRESSED = tuple(_OPENERS)
 _SIDECAR_LINE = re.compile(r"\D*(\d+),\D*(\d+),([^,]+)")
-ADSORBATE_NUMBERS = (1, 6, 7, 8)  # all that OC20's adsorbates are made of
-
-TAGS_STORED = "stored in the file"
-TAGS_DERIVED = "derived: fixed atoms 0, free trailing atoms of H, C, N, O 2, the others 1"
-TAGS_UNKNOWN = (
-    "unknown: no tags and no fixed atoms in the file, so all atoms have tag 1 and are free"
-)
 
 
 @dataclass(frozen=True)
@@ -48,16 +42,6 @@ class FrameOptions:
     forces_key: str
     scale: float
     labels: tuple[str, ...]
-
-
-@dataclass
-class Frame:
-    """One frame of a file: the structure or what is wrong with it."""
-
-    index: int
-    structure: Structure | None
-    tags_rule: str = ""
-    fault: str = ""
 
 
 def kind_of(path: Path) -> str | None:
@@ -214,17 +198,4 @@ def _structure(atoms: Atoms, options: FrameOptions) -> tuple[Structure, str]:
     fixed = atoms.arrays.get("fixed")
     if fixed is not None and fixed.shape == (len(atoms),):
         structure.fixed = fixed.astype(bool)
-    return structure, _set_tags(structure)
-
-
-def _set_tags(structure: Structure) -> str:
-    """Give tags to a structure that has none; returns the rule by which."""
-    if structure.tags.any():
-        return TAGS_STORED
-    if not structure.fixed.any():
-        structure.tags = np.ones(structure.natoms, dtype=np.int64)
-        return TAGS_UNKNOWN
-    foreign = ~np.isin(structure.atomic_numbers, ADSORBATE_NUMBERS) | structure.fixed
-    trailing = np.arange(structure.natoms) > np.flatnonzero(foreign).max()
-    structure.tags = np.where(structure.fixed, 0, np.where(trailing, 2, 1))
-    return TAGS_DERIVED
+    return structure, set_tags(structure)

@@ -24,6 +24,7 @@ from typing import Any
 from atomsweep.data.base import Provenance, Structure
 from atomsweep.data.locked_build import remove_tree
 from atomsweep.data.mini_oc_recipe import SPLITS, Recipe
+from atomsweep.data.progress import Progress
 from atomsweep.data.store import StoreDataset, StoreWriter
 
 CHUNK = 8  # systems
@@ -71,7 +72,7 @@ def build_data_set(
         directory.parent,
         f" ({done} found from an earlier attempt)" if done else "",
     )
-    with _Progress(total, done, progress) as bar:
+    with Progress("building mini_oc", "relaxation", total, done, progress) as bar:
         _run_workers(recipe, chunk_dir, missing, count, lambda n: bar.update(len(todo[n][1])))
     _assemble(recipe, directory, fingerprint, provenance)
     remove_tree(chunk_dir)
@@ -245,33 +246,3 @@ def _structures(path: Path) -> Iterator[Structure]:
     store = StoreDataset(path)
     for index in range(len(store)):
         yield store[index]
-
-
-class _Progress:
-    """A bar on a terminal, a line of the log about every tenth otherwise, or nothing."""
-
-    def __init__(self, total: int, done: int, show: bool) -> None:
-        self.total, self.done, self.show = total, done, show
-        self.next_line = 0.1
-        self.bar: Any = None
-
-    def __enter__(self) -> _Progress:
-        if self.show and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=self.total, initial=self.done, desc="building mini_oc", unit="system"
-            )
-        return self
-
-    def update(self, count: int) -> None:
-        self.done += count
-        if self.bar is not None:
-            self.bar.update(count)
-        elif self.show and self.done >= self.next_line * self.total:
-            log.info("building mini_oc: %d of %d relaxations", self.done, self.total)
-            self.next_line = self.done / self.total + 0.1
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

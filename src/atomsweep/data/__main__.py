@@ -1,0 +1,189 @@
+"""`python -m atomsweep.data`: convert files, describe them, fit a normaliser."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from atomsweep.console import to_terminal
+from atomsweep.data.base import DataError, Provenance
+from atomsweep.data.convert import Conversion, Report, convert
+from atomsweep.data.extxyz import ENERGY_UNITS
+from atomsweep.data.filehash import content_hash
+from atomsweep.data.formats import open_files
+from atomsweep.data.groups import SPLIT_BY, held_out_frames
+from atomsweep.data.normalizer import fit_normalizer
+from atomsweep.data.store import StoreDataset
+from atomsweep.data.survey import as_text, survey
+from atomsweep.graph.neighbors import RadiusGraph
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it did, 1 and one sentence if not, 130 after an interrupt."""
+    options = _parser().parse_args(arguments)
+    to_terminal()
+    try:
+        options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m atomsweep.data", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def reads_files(command: argparse.ArgumentParser) -> None:
+        command.add_argument("path", help="file, directory or glob pattern")
+        command.add_argument(
+            "--labels", default="energy,forces", help="what every frame must carry; none for none"
+        )
+        command.add_argument("--energy-unit", choices=list(ENERGY_UNITS), default="eV")
+
+    one = commands.add_parser("convert", help="files of any kind to one native store")
+    reads_files(one)
+    one.add_argument("out", type=Path, help="the store, .lmdb")
+    one.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    one.add_argument("--skip-bad", action="store_true", help="leave out frames that are unusable")
+    one.add_argument("--max-force", type=float, default=50.0, help="eV/Å; 0 keeps all frames")
+    one.add_argument(
+        "--neighbors", type=float, metavar="CUTOFF", help="store neighbour lists up to CUTOFF Å"
+    )
+    one.add_argument("--max-neighbors", type=int, default=50, help="for each atom; 0 keeps all")
+    one.add_argument("--linear-references", help="file with an energy for each element")
+    one.add_argument("--licence", default="not stated", help="of the files, kept in the store")
+    one.set_defaults(command=_convert)
+
+    one = commands.add_parser("describe", help="what is in files or stores, and a plot")
+    reads_files(one)
+    one.add_argument("--plot", type=Path, help="default: <name>.png here")
+    one.set_defaults(command=_describe)
+
+    one = commands.add_parser("fit-normalizer", help="statistics of a training split, beside it")
+    one.add_argument("store", type=Path, help="the store of the training split")
+    one.add_argument("--val-fraction", type=float, default=0.0, help="as in the config, left out")
+    one.add_argument("--split-by", choices=SPLIT_BY, default="sid", help="as in the config")
+    one.add_argument("--seed", type=int, default=0, help="as in the config")
+    one.set_defaults(command=_fit_normalizer)
+    return parser
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    labels = tuple(part for part in text.split(",") if part not in ("", "none"))
+    if unknown := set(labels) - {"energy", "forces"}:
+        raise ValueError(f"--labels takes energy and forces, got {', '.join(sorted(unknown))}")
+    return labels
+
+
+def _convert(options: argparse.Namespace) -> None:
+    out: Path = options.out
+    if out.suffix != ".lmdb":
+        raise ValueError(f"the store must end in .lmdb, got {out}")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    labels = _labels(options.labels)
+    reader, files = open_files(
+        options.path,
+        labels,  # type: ignore[arg-type]
+        options.energy_unit,
+        options.linear_references,
+    )
+    if out.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"{out} is what is read; name another file")
+    graph = None
+    if options.neighbors is not None:
+        graph = RadiusGraph(options.neighbors, options.max_neighbors or None)
+    on_error = "skip" if options.skip_bad else "raise"
+    conversion = Conversion(reader, options.max_force or None, on_error, graph)  # type: ignore[arg-type]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = [s for file in files for s in reader.beside(file)]
+    how = [
+        reader.settings(),
+        conversion.max_force,
+        on_error,
+        [graph.cutoff, graph.max_neighbors] if graph is not None else None,
+        content_hash([*files, *beside], out.parent),
+    ]
+    fingerprint = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
+    more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+    source = Provenance(
+        f"{files[0].name}{more}", options.licence, "converted from the user's files"
+    )
+    with FileLock(out.with_name(f"{out.name}.lock")):
+        if out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint:
+            log.info("%s is there already, made from the same files in the same way", out)
+            return
+        report = convert(
+            conversion,
+            files,
+            out,
+            out.with_name(f"{out.name}.parts-{fingerprint}"),
+            fingerprint,
+            {"provenance": source.as_dict()},
+            workers=options.workers,
+        )
+    _tell(out, report)
+
+
+def _tell(out: Path, report: Report) -> None:
+    log.info("%s: %d frames, %.1f MB", out, report.frames, out.stat().st_size / 1e6)
+    log.info("skipped %d, filtered %d", len(report.skipped), report.filtered)
+    for rule, count in report.tags.items():
+        log.info("tags of %d frames: %s", count, rule)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    labels = _labels(options.labels)
+    reader, files = open_files(options.path, labels, options.energy_unit)  # type: ignore[arg-type]
+    found = survey(reader, files)
+    print(f"{options.path}: {type(reader).__name__}, {len(files)} file(s)")
+    print(as_text(found.report()))
+    name = Path(options.path).name.replace("*", "_")
+    plot = options.plot if options.plot is not None else Path(f"{Path(name).stem}.png")
+    found.plot(plot, options.path)
+    print(f"plot: {plot}")
+
+
+def _fit_normalizer(options: argparse.Namespace) -> None:
+    path: Path = options.store
+    if path.is_dir():
+        path = path / "train.lmdb"
+    if path.stem.startswith(("val", "test")):
+        raise ValueError(f"{path} is not a training split; statistics are fitted to that alone")
+    store = StoreDataset(path)
+    chosen = np.arange(len(store))
+    if options.val_fraction:
+        if not 0.0 < options.val_fraction < 1.0:
+            raise DataError(f"--val-fraction must be in [0, 1), got {options.val_fraction}")
+        held_out = held_out_frames(
+            store, options.val_fraction, options.split_by, options.seed, str(path)
+        )
+        chosen = np.flatnonzero(~held_out)
+    found = fit_normalizer(store, chosen)
+    out = path.with_suffix(".normalizer.json")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    os.replace(temporary, out)  # noqa: PTH105
+    for name in ("energy", "energy_minus_references", "forces"):
+        if name in found:
+            print(f"{name}: mean {found[name]['mean']:.6f}, std {found[name]['std']:.6f} eV")
+    print(f"{out}: {found['frames']} of {len(store)} frames")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
