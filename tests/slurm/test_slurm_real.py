@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from atomsweep.sweep import slurm_queue
 from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
 from atomsweep.sweep.slurm_ledger import submissions
 from atomsweep.tracking import schema
+from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory, find_runs
 from tests.slurm import toys
 from tests.sweep.slurm_fakes import Silent, settings
@@ -163,6 +165,50 @@ def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, und
     found = trained(tmp_path)
     assert [s["ended"] for s in found.segments()] == ["killed", schema.FINISHED]
     assert_same_end(found, undisturbed)
+
+
+def test_a_sweep_is_whole_after_launcher_scheduler_nodes_and_trainers_were_killed(
+    cluster, tmp_path
+):
+    sweep = ["-m", *LONG, "basis=sph,sine"]
+    code, output = run(*sweep, f"root={tmp_path / 'whole'}")
+    assert code == 0, output
+    sweep += [*CLUSTER, f"root={tmp_path / 'runs'}"]
+    chance = random.Random(0)
+    process = start(*sweep)
+    for victim in ("controller", "launcher", "trainer", "node", "controller", "node", "launcher"):
+        if process.poll() is not None:  # the one command that a user types again
+            process = start(*sweep)
+        path = wait_for(lambda: training(tmp_path / "runs"), 180)
+        time.sleep(chance.uniform(0.0, 3.0))
+        if victim == "launcher":
+            process.kill()
+            process.communicate()
+        elif victim == "trainer":
+            os.kill(holder_of(path / schema.LOCK)["pid"], signal.SIGKILL)
+        elif victim == "node":
+            node = chance.choice(["127.0.0.11", "127.0.0.12"])
+            cluster("kill-node", node)
+            time.sleep(chance.uniform(0.0, 15.0))
+            cluster("start-node", node)
+        else:
+            cluster("kill-controller")
+            time.sleep(chance.uniform(0.0, 15.0))
+            cluster("start-controller")
+    output, _ = process.communicate(timeout=400)
+    if process.returncode != 0:
+        code, output = run(*sweep)
+        assert code == 0, output
+    runs, undisturbed = find_runs(tmp_path / "runs"), find_runs(tmp_path / "whole")
+    assert [r.identity for r in runs] == [r.identity for r in undisturbed]
+    for one, other in zip(runs, undisturbed, strict=True):
+        assert_same_end(one, other)
+        assert [s["ended"] for s in one.segments()].count(schema.FINISHED) == 1
+
+
+def training(root: Path) -> Path | None:
+    """A run directory that a process trains in."""
+    return next((r.path for r in find_runs(root) if r.state() == schema.RUNNING), None)
 
 
 def test_what_became_of_a_cell_is_said_by_its_directory(cluster, tmp_path):

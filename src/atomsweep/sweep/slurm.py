@@ -16,7 +16,7 @@ from typing import Any
 from atomsweep.sweep import slurm_queue, snapshot
 from atomsweep.sweep.pool import Display, Job, Outcome
 from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
-from atomsweep.sweep.slurm_queue import SlurmError
+from atomsweep.sweep.slurm_queue import SlurmDown, SlurmError
 from atomsweep.sweep.slurm_settings import SlurmSettings
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive
@@ -151,6 +151,7 @@ class _Watch:
         self.elsewhere: list[RunDirectory] = []  # trained by others, or refused for now
         self.absent: dict[Path, int] = {}  # polls in a row that did not find the job
         self.again: dict[Path, int] = {}  # times a cell was submitted anew
+        self.released: dict[Path, int] = {}  # times a job was released after a failed launch
         self.queue: Queue = {}
         self.told: set[str] = set()
 
@@ -229,18 +230,37 @@ class _Watch:
         except SlurmError as error:
             self.say_once("%s; the jobs go on, asking again", error)
             return
-        for job, known in self.queue.items():
-            if known.stuck and any(job == mine.job_id for mine in self.jobs.values()):
-                self.say_once("job %s waits for somebody: %s", job, known.reason)
+        self.free_held()
         for path, submission in self.jobs.items():
             found = submission.job(self.queue) is not None
             self.absent[path] = 0 if found else self.absent.get(path, 0) + 1
         gone = [r for r in self.runs if self.absent.get(r.path, 0) >= POLLS_TO_BE_GONE]
         gone = [run for run in gone if run.path in self.jobs]
         again = self.end_of(gone) if gone else []
-        self.elsewhere, waiting = [], self.elsewhere
-        if again or waiting:
-            self.reconcile([*again, *waiting])
+        self.elsewhere, waiting = [], [*again, *self.elsewhere]
+        if waiting:
+            try:
+                self.reconcile(waiting)
+            except SlurmDown as error:  # between two questions
+                self.elsewhere = waiting
+                self.say_once("%s; asking again", error)
+
+    def free_held(self) -> None:
+        """Release jobs that SLURM holds for a node's fault; name those that wait for a person."""
+        for path, mine in self.jobs.items():
+            known = self.queue.get(mine.job_id or "")
+            if known is None or not known.stuck:
+                continue
+            tries = self.released.get(path, 0)
+            if slurm_queue.LAUNCH_FAILED in known.reason and tries < self.settings.resubmit:
+                self.released[path] = tries + 1
+                try:
+                    slurm_queue.release(mine.job_id or "")
+                    log.info("job %s could not be launched on its node; released", mine.job_id)
+                    continue
+                except SlurmError as error:
+                    log.debug("%s", error)
+            self.say_once("job %s waits for somebody: %s", mine.job_id, known.reason)
 
     def end_of(self, runs: Sequence[RunDirectory]) -> list[RunDirectory]:
         """Settle cells whose jobs have left the queue; returns those to be submitted anew."""
