@@ -1,5 +1,7 @@
 """Radius graphs of all structures of a batch, for positions that change from call to call."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch_geometric.data import Batch
@@ -20,7 +22,7 @@ def attach_edges(batch: Batch, graph: RadiusGraph) -> dict[int, str]:
     ptr = batch.ptr.tolist()
     pairs, offsets, counts = [], [], []
     faults = {}
-    for number, (start, end) in enumerate(zip(ptr[:-1], ptr[1:], strict=True)):
+    for number, (start, end) in enumerate(pairwise(ptr)):
         index, shift = np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int32)
         try:
             index, shift = graph(pos[start:end], cell[number], pbc[number])

@@ -82,7 +82,7 @@ def relax(
     waiting = enumerate(structures)
     active = _Active(potential, optimizer, fmax, steps, paths)
     while True:
-        newcomers = []
+        newcomers: list[tuple[int, Structure]] = []
         while len(active) + len(newcomers) < batch_size:
             if (following := next(waiting, None)) is None:
                 break

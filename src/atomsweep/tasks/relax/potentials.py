@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -89,7 +90,7 @@ class ModelPotential:
             size = self._most = max(1, size // 2)
             torch.cuda.empty_cache()
             log.info("out of device memory: at most %d structures at once from here on", size)
-        faults = {}
+        faults: dict[int, str] = {}
         for number, part in enumerate(parts):
             faults |= {number * size + place: text for place, text in part.faults.items()}
         energies = [part.energy for part in parts if part.energy is not None]
@@ -209,7 +210,7 @@ def structures_of(batch: Batch) -> list[Structure]:
             sid=int(host["sid"][number]),
             fid=int(host["fid"][number]),
         )
-        for number, (start, end) in enumerate(zip(ptr[:-1], ptr[1:], strict=True))
+        for number, (start, end) in enumerate(pairwise(ptr))
     ]
 
 
