@@ -73,11 +73,16 @@ class TrainedModel:
         """What relaxations ask for forces."""
         return ModelPotential(self.model, self.predict)
 
-    def calculator(self) -> "PotentialCalculator":
-        """A new ASE calculator."""
+    def calculator(self, nan_energy: bool = False) -> "PotentialCalculator":
+        """A new ASE calculator.
+
+        Args:
+            nan_energy: an energy that the model does not predict reads NaN and is no error. ASE's
+                optimisers need this of a model of forces alone: they log the energy.
+        """
         from atomsweep.tasks.relax.calculator import PotentialCalculator
 
-        return PotentialCalculator(self.potential(), self.run.name)
+        return PotentialCalculator(self.potential(), self.run.name, nan_energy)
 
     def relax(
         self,
@@ -99,7 +104,7 @@ class TrainedModel:
             on_done: called as each one ends.
 
         Returns:
-            Copies in the same order, with forces and, if predicted, energy; `info["relaxation"]` says
+            Copies in the same order, with forces and, if predicted, energy; `info["relaxation"]` is
             converged, stopped (after `steps`) or failed and why, `info["relaxation_steps"]` counts.
 
         Raises:

@@ -63,9 +63,10 @@ def _evaluate(options: argparse.Namespace) -> int:
             log.error("%s: %s: %s", run.name, type(error).__name__, error)
             failed += 1
             continue
+        sys.stdout.write(f"{run.name}\n")
         for name, value in {**found["metrics"], **found.get("notes", {})}.items():
             told = f"{value:.5g}" if isinstance(value, float) else value
-            sys.stdout.write(f"{run.name}  {name:36} {told}\n")
+            sys.stdout.write(f"  {name:36} {told}\n")
     return int(failed > 0)
 
 

@@ -37,7 +37,8 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
         progress: told of systems done and in all.
 
     Returns:
-        `<split>/<metric>` → value, and `val_avg/<metric>` where all four validation splits are.
+        `<split>/<metric>` → value, `seconds_per_system`, and `val_avg/<metric>` where all four
+        validation splits are.
     """
     source = model.source()
     ends = {split: _ends(source, split, settings) for split in settings.splits}
@@ -59,6 +60,9 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
         values = split_metrics(results, references, oracle)
         values["seconds"] = seconds
         found |= {f"{split}/{name}": value for name, value in values.items()}
+    systems = sum(counts.values())
+    spent = sum(found[f"{split}/seconds"] for split in ends)
+    found["seconds_per_system"] = spent / systems if systems else float("nan")
     if all(split in settings.splits for split in schema.VAL_SPLITS):
         for name in ("adwt", "afbt", "fbt"):
             of_splits = [found[f"{split}/{name}"] for split in schema.VAL_SPLITS]
@@ -150,9 +154,7 @@ def write_extxyz(path: Path, structure: Structure) -> None:
     atoms = structure_to_atoms(structure)
     atoms.info["sid"] = structure.sid
     temporary = path.with_name(f".{path.name}.tmp")
-    columns = ["symbols", "positions", "tags"]
-    columns += ["move_mask"] if structure.fixed.any() else []
-    ase.io.write(temporary, atoms, format="extxyz", columns=columns)
+    ase.io.write(temporary, atoms, format="extxyz")
     temporary.replace(path)
 
 

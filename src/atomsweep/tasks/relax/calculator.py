@@ -15,16 +15,19 @@ class PotentialCalculator(Calculator):
 
     Args:
         potential: what predicts.
-        name: of the model, for messages.
+        title: of the model, for messages.
+        nan_energy: an energy that is not predicted reads NaN and is no error, for ASE's optimisers,
+            which ask for it to log it.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's interface)
     nolabel = True
 
-    def __init__(self, potential: Potential, name: str) -> None:
+    def __init__(self, potential: Potential, title: str, nan_energy: bool = False) -> None:
         super().__init__()
         self.potential = potential
-        self.name = name
+        self.title = title
+        self.nan_energy = nan_energy
 
     def calculate(
         self,
@@ -42,16 +45,17 @@ class PotentialCalculator(Calculator):
         assert self.atoms is not None
         structure = structure_from_atoms(self.atoms)
         if fault := self.potential.refusal(structure):
-            raise ValueError(f"{self.name}: {fault}")
+            raise ValueError(f"{self.title}: {fault}")
         found = self.potential(batch_of([structure], self.potential.device))
         if found.faults:
-            raise ValueError(f"{self.name} cannot evaluate these atoms: {found.faults[0]}")
+            raise ValueError(f"{self.title} cannot evaluate these atoms: {found.faults[0]}")
         self.results: dict[str, Any] = {"forces": found.forces.cpu().numpy()}
-        if found.energy is not None:
-            energy = float(found.energy[0])
+        if found.energy is not None or self.nan_energy:
+            energy = float("nan") if found.energy is None else float(found.energy[0])
             self.results |= {"energy": energy, "free_energy": energy}
         elif {"energy", "free_energy"} & set(properties or []):
             raise PropertyNotImplementedError(
-                f"{self.name} predicts forces and no energy; ask for get_forces(), give ASE's "
-                "optimisers logfile=None, or train a model that predicts an energy"
+                f"{self.title} predicts forces and no energy; ask for get_forces() alone, take "
+                "calculator(nan_energy=True) for ASE's optimisers, which log the energy, or train "
+                "a model that predicts one"
             )
