@@ -38,8 +38,8 @@ def test_a_force_that_stays_behind_about_z_has_the_spread_of_a_turning_vector():
         return Prediction(forces=constant.expand(len(batch.pos), 3))
 
     batch = batch_of_three()
-    variance = force_variance(stubborn, batch, matrices(RotateZ, 3, 40000)).mean(0)
-    assert variance[:2].tolist() == pytest.approx([12.5, 12.5], rel=0.01)
+    variance = force_variance(stubborn, batch, matrices(RotateZ, 3, 2000)).mean(0)
+    assert variance[:2].tolist() == pytest.approx([12.5, 12.5], rel=0.05)
     assert variance[2] < 1e-12
 
 

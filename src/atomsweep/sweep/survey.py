@@ -143,7 +143,7 @@ def table(entries: Sequence[Entry], rerun: str) -> list[str]:
 
 def summary(entries: Sequence[Entry], rerun: str) -> str:
     """Cells by state, and what a launch would run."""
-    states = [_told(entry) for entry in entries]
+    states = [entry.state for entry in entries]
     told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     wanted = [entry for entry in entries if entry.trained(rerun)]
     text = f"{len(entries)} cells: {told}; a launch runs {len(wanted)}"
@@ -154,13 +154,13 @@ def summary(entries: Sequence[Entry], rerun: str) -> str:
         text += f" ({'' if known else 'cost of '}{unknown} unknown: nothing alike has finished)"
     if unevaluated := sum(entry.wanted(rerun) for entry in entries) - len(wanted):
         text += f"; evaluates {unevaluated} that are trained"
-    if schema.STALE in [entry.state for entry in entries] and rerun not in (STALE, ALL):
+    if schema.STALE in states and rerun not in (STALE, ALL):
         text += "; stale: finished with other code than the present, rerun=stale makes them again"
     return text
 
 
 def _told(entry: Entry) -> str:
-    return entry.state + (f", lacks {' '.join(entry.missing)}" if entry.missing else "")
+    return entry.state + (f", lacks {', '.join(entry.missing)}" if entry.missing else "")
 
 
 def _missing(run: RunDirectory | None, wanted: evaluations.Wanted) -> list[str]:
