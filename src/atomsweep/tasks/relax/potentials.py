@@ -1,6 +1,7 @@
 """What relaxations ask for forces: a trained model in batches, or an oracle one by one."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -63,6 +64,8 @@ class ModelPotential:
         self._graph = (
             None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
         )
+        on_gpu = self.device.type == "cuda"  # and the CPU's cores would idle
+        self._threads = min(8, len(os.sched_getaffinity(0))) if on_gpu else 1
         self._most: int | None = None  # structures that fit into memory; None: not known
 
     def refusal(self, structure: Structure) -> str | None:
@@ -101,7 +104,7 @@ class ModelPotential:
         )
 
     def _forces(self, batch: Batch) -> Forces:
-        faults = {} if self._graph is None else attach_edges(batch, self._graph)
+        faults = {} if self._graph is None else attach_edges(batch, self._graph, self._threads)
         nothing = torch.full_like(batch.pos, torch.nan)
         if len(faults) == len(batch.natoms):
             return Forces(None, nothing, faults)
