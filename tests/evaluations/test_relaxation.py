@@ -5,14 +5,17 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 import pytest
+import torch
 
 from atomsweep.build import UserError
+from atomsweep.data.base import DataSource
 from atomsweep.evaluations.relaxation import NEEDS_DFT, relaxation, split_metrics
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tasks.relax.potentials import OraclePotential
 from atomsweep.trained import load
+from tests.data.pyg_records import as_pyg_2, is2re_fields, write_lmdb
 
 
 def evaluated(model, **settings):
@@ -78,20 +81,10 @@ def test_a_failed_system_counts_against_the_model(mini_oc_tiny):
     assert found["converged"] == 0.5
 
 
-class NoOracle:
-    """The embedded data set as if nobody knew its potential."""
-
-    def __init__(self, source):
-        self.source, self.name = source, source.name
-
-    def relaxations(self, split):
-        return self.source.relaxations(split)
-
-
 def test_without_an_oracle_structures_are_written_for_dft(
     model, mini_oc_tiny, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(model, "source", lambda: NoOracle(mini_oc_tiny))
+    monkeypatch.setattr(type(model.source()), "oracle", lambda source: None)
     monkeypatch.setattr(model.run, "path", tmp_path)
     found = evaluated(model, steps=3, systems=2)
     assert found["val_id/afbt"] == found["val_avg/fbt"] == NEEDS_DFT
@@ -121,10 +114,26 @@ def test_trajectories_hold_every_step(model, mini_oc_tiny, monkeypatch, tmp_path
     assert frames[-1].get_forces(apply_constraint=False).shape == (len(frames[0]), 3)
 
 
-def test_data_without_relaxations_names_the_remedy(model, monkeypatch):
-    class Plain:
-        name = "plain"
+def test_relaxations_may_come_from_is2re_files(model, monkeypatch, tmp_path):
+    """Then nobody knows the true forces, even where the model's own data have an oracle."""
+    monkeypatch.setattr(model.run, "path", tmp_path)
+    records = [as_pyg_2(is2re_fields(seed, pos=spread(seed))) for seed in range(3)]
+    write_lmdb(tmp_path / "data.lmdb", records)
+    settings = {"splits": ["val_id"], "paths": {"val_id": str(tmp_path / "data.lmdb")}}
+    found = evaluated(model, steps=2, **settings)
+    assert found["val_id/systems"] == 3
+    assert found["val_id/failed"] == 0.0
+    assert found["val_id/afbt"] == NEEDS_DFT
+    assert len(list((tmp_path / "evaluations" / "relax" / "val_id").iterdir())) == 3
 
-    monkeypatch.setattr(model, "source", Plain)
-    with pytest.raises(UserError, match=r"no relaxations; name IS2RE files, paths.val_id="):
+
+def spread(seed):
+    """Four atoms that do not touch."""
+    grid = 2.0 * torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return grid + 0.1 * torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_data_without_relaxations_name_the_remedy(model, monkeypatch):
+    monkeypatch.setattr(type(model.source()), "relaxations", DataSource.relaxations)
+    with pytest.raises(UserError, match=r"no relaxed structures; .* paths.val_id=<file>.lmdb"):
         evaluated(model, splits=["val_id"])

@@ -43,7 +43,7 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
     source = model.source()
     ends = {split: _ends(source, split, settings) for split in settings.splits}
     counts = {split: len(chosen) for split, (_, chosen) in ends.items()}
-    oracle = source.oracle() if hasattr(source, "oracle") else None
+    oracle = None if settings.paths else source.oracle()
     folder = model.run.path / schema.EVALUATIONS / "relax"
     found: dict[str, Any] = {}
     before = 0
@@ -127,13 +127,11 @@ def _ends(source: DataSource, split: str, settings: Relax) -> tuple[StructureDat
         name = f"{source.name}_is2rs_{split}"
         files = FileSource(IS2RE(), settings.paths[split], root, val_fraction=0.0, name=name)
         ends = files.relaxations("train")
-    elif hasattr(source, "relaxations"):
-        ends = source.relaxations(split)
     else:
-        raise UserError(
-            f"the data set {source.name} has no relaxations; name IS2RE files, "
-            f"paths.{split}=<file>.lmdb"
-        )
+        try:
+            ends = source.relaxations(split)
+        except ValueError as error:
+            raise UserError(f"{error}, or name IS2RE files, paths.{split}=<file>.lmdb") from error
     count = len(ends) // 2
     return ends, np.arange(count if settings.systems is None else min(count, settings.systems))
 
