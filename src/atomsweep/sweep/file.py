@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from atomsweep.build import UserError
 from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
@@ -95,6 +103,15 @@ class SweepFile(BaseModel):
             raise ValueError(f"every value must be named once, got {values}")
         return values
 
+    @field_validator("evaluations")
+    @classmethod
+    def _evaluations_are_known(cls, stated: Any, info: ValidationInfo) -> Any:
+        try:
+            check_evaluations(stated, list(info.data.get("scale", {})))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return stated
+
     @model_validator(mode="after")
     def _axes_are_apart(self) -> "SweepFile":
         if both := sorted(set(axes_of(self.rows)) & set(axes_of(self.columns))):
@@ -105,14 +122,6 @@ class SweepFile(BaseModel):
         for excluded in self.exclude:
             if unknown := sorted(set(excluded) - known):
                 raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
-        return self
-
-    @model_validator(mode="after")
-    def _evaluations_are_known(self) -> "SweepFile":
-        try:
-            check_evaluations(self.evaluations, list(self.scale))
-        except UserError as error:
-            raise ValueError(f"evaluations: {error}") from None
         return self
 
     def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
