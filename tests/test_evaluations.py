@@ -164,7 +164,9 @@ def test_structures_are_relaxed_from_the_command_line(run, mini_oc_tiny, tmp_pat
     images[0].info["name"] = "first"
     ase.io.write(tmp_path / "in.extxyz", images)
     command = ["relax", str(run.path), str(tmp_path / "in.extxyz"), "--steps", "3"]
-    assert main(command) == 0
+    assert main([*command, "--trajectories", str(tmp_path / "paths")]) == 0
+    paths = [ase.io.read(tmp_path / "paths" / f"{number}.traj", ":") for number in (0, 1)]
+    assert [len(path) for path in paths] == [4, 4]
     assert "2 structures, 0 converged, 2 stopped after 3 steps, 0 failed" in capsys.readouterr().out
     out = ase.io.read(tmp_path / "in-relaxed.extxyz", ":")
     assert [len(one) for one in out] == [len(one) for one in images]
@@ -176,6 +178,7 @@ def test_structures_are_relaxed_from_the_command_line(run, mini_oc_tiny, tmp_pat
         assert np.allclose(after.positions[held], before.positions[held], atol=1e-7)
         assert np.abs(after.positions - before.positions).max() > 1e-3
     assert np.isfinite(out[0].get_forces()).all()
+    assert np.allclose(paths[1][-1].positions, out[1].positions, atol=1e-7)
 
     images.append(Atoms("Kr2", positions=[(0, 0, 0), (0, 0, 2)], cell=[8] * 3, pbc=True))
     ase.io.write(tmp_path / "in.extxyz", images)

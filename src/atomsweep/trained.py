@@ -13,6 +13,7 @@ from atomsweep.build import UserError, build
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
 from atomsweep.models.base import ForceField, Prediction
+from atomsweep.tasks.relax.files import write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
@@ -91,6 +92,7 @@ class TrainedModel:
         steps: int = 200,
         batch_size: int = 32,
         optimizer: LBFGS = LBFGS(),  # noqa: B008 (frozen)
+        trajectories: Path | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> "list[Atoms]":
         """Relax many structures at once; fixed atoms (`FixAtoms`) are held.
@@ -101,6 +103,7 @@ class TrainedModel:
             steps: most steps of a structure.
             batch_size: structures relaxed at once.
             optimizer: settings of L-BFGS.
+            trajectories: folder for every step of each, `<number>.traj`; None keeps none.
             on_done: called as each one ends.
 
         Returns:
@@ -115,7 +118,10 @@ class TrainedModel:
             _only_fixed_atoms(number, one)
         initial = [structure_from_atoms(one, sid=number) for number, one in enumerate(images)]
         ended: dict[int, Atoms] = {}
-        for one in relax(initial, self.potential(), optimizer, fmax, steps, batch_size):
+        paths = trajectories is not None
+        for one in relax(initial, self.potential(), optimizer, fmax, steps, batch_size, paths):
+            if trajectories is not None and one.path:
+                write_trajectory(trajectories / f"{one.index}.traj", one)
             atoms = images[one.index].copy()
             atoms.set_positions(one.structure.pos, apply_constraint=False)
             atoms.calc = structure_to_atoms(one.structure).calc if one.fault is None else None

@@ -38,6 +38,7 @@ def add_commands(commands: Any) -> None:
     relax.add_argument("--steps", type=int, default=200, help="at most, default 200")
     relax.add_argument("--maxstep", type=float, default=0.2, help="Å, default 0.2")
     relax.add_argument("--batch-size", type=int, default=32, help="structures at once, default 32")
+    relax.add_argument("--trajectories", type=Path, help="folder for every step, <number>.traj")
     relax.set_defaults(command=_relax)
     for command in (evaluate, relax):
         command.add_argument("--device", help="of torch, e.g. cuda; default: the run's, or a GPU")
@@ -94,6 +95,7 @@ def _relax(options: argparse.Namespace) -> int:
                 options.steps,
                 options.batch_size,
                 optimizer,
+                options.trajectories,
                 lambda: bar.update(1),
             )
     except ValueError as error:

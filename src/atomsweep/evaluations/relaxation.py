@@ -3,17 +3,16 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atomsweep.build import UserError
-from atomsweep.data.atoms import structure_to_atoms
 from atomsweep.data.base import DataSource, Structure, StructureDataset
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.relax import metrics
+from atomsweep.tasks.relax.files import write_extxyz, write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tracking import schema
@@ -138,32 +137,6 @@ def _ends(source: DataSource, split: str, settings: Relax) -> tuple[StructureDat
 
 def _keep(one: Relaxed, folder: Path, structures: bool, trajectories: bool) -> None:
     if structures and one.fault is None:
-        folder.mkdir(parents=True, exist_ok=True)
         write_extxyz(folder / f"{one.structure.sid}.extxyz", one.structure)
     if trajectories and one.path:
-        folder.mkdir(parents=True, exist_ok=True)
         write_trajectory(folder / f"{one.structure.sid}.traj", one)
-
-
-def write_extxyz(path: Path, structure: Structure) -> None:
-    """One structure with cell, tags, `move_mask` for its fixed atoms and the model's labels."""
-    import ase.io
-
-    atoms = structure_to_atoms(structure)
-    atoms.info["sid"] = structure.sid
-    temporary = path.with_name(f".{path.name}.tmp")
-    ase.io.write(temporary, atoms, format="extxyz")
-    temporary.replace(path)
-
-
-def write_trajectory(path: Path, one: Relaxed) -> None:
-    """Every step of a relaxation as ASE reads it."""
-    from ase.io.trajectory import Trajectory
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    with Trajectory(str(temporary), "w") as file:
-        for pos, energy, forces in one.path:
-            file.write(
-                structure_to_atoms(replace(one.structure, pos=pos, energy=energy, forces=forces))
-            )
-    temporary.replace(path)
