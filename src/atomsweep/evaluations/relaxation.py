@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from atomsweep.build import UserError
-from atomsweep.data.base import DataSource, Structure, StructureDataset
+from atomsweep.data.base import DataSource, Structure, StructureDataset, check_split
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.files import write_extxyz, write_trajectory
@@ -127,6 +127,7 @@ def _ends(source: DataSource, split: str, settings: Relax) -> tuple[StructureDat
         files = FileSource(IS2RE(), settings.paths[split], root, val_fraction=0.0, name=name)
         ends = files.relaxations("train")
     else:
+        check_split(split, source.splits(), source.name)
         try:
             ends = source.relaxations(split)
         except ValueError as error:

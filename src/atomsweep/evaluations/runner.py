@@ -103,7 +103,8 @@ def _evaluate_locked(
         with _Bar(kind) as bar:
             values = FUNCTIONS[kind](model, arguments, bar.show)
     except Exception as error:
-        evaluations.fail(run, kind, f"{type(error).__name__}: {error}", traceback.format_exc())
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        evaluations.fail(run, kind, said, traceback.format_exc())
         raise
     named = {f"{kind}/{name}": value for name, value in values.items()}
     content = {
