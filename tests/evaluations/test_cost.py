@@ -40,6 +40,7 @@ def test_the_search_ends_within_an_eighth_below_what_fits(room):
     assert len(memory.tried) < 20
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "error",
     [

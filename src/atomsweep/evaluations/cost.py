@@ -42,7 +42,6 @@ def cost(model: TrainedModel, settings: Cost, progress: Callable[[int, int], Non
         nonlocal tries
         tries += 1
         progress(tries, tries + 10)
-        free_memory()
         work = forward(size)
         meter.run(work, size)  # the first forward also compiles, tunes and allocates
         return meter.run(work, size)

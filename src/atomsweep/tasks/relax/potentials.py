@@ -58,8 +58,8 @@ class ModelPotential:
         self, model: ForceField, predict: Callable[[Batch], Prediction] | None = None
     ) -> None:
         self.model = model
-        parameter = next(iter([*model.parameters(), *model.buffers()]))
-        self.device, self.dtype = parameter.device, parameter.dtype
+        tensors = [*model.parameters(), *model.buffers(), torch.zeros(())]
+        self.device, self.dtype = tensors[0].device, tensors[0].dtype
         self._predict = predict if predict is not None else model
         self._graph = (
             None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
