@@ -149,7 +149,10 @@ def _runs(what: str, root: Path) -> list[RunDirectory]:
     if (Path(what) / schema.RUN).is_file() or not plan_path(root, what).exists():
         from atomsweep.trained import find_run
 
-        return [find_run(what, root)]
+        try:
+            return [find_run(what, root)]
+        except UserError as error:
+            raise UserError(f"{error}; nor is it a sweep") from None
     found = [
         RunDirectory.for_identity(root, str(cell["identity"]))
         for cell in plan_of(root, what)["cells"]
