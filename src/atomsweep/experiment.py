@@ -147,11 +147,13 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
 
 
 def job(path: str) -> None:
-    """Train the run in directory `path`: what a process of a sweep or a queued job calls."""
+    """Train the run in directory `path`, then evaluate it: what a process of a sweep calls."""
     from atomsweep.engine.signals import Interrupted
+    from atomsweep.evaluations.runner import evaluate_wanted
 
     try:
         train(RunDirectory(Path(path)), lambda update: None)
+        evaluate_wanted(RunDirectory(Path(path)))
     except (Interrupted, RunLocked) as error:
         log.info("%s", error)
         sys.exit(1)

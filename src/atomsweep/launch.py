@@ -17,7 +17,7 @@ from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.sweep.survey import Entry, check_rerun, restart, summary, survey, table
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.identity import canonical
 from atomsweep.tracking.mirror import mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
@@ -140,7 +140,8 @@ def run_sweep(
     plan = Plan.of(cells, grid, sys.argv, first["sweep"])
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
     parameters = _check_all(plan.cells, context, here=not plan_only)
-    entries = survey(plan.cells, root, parameters)
+    wanted_evaluations = grid.evaluations()
+    entries = survey(plan.cells, root, parameters, wanted_evaluations)
     if plan_only:
         _say(table(entries, rerun))
         return 0
@@ -148,6 +149,8 @@ def run_sweep(
     with launching(root, plan.sweep):
         _restart(entries, rerun)
         runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
+        for run in runs:
+            evaluations.want(run, wanted_evaluations)
         plan.save(root, parameters)
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
         with mirror(first["tracking"], root):
@@ -163,7 +166,7 @@ def run_sweep(
         outcome = outcomes.get(run.path) or outcome_of(run)
         told = outcome.message
         if result := run.result:
-            told = f"{metric} {result['metrics'][metric]:.5f}"
+            told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
     return int(not finished)

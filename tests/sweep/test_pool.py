@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atomsweep.sweep.pool import fork_server, run_cells, slots
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 
@@ -131,3 +131,44 @@ def test_slots_follow_the_request_then_cores_and_threads(monkeypatch):
     assert slots(None, threads=4, device="cuda") == 3
     with pytest.raises(ValueError, match="at least 1"):
         slots(0, threads=1, device="cpu")
+
+
+def evaluating(path: str) -> None:
+    """Trains if that is due, then evaluates as its config says, each time in its own segment."""
+    run = RunDirectory(path)
+    with run.lock():
+        run.start_segment(device="cpu")
+        if run.result is None:
+            run.finish({"metrics": {}})
+        todo = run.config()
+        if todo["do"] == "fail":
+            evaluations.fail(run, "rotation", "ValueError: as asked", "")
+            raise SystemExit(1)
+        if todo["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        evaluations.write(run, "rotation", {"settings": {}})
+
+
+def test_a_cell_is_done_when_it_has_been_evaluated(tmp_path, context):
+    runs = runs_of(tmp_path, "do: well", "do: well", "do: fail", "do: die")
+    for run in runs:
+        evaluations.want(run, {"rotation": {}})
+    with runs[0].lock():
+        runs[0].finish({"metrics": {}})  # trained, not evaluated
+    outcomes = run_cells(runs, evaluating, 2, "cpu", context, Silent())
+    assert [outcomes[run.path].state for run in runs] == [
+        schema.FINISHED,
+        schema.FINISHED,
+        schema.FAILED,
+        schema.INTERRUPTED,
+    ]
+    assert outcomes[runs[2].path].message == "evaluation rotation: ValueError: as asked"
+    assert "SIGKILL" in outcomes[runs[3].path].message
+    assert [run.state() for run in runs] == [schema.FINISHED] * 4
+    segments = [len(run.segments()) for run in runs]
+    again = run_cells(runs, evaluating, 2, "cpu", context, Silent())
+    assert [len(run.segments()) for run in runs] == [
+        *segments[:2],
+        *(count + 1 for count in segments[2:]),
+    ]
+    assert again[runs[0].path].state == schema.FINISHED

@@ -13,7 +13,7 @@ import pytest
 from atomsweep.sweep import slurm, slurm_queue, slurm_settings
 from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
 from atomsweep.sweep.slurm_ledger import job_in_queue, submissions
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
 from tests.sweep.slurm_fakes import Silent, settings
@@ -240,6 +240,35 @@ def test_results_come_from_directories_and_the_scheduler_is_asked_once_for_all(
     assert {outcomes[r.path].state for r in runs[1:]} == {schema.FINISHED}
     assert len(player.calls("squeue")) <= 5  # one at submission, one for each look
     assert player.calls("sacct") == []
+
+
+def test_a_trained_cell_that_lacks_an_evaluation_is_a_job_until_it_has_it(
+    player, root, monkeypatch
+):
+    runs = cells(root, 3)
+    for run in runs:
+        evaluations.want(run, {"rotation": {}})
+    runs[0].finish({"metrics": {}})
+    evaluations.write(runs[0], "rotation", {"settings": {}})
+    runs[1].finish({"metrics": {}})
+    evaluations.fail(runs[1], "rotation", "an earlier one", "")
+
+    def train():
+        runs[2].finish({"metrics": {}})
+        evaluations.write(runs[1], "rotation", {"settings": {}})
+
+    def evaluate():
+        evaluations.fail(runs[2], "rotation", "ValueError: no", "")
+
+    outcomes = watch(runs, lambda: None, train, evaluate, monkeypatch=monkeypatch)
+    assert len(player.calls("sbatch")) == 1
+    assert "--array=0-1%" in (player.base / "101.sh").read_text()
+    assert [outcomes[run.path].state for run in runs] == [
+        schema.FINISHED,
+        schema.FINISHED,
+        schema.FAILED,
+    ]
+    assert outcomes[runs[2].path].message == "evaluation rotation: ValueError: no"
 
 
 def test_a_job_that_leaves_the_queue_for_a_moment_is_not_lost(player, root, monkeypatch):

@@ -164,6 +164,45 @@ def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, senten
     assert "\n" not in str(error.value)
 
 
+EVALUATED = GOOD.replace("claims:", "evaluations: {EVALUATIONS}\nclaims:")
+
+
+def evaluated(tmp_path, text):
+    return written(tmp_path, EVALUATED.replace("{EVALUATIONS}", text))
+
+
+def test_evaluations_have_settings_that_may_differ_by_scale(tmp_path):
+    assert written(tmp_path, GOOD).evaluations_at(None) == {}
+    plain = evaluated(tmp_path, "[rotation, cost]").evaluations_at("paper")
+    assert list(plain) == ["rotation", "cost"]
+    assert plain["rotation"]["rotations"] == 100
+    text = "{relax: {fmax: 0.02, scale: {laptop: {steps: 9, fmax: 0.1}}}, cost: }"
+    statement = evaluated(tmp_path, text)
+    first = grid({}, statement, "table")
+    assert first.evaluations() == statement.evaluations_at("laptop")
+    assert [first.evaluations()["relax"][key] for key in ("fmax", "steps")] == [0.1, 9]
+    paper = statement.evaluations_at("paper")["relax"]
+    assert [paper[key] for key in ("fmax", "steps")] == [0.02, 200]
+    assert "scale" not in paper
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[spin]", "there is no evaluation spin; there are rotation, cost, relax"),
+        ("{relax: {fmx: 1}}", "relax has no setting fmx; it has splits, systems, fmax"),
+        ("{relax: {steps: half}}", "relax.steps: input should be a valid integer.*got 'half'"),
+        ("{cost: {scale: {node: {repeats: 1}}}}", "cost: the file has no scale node"),
+        ("{cost: {scale: {paper: {repeats: 0}}}}", "cost.repeats: .* greater than or equal to 1"),
+        ("relax", "input should be a valid"),
+    ],
+)
+def test_a_wrong_evaluation_is_a_sentence_with_its_line(tmp_path, text, sentence):
+    with pytest.raises(UserError, match=r"table\.yaml:12: evaluations.*: " + sentence) as error:
+        evaluated(tmp_path, text)
+    assert "\n" not in str(error.value)
+
+
 def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
     page = (CONF.parent / "docs" / "running.md").read_text()
     lines = page[page.index("    title:") :].partition("\n\n")[0].splitlines()

@@ -200,7 +200,7 @@ class FileSource(DataSource):
             ValueError: the files hold no relaxations.
         """
         if not self.reader.relaxations:
-            raise ValueError(f"{self.name} holds no relaxed structures; choose an IS2RE data set")
+            return super().relaxations(name)
         store, chosen = self._chosen(name)
         ends = StoreDataset(store.path.with_name(f"{store.path.stem}{ENDS}.lmdb"))
         if len(ends) != 2 * len(store):

@@ -8,6 +8,7 @@
     metrics: [forces_mae]
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
     claims: ["swish beats relu"]
+    evaluations: [rotation, cost]       # after each training; or kind -> settings
 
 Keys of rows and columns are what one would type before the equals sign.
 """
@@ -19,9 +20,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from atomsweep.build import UserError
+from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
 
 LABEL = "label"
 LAUNCH_KEYS = ("sweeps", "sweep", "scale", "plan", "rerun", "hydra")  # of a launch, not of a cell
@@ -47,6 +57,8 @@ class SweepFile(BaseModel):
         metrics: names without split, the first decides.
         scale: name → overrides of a size of data, model and budget; the first is the default.
         claims: the paper's sentences as predicates, for the report.
+        evaluations: kinds that follow each training, or kind → settings; `scale: {name: {…}}`
+            among the settings holds at that scale.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +74,7 @@ class SweepFile(BaseModel):
     metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
     scale: dict[str, list[str]] = {}
     claims: list[str] = []
+    evaluations: list[str] | dict[str, dict[str, Any] | None] = []
 
     @field_validator("overrides")
     @classmethod
@@ -90,6 +103,15 @@ class SweepFile(BaseModel):
             raise ValueError(f"every value must be named once, got {values}")
         return values
 
+    @field_validator("evaluations")
+    @classmethod
+    def _evaluations_are_known(cls, stated: Any, info: ValidationInfo) -> Any:
+        try:
+            check_evaluations(stated, list(info.data.get("scale", {})))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return stated
+
     @model_validator(mode="after")
     def _axes_are_apart(self) -> "SweepFile":
         if both := sorted(set(axes_of(self.rows)) & set(axes_of(self.columns))):
@@ -101,6 +123,10 @@ class SweepFile(BaseModel):
             if unknown := sorted(set(excluded) - known):
                 raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
         return self
+
+    def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
+        """Evaluation → its settings at a scale; None: at the first."""
+        return evaluations_at(self.evaluations, scale or next(iter(self.scale), None))
 
     def overrides_at(self, scale: str | None) -> list[str]:
         """Overrides of all cells at a scale; None: at the first.

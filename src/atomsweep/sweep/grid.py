@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atomsweep.sweep.file import LAUNCH_KEYS, SweepFile, axes_of, key_of
 from atomsweep.tracking.identity import NEUTRAL_KEYS
@@ -28,6 +29,10 @@ class Grid:
     statement: SweepFile | None = None
     scale: str | None = None
     name: str | None = None
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Evaluation → its settings, that the file wants of every cell."""
+        return {} if self.statement is None else self.statement.evaluations_at(self.scale)
 
 
 def grid(

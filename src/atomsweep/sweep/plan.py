@@ -158,6 +158,7 @@ def _stated(statement: SweepFile, scale: str | None) -> dict[str, Any]:
         "metrics": list(statement.metrics),
         "scale": scale,
         "claims": list(statement.claims),
+        "evaluations": statement.evaluations_at(scale),
     }
 
 

@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def run_cells(
     try:
         while waiting or active:
             for run in list(waiting):
-                state = run.state()
+                state = evaluations.standing(run)
                 if state == schema.FINISHED:
                     outcomes[run.path] = Outcome(state)
                     waiting.remove(run)
@@ -96,6 +96,7 @@ def run_cells(
                     waiting.remove(run)
                     gpu = free.pop(0)
                     run.update_status(state=schema.QUEUED, message=None)
+                    evaluations.forget_failures(run)
                     active[_start(context, job, run, gpu)] = (run, gpu)
             display.update([run for run, _ in active.values()], len(outcomes), len(runs))
             if active:
@@ -106,7 +107,9 @@ def run_cells(
                 process.join()
                 run, gpu = active.pop(process)
                 free.append(gpu)
-                if run.state() == schema.RUNNING:  # another launch was faster: wait for it
+                if (
+                    evaluations.standing(run) == schema.RUNNING
+                ):  # another launch was faster: wait for it
                     waiting.append(run)
                 else:
                     outcomes[run.path] = outcome_of(run, process.exitcode)
@@ -143,11 +146,11 @@ def _child(job: Job, path: str, gpu: str | None) -> None:
 
 def outcome_of(run: RunDirectory, exitcode: int | None = None) -> Outcome:
     """How a run ended, from what it left and how its process ended, if it had one."""
-    state = run.state()
+    state = evaluations.standing(run)
     if state == schema.FINISHED:
         return Outcome(state)
     if state == schema.FAILED:
-        return Outcome(state, str(run.status.get("message", "")))
+        return Outcome(state, evaluations.failure(run) or str(run.status.get("message", "")))
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         return Outcome(schema.INTERRUPTED, f"killed by {name}; the same command continues it")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.sweep import slurm_queue, snapshot
-from atomsweep.sweep.pool import Display, Job, Outcome
+from atomsweep.sweep.pool import Display, Job, Outcome, outcome_of
 from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
 from atomsweep.sweep.slurm_queue import SlurmDown, SlurmError
 from atomsweep.sweep.slurm_settings import SlurmSettings
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
 
@@ -78,6 +78,7 @@ def _submit_array(
     }
     for run in runs:
         run.update_status(state=schema.QUEUED, message=None)
+        evaluations.forget_failures(run)
         write(run, planned[run.path])
     try:
         executor = submitit.SlurmExecutor(folder=folder, python=settings.python)
@@ -162,11 +163,11 @@ class _Watch:
             self.queue = slurm_queue.queue()
             missing = []
             for run in runs:
-                if run.state() == schema.FINISHED:
+                if evaluations.standing(run) == schema.FINISHED:
                     self.outcomes[run.path] = Outcome(schema.FINISHED)
                 elif (found := job_in_queue(run, self.queue)) is not None:
                     self.jobs[run.path] = found
-                elif run.state() == schema.RUNNING:
+                elif evaluations.standing(run) == schema.RUNNING:
                     self.elsewhere.append(run)
                 else:
                     missing.append(run)
@@ -207,10 +208,8 @@ class _Watch:
         for run in self.runs:
             if run.path not in self.jobs:
                 continue
-            state = run.state()
-            if state in (schema.FINISHED, schema.FAILED):
-                message = str(run.status.get("message") or "") if state == schema.FAILED else ""
-                self.settle(run, Outcome(state, message))
+            if evaluations.standing(run) in (schema.FINISHED, schema.FAILED):
+                self.settle(run, outcome_of(run))
 
     def settle(self, run: RunDirectory, outcome: Outcome) -> None:
         """A cell has ended."""

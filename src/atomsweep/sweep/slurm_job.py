@@ -16,7 +16,7 @@ from types import FrameType
 
 from atomsweep.sweep import slurm_queue
 from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.segments import slurm_job_id
 
@@ -31,7 +31,7 @@ def attend(job: Callable[[str], None], path: str) -> None:
     A finished run returns at once: a cell that was submitted twice is not trained twice.
     """
     run = RunDirectory(path)
-    if run.state() == schema.FINISHED:
+    if evaluations.standing(run) == schema.FINISHED:
         return
     for number in WARNINGS:  # until the cell sets its own: there is nothing to save yet
         signal.signal(number, lambda number, frame: _leave(run, number, frame))

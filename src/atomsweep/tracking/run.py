@@ -35,6 +35,7 @@ HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
 READABLE_LENGTH = 60
 REMADE = (
+    schema.EVALUATIONS,
     schema.CHECKPOINTS,
     schema.JOURNAL,
     schema.SEGMENTS,
