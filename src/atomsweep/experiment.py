@@ -96,7 +96,7 @@ def prepare_data(config: Mapping[str, Any]) -> None:
         source.prepare()
         for split in source.splits():
             source.split(split)  # what cannot be held out is found here, not in a run
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise UserError(str(error)) from error
 
 
