@@ -137,7 +137,7 @@ def test_without_a_file_the_last_key_runs_fastest():
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("title:", "titel:", r":1: titel: unknown; known are title, published"),
+        ("title:", "titel:", r":1: titel: unknown; known are title, experiment"),
         ("title: A table\n", "", r":1: title: it is missing"),
         ("rows: {basis: [sph, sine]}\n", "", r":1: rows: it is missing"),
         ("[sph, sine]", "sph", r":5: rows.basis: input should be a valid list, got 'sph'"),
