@@ -75,6 +75,8 @@ def run(cfg: DictConfig) -> float | None:
         else:
             log.info("run directory: %s", directory.path)
             if slurm_settings(cell.config) is None:
+                if directory.state() == schema.PRUNED:  # by a study; here it is wanted whole
+                    directory.queue()
                 _train_in_foreground(directory)
             else:
                 outcome = execute([directory], cell.config, None)[directory.path]

@@ -159,8 +159,8 @@ def _driver(
     study_store.repair(root, name)
     study = study_store.open_study(statement, root, name, default.identity)
     study.pruner = study_store.pruner(statement, engine["eval_every"], engine["steps"])
-    if statement.enqueue:
-        study_store.enqueue(study, statement, default_point(statement, default))
+    needed = DEFAULT in statement.enqueue
+    study_store.enqueue(study, statement, default_point(statement, default) if needed else {})
     driver = Driver(
         statement=statement,
         study=study,
@@ -252,7 +252,7 @@ def _check(
             f"a pruner needs {statement.metric} during training, but engine.eval_splits has only "
             f"{', '.join(engine['eval_splits'])}"
         )
-    if statement.enqueue:
+    if DEFAULT in statement.enqueue:
         default_point(statement, default)
     probes = [
         request.cell({key: value}, statement.seeds[0])

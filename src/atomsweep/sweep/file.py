@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atomsweep.build import UserError
+from atomsweep.tracking.files import read_yaml
 
 LABEL = "label"
 LAUNCH_KEYS = (
@@ -165,7 +166,7 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

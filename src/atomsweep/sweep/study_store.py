@@ -66,7 +66,6 @@ def open_study(statement: StudyFile, root: Path, name: str, shared: str) -> "Stu
     begun = study.user_attrs.get(BASIS)
     if begun is None:
         study.set_user_attr(BASIS, basis)
-        study.set_metric_names(list(statement.objectives))
     elif changed := [key for key in basis if begun.get(key) != basis[key]]:
         raise UserError(
             f"study {name} was begun with other {', '.join(changed)}, and trials of the two cannot "
