@@ -117,7 +117,10 @@ class StudyReport:
                     Text(str(trial["number"]), best),
                     Text(state),
                     *(Text(shown(trial[PARAM + key])) for key in self.space),
-                    *(Text(render.number(as_float(trial[VALUE + o])), best) for o in self.objectives),
+                    *(
+                        Text(render.number(as_float(trial[VALUE + o])), best)
+                        for o in self.objectives
+                    ),
                     Text(render.count(as_float(trial["steps"]))),
                     Text(render.duration(as_float(trial["device_seconds"]))),
                 ]

@@ -130,7 +130,9 @@ def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
     heights = pd.DataFrame({key: _heights(report, key, done[PARAM + key]) for key in keys})
     for (_, line), best in zip(heights.iterrows(), done["best"], strict=True):
         colour, width = (SERIES[1], 2.0) if best else (SERIES[0], 0.9)
-        axes.plot(range(len(keys)), line.to_numpy(), color=colour, lw=width, alpha=1 if best else 0.4)
+        axes.plot(
+            range(len(keys)), line.to_numpy(), color=colour, lw=width, alpha=1 if best else 0.4
+        )
     for at, key in enumerate(keys):
         low, high = _ends(report, key)
         axes.axvline(at, color=GRID, lw=0.8)
@@ -140,7 +142,10 @@ def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
     axes.set_yticks([])
     axes.set_ylim(-0.1, 1.12)
     axes.set_xticks(range(len(keys)), [key.rpartition(".")[2] for key in keys])
-    return figure, "Complete trials, one line each, over the ranges of all parameters; orange: the best."
+    return (
+        figure,
+        "Complete trials, one line each, over the ranges of all parameters; orange: the best.",
+    )
 
 
 # Places

@@ -325,6 +325,32 @@ def test_a_cell_that_trains_elsewhere_is_not_submitted(player, root, monkeypatch
     assert player.calls("sbatch") == []
 
 
+def test_a_study_submits_as_trials_end_and_its_pruned_runs_are_settled(player, root, monkeypatch):
+    runs = cells(root, 3)
+    wanted = [runs[:2], [], []]
+    told = []
+
+    def feed(ended):
+        told.extend((path, outcome.state) for path, outcome in ended.items())
+        if len(told) == 1 and runs[2].state() != schema.FINISHED:
+            return [runs[2]] if len(player.calls("sbatch")) == 1 else []
+        return wanted.pop(0) if wanted else []
+
+    def prune():
+        runs[0].ask_to_stop(study="s", trial=0)
+
+    def work():
+        for run in runs[1:]:
+            run.finish({"metrics": {}})
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(prune, lambda: None, lambda: None, work)
+    outcomes = run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert [outcomes[run.path].state for run in runs] == ["pruned", "finished", "finished"]
+    assert told[0] == (runs[0].path, "pruned")
+    assert len(player.calls("sbatch")) == 2
+
+
 def test_a_launch_without_slurm_is_told_what_to_do(root, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(slurm_queue.SlurmError, match="squeue is not found.*cluster=local"):

@@ -1,4 +1,4 @@
-"""Study files: what is wrong with one in a sentence, and that ours compose, build and say enough."""
+"""Study files: what is wrong with one in a sentence, and that ours compose and build."""
 
 from pathlib import Path
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+AFTER = ("ablation",)  # groups that `conf/config.yaml` composes after an experiment
+
 STATES = {  # Optuna's word → ours
     "COMPLETE": "complete",
     "PRUNED": schema.PRUNED,
@@ -189,6 +191,8 @@ def write_best(
         f"Identities {', '.join(cell['identity'] for cell in cells)}; written by the study, which",
         f"replaces this file when it finds better ({datetime.now(UTC):%Y-%m-%d %H:%M} UTC)",
     ]
+    beside = [o for o in cells[0]["overrides"] if key_of(o) in AFTER]
+    head.append(" ".join(["Train it: python run.py", f"experiment={path.stem}", *beside]))
     if len(front) > 1:
         head.append(f"The best in {statement.metric} of {len(front)} on the Pareto front")
     text = "".join(f"# {line}\n" for line in head)
@@ -207,7 +211,8 @@ def experiment(overrides: Sequence[str], groups: Collection[str]) -> dict[str, A
     """An experiment file's content that does what `overrides` do.
 
     Args:
-        overrides: of a cell; what does not change the science is left out.
+        overrides: of a cell; left out is what does not change the science, and groups that an
+            experiment cannot choose, which are typed beside it.
         groups: names of config groups.
 
     Raises:
@@ -221,6 +226,8 @@ def experiment(overrides: Sequence[str], groups: Collection[str]) -> dict[str, A
         key, _, value = override.lstrip("+").partition("=")
         if key_of(override) == "experiment":
             defaults.insert(0, value)
+        elif key_of(override) in AFTER:
+            continue
         elif key_of(override) in groups:
             defaults.append({f"override /{key}": value})
         elif not _neutral(key):
