@@ -4,6 +4,7 @@ The numbers come from `analysis.hpo`; nothing is computed here but places on the
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -107,11 +108,25 @@ def _slices(report: "StudyReport") -> "tuple[Figure, str]":
         if labels is not None:
             axes.set_xticks(range(len(labels)), labels)
             axes.set_xlim(-0.5, len(labels) - 0.5)
-        elif report.space[key].get("log"):
-            axes.set_xscale("log")
+        else:
+            _to_range(axes, report.space[key])
         _log_if_wide(axes, done[VALUE + report.first])
         axes.set_title(key, loc="left", color=INK, fontsize=8.5)
     return figure, f"{report.first} of complete trials by each parameter; orange: the best."
+
+
+def _to_range(axes: "Axes", about: "Mapping[str, Any]") -> None:
+    """The axis of a parameter shows all of its range."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    low, high = float(about["low"]), float(about["high"])
+    if about.get("log"):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / 1.1, high * 1.1)
+        return
+    axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(about["low"], int)))
 
 
 def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
