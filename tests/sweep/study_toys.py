@@ -8,6 +8,7 @@ from atomsweep.engine.signals import StopFlag
 from atomsweep.sweep import study_record, study_store
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.pool import fork_server, run_cells
+from atomsweep.sweep.slurm_job import attend
 from atomsweep.sweep.study import Driver
 from atomsweep.sweep.study_file import StudyFile
 from atomsweep.tracking import schema
@@ -15,6 +16,7 @@ from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
 
 METRIC = "val_id/forces_mae"
+EXTRA = {}  # of the config of a run
 
 
 def statement(**changes):
@@ -29,7 +31,7 @@ def statement(**changes):
 
 
 def cell(point, seed):
-    config = {"x": point["x"], "kind": point["kind"], "seed": seed}
+    config = {"x": point["x"], "kind": point["kind"], "seed": seed, **EXTRA}
     overrides = [f"{key}={value}" for key, value in config.items()]
     return Cell(config, {"kind": point["kind"]}, overrides, {"name": "toy", "fingerprint": "f0"})
 
@@ -70,11 +72,16 @@ def job(path):
         config = run.config()
         for step in range(1, 31):
             run.log(step, {METRIC: error(config, step)}, float(step), 0.0)
-            time.sleep(0.02)
+            time.sleep(config.get("sleep", 0.02))
             if stop:
                 run.interrupt("asked to stop")
                 return
         run.finish({"metrics": {METRIC: error(config, 30)}, "device_seconds": 1.0})
+
+
+def queued(path):
+    """The job as SLURM runs it."""
+    attend(job, path)
 
 
 def driver(root, wanted=None, parallel=2, rerun="failed", check=size):

@@ -351,6 +351,25 @@ def test_a_study_submits_as_trials_end_and_its_pruned_runs_are_settled(player, r
     assert len(player.calls("sbatch")) == 2
 
 
+def test_a_failed_run_of_a_study_gets_another_job_while_the_old_one_leaves(
+    player, root, monkeypatch
+):
+    (run,) = cells(root, 1)
+    wanted, told = [[run]], []
+
+    def feed(ended):
+        told.extend(outcome.state for outcome in ended.values())
+        if ended and len(told) == 1:
+            return [run]
+        return wanted.pop(0) if wanted else []
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(lambda: run.fail("as asked"), lambda: None, lambda: run.finish({"metrics": {}}))
+    run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert told == ["failed", "finished"]
+    assert [s.job_id for s in submissions(run)] == ["101", "102"]
+
+
 def test_a_launch_without_slurm_is_told_what_to_do(root, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(slurm_queue.SlurmError, match="squeue is not found.*cluster=local"):

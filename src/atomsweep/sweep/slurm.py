@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,11 @@ class _Watch:
         self.queue: Queue = {}
         self.told: set[str] = set()
 
-    def reconcile(self, runs: Sequence[RunDirectory]) -> None:
-        """Adopt what is queued, submit what is missing. One launch of a root at a time does so."""
+    def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
+        """Adopt what is queued, submit what is missing. One launch of a root at a time does so.
+
+        What ended in `anew` is submitted though its old job may still be leaving the queue.
+        """
         if not runs:
             return
         root = runs[0].path.absolute().parent
@@ -181,7 +184,7 @@ class _Watch:
             for run in runs:
                 if run.state() in self.good_ends:
                     self.outcomes[run.path] = self.ended[run.path] = Outcome(run.state())
-                elif (found := job_in_queue(run, self.queue)) is not None:
+                elif run.path not in anew and (found := job_in_queue(run, self.queue)) is not None:
                     self.jobs[run.path] = found
                 elif run.state() == schema.RUNNING:
                     self.elsewhere.append(run)
@@ -229,7 +232,13 @@ class _Watch:
         self.runs += [run for run in more if run.path not in known]
         for run in more:
             self.outcomes.pop(run.path, None)
-        self.reconcile(more)
+        try:
+            self.reconcile(more, anew=known)
+        except SlurmDown as error:
+            if not self.settings.wait:
+                raise
+            self.elsewhere += more
+            self.say_once("%s; asking again", error)
         return bool(more or self.ended)
 
     def runs_now(self, run: RunDirectory) -> bool:
