@@ -1,4 +1,4 @@
-"""A study on a real SLURM: jobs that another driver submitted are taken up, hopeless ones stopped."""
+"""A study on a real SLURM: jobs of another driver are taken up, hopeless ones are stopped."""
 
 import pytest
 
