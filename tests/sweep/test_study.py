@@ -260,6 +260,43 @@ def test_a_study_that_was_begun_otherwise_is_refused(tmp_path):
         study_store.open_study(statement(), tmp_path, "toy", "another base")
 
 
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
+def test_pruners_stop_what_is_far_worse_and_only_they(tmp_path, name):
+    pruner = {"name": name, "first": 2, "factor": 2, "startup": 1}
+    xs = [0.3, 0.31, 0.32, 0.9, 0.92, 0.94, 0.96, 0.98]
+    points = [{"x": x, "kind": "a"} for x in xs]
+    wanted = statement(pruner=pruner, enqueue=points, trials=len(points))
+    made = asked(driver(tmp_path, wanted, parallel=1), wanted)
+    queue = made({})
+    while queue:
+        run = queue.pop(0)
+        for step in range(1, 31):
+            run.log(step, {METRIC: error(run.config(), step)}, float(step), 0.0)
+            queue += made({})
+            if run.asked_to_stop is not None:
+                break
+        else:
+            run.finish({"metrics": {METRIC: error(run.config(), 30)}})
+        queue += made({run.path: Outcome(run.state())})
+    found = states(made)
+    assert found[0] == "COMPLETE"
+    assert ("PRUNED" in found[3:]) == (name != "none")
+
+
+def test_hyperband_needs_to_know_the_steps_of_a_trial():
+    wanted = statement(pruner={"name": "hyperband", "first": 5})
+    with pytest.raises(UserError, match="hyperband needs engine.steps of at least pruner.first=5"):
+        study_store.pruner(wanted, 5, None)
+
+
+def test_a_server_keeps_a_study_for_one_root(tmp_path):
+    wanted = statement(trials=2, storage=f"sqlite:///{tmp_path}/study.db")
+    to_the_end(driver(tmp_path / "one", wanted))
+    assert states(driver(tmp_path / "one", wanted)) == ["COMPLETE"] * 2
+    with pytest.raises(UserError, match="begun with other root of runs"):
+        driver(tmp_path / "two", wanted)
+
+
 def test_half_a_line_of_a_killed_driver_does_no_harm(tmp_path):
     to_the_end(driver(tmp_path, statement(trials=2)))
     journal = study_store.journal_path(tmp_path, "toy")

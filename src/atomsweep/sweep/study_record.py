@@ -51,14 +51,13 @@ def write_plan(
         root: where runs are.
         name: of the study.
         wanted: number of trials.
-        about: what the plan says besides: command, argv, directory.
+        about: what the plan says besides, from `about_launch`.
     """
     trials = study.get_trials(deepcopy=False)
     front = best_trials(study)
     content = {
         "schema": schema.SCHEMA_VERSION,
         "sweep": name,
-        "created": f"{study.trials[0].datetime_start or ''}" if trials else "",
         **about,
         "title": statement.title,
         "groups": {},
@@ -85,6 +84,7 @@ def write_plan(
 def about_launch(argv: Sequence[str], command: str) -> dict[str, Any]:
     """How a study was launched, so that `retry` can do it again."""
     return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "argv": [str(Path(argv[0]).absolute()), *argv[1:]],
         "directory": str(Path.cwd()),

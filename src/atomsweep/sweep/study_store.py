@@ -63,6 +63,8 @@ def open_study(statement: StudyFile, root: Path, name: str, shared: str) -> "Stu
         text = " ".join(str(error).split())[:300]
         raise UserError(f"the storage of study {name} cannot be opened: {text}") from error
     basis = _basis(statement, shared)
+    if statement.storage is not None:  # a server may be reached from several roots; one drives
+        basis["root of runs"] = str(root)
     begun = study.user_attrs.get(BASIS)
     if begun is None:
         study.set_user_attr(BASIS, basis)
