@@ -105,8 +105,8 @@ class Driver:
         asking_ends = time.monotonic() + ASKING_SECONDS
         while (trial := self._next()) is not None:
             wanted += self._begin(trial)
-            if time.monotonic() > asking_ends:
-                break
+            if (wanted or self.busy) and time.monotonic() > asking_ends:
+                break  # and never with empty hands, which would be the end of the study
         wanted = [run for run in {r.path: r for r in wanted}.values() if self._free(run)]
         self.busy |= {run.path for run in wanted}
         return wanted
