@@ -332,8 +332,12 @@ class RunDirectory:
         self.update_status(state=schema.QUEUED, message=None)
 
     def ask_to_stop(self, **why: Any) -> None:
-        """Leave a flag: who trains this writes a checkpoint at its next step and ends."""
-        write_atomic(self.path / schema.STOP, dumps(why))
+        """Leave a flag: who trains this writes a checkpoint at its next step and ends.
+
+        Not through a temporary file: a process that begins here now removes those of others. The
+        flag is that the file exists, so half of its content does no harm.
+        """
+        (self.path / schema.STOP).write_text(dumps(why), encoding="utf-8")
 
     @property
     def asked_to_stop(self) -> dict[str, Any] | None:
