@@ -40,9 +40,10 @@ def place(tmp_path, mini_oc_tiny):
 class Place:
     def __init__(self, path, env):
         self.path, self.env = path, env
+        self.script = ROOT / "run.py"
 
     def start(self, *arguments, root="runs"):
-        command = [sys.executable, str(ROOT / "run.py"), *arguments, f"root={self.path / root}"]
+        command = [sys.executable, str(self.script), *arguments, f"root={self.path / root}"]
         return subprocess.Popen(
             command,
             cwd=self.path,

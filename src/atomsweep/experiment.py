@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTS = ("model", "task", "augmentation", "optim", "engine")  # built, in this order
-LAUNCH = ("hydra", "scale", "plan", "rerun")  # keys of a launch, not of a run
+LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 # From a composed config to a cell
@@ -156,7 +156,8 @@ def job(path: str) -> None:
         evaluate_wanted(RunDirectory(Path(path)))
     except (Interrupted, RunLocked) as error:
         log.info("%s", error)
-        sys.exit(1)
+        if RunDirectory(path).state() != schema.PRUNED:
+            sys.exit(1)
     except Exception:
         traceback.print_exc()  # into the run's log; the run directory knows the message already
         sys.exit(1)
@@ -183,7 +184,7 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
         if directory.result is not None:  # another launch was faster
             return
         try:
-            with stop_on_signals() as stop:
+            with stop_on_signals(directory.path / schema.STOP) as stop:
                 _train_locked(directory, stop, on_update)
         except Interrupted as error:
             directory.interrupt(str(error))

@@ -25,7 +25,7 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-    from atomsweep.sweep.pool import Outcome
+    from atomsweep.sweep.pool import Feed, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,11 @@ def run(cfg: DictConfig) -> float | None:
         else:
             log.info("run directory: %s", directory.path)
             if slurm_settings(cell.config) is None:
+                if directory.state() == schema.PRUNED:  # by a study; here it is wanted whole
+                    directory.queue()
                 _train_in_foreground(directory)
             else:
-                outcome = _execute([directory], cell.config, None)[directory.path]
+                outcome = execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
                     raise UserError(outcome.message)
     result = directory.result
@@ -139,7 +141,7 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, first["sweep"])
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
-    parameters = _check_all(plan.cells, context, here=not plan_only)
+    parameters = check_all(plan.cells, context, here=not plan_only)
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
     if plan_only:
@@ -155,7 +157,7 @@ def run_sweep(
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
         with mirror(first["tracking"], root):
             try:
-                outcomes = _execute(wanted, first, context)
+                outcomes = execute(wanted, first, context)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
@@ -172,25 +174,28 @@ def run_sweep(
     return int(not finished)
 
 
-def _execute(
-    runs: Sequence[RunDirectory], config: Mapping[str, Any], context: "ForkServerContext | None"
+def execute(
+    runs: Sequence[RunDirectory],
+    config: Mapping[str, Any],
+    context: "ForkServerContext | None",
+    feed: "Feed | None" = None,
 ) -> "dict[Path, Outcome]":
-    """Run the cells where `cluster` says, and tell how each ended."""
+    """Run the cells where `cluster` says, and what `feed` adds; tell how each ended."""
     from atomsweep.sweep.display import sweep_display
     from atomsweep.sweep.pool import run_cells, slots
 
     if (settings := slurm_settings(config)) is not None:
         from atomsweep.sweep.slurm import run_cells_on_slurm
 
-        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display())
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
     assert context is not None
     cluster, engine = config["cluster"], config["engine"]
     parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
     log.info("%d at a time on this machine", parallel)
-    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed)
 
 
-def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
+def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
     """Build every cell, in a process that has torch, cells that differ by seed alone once.
 
     Args:
@@ -219,6 +224,21 @@ def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) 
             for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
                 executor.submit(prepare_data, config).result()
     return {identity: sizes[kind] for identity, kind in kinds.items()}
+
+
+def check_one(cell: Cell, context: "ForkServerContext") -> int:
+    """Build a cell in a process of its own; returns the trainable parameters of its model.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        size, problem = executor.submit(_check, (cell.config, True)).result()
+    if problem is not None:
+        raise UserError(problem)
+    return size
 
 
 def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:

@@ -25,7 +25,12 @@ def job(path: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if todo["do"] == "exit":
             os._exit(3)
-        time.sleep(todo.get("sleep", 0.0))
+        end = time.monotonic() + todo.get("sleep", 0.0)
+        while time.monotonic() < end:
+            time.sleep(0.02)
+            if run.asked_to_stop is not None:
+                run.interrupt("asked to stop")
+                return
         run.finish({"metrics": {}, "started": started, "ended": time.time(), "pid": os.getpid()})
 
 
@@ -120,6 +125,53 @@ def test_a_cell_whose_process_dies_elsewhere_is_taken_over(tmp_path, context):
     outcomes = run_cells([run], job, 1, "cpu", context, Silent())
     assert states(outcomes) == [schema.FINISHED]
     assert run.result["pid"] != other.pid
+
+
+def test_a_table_goes_on_with_what_a_study_stops_and_a_study_does_not(tmp_path, context):
+    (run,) = runs_of(tmp_path, "{do: work, sleep: 0.4}")
+    run.ask_to_stop(study="s", trial=3)
+    assert run.state() == schema.PRUNED
+    stopped = []
+
+    class Stopping(Silent):
+        def update(self, running, done, total):
+            if running and not stopped and running[0].state() == schema.RUNNING:
+                stopped.append(running[0].ask_to_stop(study="s", trial=3))
+
+    outcomes = run_cells([run], job, 1, "cpu", context, Stopping())
+    assert stopped
+    assert states(outcomes) == [schema.FINISHED]
+    assert [segment["ended"] for segment in run.segments()] == ["interrupted", "finished"]
+
+    (other,) = runs_of(tmp_path / "study", "{do: work, sleep: 30.0}")
+    wanted = [[other], [], []]
+    told = []
+
+    def feed(ended):
+        told.append(dict(ended))
+        return wanted.pop(0) if wanted else []
+
+    stopped.clear()
+    outcomes = run_cells([], job, 1, "cpu", context, Stopping(), feed)
+    assert states(outcomes) == [schema.PRUNED]
+    assert [ended for ended in told if ended] == [{other.path: outcomes[other.path]}]
+
+
+def test_what_a_study_adds_is_run_and_may_be_run_again(tmp_path, context):
+    first, second = runs_of(tmp_path, "do: raise", "do: work")
+    wanted = [[first], [], []]
+
+    def feed(ended):
+        if first.path in ended and len(first.segments()) == 1:
+            return [first, second]
+        return wanted.pop(0) if wanted else []
+
+    outcomes = run_cells([], job, 2, "cpu", context, Silent(), feed)
+    assert {path: outcome.state for path, outcome in outcomes.items()} == {
+        first.path: schema.FAILED,
+        second.path: schema.FINISHED,
+    }
+    assert len(first.segments()) == 2
 
 
 def test_slots_follow_the_request_then_cores_and_threads(monkeypatch):

@@ -354,6 +354,51 @@ def test_a_cell_that_trains_elsewhere_is_not_submitted(player, root, monkeypatch
     assert player.calls("sbatch") == []
 
 
+def test_a_study_submits_as_trials_end_and_its_pruned_runs_are_settled(player, root, monkeypatch):
+    runs = cells(root, 3)
+    wanted = [runs[:2], [], []]
+    told = []
+
+    def feed(ended):
+        told.extend((path, outcome.state) for path, outcome in ended.items())
+        if len(told) == 1 and runs[2].state() != schema.FINISHED:
+            return [runs[2]] if len(player.calls("sbatch")) == 1 else []
+        return wanted.pop(0) if wanted else []
+
+    def prune():
+        runs[0].ask_to_stop(study="s", trial=0)
+
+    def work():
+        for run in runs[1:]:
+            run.finish({"metrics": {}})
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(prune, lambda: None, lambda: None, work)
+    outcomes = run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert [outcomes[run.path].state for run in runs] == ["pruned", "finished", "finished"]
+    assert told[0] == (runs[0].path, "pruned")
+    assert len(player.calls("sbatch")) == 2
+
+
+def test_a_failed_run_of_a_study_gets_another_job_while_the_old_one_leaves(
+    player, root, monkeypatch
+):
+    (run,) = cells(root, 1)
+    wanted, told = [[run]], []
+
+    def feed(ended):
+        told.extend(outcome.state for outcome in ended.values())
+        if ended and len(told) == 1:
+            return [run]
+        return wanted.pop(0) if wanted else []
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(lambda: run.fail("as asked"), lambda: None, lambda: run.finish({"metrics": {}}))
+    run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert told == ["failed", "finished"]
+    assert [s.job_id for s in submissions(run)] == ["101", "102"]
+
+
 def test_a_launch_without_slurm_is_told_what_to_do(root, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(slurm_queue.SlurmError, match="squeue is not found.*cluster=local"):

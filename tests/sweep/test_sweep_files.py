@@ -10,11 +10,14 @@ from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from atomsweep.sweep.file import SweepFile, axes_of, read_sweep
 from atomsweep.sweep.grid import grid
+from atomsweep.sweep.study_file import read_statement
 from tests.contracts.compose import CONF, compose_with_choices
 
 SWEEPS = CONF.parent / "sweeps"
 FILES = sorted(
-    path.relative_to(SWEEPS).with_suffix("").as_posix() for path in SWEEPS.rglob("*.yaml")
+    path.relative_to(SWEEPS).with_suffix("").as_posix()
+    for path in SWEEPS.rglob("*.yaml")
+    if isinstance(read_statement(path), SweepFile)  # studies: test_study_file.py
 )
 SAME = {"forcenet/table3": "forcenet/table6"}  # the same cells under another name
 SCALES = [
@@ -137,7 +140,7 @@ def test_without_a_file_the_last_key_runs_fastest():
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("title:", "titel:", r":1: titel: unknown; known are title, published"),
+        ("title:", "titel:", r":1: titel: unknown; known are title, experiment"),
         ("title: A table\n", "", r":1: title: it is missing"),
         ("rows: {basis: [sph, sine]}\n", "", r":1: rows: it is missing"),
         ("[sph, sine]", "sph", r":5: rows.basis: input should be a valid list, got 'sph'"),

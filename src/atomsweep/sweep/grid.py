@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atomsweep.sweep.file import LAUNCH_KEYS, SweepFile, axes_of, key_of
+from atomsweep.sweep.file import LAUNCH_KEYS, Statement, SweepFile, axes_of, key_of
 from atomsweep.tracking.identity import NEUTRAL_KEYS
 
 PASSIVE = set(NEUTRAL_KEYS) - {"data", "experiment"}  # typing these asks for the same comparison
@@ -84,12 +84,12 @@ def grid(
         cells=[(list(cell), label) for cell, label in cells.items()],
         statement=statement,
         scale=scale,
-        name=_name(chosen or "sweep", statement, scale, typed),
+        name=sweep_name(chosen or "sweep", statement, scale, typed),
     )
 
 
-def _name(
-    chosen: str, statement: SweepFile, scale: str | None, typed: Mapping[str, Sequence[str]]
+def sweep_name(
+    chosen: str, statement: Statement, scale: str | None, typed: Mapping[str, Sequence[str]]
 ) -> str:
     """The file's name; other scales and what changes the science make another sweep."""
     name = chosen

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -24,6 +24,9 @@ from atomsweep.tracking.run import RunDirectory
 log = logging.getLogger(__name__)
 
 Job = Callable[[str], None]
+Feed = Callable[[Mapping[Path, "Outcome"]], Sequence[RunDirectory]]
+"""What has ended since the last call → what is to run too, again if need be: a study's driver."""
+
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # for a checkpoint after an interrupt
 
@@ -72,33 +75,43 @@ def run_cells(
     device: str,
     context: multiprocessing.context.ForkServerContext,
     display: Display,
+    feed: Feed | None = None,
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, at most `parallel` at a time.
 
-    A run that another process holds is waited for, and taken over if that process dies.
+    A run that another process holds is waited for, and taken over if that process dies or if a
+    study stops it; with `feed`, the runs are those of a study, and stopped is an end.
 
     Raises:
         KeyboardInterrupt: after the running cells have written their checkpoints and ended.
     """
     outcomes: dict[Path, Outcome] = {}
+    ended: dict[Path, Outcome] = {}  # since the last call of `feed`
+    pruned = schema.PRUNED if feed is not None else None  # an end, or something to go on with
     waiting = list(runs)
     active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
     gpus: list[str | None] = [*_gpus()] if device.startswith("cuda") else []
     free = [gpus[i % len(gpus)] if gpus else None for i in range(parallel)]
     try:
-        while waiting or active:
+        while True:
+            if feed is not None:
+                waiting, ended = [*waiting, *feed(ended)], {}
+            if not waiting and not active:
+                break
             for run in list(waiting):
                 state = evaluations.standing(run)
-                if state == schema.FINISHED:
-                    outcomes[run.path] = Outcome(state)
+                if state in (schema.FINISHED, pruned):
+                    outcomes[run.path] = ended[run.path] = Outcome(state)
                     waiting.remove(run)
                 elif state != schema.RUNNING and free:
                     waiting.remove(run)
                     gpu = free.pop(0)
-                    run.update_status(state=schema.QUEUED, message=None)
+                    run.queue()
                     evaluations.forget_failures(run)
                     active[_start(context, job, run, gpu)] = (run, gpu)
-            display.update([run for run, _ in active.values()], len(outcomes), len(runs))
+            running = [run for run, _ in active.values()]
+            known = {run.path for run in (*runs, *waiting, *running)} | outcomes.keys()
+            display.update(running, len(outcomes.keys() - {r.path for r in running}), len(known))
             if active:
                 wait([process.sentinel for process in active], timeout=POLL_SECONDS)
             else:
@@ -107,13 +120,11 @@ def run_cells(
                 process.join()
                 run, gpu = active.pop(process)
                 free.append(gpu)
-                if (
-                    evaluations.standing(run) == schema.RUNNING
-                ):  # another launch was faster: wait for it
-                    waiting.append(run)
+                if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {pruned}:
+                    waiting.append(run)  # another launch was faster, or a study stopped it
                 else:
-                    outcomes[run.path] = outcome_of(run, process.exitcode)
-    except KeyboardInterrupt:
+                    outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)
+    except BaseException:  # Ctrl-C, or the driver of a study that cannot go on
         _interrupt(list(active))
         raise
     finally:
@@ -147,7 +158,7 @@ def _child(job: Job, path: str, gpu: str | None) -> None:
 def outcome_of(run: RunDirectory, exitcode: int | None = None) -> Outcome:
     """How a run ended, from what it left and how its process ended, if it had one."""
     state = evaluations.standing(run)
-    if state == schema.FINISHED:
+    if state in (schema.FINISHED, schema.PRUNED):
         return Outcome(state)
     if state == schema.FAILED:
         return Outcome(state, evaluations.failure(run) or str(run.status.get("message", "")))

@@ -8,13 +8,13 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atomsweep.sweep import slurm_queue, snapshot
-from atomsweep.sweep.pool import Display, Job, Outcome, outcome_of
+from atomsweep.sweep.pool import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
 from atomsweep.sweep.slurm_queue import SlurmDown, SlurmError
 from atomsweep.sweep.slurm_settings import SlurmSettings
@@ -77,7 +77,7 @@ def _submit_array(
         for index, run in enumerate(runs)
     }
     for run in runs:
-        run.update_status(state=schema.QUEUED, message=None)
+        run.queue()
         evaluations.forget_failures(run)
         write(run, planned[run.path])
     try:
@@ -114,11 +114,16 @@ def cancel(runs: Sequence[RunDirectory]) -> list[str]:
 
 
 def run_cells_on_slurm(
-    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, display: Display
+    runs: Sequence[RunDirectory],
+    job: Job,
+    settings: SlurmSettings,
+    display: Display,
+    feed: Feed | None = None,
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, as jobs of SLURM.
 
     Cells whose job is in the queue already are adopted, and those at work elsewhere waited for.
+    With `feed` the runs are those of a study, which has more as they end.
 
     Returns:
         How each cell ended; with `settings.wait` false how it stands after submission.
@@ -127,27 +132,37 @@ def run_cells_on_slurm(
         SlurmError: SLURM cannot be asked at all, or accepts none of the cells.
         KeyboardInterrupt: after the jobs were left or cancelled as `on_interrupt` says.
     """
-    if not runs:
+    if not runs and feed is None:
         return {}
-    watch = _Watch(runs, job, settings)
+    watch = _Watch(runs, job, settings, feed)
     try:
         watch.reconcile(list(runs))
         if settings.wait:
             watch.to_the_end(display)
+        else:
+            while watch.fed():
+                pass
     except KeyboardInterrupt:
         watch.interrupted()
         raise
     finally:
         display.close()
-    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in runs}
+    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in watch.runs}
 
 
 class _Watch:
     """Cells of one launch and their jobs."""
 
-    def __init__(self, runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings) -> None:
-        self.runs, self.job, self.settings = runs, job, settings
+    def __init__(
+        self,
+        runs: Sequence[RunDirectory],
+        job: Job,
+        settings: SlurmSettings,
+        feed: Feed | None = None,
+    ) -> None:
+        self.runs, self.job, self.settings, self.feed = list(runs), job, settings, feed
         self.outcomes: dict[Path, Outcome] = {}
+        self.ended: dict[Path, Outcome] = {}  # since the last call of `feed`
         self.jobs: dict[Path, Submission] = {}  # in the queue, as far as is known
         self.elsewhere: list[RunDirectory] = []  # trained by others, or refused for now
         self.absent: dict[Path, int] = {}  # polls in a row that did not find the job
@@ -156,16 +171,22 @@ class _Watch:
         self.queue: Queue = {}
         self.told: set[str] = set()
 
-    def reconcile(self, runs: Sequence[RunDirectory]) -> None:
-        """Adopt what is queued, submit what is missing. One launch of a root at a time does so."""
-        root = self.runs[0].path.absolute().parent
+    def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
+        """Adopt what is queued, submit what is missing. One launch of a root at a time does so.
+
+        What ended in `anew` is submitted though its old job may still be leaving the queue.
+        """
+        if not runs:
+            return
+        root = runs[0].path.absolute().parent
         with exclusive(root / ".slurm.lock", wait_s=600.0):
             self.queue = slurm_queue.queue()
             missing = []
             for run in runs:
-                if evaluations.standing(run) == schema.FINISHED:
-                    self.outcomes[run.path] = Outcome(schema.FINISHED)
-                elif (found := job_in_queue(run, self.queue)) is not None:
+                state = evaluations.standing(run)
+                if state in self.good_ends:
+                    self.outcomes[run.path] = self.ended[run.path] = Outcome(state)
+                elif run.path not in anew and (found := job_in_queue(run, self.queue)) is not None:
                     self.jobs[run.path] = found
                 elif evaluations.standing(run) == schema.RUNNING:
                     self.elsewhere.append(run)
@@ -188,7 +209,7 @@ class _Watch:
     def to_the_end(self, display: Display) -> None:
         """Look at run directories often and ask the scheduler now and then, until all ended."""
         polled = time.monotonic()
-        while self.jobs or self.elsewhere:
+        while self.fed() or self.jobs or self.elsewhere:
             self.take_results()
             running = [r for r in self.runs if r.path in self.jobs and self.runs_now(r)]
             display.update(running, len(self.outcomes), len(self.runs))
@@ -197,6 +218,30 @@ class _Watch:
                 self.poll()
             if self.jobs or self.elsewhere:
                 time.sleep(TICK_SECONDS)
+
+    @property
+    def good_ends(self) -> tuple[str, ...]:
+        """States after which nothing is to be done; a sweep goes on with what a study stopped."""
+        return (schema.FINISHED,) if self.feed is None else (schema.FINISHED, schema.PRUNED)
+
+    def fed(self) -> bool:
+        """Submit what a study wants next; whether there was something."""
+        if self.feed is None:
+            return False
+        ended, self.ended = self.ended, {}
+        more = list(self.feed(ended))
+        known = {run.path for run in self.runs}
+        self.runs += [run for run in more if run.path not in known]
+        for run in more:
+            self.outcomes.pop(run.path, None)
+        try:
+            self.reconcile(more, anew=known)
+        except SlurmDown as error:
+            if not self.settings.wait:
+                raise
+            self.elsewhere += more
+            self.say_once("%s; asking again", error)
+        return bool(more or self.ended)
 
     def runs_now(self, run: RunDirectory) -> bool:
         """Whether its job was running when the scheduler was asked last."""
@@ -208,13 +253,13 @@ class _Watch:
         for run in self.runs:
             if run.path not in self.jobs:
                 continue
-            if evaluations.standing(run) in (schema.FINISHED, schema.FAILED):
+            if evaluations.standing(run) in (*self.good_ends, schema.FAILED):
                 self.settle(run, outcome_of(run))
 
     def settle(self, run: RunDirectory, outcome: Outcome) -> None:
         """A cell has ended."""
         self.jobs.pop(run.path)
-        self.outcomes[run.path] = outcome
+        self.outcomes[run.path] = self.ended[run.path] = outcome
 
     def standing(self, run: RunDirectory) -> Outcome:
         """How a cell stands that has not ended: its job, or that it trains elsewhere."""

@@ -31,7 +31,7 @@ def attend(job: Callable[[str], None], path: str) -> None:
     A finished run returns at once: a cell that was submitted twice is not trained twice.
     """
     run = RunDirectory(path)
-    if evaluations.standing(run) == schema.FINISHED:
+    if evaluations.standing(run) in (schema.FINISHED, schema.PRUNED):
         return
     for number in WARNINGS:  # until the cell sets its own: there is nothing to save yet
         signal.signal(number, lambda number, frame: _leave(run, number, frame))
@@ -39,7 +39,7 @@ def attend(job: Callable[[str], None], path: str) -> None:
     try:
         job(path)
     except SystemExit:
-        if run.status.get("state") == schema.INTERRUPTED and run.state() != schema.RUNNING:
+        if run.state() == schema.INTERRUPTED:
             _go_back(run, str(run.status.get("message", "")))
         raise
     except Exception as error:
