@@ -232,7 +232,8 @@ def test_a_store_is_never_there_without_its_relaxed_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(convert_module, "_copy", killed_after_the_first)
     assert main(["convert", str(source), str(out)]) == 130
-    assert done == [ends] and not out.exists()
+    assert done == [ends]
+    assert not out.exists()
     monkeypatch.undo()
     assert main(["convert", str(source), str(out)]) == 0
     assert (len(StoreDataset(out)), len(StoreDataset(ends))) == (2, 4)
