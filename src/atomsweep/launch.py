@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,17 @@ from omegaconf import DictConfig
 
 from atomsweep.build import UserError
 from atomsweep.console import progress_bar, to_terminal
-from atomsweep.experiment import LAUNCH, cell_of, job, preflight, prepare_data, slurm_job, train
+from atomsweep.engine.ranks import RankLost, Ranks
+from atomsweep.experiment import (
+    LAUNCH,
+    cell_of,
+    job,
+    num_ranks,
+    preflight,
+    prepare_data,
+    slurm_job,
+    train,
+)
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
@@ -69,13 +80,16 @@ def run(cfg: DictConfig) -> float | None:
     prepare_data(cell.config)
     _restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=command())
+    if Ranks.here().rank > 0:  # torchrun started this: rank 0 speaks for all
+        train(directory, lambda update: None)
+        return None
     with mirror(cell.config["tracking"], root):
         if directory.state() == schema.FINISHED:
             log.info("already finished, not run again: %s", directory.path)
         else:
             log.info("run directory: %s", directory.path)
             if slurm_settings(cell.config) is None:
-                _train_in_foreground(directory)
+                _train_in_foreground(directory, num_ranks(cell.config))
             else:
                 outcome = _execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
@@ -90,9 +104,13 @@ def run(cfg: DictConfig) -> float | None:
     return float(result["metrics"][cell.config["engine"]["metric"]])
 
 
-def _train_in_foreground(directory: RunDirectory) -> None:
+def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
+    from atomsweep.sweep.pool import followed
+
+    started = Ranks.here().size  # by torchrun, perhaps
+    others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
     try:
-        with progress_bar(directory.path.name) as show:
+        with progress_bar(directory.path.name) as show, others:
             train(directory, lambda update: show(directory.status))
     except Exception as error:
         if not _says_enough(error):
@@ -185,9 +203,11 @@ def _execute(
         return run_cells_on_slurm(runs, slurm_job, settings, sweep_display())
     assert context is not None
     cluster, engine = config["cluster"], config["engine"]
-    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
-    log.info("%d at a time on this machine", parallel)
-    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
+    ranks = num_ranks(config)
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"], ranks)
+    each = f", {ranks} ranks each" if ranks > 1 else ""
+    log.info("%d at a time on this machine%s", parallel, each)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), ranks)
 
 
 def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
@@ -253,6 +273,5 @@ def _says_enough(error: BaseException) -> bool:
     from atomsweep.engine.signals import Interrupted
     from atomsweep.engine.trainer import NotFiniteError
 
-    return isinstance(
-        error, (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted)
-    )
+    told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)
+    return isinstance(error, told)

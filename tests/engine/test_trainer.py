@@ -18,6 +18,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 
 SEED = 3
+SPEED = {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
 
 
 class Springs(ForceField):
@@ -104,13 +105,14 @@ def weights(model):
 
 
 def metrics_of(run):
-    clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME}
+    clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME, *SPEED}
     return [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
 
 
-def shake(batch, generator):
+def shake(batch, random):
     batch = batch.clone()
-    batch.pos = batch.pos + 0.1 * torch.randn(batch.pos.shape, generator=generator)
+    sizes = zip(batch.natoms.tolist(), random.generators(), strict=True)
+    batch.pos = batch.pos + 0.1 * torch.cat([torch.randn(n, 3, generator=g) for n, g in sizes])
     return batch
 
 
