@@ -225,10 +225,10 @@ def _cause(error: BaseException, store: dist.TCPStore) -> Exception:
     with suppress(Exception):
         if store.check([ERROR]):
             return RankFailed(store.get(ERROR).decode())
-    text = str(error).splitlines()[0]
+    log.info("%s", error)
     return RankLost(
-        f"a process of this run has gone without a word (killed, or out of memory?): {text}; "
-        "the same command continues from the newest checkpoint"
+        "a process of this run has gone without a word (killed, or out of memory?); the same "
+        "command continues from the newest checkpoint"
     )
 
 
