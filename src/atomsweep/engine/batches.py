@@ -22,6 +22,9 @@ Augmentation = Callable[[Batch, StepRandom], Batch]
 class StepBatches:
     """This rank's micro-batches of every step, a function of (seed, step) and of who holds what.
 
+    Each has `places` (B,), where its structures stand in the batch of the step: what is random for
+    a structure must depend on that and the step, not on the rank.
+
     Args:
         data: training split.
         batch_size: structures of a step, over all ranks and micro-batches.
@@ -71,11 +74,12 @@ class StepBatches:
 
     def _finish(self, batch: Batch, places: Array, step: int) -> Batch:
         batch = batch.to(self.device, non_blocking=True)
-        if self.augment is None:
-            return batch
-        seed = mix(self.seed, Purpose.AUGMENT, step)
-        random = StepRandom(seed, torch.from_numpy(places), self.sampler.batch_size)
-        return self.augment(batch, random)
+        where = torch.from_numpy(places)
+        if self.augment is not None:
+            seed = mix(self.seed, Purpose.AUGMENT, step)
+            batch = self.augment(batch, StepRandom(seed, where, self.sampler.batch_size))
+        batch.places = where.to(self.device)
+        return batch
 
 
 def eval_shares(
