@@ -138,6 +138,13 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
             "ranks a structure; use fewer ranks or a larger batch"
         )
+    if trainer.device == "mps" and ranks > 1:
+        raise UserError("engine.device=mps has no messages between ranks; set cluster.ranks=1")
+    if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
+        raise UserError(
+            f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
+            f"has cluster.gpus={settings.gpus}; make them equal"
+        )
     if config.get("dens") is not None and not model.supports_dens:
         raise UserError(f"{type(model).__name__} cannot encode forces; choose dens=none")
     wanted = {schema.TRAIN, *trainer.eval_splits}
@@ -361,9 +368,7 @@ def _check_device(name: str) -> None:
         kind = torch.device(name).type
         there = kind == "cpu" or torch.get_device_module(kind).is_available()
     except (RuntimeError, AttributeError) as error:
-        raise UserError(
-            f"engine.device must be cpu, cuda, mps or xpu, got {name!r}: {_first_line(error)}"
-        ) from error
+        raise UserError(f"engine.device must be cpu, cuda, mps or xpu, got {name!r}") from error
     if not there:
         raise UserError(
             f"engine.device is {name}, but torch sees no such device here; choose engine=cpu"

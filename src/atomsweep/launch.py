@@ -66,7 +66,8 @@ def run(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    to_terminal()
+    if Ranks.here().rank == 0:  # torchrun may have started others
+        to_terminal()
     rerun = check_rerun(cfg.rerun)
     typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
@@ -80,7 +81,7 @@ def run(cfg: DictConfig) -> float | None:
     prepare_data(cell.config)
     _restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=command())
-    if Ranks.here().rank > 0:  # torchrun started this: rank 0 speaks for all
+    if Ranks.here().rank > 0:  # rank 0 speaks for all
         train(directory, lambda update: None)
         return None
     with mirror(cell.config["tracking"], root):
