@@ -1,7 +1,7 @@
 """Batches made ahead of their use, in order, by threads.
 
-Threads, not processes: what makes a batch (LMDB, vesin, index arithmetic) mostly runs outside the
-interpreter's lock, and neither a copy of the data set nor of a batch is needed.
+Threads, not processes: vesin (through ctypes), LMDB and torch's indexing let go of the
+interpreter's lock, and neither the data set nor a batch has to be copied between processes.
 """
 
 from collections import deque
