@@ -166,7 +166,8 @@ def job(path: str) -> None:
 
     try:
         train(RunDirectory(Path(path)), lambda update: None)
-        evaluate_wanted(RunDirectory(Path(path)))
+        if Ranks.here().rank == 0:  # the others have nothing to write
+            evaluate_wanted(RunDirectory(Path(path)))
     except (Interrupted, RunLocked) as error:
         log.info("%s", error)
         sys.exit(1)
