@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,17 @@ from omegaconf import DictConfig
 
 from atomsweep.build import UserError
 from atomsweep.console import progress_bar, to_terminal
-from atomsweep.experiment import LAUNCH, cell_of, job, preflight, prepare_data, slurm_job, train
+from atomsweep.engine.ranks import RankLost, Ranks
+from atomsweep.experiment import (
+    LAUNCH,
+    cell_of,
+    job,
+    num_ranks,
+    preflight,
+    prepare_data,
+    slurm_job,
+    train,
+)
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
@@ -55,7 +66,8 @@ def run(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    to_terminal()
+    if Ranks.here().rank == 0:  # torchrun may have started others
+        to_terminal()
     rerun = check_rerun(cfg.rerun)
     typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
@@ -69,6 +81,9 @@ def run(cfg: DictConfig) -> float | None:
     prepare_data(cell.config)
     _restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=command())
+    if Ranks.here().rank > 0:  # rank 0 speaks for all
+        train(directory, lambda update: None)
+        return None
     with mirror(cell.config["tracking"], root):
         if directory.state() == schema.FINISHED:
             log.info("already finished, not run again: %s", directory.path)
@@ -77,7 +92,7 @@ def run(cfg: DictConfig) -> float | None:
             if slurm_settings(cell.config) is None:
                 if directory.state() == schema.PRUNED:  # by a study; here it is wanted whole
                     directory.queue()
-                _train_in_foreground(directory)
+                _train_in_foreground(directory, num_ranks(cell.config))
             else:
                 outcome = execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
@@ -92,9 +107,13 @@ def run(cfg: DictConfig) -> float | None:
     return float(result["metrics"][cell.config["engine"]["metric"]])
 
 
-def _train_in_foreground(directory: RunDirectory) -> None:
+def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
+    from atomsweep.sweep.pool import followed
+
+    started = Ranks.here().size  # by torchrun, perhaps
+    others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
     try:
-        with progress_bar(directory.path.name) as show:
+        with progress_bar(directory.path.name) as show, others:
             train(directory, lambda update: show(directory.status))
     except Exception as error:
         if not _says_enough(error):
@@ -190,9 +209,11 @@ def execute(
         return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
     assert context is not None
     cluster, engine = config["cluster"], config["engine"]
-    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
-    log.info("%d at a time on this machine", parallel)
-    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed)
+    ranks = num_ranks(config)
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"], ranks)
+    each = f", {ranks} ranks each" if ranks > 1 else ""
+    log.info("%d at a time on this machine%s", parallel, each)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed, ranks)
 
 
 def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
@@ -273,6 +294,5 @@ def _says_enough(error: BaseException) -> bool:
     from atomsweep.engine.signals import Interrupted
     from atomsweep.engine.trainer import NotFiniteError
 
-    return isinstance(
-        error, (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted)
-    )
+    told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)
+    return isinstance(error, told)

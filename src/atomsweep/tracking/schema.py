@@ -62,6 +62,8 @@ FORCES_Z_MAE = "forces_z_mae"
 FORCES_COS = "forces_cos"  # cosine similarity, mean over free atoms
 FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
 LOSS = "loss"
+STRUCTURES_PER_S = "structures_per_s"  # of training, all devices together
+STRUCTURES_PER_S_RANK = "structures_per_s_per_rank"  # of each of them
 
 # MLflow tags of a run. Numbers in tags are written so that they read back exactly.
 TAG_IDENTITY = "identity"
