@@ -359,7 +359,6 @@ class _Training:
             eval_batches(self.data[split], self._eval_size),
             self.device,
             self.trainer.autocast,
-            needs_gradient=self.model.conservative,
         )
         self.eval_seconds += time.perf_counter() - start
         return metrics
