@@ -22,7 +22,7 @@ def test_functions_are_normalised_spherical_bessel_functions_under_the_envelope(
             zero = zeros[degree, 0, n]
             norm = np.sqrt(2) / abs(spherical_jn(degree + 1, zero))
             expected = u * norm * spherical_jn(degree, zero * x)
-            np.testing.assert_allclose(values[degree, :, n], expected, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(values[degree, :, n], expected, rtol=1e-8, atol=1e-8)
 
 
 def test_zeros_are_the_first_ones_of_each_degree():

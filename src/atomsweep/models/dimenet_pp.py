@@ -21,6 +21,7 @@ from torch_geometric.nn.models.dimenet import (
     OutputPPBlock,
 )
 
+from atomsweep.graph.blocks import EdgeBlocks
 from atomsweep.graph.edges import reverse_edges
 from atomsweep.models.base import EnergyForceField
 from atomsweep.nn.basis import ActFactory
@@ -123,13 +124,17 @@ class DimeNetPlusPlus(EnergyForceField):
         with full_precision(batch.pos):
             dist = torch.linalg.vector_norm(edge_vec, dim=-1)  # (E,)
             rbf = self.rbf(dist)  # (E, K)
+            harmonics = spherical_harmonics(edge_vec / dist[:, None], len(self.sbf.zeros) - 1)
+            by_target, by_source = EdgeBlocks(target, num_atoms), EdgeBlocks(source, num_atoms)
             edges = _Edges(
-                source,
                 target,
                 num_atoms,
                 rbf,
                 self.sbf(dist),
-                spherical_harmonics(edge_vec / dist[:, None], len(self.sbf.zeros) - 1),
+                by_target,
+                by_target.fill(harmonics),
+                by_source,
+                by_source.fill(harmonics),
                 *reverse_edges(batch.edge_index, batch.cell_offsets, num_atoms),
             )
         message = self.emb(batch.atomic_numbers, rbf, target, source)  # (E, C)
@@ -148,25 +153,29 @@ class DimeNetPlusPlus(EnergyForceField):
 
 
 class _Edges(NamedTuple):
-    """What the blocks share; L degrees, K radial functions.
+    """What the interactions share; L degrees, K radial functions.
 
     Attributes:
-        source: (E,).
         target: (E,).
         num_atoms: N.
         rbf: (E, K), the radial basis.
         radial: (L, E, K), the radial part of the basis of angles.
-        harmonics: (E, L²), of the edges' directions, component normalisation.
+        by_target: edges by the atom that they reach.
+        incoming: (blocks, edges, L²), harmonics of their directions, component normalisation.
+        by_source: edges by the atom that they leave.
+        outgoing: (blocks, edges, L²), their harmonics.
         reverse: (E,), the way back of each edge.
         has_reverse: (E,), whether there is one.
     """
 
-    source: Tensor
     target: Tensor
     num_atoms: int
     rbf: Tensor
     radial: Tensor
-    harmonics: Tensor
+    by_target: EdgeBlocks
+    incoming: Tensor
+    by_source: EdgeBlocks
+    outgoing: Tensor
     reverse: Tensor
     has_reverse: Tensor
 
@@ -178,7 +187,8 @@ class _Interaction(InteractionPPBlock):
     theorem 4π Y_l0(angle) = c_l sum_m Y_lm(kj) Y_lm(ji), with c_l = sqrt(4π / (2l+1)): the sum over
     k is made once for each atom j, for each l and m, and read by the edges j→i. What the way back
     i→j has added is taken out; there every angle is π. The result is that of the triplets up to
-    rounding, at the cost of L² terms for an edge instead of one for each of its triplets.
+    rounding, at the cost of L² terms for an edge instead of one for each of its triplets. Edges lie in
+    blocks, so that the sums are matrix products and nothing of size E L² T is ever held.
 
     The two linear layers on the basis, which have nothing between them, are multiplied first.
     """
@@ -227,14 +237,19 @@ class _Interaction(InteractionPPBlock):
         inner = self.lin_sbf1.weight.view(-1, self.num_spherical, edges.radial.shape[-1])
         weight = torch.einsum("tb,blk->lkt", self.lin_sbf2.weight, inner)
         values = torch.bmm(edges.radial, weight) * sent  # (L, E, T)
-        total, back = torch.zeros_like(sent), torch.zeros_like(sent)
+        values_in = edges.by_target.fill(values.transpose(0, 1).flatten(1))
+        total: Tensor | float = 0.0
+        back: Tensor | float = 0.0
         for degree, value in enumerate(values):
             scale = math.sqrt((2 * degree + 1) / (4 * math.pi))  # of Y_l0 over P_l
-            orders = 2 * degree + 1
-            angular = edges.harmonics[:, degree**2 : (degree + 1) ** 2]  # (E, 2l + 1)
-            outer = angular[:, :, None] * value[:, None]  # (E, 2l + 1, T)
-            at_atom = segment_sum(outer.flatten(1), edges.target, edges.num_atoms)
-            read = at_atom.index_select(0, edges.source).view(-1, orders, channels)
-            total = total + (scale / orders) * torch.bmm(angular[:, None], read).squeeze(1)
+            orders = slice(degree**2, (degree + 1) ** 2)
+            own = values_in[:, :, degree * channels : (degree + 1) * channels]
+            sums = torch.bmm(edges.incoming[:, :, orders].transpose(1, 2), own)
+            at_atom = segment_sum(sums.flatten(1), edges.by_target.atom, edges.num_atoms)
+            read = at_atom.index_select(0, edges.by_source.atom).view(-1, 2 * degree + 1, channels)
+            total = total + torch.bmm(edges.outgoing[:, :, orders] * (scale / (2 * degree + 1)), read)
             back = back + ((-1) ** degree * scale) * value
-        return total - edges.has_reverse[:, None] * back.index_select(0, edges.reverse)
+        assert isinstance(total, Tensor)
+        assert isinstance(back, Tensor)
+        received = edges.by_source.read(total)
+        return received - edges.has_reverse[:, None] * back.index_select(0, edges.reverse)
