@@ -1,13 +1,13 @@
 """Time and memory of one training step of each model, beside what it could have been built of.
 
-    OMP_NUM_THREADS=1 python benchmarks/training_step.py [--structures 2] [--size small] [--device cuda]
+    OMP_NUM_THREADS=1 python benchmarks/training_step.py [--size small] [--device cuda]
 
 Models are those of conf/model/, on the same batch of alloy slabs of 86 atoms. Compared with: SchNet
-and DimeNet++ of torch_geometric (its blocks over listed triplets: its own forward knows no cells),
-with the same weights; ForceNet with the concatenation that `PairLinear` avoids. Each pair is
-measured in turns in one process. Times are CPU seconds of the process (wall time on a GPU), the least
-of the repeats. Memory is the largest sum of tensors alive during a step, the batch, the weights and
-the optimiser's state left out.
+and DimeNet++ of torch_geometric, of the same size (of DimeNet++ its blocks over listed triplets,
+since its own forward knows no cells); ForceNet and GNS with the concatenation that `PairLinear`
+avoids. Each pair is measured in turns in one process. Times are CPU seconds of the process (wall
+time on a GPU), the least of the repeats. Memory is the largest sum of tensors that a step made and
+that were alive at once.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class PublicDimeNet(EnergyForceField):
             int_emb_size=block.lin_down.out_features,
             basis_emb_size=block.lin_sbf1.out_features,
             out_emb_channels=output.lin_up.out_features,
-            num_spherical=block.num_spherical,
+            num_spherical=len(ours.sbf.zeros),
             num_radial=ours.rbf.freq.numel(),
             cutoff=ours.cutoff,
         )
@@ -132,7 +132,7 @@ class PublicDimeNet(EnergyForceField):
 
 
 def listed_triplets(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Edges k→j and j→i of every triplet, those back to the same image left out; edges by target."""
+    """Edges k→j and j→i of every triplet but those back to the same image; edges by target."""
     source, target = batch.edge_index
     degree = torch.bincount(target, minlength=len(batch.pos))
     first = degree.cumsum(0) - degree
@@ -185,9 +185,7 @@ class Alive(TorchDispatchMode):
         self.now = self.peak = 0
         self.known: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count what is new."""
         before = {id(t.untyped_storage()) for t in tree_leaves(args) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
@@ -226,7 +224,9 @@ def main() -> None:
 
     device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
     print(f"{options.structures} slabs of 86 atoms, {options.size} sizes, {device}")
-    print(f"{'model':>18} {'edges':>7} {'step s':>8} {'MB':>8}   the alternative, and its ratio to ours")
+    print(
+        f"{'model':>18} {'edges':>7} {'step s':>8} {'MB':>8}   the alternative, and its ratio to ours"
+    )
     for name in options.models:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [f"model={name}", f"size={options.size}"]).model
@@ -252,9 +252,7 @@ def measured(name: str, model: ForceField, batch: Batch, repeats: int, cuda: boo
     variants["ours"] = work
     if other is not None:
         other.to(batch.pos.device)
-        variants[label] = partial(
-            step, other, torch.optim.Adam(other.parameters(), lr=1e-6), batch
-        )
+        variants[label] = partial(step, other, torch.optim.Adam(other.parameters(), lr=1e-6), batch)
     else:
 
         def unsplit() -> None:

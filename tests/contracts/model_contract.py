@@ -182,9 +182,7 @@ class ModelContract:
             return (model(batch).forces - batch.forces).square().mean()
 
         gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
-        slope = sum(
-            (g * a).sum() for g, a in zip(gradients, along, strict=True) if g is not None
-        )
+        slope = sum((g * a).sum() for g, a in zip(gradients, along, strict=True) if g is not None)
         values = []
         for step in (1e-6, -2e-6):
             with torch.no_grad():
@@ -194,7 +192,7 @@ class ModelContract:
         assert_close((values[0] - values[1]) / 2e-6, slope, tolerance=1e-4)
 
     def test_perfect_crystal_has_finite_gradients(self, model):
-        """Collinear neighbours, equal distances, forces of zero: where derivatives may not exist."""
+        """Collinear neighbours, no force: where derivatives may not exist."""
         cell = 3.7 * np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
         crystal = Atoms(np.zeros((1, 3)), np.array([29]), cell, (True,) * 3)
         crystal = repeated(repeated(crystal, axis=0), axis=1)

@@ -46,6 +46,4 @@ def test_value_and_slope_vanish_at_the_cutoff():
 
 def test_single_precision_input_is_as_good_as_its_rounding():
     dist = torch.tensor([0.75, 1.0, 2.5])
-    torch.testing.assert_close(
-        basis()(dist).double(), basis()(dist.double()), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(basis()(dist).double(), basis()(dist.double()), rtol=1e-6, atol=1e-6)

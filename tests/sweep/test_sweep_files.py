@@ -269,13 +269,28 @@ def _number(text):
         return text
 
 
-@pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
-def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypatch):
-    monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
-    wanted = grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale)
+def cells_compose_and_build(cells):
     identities = set()
-    for overrides, label in wanted.cells:
+    for overrides, label in cells:
         cell = cell_of(*compose_with_choices(overrides), overrides, label)
         assert preflight(cell.config, here=False) > 0 or cell.choices["model"] == "median"
         identities.add(cell.identity)
-    assert len(identities) == len(wanted.cells)
+    assert len(identities) == len(cells)
+
+
+def cells_at(name, scale):
+    return grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale).cells
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
+def test_first_and_last_cell_of_our_files_compose_and_build(name, scale, oc20, monkeypatch):
+    monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
+    first, *_, last = cells_at(name, scale)
+    cells_compose_and_build([first, last])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
+def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypatch):
+    monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
+    cells_compose_and_build(cells_at(name, scale))

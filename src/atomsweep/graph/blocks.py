@@ -9,8 +9,8 @@ BLOCK = 16  # edges; an atom's last block is filled up with zeros
 class EdgeBlocks:
     """Puts the edges of each atom into blocks of its own, as many as it needs.
 
-    There is room for E / BLOCK + N blocks, which is always enough, so no shape depends on values and
-    nothing waits for a GPU. Blocks that stay empty belong to atom 0 and hold zeros.
+    There is room for E / BLOCK + N blocks, which is always enough, so no shape depends on values
+    and nothing waits for a GPU. Blocks that stay empty belong to atom 0 and hold zeros.
 
     Args:
         index: (E,), the atom of each edge, in any order.

@@ -22,7 +22,9 @@ def edge_vectors(batch: Batch) -> Tensor:
 OFFSET_BITS = 10  # cell offsets of -512 ... 511 for each axis
 
 
-def reverse_edges(edge_index: Tensor, cell_offsets: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
+def reverse_edges(
+    edge_index: Tensor, cell_offsets: Tensor, num_atoms: int
+) -> tuple[Tensor, Tensor]:
     """For every edge j→i the edge i→j of the same pair of images, where the graph has it.
 
     A limit on neighbours keeps some edges in one direction only. Nothing waits for a GPU.

@@ -97,8 +97,9 @@ class EnergyForceField(ForceField):
     """A network for the energy; forces are -dE/dx by automatic differentiation.
 
     The energy depends on positions through the edge vectors alone, so the gradient is taken with
-    respect to these and summed over the edges of each atom. It is taken inside the forward, whatever
-    the caller's mode; with gradients on, forces can be differentiated again, as training needs.
+    respect to these and summed over the edges of each atom. It is taken inside the forward,
+    whatever the caller's mode; with gradients on, forces can be differentiated again, as training
+    needs.
     """
 
     conservative = True

@@ -8,7 +8,6 @@ collinear edges, where an angle has no derivative, are no special case.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -86,6 +85,15 @@ class DimeNetPlusPlus(EnergyForceField):
         self.max_neighbors = max_neighbors
         self.rbf = BesselBasisLayer(num_radial, cutoff, envelope_exponent)
         self.sbf = SphericalBesselBasis(num_spherical, num_radial, cutoff, envelope_exponent)
+        degree = torch.arange(num_spherical, dtype=torch.get_default_dtype())
+        at_zero = ((2 * degree + 1) / (4 * math.pi)).sqrt()  # Y_l0 at the angle 0, over P_l
+        each = (at_zero / (2 * degree + 1)).repeat_interleave(
+            2 * torch.arange(num_spherical) + 1, output_size=num_spherical**2
+        )
+        self.register_buffer("scale", each, persistent=False)  # (L²,)
+        self.register_buffer("at_pi", at_zero * (-1) ** degree, persistent=False)  # (L,)
+        self.scale: Tensor
+        self.at_pi: Tensor
         self.emb = EmbeddingBlock(num_radial, hidden_channels, act())
         self.interaction_blocks = nn.ModuleList(
             _Interaction(
@@ -134,7 +142,8 @@ class DimeNetPlusPlus(EnergyForceField):
                 by_target,
                 by_target.fill(harmonics),
                 by_source,
-                by_source.fill(harmonics),
+                by_source.fill(harmonics * self.scale),
+                self.at_pi,
                 *reverse_edges(batch.edge_index, batch.cell_offsets, num_atoms),
             )
         message = self.emb(batch.atomic_numbers, rbf, target, source)  # (E, C)
@@ -163,7 +172,8 @@ class _Edges(NamedTuple):
         by_target: edges by the atom that they reach.
         incoming: (blocks, edges, L²), harmonics of their directions, component normalisation.
         by_source: edges by the atom that they leave.
-        outgoing: (blocks, edges, L²), their harmonics.
+        outgoing: (blocks, edges, L²), their harmonics times Y_l0 / Y_l · Y_l of parallel vectors.
+        at_pi: (L,), Y_l0 at the angle π.
         reverse: (E,), the way back of each edge.
         has_reverse: (E,), whether there is one.
     """
@@ -176,6 +186,7 @@ class _Edges(NamedTuple):
     incoming: Tensor
     by_source: EdgeBlocks
     outgoing: Tensor
+    at_pi: Tensor
     reverse: Tensor
     has_reverse: Tensor
 
@@ -184,39 +195,16 @@ class _Interaction(InteractionPPBlock):
     """torch_geometric's interaction block, its sum over triplets turned into sums over edges.
 
     That block sums, over all k→j for j→i, x_kj ⊙ sum_l Y_l0(angle) f_l(d_kj). By the addition
-    theorem 4π Y_l0(angle) = c_l sum_m Y_lm(kj) Y_lm(ji), with c_l = sqrt(4π / (2l+1)): the sum over
-    k is made once for each atom j, for each l and m, and read by the edges j→i. What the way back
-    i→j has added is taken out; there every angle is π. The result is that of the triplets up to
-    rounding, at the cost of L² terms for an edge instead of one for each of its triplets. Edges lie in
-    blocks, so that the sums are matrix products and nothing of size E L² T is ever held.
+    theorem Y_l0(angle) = sqrt(4π / (2l+1)) sum_m Y_lm(kj) Y_lm(ji): the sum over k is made once for
+    each atom j, degree and order, and read by the edges j→i. What the way back i→j has added is
+    taken out; there every angle is π. The result is that of the triplets up to rounding, at the
+    cost of L² terms for an edge instead of one for each of its triplets. Edges lie in blocks, so
+    that both sums are matrix products and nothing of size E L² T is held.
 
     The two linear layers on the basis, which have nothing between them, are multiplied first.
     """
 
-    def __init__(
-        self,
-        hidden_channels: int,
-        triplet_channels: int,
-        basis_channels: int,
-        num_spherical: int,
-        num_radial: int,
-        num_before_skip: int,
-        num_after_skip: int,
-        act: Callable[[Tensor], Tensor],
-    ) -> None:
-        super().__init__(
-            hidden_channels,
-            triplet_channels,
-            basis_channels,
-            num_spherical,
-            num_radial,
-            num_before_skip,
-            num_after_skip,
-            act,
-        )
-        self.num_spherical = num_spherical
-
-    def forward(self, message: Tensor, edges: _Edges) -> Tensor:  # type: ignore[override]
+    def forward(self, message: Tensor, edges: _Edges) -> Tensor:
         """Shape: (E, C) -> (E, C)."""
         own = self.act(self.lin_ji(message))
         sent = self.act(self.lin_kj(message)) * self.lin_rbf2(self.lin_rbf1(edges.rbf))
@@ -233,23 +221,22 @@ class _Interaction(InteractionPPBlock):
 
     def _over_angles(self, sent: Tensor, edges: _Edges) -> Tensor:
         """Sum over k of what k→j sends to j→i. Shape: (E, T) -> (E, T)."""
-        channels = sent.shape[1]
-        inner = self.lin_sbf1.weight.view(-1, self.num_spherical, edges.radial.shape[-1])
+        degrees, _, functions = edges.radial.shape
+        inner = self.lin_sbf1.weight.view(-1, degrees, functions)
         weight = torch.einsum("tb,blk->lkt", self.lin_sbf2.weight, inner)
         values = torch.bmm(edges.radial, weight) * sent  # (L, E, T)
-        values_in = edges.by_target.fill(values.transpose(0, 1).flatten(1))
-        total: Tensor | float = 0.0
-        back: Tensor | float = 0.0
-        for degree, value in enumerate(values):
-            scale = math.sqrt((2 * degree + 1) / (4 * math.pi))  # of Y_l0 over P_l
-            orders = slice(degree**2, (degree + 1) ** 2)
-            own = values_in[:, :, degree * channels : (degree + 1) * channels]
-            sums = torch.bmm(edges.incoming[:, :, orders].transpose(1, 2), own)
-            at_atom = segment_sum(sums.flatten(1), edges.by_target.atom, edges.num_atoms)
-            read = at_atom.index_select(0, edges.by_source.atom).view(-1, 2 * degree + 1, channels)
-            total = total + torch.bmm(edges.outgoing[:, :, orders] * (scale / (2 * degree + 1)), read)
-            back = back + ((-1) ** degree * scale) * value
-        assert isinstance(total, Tensor)
-        assert isinstance(back, Tensor)
-        received = edges.by_source.read(total)
+        blocks = edges.by_target.fill(values.transpose(0, 1).flatten(1)).chunk(degrees, dim=-1)
+        sums = torch.cat(
+            [
+                torch.bmm(edges.incoming[..., degree**2 : (degree + 1) ** 2].mT, block)
+                for degree, block in enumerate(blocks)
+            ],
+            dim=1,
+        )  # (blocks, L², T)
+        at_atom = segment_sum(sums.flatten(1), edges.by_target.atom, edges.num_atoms)
+        read = at_atom.index_select(0, edges.by_source.atom).view(
+            len(edges.outgoing), degrees**2, -1
+        )
+        received = edges.by_source.read(torch.bmm(edges.outgoing, read))
+        back = torch.einsum("l,let->et", edges.at_pi, values)
         return received - edges.has_reverse[:, None] * back.index_select(0, edges.reverse)

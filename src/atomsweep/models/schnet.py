@@ -1,8 +1,8 @@
 """SchNet: energies from filters of the distance (Schütt et al., arXiv:1706.08566).
 
-Forces are -dE/dx. Layers, parameters and initialisation are those of torch_geometric's SchNet, which
-the Open Catalyst code and with it the ForceNet paper use; only the edges come from the batch, so
-cells are periodic. torch_geometric's own blocks read values while they are built, so they can
+Forces are -dE/dx. Layers, parameters and initialisation are those of torch_geometric's SchNet,
+which the Open Catalyst code and with it the ForceNet paper use; only the edges come from the batch,
+so cells are periodic. torch_geometric's own blocks read values while they are built, so they can
 neither be planned without memory nor given another activation.
 """
 
@@ -58,7 +58,9 @@ class SchNet(EnergyForceField):
         self.max_neighbors = max_neighbors
         self.num_gaussians = num_gaussians
         self.embedding = nn.Embedding(NUM_EMBEDDINGS, hidden_channels, padding_idx=0)
-        self.register_buffer("centres", torch.linspace(0.0, cutoff, num_gaussians), persistent=False)
+        self.register_buffer(
+            "centres", torch.linspace(0.0, cutoff, num_gaussians), persistent=False
+        )
         self.centres: Tensor
         self.blocks = nn.ModuleList(
             _Interaction(hidden_channels, num_filters, num_gaussians, act)

@@ -1,6 +1,7 @@
 """Radial functions that solve the Schrödinger equation of a free particle in a sphere."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def _zeros(num_spherical: int, num_radial: int) -> np.ndarray:
         between = np.array(
             [
                 brentq(lambda x, n=degree: spherical_jn(n, x), low, high, xtol=1e-14)
-                for low, high in zip(between[:-1], between[1:], strict=True)
+                for low, high in pairwise(between)
             ]
         )
         rows.append(between[:num_radial])
