@@ -222,7 +222,8 @@ def main() -> None:
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
 
-    device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
+    threads = torch.get_num_threads()
+    device = torch.cuda.get_device_name() if cuda else f"CPU, {threads} thread(s)"
     print(f"{options.structures} slabs of 86 atoms, {options.size} sizes, {device}")
     print(
         f"{'model':>18} {'edges':>7} {'step s':>8} {'MB':>8}   the alternative, and its ratio to ours"
