@@ -225,9 +225,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     device = torch.cuda.get_device_name() if cuda else f"CPU, {threads} thread(s)"
     print(f"{options.structures} slabs of 86 atoms, {options.size} sizes, {device}")
-    print(
-        f"{'model':>18} {'edges':>7} {'step s':>8} {'MB':>8}   the alternative, and its ratio to ours"
-    )
+    print(f"{'model':>18} {'edges':>7} {'step s':>8} {'MB':>8}   the alternative, over ours")
     for name in options.models:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [f"model={name}", f"size={options.size}"]).model
