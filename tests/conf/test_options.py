@@ -16,6 +16,7 @@ from tests.data.pyg_records import (
     write_oc20_layout,
 )
 from tests.data.test_ase_db import sqlite
+from tests.data.test_flat_npz import written as relaxations
 from tests.data.test_md17 import revised
 from tests.data.test_store import random_structure
 from tests.data.test_store import write as write_store
@@ -45,7 +46,12 @@ def store(folder):
     return folder / "a.lmdb"
 
 
+def flat_npz(folder):
+    return relaxations(folder / "relaxations.npz")
+
+
 DATA_FILES = {  # options that need files
+    "flat_npz": flat_npz,
     "extxyz": extxyz,
     "oc20_s2ef": pyg_lmdb(s2ef_fields),
     "oc20_is2re": pyg_lmdb(is2re_fields),
