@@ -36,7 +36,7 @@ seeds: [0, 1]
 scale:
   laptop: [model=forcenet_small]
   paper: [data=mini_oc_large]
-claims: [swish beats relu]
+claims: [act=swish < act=relu]
 """
 
 

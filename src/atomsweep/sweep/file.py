@@ -7,7 +7,7 @@
     seeds: [0, 1, 2]
     metrics: [forces_mae]
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
-    claims: ["swish beats relu"]
+    claims: [act=swish < act=relu]      # grammar: claims.py
 
 Keys of rows and columns are what one would type before the equals sign.
 """
@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from atomsweep.build import UserError
+from atomsweep.sweep.claims import ClaimError, comparisons, parse
 
 LABEL = "label"
 LAUNCH_KEYS = ("sweeps", "sweep", "scale", "plan", "rerun", "hydra")  # of a launch, not of a cell
@@ -150,9 +151,16 @@ def read_sweep(path: Path) -> SweepFile:
     if doubled := _doubled(node):
         raise UserError(f"{path}:{doubled[0]}: {doubled[1]} is named twice")
     try:
-        return SweepFile.model_validate(content)
+        statement = SweepFile.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}{_told(error, node, content)}") from error
+    for number, claim in enumerate(statement.claims):
+        try:
+            comparisons(parse(claim), list(statement.settings()))
+        except ClaimError as error:
+            line, key = _place(node, content, ("claims", number))
+            raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
+    return statement
 
 
 def axes_of(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
