@@ -86,7 +86,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     from matplotlib.figure import Figure
 
     split, _, quantity = metric.partition("/")
-    title, unit, _ = render.METRIC_TITLES.get(quantity, (quantity, "", 4))
+    title, unit, _ = render.title_of(quantity)
     size, word = _time_unit(points["device_seconds"].max())
     points = points.assign(time=points["device_seconds"] / size)
     log_time = _wide(points["time"])
@@ -114,7 +114,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     _name_lines(axes, ends, baseline)
     kind = "GPU-" if is_gpu(device) else "CPU " if device.lower().startswith("cpu") else "device-"
     axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
-    split_title = render.SPLIT_TITLES.get(split, split)
+    split_title = render.split_title(split)
     axes.set_title(f"{title} on {split_title}{f', {unit}' if unit else ''}", loc="left", color=INK)
     return figure
 

@@ -27,6 +27,7 @@ SEED = "seed"
 COLUMNS: dict[str, Any] = {
     "identity": None,
     "name": None,
+    "label": None,  # what a sweep file calls the row or column
     "state": None,
     "message": None,
     "sweeps": None,  # names of the sweeps that have the run as a cell, as a tuple
@@ -47,7 +48,10 @@ COLUMNS: dict[str, Any] = {
     "data_fingerprint": None,
     "data_provenance": None,
     "created": None,  # ISO, UTC
+    "allocated_seconds": math.nan,  # device-seconds of all processes, lost work included
+    "processes": math.nan,  # that worked on it: 1 + requeues and restarts
     "command": None,  # makes this run
+    "link": None,  # to its page in MLflow, where there is one
     "path": None,
 }
 """Columns that every frame of runs has, and their value where a run does not tell."""

@@ -158,8 +158,8 @@ def read_sweep(path: Path) -> SweepFile:
         try:
             comparisons(parse(claim), list(statement.settings()))
         except ClaimError as error:
-            line, key = _place(node, content, ("claims", number))
-            raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
+            where, key = _place(node, content, ("claims", number))
+            raise UserError(f"{path}:{where}: {'.'.join(key)}: {error}") from error
     return statement
 
 

@@ -21,6 +21,7 @@ class Grid:
         statement: the sweep file, if one was chosen.
         scale: of the file.
         name: of the sweep, from its file; None: to be named after axes and identities.
+        file: what was typed after `sweeps=`.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -28,6 +29,7 @@ class Grid:
     statement: SweepFile | None = None
     scale: str | None = None
     name: str | None = None
+    file: str | None = None
 
 
 def grid(
@@ -80,6 +82,7 @@ def grid(
         statement=statement,
         scale=scale,
         name=_name(chosen or "sweep", statement, scale, typed),
+        file=chosen,
     )
 
 

@@ -25,6 +25,8 @@ LOG = "log.txt"
 JOBS = "jobs.jsonl"  # submissions to SLURM: job id, time, snapshot of the code
 LOCK = "lock"  # held by the process that trains
 CHECKPOINTS = "checkpoints"  # last.pt, best.pt
+EVALUATIONS = "evaluations"  # <kind>.json: what was measured after training
+PREDICTIONS = "predictions"  # <split>.npz: a sample of structures with what was predicted
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
 
