@@ -77,6 +77,13 @@ class Part:
         high = render.better(self.metric) == "high"
         return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
 
+    def members(self) -> dict[str, dict[float, dict[str, Any]]]:
+        """Label of each table row → seed → finished run."""
+        found: dict[str, dict[float, dict[str, Any]]] = {}
+        for run in records(self.frame[self.frame["state"] == schema.FINISHED]):
+            found.setdefault(self.label(run), {})[run["seed"]] = run
+        return found
+
     def label(self, run: Mapping[str, Any] | pd.Series) -> str:
         """A run in the words of its table row, e.g. `Spherical, Swish`."""
         return ", ".join(render.label(c, run.get(c), self.reference) for c in self.rows)

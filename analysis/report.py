@@ -11,13 +11,16 @@ import pandas as pd
 
 from analysis import parts as tables_of
 from analysis import published, render, tables
+from analysis.budget import budget_section
 from analysis.claims import FAILS, HOLDS, UNDECIDED, Cell, Evidence, Judged, judge
 from analysis.compute import Curve, curves_of
+from analysis.costs import inference_section, ledger_section, scaling_section
 from analysis.frames import CHOICE, CONFIG
 from analysis.layout import Layout
 from analysis.parts import Gap, Part, gaps_of, make_part
 from analysis.runs import Store
 from analysis.sections import Section
+from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
 TERMINAL = 110  # characters of a line
@@ -119,7 +122,12 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
 
 def _sections(store: Store, report: Report) -> list[Section]:
     """What is told beside tables and claims."""
-    return []
+    found = []
+    for number, part in enumerate(report.parts, 1):
+        if is_split(part.cells["split"].iloc[0]):
+            found += [budget_section(store, part, number), inference_section(part, number)]
+            found.append(scaling_section(part, number))
+    return [*found, ledger_section(report.trained)]
 
 
 def _trained(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:

@@ -338,9 +338,7 @@ def _cell_row(cell: Mapping[str, Any], sweep: str) -> dict[str, Any]:
         "identity": identity,
         "name": str(cell.get("name") or "").removesuffix(f"-{identity}") or None,
         "state": schema.MISSING,
-        "message": "not launched yet"
-        if identity.startswith(UNPLANNED)
-        else "it has no run directory",
+        "message": UNLAUNCHED if identity.startswith(UNPLANNED) else "it has no run directory",
         "sweeps": (sweep,),
         "seed": as_float(typed.get(SEED, cell.get("seed", 0))),
         "budget": budget_of(config, None),
