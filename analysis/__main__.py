@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         store = _store(options)
+        if options.command == "results":
+            return _results(store, options)
         if options.runs == ["all"]:
             return _all(store, options)
         report = reports.build(store, _chosen(store, options.runs))
@@ -82,6 +84,18 @@ def _all(store: "Store", options: argparse.Namespace) -> int:
     return 1 if not done or (options.strict and not complete) else 0
 
 
+def _results(store: "Store", options: argparse.Namespace) -> int:
+    """Tables of several sweeps as one page and one CSV, to be kept in the repository."""
+    from analysis import results
+
+    found = results.reports_of(store, options.name)
+    title = options.title or f"Results of {options.name}"
+    command = f"python -m analysis results {options.name}"
+    for path in results.write_results(found, title, command, options.out):
+        print(path)
+    return 1 if options.strict and not all(one.complete for one in found) else 0
+
+
 def _store(options: argparse.Namespace) -> "Store":
     if options.source == "mlflow":
         from analysis.mlflow_runs import read_mlflow
@@ -120,14 +134,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("runs", nargs="+", help="a sweep, latest, or column=value ...")
-    report.add_argument("--root", type=Path, help="directory of the runs (runs)")
-    report.add_argument("--out", type=Path, help="directory to write to (reports/<sweep>)")
-    report.add_argument("--strict", action="store_true", help="exit 1 where cells are missing")
-    report.add_argument(
-        "--from", dest="source", choices=("runs", "mlflow"), default="runs", help="where to read"
+    results = commands.add_parser(
+        "results", help="write the tables of several sweeps as one page and one CSV"
     )
-    report.add_argument("--uri", help="MLflow store to read (that of --root)")
-    report.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
+    results.add_argument("name", help="folder of sweep files, such as forcenet, or one sweep")
+    results.add_argument("--title", help="heading of the page")
+    for command in (report, results):
+        command.add_argument("--root", type=Path, help="directory of the runs (runs)")
+        told = "directory to write to (reports/<sweep>)" if command is report else "page to write"
+        command.add_argument("--out", type=Path, required=command is results, help=told)
+        command.add_argument(
+            "--strict", action="store_true", help="exit 1 where something is missing or wrong"
+        )
+        command.add_argument(
+            "--from",
+            dest="source",
+            choices=("runs", "mlflow"),
+            default="runs",
+            help="where to read",
+        )
+        command.add_argument("--uri", help="MLflow store to read (that of --root)")
+        command.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
     return parser
 
 

@@ -29,6 +29,7 @@ BUDGETS = 4  # columns of the table
 POINTS = 40  # of a drawn line
 MOST_DRAWN = 12
 MOST_SAVINGS = 6
+MOST_SEEDS = 20  # whose curves are read, of each row
 
 
 def budget_section(store: Store, part: Part, number: int) -> Section:
@@ -41,7 +42,11 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
     better = render.better(part.metric)
     members = part.members()
     devices = {r["identity"]: r["device"] for runs in members.values() for r in runs.values()}
-    found = curves_of(store.curves(part.frame, [metric]), devices, better)
+    several = any(len(runs) > MOST_SEEDS for runs in members.values())
+    members = {label: dict(list(runs.items())[:MOST_SEEDS]) for label, runs in members.items()}
+    read = {run["identity"] for runs in members.values() for run in runs.values()}
+    chosen = part.frame[part.frame["identity"].isin(read)]
+    found = curves_of(store.curves(chosen, [metric]), devices, better)
     rows: dict[str, dict[float, Curve]] = {
         label: {
             seed: found[run["identity"]]
@@ -59,6 +64,10 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
         return section
     if not rows:
         return section
+    if several:
+        section.notes.append(
+            f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
+        )
     section.text += [told(s, split) for s in savings(rows, better)[:MOST_SAVINGS]]
     grid = budget_grid(rows, part.metric)
     if grid is not None:

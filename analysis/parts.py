@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import curves, published, render, tables, words
-from analysis.frames import METRIC, as_float, columns, common, records
+from analysis.frames import METRIC, as_float, columns, common, normal, records
 from analysis.layout import Layout
 from analysis.render import Grid
 from analysis.runs import Store
@@ -195,6 +195,8 @@ def gaps_of(part: Part) -> list[Gap]:
 def _curves(store: Store, frame: pd.DataFrame, part: Part) -> dict[str, pd.DataFrame]:
     """Curves of the first split and of the average, where they were logged during training."""
     names = [schema.metric_name(split, part.metric) for split in curves.SPLITS]
+    keys = frame[part.rows].map(normal).apply(tuple, axis=1)
+    frame = frame[frame.groupby(keys, sort=False).cumcount() <= curves.MOST]  # one more is told of
     logged = store.curves(frame, names)
     found = {}
     for name in names:

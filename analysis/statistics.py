@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+MOST_SEEDS = 1000  # an effect that needs more is as good as none
+
 
 def t_cdf(t: float, dof: int) -> float:
     """P(T <= t) of Student's t with a whole number of degrees of freedom, as a finite sum.
@@ -87,8 +89,15 @@ def seeds_to_decide(
     """
     if spread == 0:
         return 2 if distance else None
-    for n in range(2, 1001):
+
+    def decides(n: int) -> bool:
         reach = t_quantile((1 + level) / 2, n - 1) + t_quantile(power, n - 1)
-        if reach * spread / math.sqrt(n) <= abs(distance):
-            return n
-    return None
+        return reach * spread <= abs(distance) * math.sqrt(n)
+
+    low, high = 1, MOST_SEEDS  # does not decide; may
+    if not decides(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high

@@ -74,6 +74,7 @@ def _figures(report: Report) -> list[tuple[Part, str, str]]:
     ]
 
 
+MOST_RUNS = 2000  # of the table of provenance; runs.csv has all
 CLAIMS_NOTE = (
     "Effects are left − right, paired by seed, with the 95 % interval of Student's t; a claim over "
     "several comparisons holds when each holds, and fails when one fails at 1 − 0.05/m for m of "
@@ -212,7 +213,10 @@ def markdown(report: Report) -> str:
         text += ["## Cells without a number", render.markdown(gap_grid(report.gaps))]
         if report.command:
             text += [f"All of them, and nothing else, at once: `{report.command}`"]
-    text += ["## Provenance", render.markdown(provenance_grid(report.provenance))]
+    shown = report.provenance.head(MOST_RUNS)
+    text += ["## Provenance", render.markdown(provenance_grid(shown))]
+    if len(report.provenance) > len(shown):
+        text += [f"And {len(report.provenance) - len(shown)} more in runs.csv."]
     if report.problems:
         text += ["## Problems", _bullets(report.problems)]
     return "\n\n".join(text) + "\n"
