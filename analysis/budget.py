@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from analysis import published, render
 from analysis.compute import Curve, Saving, curves_of, saving
-from analysis.curves import DASHES, GRID, INK, MUTED, SERIES, dress, time_unit
+from analysis.curves import DASHES, INK, MUTED, SERIES, dress, time_unit
 from analysis.frames import is_gpu
 from analysis.parts import Part
 from analysis.render import Grid, Text
@@ -75,18 +75,15 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
             f"{render.title_of(part.metric)[0]} on {render.split_title(split)}, best until then"
         )
         section.grids.append((f"{caption}, after so much training on {part.device}.", grid))
+    theirs = published_points(part.reference, "train")
     section.pictures.append(
         Picture(
             f"compute-{number}",
-            draw(rows, part, metric),
+            draw(rows, part),
             f"{metric} against training time on a logarithmic axis, one line per table row",
             "Mean over seeds of the best value until then, only where every seed was measured."
-            + (
-                " Right: the paper's own points, on its own device and data."
-                if _paper(part)
-                else ""
-            ),
-            wide=_paper(part) is not None,
+            + (" Right: the paper's own points, on its own device and data." if theirs else ""),
+            wide=theirs is not None,
         )
     )
     return section
@@ -140,11 +137,11 @@ def budget_grid(rows: Rows, metric: str) -> Grid | None:
     return Grid(header, lines, "l" + "r" * BUDGETS)
 
 
-def draw(rows: Rows, part: Part, metric: str) -> "Figure":
+def draw(rows: Rows, part: Part) -> "Figure":
     """Error against training time on a logarithmic axis; beside it the paper's points."""
     from matplotlib.figure import Figure
 
-    theirs = _paper(part)
+    theirs = published_points(part.reference, "train")
     figure = Figure(figsize=(9.6, 3.6) if theirs else (4.9, 3.6), layout=None)
     axes = figure.add_axes((0.065, 0.15, 0.30, 0.74) if theirs else (0.13, 0.15, 0.52, 0.74))
     dress(axes)
@@ -175,7 +172,7 @@ def draw(rows: Rows, part: Part, metric: str) -> "Figure":
         text.set_color(MUTED)
     if theirs:
         right = figure.add_axes((0.62, 0.15, 0.34, 0.74))
-        draw_points(right, theirs, "training, GPU-days (V100)", "The paper")
+        draw_points(right, theirs[0], f"training, {theirs[1]}", "The paper, on its own data")
     return figure
 
 
@@ -225,40 +222,42 @@ def _logged(part: Part, split: str) -> bool:
     return schema.metric_name(split, part.metric) in part.curves
 
 
-def _paper(part: Part) -> dict[str, tuple[float, float]] | None:
-    """Training cost and error of the published table, where it has both."""
-    return published_points(part.reference, "GPU-days")
+def published_points(
+    reference: str | None, cost: str
+) -> tuple[dict[str, tuple[float, float]], str] | None:
+    """Label → cost and average error of a published table, and the unit of the cost.
 
-
-def published_points(reference: str | None, unit: str) -> dict[str, tuple[float, float]] | None:
-    """Label → cost in a unit and average error, from a published table; None where it lacks one."""
+    Args:
+        reference: the table; None where it has no such column.
+        cost: `train` or `inference`.
+    """
     if reference is None:
         return None
     table = published.table(reference)
-    costs = [i for i, c in enumerate(table.columns) if c.unit == unit and c.metric is None]
+    costs = [i for i, c in enumerate(table.columns) if c.name == cost]
     errors = [i for i, c in enumerate(table.columns) if c.split == schema.VAL_AVERAGE]
     if not costs or not errors:
         return None
     found = {}
     for row in table.rows:
-        cost, error = row.values[costs[0]], row.values[errors[0]]
-        if cost is not None and error is not None:
-            found[", ".join(a.label(v) for a, v in zip(table.axes, row.key, strict=True))] = (
-                cost,
-                error,
-            )
-    return found
+        spent, error = row.values[costs[0]], row.values[errors[0]]
+        if spent is not None and error is not None:
+            label = ", ".join(a.label(v) for a, v in zip(table.axes, row.key, strict=True))
+            found[label] = (spent, error * table.columns[errors[0]].to_ours)
+    return found, table.columns[costs[0]].unit
 
 
 def _plain_ticks(axes: "Axes") -> None:
-    from matplotlib.ticker import LogFormatter, NullFormatter
+    """Ticks of logarithmic axes at 1, 2 and 5 times powers of ten, written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    for axis, log in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
-        if log == "log":
-            axis.set_major_formatter(LogFormatter(labelOnlyBase=False))
-            axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.2, 0.5)))
+    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
+        if scale == "log":
             low, high = axis.get_view_interval()
-            if low > 0 and high / low > 100:
-                axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", colors=MUTED, labelsize=7.5)
-    axes.grid(axis="y", which="minor", color=GRID, lw=0.5)
+            subs = (1.0, 2.0, 5.0) if low > 0 and high < 200 * low else (1.0,)
+            if low > 0 and high < 4 * low:
+                subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_locator(NullLocator())
+            axis.set_minor_formatter(NullFormatter())

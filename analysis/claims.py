@@ -336,7 +336,8 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
     wanted = [normal(_value(member, axis.column)) for axis in table.axes]
     for row in table.rows:
         if [normal(value) for value in row.key] == wanted:
-            return row.values[columns[0]]
+            value = row.values[columns[0]]
+            return None if value is None else value * table.columns[columns[0]].to_ours
     return None
 
 

@@ -39,7 +39,7 @@ def inference_section(part: Part, number: int) -> Section:
     section = Section(f"inference-{number}", "Error against inference cost")
     column = METRIC + THROUGHPUT
     error = _error_column(part)
-    theirs = published_points(part.reference, "GPU-hours")
+    theirs = published_points(part.reference, "inference")
     if column not in part.frame or error is None or len(set(_devices(part, column))) > 1:
         return section
     points: dict[str, tuple[float, float]] = {}

@@ -112,13 +112,16 @@ def count(value: float) -> str:
 
 @cache
 def axis_of(column: str, reference: str | None = None) -> Axis:
-    """Title and labels of a column: those of the published table, else of any that has it."""
-    tables = [published.table(reference)] if reference else []
-    tables += [table for paper in published.papers().values() for table in paper.tables.values()]
-    for table in tables:
-        for axis in table.axes:
+    """Title and labels of a column: those of the published table, else of all that have it."""
+    if reference:
+        for axis in published.table(reference).axes:
             if axis.column == column:
                 return axis
+    tables = [table for paper in published.papers().values() for table in paper.tables.values()]
+    found = [axis for table in tables for axis in table.axes if axis.column == column]
+    if found:
+        labels = {key: name for axis in reversed(found) for key, name in axis.labels.items()}
+        return found[0].model_copy(update={"labels": labels})
     if column == "label":
         return Axis.model_construct(name=column, column=column, title="Setting", labels={})
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)

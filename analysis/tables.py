@@ -261,7 +261,7 @@ def _beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) ->
     theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
     for column in published.measured(table, metric):
         best = _best(numbers[column.name], table.best_within, column.better or "low")
-        value_of = dict(zip(theirs, numbers[column.name], strict=True))
+        value_of = dict(zip(theirs, numbers[column.name] * column.to_ours, strict=True))
         best_of = dict(zip(theirs, best, strict=True))
         here = cells["split"] == column.split
         cells.loc[here, "published"] = own[here].map(value_of).astype(float)

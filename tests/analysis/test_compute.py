@@ -62,11 +62,13 @@ def test_the_pareto_front_is_what_nothing_beats():
 
 
 def test_the_papers_points_are_those_of_its_table():
-    train = published_points("forcenet.table1", "GPU-days")
-    assert train["ForceNet"] == (31, 0.0360)
+    train, unit = published_points("forcenet.table1", "train")
+    assert (train["ForceNet"], unit) == ((31, 0.0360), "GPU-days")
     assert "Median" not in train  # it has no cost
-    assert published_points("forcenet.table1", "GPU-hours")["SchNet"] == (0.8, 0.0510)
-    assert published_points("forcenet.table5", "GPU-days") is None
+    assert published_points("forcenet.table1", "inference")[0]["SchNet"] == (0.8, 0.0510)
+    assert published_points("forcenet.table5", "train") is None
+    dens, unit = published_points("dens.table1d", "train")
+    assert (dens["eSCN, 20, with"], unit) == ((1829, pytest.approx(0.01907)), "GPU-hours")
 
 
 def test_power_laws_agree_with_scipy():
