@@ -254,7 +254,9 @@ def _plain_ticks(axes: "Axes") -> None:
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             low, high = axis.get_view_interval()
-            subs = (1.0, 2.0, 5.0) if low > 0 and high < 200 * low else (1.0,)
+            subs: tuple[float, ...] = (1.0,)
+            if low > 0 and high < 200 * low:
+                subs = (1.0, 2.0, 5.0)
             if low > 0 and high < 4 * low:
                 subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
             axis.set_major_locator(LogLocator(subs=subs))

@@ -79,9 +79,7 @@ def inference_section(part: Part, number: int) -> Section:
     draw_points(axes, points, "inference, device-hours per 10⁶ structures", "Ours")
     if theirs:
         right = figure.add_axes((0.58, 0.15, 0.38, 0.74))
-        draw_points(
-            right, theirs, "inference, GPU-hours per 10⁶ structures (RTX 2080)", "The paper"
-        )
+        draw_points(right, theirs[0], f"inference, {theirs[1]}", "The paper, on its own data")
     title = "Error against inference cost, the Pareto front joined"
     section.pictures.append(
         Picture(f"inference-{number}", figure, title, f"{title}.", wide=theirs is not None)

@@ -20,6 +20,7 @@ from analysis.layout import Layout
 from analysis.parts import Gap, Part, gaps_of, make_part
 from analysis.runs import Store
 from analysis.sections import Section
+from analysis.structures import structures_section
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
@@ -127,6 +128,7 @@ def _sections(store: Store, report: Report) -> list[Section]:
         if is_split(part.cells["split"].iloc[0]):
             found += [budget_section(store, part, number), inference_section(part, number)]
             found.append(scaling_section(part, number))
+            found.append(structures_section(part, number, report.problems))
     return [*found, ledger_section(report.trained)]
 
 
