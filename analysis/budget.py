@@ -28,6 +28,7 @@ Rows = Mapping[str, Mapping[float, Curve]]  # label → seed → curve
 BUDGETS = 4  # columns of the table
 POINTS = 40  # of a drawn line
 MOST_DRAWN = 12
+MOST_NAMED = 8  # points; of more only those of the front have their name
 MOST_SAVINGS = 6
 MOST_SEEDS = 20  # whose curves are read, of each row
 
@@ -64,6 +65,8 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
         return section
     if not rows:
         return section
+    if (part.frame["state"] != schema.FINISHED).any():
+        section.notes.append("Rows with a run that is not finished are left out.")
     if several:
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
@@ -185,6 +188,8 @@ def draw_points(
     for label, (cost, error) in points.items():
         colour = SERIES[0] if label in front else MUTED
         axes.plot([cost], [error], "o", color=colour, ms=5)
+        if len(points) > MOST_NAMED and label not in front:
+            continue
         axes.annotate(
             label, (cost, error), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK
         )

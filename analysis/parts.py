@@ -78,11 +78,16 @@ class Part:
         return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
 
     def members(self) -> dict[str, dict[float, dict[str, Any]]]:
-        """Label of each table row → seed → finished run."""
+        """Label of each table row → seed → run, of rows all of whose runs are finished."""
         found: dict[str, dict[float, dict[str, Any]]] = {}
-        for run in records(self.frame[self.frame["state"] == schema.FINISHED]):
-            found.setdefault(self.label(run), {})[run["seed"]] = run
-        return found
+        open_ = set()
+        for run in records(self.frame):
+            label = self.label(run)
+            if run["state"] == schema.FINISHED:
+                found.setdefault(label, {})[run["seed"]] = run
+            else:
+                open_.add(label)
+        return {label: runs for label, runs in found.items() if label not in open_}
 
     def label(self, run: Mapping[str, Any] | pd.Series) -> str:
         """A run in the words of its table row, e.g. `Spherical, Swish`."""

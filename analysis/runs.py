@@ -37,6 +37,8 @@ from atomsweep.tracking.segments import allocated_seconds
 
 Journal = Sequence[Mapping[str, Any]]
 
+LOST = "has lost its checkpoint"
+MOST_LOST = 3  # told one by one
 UNLAUNCHED = "no launch has planned it yet"
 FALLBACK = "_planned"  # a row as its plan has it
 
@@ -212,6 +214,7 @@ def read(root: Path | str) -> Store:
             if row is not None:
                 rows.append(row)
     plans = _read_plans(root / schema.SWEEPS, problems)
+    _shorten(problems)
     return Store.of(rows, plans, problems, str(root), _journal)
 
 
@@ -295,6 +298,10 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     elif status.get("state") == schema.FINISHED and state != schema.FINISHED:
         row["message"] = f"says finished, but has no readable {schema.RESULT}"
         problems.append(f"{path.name} {row['message']}")
+    if state == schema.FINISHED and result.get("checkpoint"):
+        kept = path / schema.CHECKPOINTS / f"{result['checkpoint']}.pt"
+        if not kept.is_file():
+            problems.append(f"{path.name} {LOST}: {kept.relative_to(path)} is gone")
     row["name"] = path.name.removesuffix(f"-{row['identity']}")
     row["path"] = str(path)
     row["link"] = pages.get(str(run.get("uid") or path.name))
@@ -303,6 +310,15 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     if measured and state == schema.FINISHED:
         row.update({METRIC + name: value for name, value in measured.items()})
     return row
+
+
+def _shorten(problems: list[str]) -> None:
+    """Many lost checkpoints are one problem: someone made room."""
+    lost = [problem for problem in problems if f" {LOST}: " in problem]
+    for problem in lost[MOST_LOST:]:
+        problems.remove(problem)
+    if more := len(lost[MOST_LOST:]):
+        problems.append(f"{more} more finished runs have lost their checkpoint")
 
 
 def _add_time(row: dict[str, Any], path: Path, problems: list[str]) -> None:

@@ -142,6 +142,8 @@ def make_run(
             "device_seconds": time, "eval_seconds": 9.0, "metrics": metrics,
         },
     )  # fmt: skip
+    (path / schema.CHECKPOINTS).mkdir(exist_ok=True)
+    (path / schema.CHECKPOINTS / "best.pt").touch()
     return path
 
 

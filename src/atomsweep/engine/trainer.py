@@ -20,6 +20,7 @@ from atomsweep.data.batching import EpochSampler, GraphDataset, eval_batches
 from atomsweep.engine import checkpoint
 from atomsweep.engine.evaluate import average_over_splits, evaluate
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
+from atomsweep.engine.samples import write_sample
 from atomsweep.engine.seeds import Purpose, generator, mix
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.models.base import ForceField
@@ -333,6 +334,8 @@ class _Training:
             split: self._evaluate(self.model, split) for split in self.data if split != schema.TRAIN
         }
         validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
+        for split in splits:
+            self._sample(split)
         if len(validation) == len(schema.VAL_SPLITS):
             splits[schema.VAL_AVERAGE] = average_over_splits(validation)
         return {
@@ -363,6 +366,24 @@ class _Training:
         )
         self.eval_seconds += time.perf_counter() - start
         return metrics
+
+    def _sample(self, split: str) -> None:
+        """What the report shows of single structures; without it the run is as good."""
+        start = time.perf_counter()
+        try:
+            write_sample(
+                self.run.path,
+                split,
+                self.model,
+                self.data[split],
+                self._eval_size,
+                self.device,
+                self.trainer.autocast,
+                needs_gradient=self.model.conservative,
+            )
+        except OSError as error:
+            log.warning("no sample of predictions on %s: %s", split, error)
+        self.eval_seconds += time.perf_counter() - start
 
     def _journal(self, metrics: dict[str, float]) -> None:
         self.run.log(self.step, metrics, self.device_seconds, self.eval_seconds)
