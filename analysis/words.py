@@ -45,7 +45,9 @@ def caption(
     told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
     if (layout := frame.attrs.get("layout")) is not None and layout.scale is not None:
         overrides = " ".join(layout.statement.scale.get(layout.scale, []))
-        told.append(f"Scale {layout.scale}: `{overrides}`.")
+        as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
+        typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
+        told.append(f"Scale {layout.scale}: `{overrides}`{typed}.")
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]

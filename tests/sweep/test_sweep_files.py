@@ -165,7 +165,7 @@ def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, senten
 
 
 def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
-    page = (CONF.parent / "docs" / "running.md").read_text()
+    page = (CONF.parent / "docs" / "sweep-files.md").read_text()
     lines = page[page.index("    title:") :].partition("\n\n")[0].splitlines()
     text = "\n".join(line.removeprefix("    ") for line in lines)
     assert len(grid({}, written(tmp_path, text), "table").cells) == 9
