@@ -28,8 +28,8 @@ exit codes: 0 done, 1 nothing to report (or, with --strict, something missing or
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read, write, print the table and where the page is; returns the exit code."""
     options = _parser().parse_args(arguments)
+    from analysis import hpo, writing
     from analysis import report as reports
-    from analysis import writing
 
     try:
         store = _store(options)
@@ -37,9 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _results(store, options)
         if options.runs == ["all"]:
             return _all(store, options)
-        report = reports.build(store, _chosen(store, options.runs))
-        out = options.out or Path("reports") / writing.slug(report.name)
-        page = writing.write(report, out)
+        report: hpo.StudyReport | reports.Report
+        if (study := hpo.study_of(store, options.runs)) is not None:
+            report = hpo.build(store, study)
+            page = hpo.write(report, options.out or Path("reports") / writing.slug(study))
+        else:
+            report = reports.build(store, _chosen(store, options.runs))
+            out = options.out or Path("reports") / writing.slug(report.name)
+            page = writing.write(report, out)
     except (LookupError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

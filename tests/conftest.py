@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 if TYPE_CHECKING:
     from atomsweep.data.base import DataSource
     from atomsweep.data.mini_oc import MiniOC
+    from atomsweep.tracking.run import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,3 +42,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real files at {folder}; set ATOMSWEEP_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, mini_oc_tiny: MiniOC) -> RunDirectory:
+    """A finished run of a tiny ForceNet on the smallest data set. Shared: leave it as it is."""
+    from tests.contracts.trained_run import trained_run
+
+    return trained_run(tmp_path_factory.mktemp("runs"), mini_oc_tiny.directory.parent)

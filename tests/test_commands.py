@@ -40,9 +40,10 @@ def place(tmp_path, mini_oc_tiny):
 class Place:
     def __init__(self, path, env):
         self.path, self.env = path, env
+        self.script = ROOT / "run.py"
 
     def start(self, *arguments, root="runs"):
-        command = [sys.executable, str(ROOT / "run.py"), *arguments, f"root={self.path / root}"]
+        command = [sys.executable, str(self.script), *arguments, f"root={self.path / root}"]
         return subprocess.Popen(
             command,
             cwd=self.path,
@@ -65,6 +66,7 @@ class Place:
 def science_of(run: RunDirectory):
     """Everything that must be equal to the bit: weights, metrics, history."""
     clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME}
+    clock |= {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
     journal = [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
     weights = torch.load(run.path / "checkpoints" / "last.pt", weights_only=True)["model"]
     return run.result["metrics"], journal, {k: v.numpy().tobytes() for k, v in weights.items()}

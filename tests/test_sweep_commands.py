@@ -4,9 +4,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,14 +109,19 @@ def test_cancel_from_another_shell_and_retry(place):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place):  # noqa: F811
+def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(
+    place,  # noqa: F811
+    server,
+):
     cells = [*TABLE, "act=swish,relu", "engine.steps=1500", "engine.eval_every=500"]
     cells.remove("act=swish")
     assert place.run(*cells, root="whole")[0] == 0
     cells.remove("tracking=none")
+    cells += [f"tracking.uri={server.uri}", "tracking.every_s=2"]
     chance = random.Random(0)
     kills = 0
     while kills < 20:
+        server.start()
         process = place.start(*cells)
         while kills < 20 and process.poll() is None:
             training = [run for run in place.runs() if run.state() == schema.RUNNING]
@@ -122,15 +129,22 @@ def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place)
                 time.sleep(0.1)
                 continue
             time.sleep(chance.uniform(0.0, 1.5))
-            # one that trains, the launcher, or a child of it: fork server, mirror, what there is
+            # one that trains, the tracking server, the launcher, or a child of it: fork server,
+            # mirror, what there is
             trainer = holder_of(chance.choice(training).path / schema.LOCK)["pid"]
             other = chance.choice([process.pid, *descendants(process.pid)])
-            kill(trainer if chance.random() < 0.5 else other)
+            victim = chance.choices(["trainer", "server", "other"], [5, 2, 4])[0]
+            if victim == "server":
+                server.kill()
+            else:
+                kill(trainer if victim == "trainer" else other)
             kills += 1
         process.communicate(timeout=300)
         assert kills >= 20 or process.returncode != 0, "the sweep ended before it was killed enough"
+    server.start()
     code, output = place.run(*cells)
     assert code == 0, output
+    control(place, "sync", "--uri", server.uri)
     runs = place.runs()
     assert [run.state() for run in runs] == [schema.FINISHED] * 4
     assert [science_of(run) for run in runs] == [science_of(run) for run in place.runs("whole")]
@@ -139,7 +153,7 @@ def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(place)
         assert all(s["end"] is not None for s in run.segments())
     cut = [s for run in runs for s in run.segments() if s["ended"] != schema.FINISHED]
     assert len(cut) >= 5  # the kills did hit training
-    mirrored = histories(place)
+    mirrored = histories(server.uri)
     assert {r.info.status for r in mirrored} == {"FINISHED"}
     assert len(mirrored) == 4
     for history in mirrored.values():
@@ -174,17 +188,60 @@ def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(pl
             for i in range(16)
         ]
         assert [writer.wait(120) for writer in writers] == [0] * 16
-    mirrored = histories(place)
+    mirrored = histories(uri)
     assert len(mirrored) == 16
     assert {run.info.status for run in mirrored} == {"FINISHED"}
     assert all(history == list(range(1, 201)) for history in mirrored.values())
 
 
-def histories(place) -> dict:  # noqa: F811
-    """MLflow run → steps of its training loss, of all runs in the default store; no parents."""
+class Server:
+    """An MLflow server on loopback that can be killed and started again."""
+
+    def __init__(self, directory: Path):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.uri, self.directory = f"http://127.0.0.1:{port}", directory
+        store = ["--backend-store-uri", f"sqlite:///{directory}/server.db"]
+        files = ["--artifacts-destination", str(directory / "artifacts")]
+        where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        self.command = [sys.executable, "-m", "mlflow", "server", *store, *files, *where]
+        self.process = None
+
+    def start(self):
+        """Wait until it answers; nothing where it runs already."""
+        if self.process is None:
+            with (self.directory / "server.log").open("a") as log:
+                self.process = subprocess.Popen(
+                    self.command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+                )
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                return urllib.request.urlopen(f"{self.uri}/health", timeout=5).read()
+            except OSError:
+                assert time.monotonic() < deadline, (self.directory / "server.log").read_text()
+                time.sleep(0.2)
+
+    def kill(self):
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # and its workers
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def histories(uri: str) -> dict:
+    """MLflow run → steps of its training loss, of all runs of a store; no parents."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{place.path}/runs/mlflow.db")
+    client = MlflowClient(uri)
     (experiment,) = [e for e in client.search_experiments() if e.name == "atomsweep"]
     runs = client.search_runs([experiment.experiment_id], f"tags.{schema.TAG_KIND} = 'run'")
     steps = {}

@@ -1,4 +1,26 @@
 """Experiment platform for machine-learned force fields.
 
-Imports nothing: Hydra scans plugins at every start.
+    model = atomsweep.load("runs/<run>")
+    atoms.calc = model.calculator()
+
+Imports nothing heavy: Hydra scans plugins at every start.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atomsweep.trained import TrainedModel
+
+
+def load(
+    run: "str | Path",
+    root: "str | Path" = "runs",
+    device: str | None = None,
+    dtype: str = "float32",
+) -> "TrainedModel":
+    """The best checkpoint of a run: see `atomsweep.trained.load`."""
+    from atomsweep.trained import load
+
+    return load(run, root, device, dtype)

@@ -1,4 +1,4 @@
-"""`python -m atomsweep status | cancel | retry | sync | ui`: runs and sweeps from any shell."""
+"""`python -m atomsweep status | cancel | retry | sync | ui | evaluate | relax`, from any shell."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import UserError
+from atomsweep.evaluations.commands import add_commands
 from atomsweep.sweep.control import (
     NoSuchSweep,
     Standing,
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m atomsweep", description=__doc__)
     commands = parser.add_subparsers(
-        dest="name", required=True, metavar="status | cancel | retry | sync | ui"
+        dest="name",
+        required=True,
+        metavar="status | cancel | retry | sync | ui | evaluate | relax",
     )
 
     sync = commands.add_parser("sync", help="bring MLflow to the state of the run directories")
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(command=_ui)
 
+    add_commands(commands)
     for command in (sync, status, cancel, retry, ui):
         command.add_argument("--root", type=Path, default=Path("runs"), help="where runs are")
     for command in (sync, ui):

@@ -6,7 +6,8 @@ Heavy rooms are imported where they are used: planning and `--help` start withou
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atomsweep.build import UserError, build
 from atomsweep.console import to_file
+from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
@@ -25,13 +27,16 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 if TYPE_CHECKING:
     from atomsweep.data.base import DataSource
     from atomsweep.data.batching import GraphDataset
+    from atomsweep.engine.distributed import World
+    from atomsweep.engine.optim import Recipe
+    from atomsweep.engine.signals import StopFlag
     from atomsweep.engine.trainer import Trainer, Update
     from atomsweep.models.base import ForceField
 
 log = logging.getLogger(__name__)
 
 PARTS = ("model", "task", "augmentation", "optim", "engine")  # built, in this order
-LAUNCH = ("hydra", "scale", "plan", "rerun")  # keys of a launch, not of a run
+LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 # From a composed config to a cell
@@ -96,7 +101,7 @@ def prepare_data(config: Mapping[str, Any]) -> None:
         source.prepare()
         for split in source.splits():
             source.split(split)  # what cannot be held out is found here, not in a run
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise UserError(str(error)) from error
 
 
@@ -115,11 +120,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         UserError: something is unknown, of the wrong type, or does not fit together.
     """
     settings = slurm_settings(config)
-    if settings is not None and settings.nodes * settings.ranks > 1:
-        raise UserError(
-            f"a cell trains in one process, but cluster asks for {settings.nodes} nodes × "
-            f"{settings.ranks} ranks; set cluster.nodes=1 and cluster.ranks=1"
-        )
+    ranks = num_ranks(config)
     if settings is not None and find_spec("torch") is None:
         return 0
     import torch
@@ -128,10 +129,22 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
     with torch.device("meta"):
         model: ForceField = build(config["model"], "model")
     trainer: Trainer = parts["engine"]
-    device = torch.device(trainer.device)
-    here = here and settings is None  # a login node has no GPU
-    if here and device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("engine.device is cuda, but torch sees no CUDA device; choose engine=cpu")
+    if here and settings is None:  # a login node has no GPU
+        _check_device(trainer.device)
+    recipe: Recipe = parts["optim"]
+    if recipe.batch_size // recipe.accumulate < ranks:
+        raise UserError(
+            f"optim.batch_size={recipe.batch_size} is that of all ranks, and in "
+            f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
+            "ranks a structure; use fewer ranks or a larger batch"
+        )
+    if trainer.device == "mps" and ranks > 1:
+        raise UserError("engine.device=mps has no messages between ranks; set cluster.ranks=1")
+    if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
+        raise UserError(
+            f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
+            f"has cluster.gpus={settings.gpus}; make them equal"
+        )
     if config.get("dens") is not None and not model.supports_dens:
         raise UserError(f"{type(model).__name__} cannot encode forces; choose dens=none")
     wanted = {schema.TRAIN, *trainer.eval_splits}
@@ -147,14 +160,21 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
 
 
 def job(path: str) -> None:
-    """Train the run in directory `path`: what a process of a sweep or a queued job calls."""
+    """Train the run in directory `path`, then evaluate it: what a process of a sweep calls."""
     from atomsweep.engine.signals import Interrupted
+    from atomsweep.evaluations.runner import evaluate_wanted
 
     try:
         train(RunDirectory(Path(path)), lambda update: None)
+        if Ranks.here().rank == 0:  # the others have nothing to write
+            evaluate_wanted(RunDirectory(Path(path)))
     except (Interrupted, RunLocked) as error:
         log.info("%s", error)
-        sys.exit(1)
+        if RunDirectory(path).state() != schema.PRUNED:
+            sys.exit(1)
+    except RankLost as error:
+        log.warning("%s", error)
+        sys.exit(LOST)
     except Exception:
         traceback.print_exc()  # into the run's log; the run directory knows the message already
         sys.exit(1)
@@ -170,20 +190,27 @@ def slurm_job(path: str) -> None:
 def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> None:
     """Train a run to its end, from its newest checkpoint; its state is written whatever happens.
 
+    Many processes that were started for one run (`Ranks.here`) each call this. Rank 0 has the lock
+    and writes; the others follow it.
+
     Raises:
         RunLocked: another process works on this run.
         Interrupted: a signal came; the checkpoint is written.
+        RankLost: one of the processes is gone without a word.
         Exception: whatever made the run fail, after it has been recorded.
     """
-    from atomsweep.engine.signals import Interrupted, stop_on_signals
+    from atomsweep.engine.signals import Interrupted
 
+    ranks = Ranks.here()
+    if ranks.rank > 0:
+        _follow(directory, ranks)
+        return
     with directory.lock(), to_file(directory.path / schema.LOG):
         if directory.result is not None:  # another launch was faster
             return
         try:
-            with stop_on_signals() as stop:
-                _train_locked(directory, stop, on_update)
-        except Interrupted as error:
+            _train_locked(directory, ranks, on_update)
+        except (Interrupted, RankLost) as error:
             directory.interrupt(str(error))
             raise
         except BaseException as error:
@@ -191,9 +218,69 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
             raise
 
 
+def _follow(directory: RunDirectory, ranks: Ranks) -> None:
+    """What a rank other than the first does: the same, but it writes nothing."""
+    from atomsweep.engine.signals import Interrupted
+
+    class Done(Exception):
+        """The run was finished before this start."""
+
+    def check() -> None:
+        if directory.result is not None:
+            raise Done
+
+    try:
+        with _joined(directory, ranks, check) as (stop, world):
+            _fit(directory, world, stop, lambda update: None)
+    except Done:
+        return
+    except Interrupted as error:  # rank 0 says so
+        log.info("rank %d: %s", ranks.rank, error)
+
+
 def _train_locked(
-    directory: RunDirectory, stop: Any, on_update: "Callable[[Update], None]"
+    directory: RunDirectory, ranks: Ranks, on_update: "Callable[[Update], None]"
 ) -> None:
+    with _joined(directory, ranks, lambda: None) as (stop, world):
+        result = _fit(directory, world, stop, on_update)
+    directory.finish(result)
+
+
+@contextmanager
+def _joined(
+    directory: RunDirectory, ranks: Ranks, check: Callable[[], None]
+) -> "Iterator[tuple[StopFlag, World]]":
+    """Signal handlers and the other ranks, which are left behind where a signal has come."""
+    import torch
+
+    from atomsweep.engine.distributed import join, local_device
+    from atomsweep.engine.signals import Interrupted, stop_on_signals
+
+    config = directory.config()
+    torch.set_num_threads(config["engine"]["threads"])
+    with stop_on_signals(directory.path / schema.STOP) as stop:
+
+        def look() -> None:
+            check()
+            if stop:
+                raise Interrupted(f"stopped by {stop.signal} before its first step")
+
+        device = local_device(config["engine"]["device"], ranks.local_rank)
+        try:
+            with join(ranks, directory.path, device, look) as world:
+                yield stop, world
+        except RankLost as error:
+            if stop:  # the signal came to all of them, to some before they were at work
+                raise Interrupted(f"stopped by {stop.signal}: {error}") from error
+            raise
+
+
+def _fit(
+    directory: RunDirectory,
+    world: "World",
+    stop: "StopFlag",
+    on_update: "Callable[[Update], None]",
+) -> dict[str, Any]:
     import torch
 
     from atomsweep.engine.seeds import Purpose, mix
@@ -202,12 +289,17 @@ def _train_locked(
     torch.manual_seed(mix(config["seed"], Purpose.INITIALISE))
     model: ForceField = build(config["model"], "model")
     trainer: Trainer = build(config["engine"], "engine")
-    directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)
-    directory.write_environment(device=_device_name(trainer.device))
+    device = _device_name(trainer.device)
+    if world.first:
+        directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)
+        directory.write_environment(device=device)
     data = open_data(config, model)
-    directory.start_segment(device=_device_name(trainer.device), world_size=1)
+    if world.first:
+        directory.start_segment(device=device, world_size=world.size)
 
     def tell(update: "Update") -> None:
+        if not world.first:
+            return
         names = (f"{schema.TRAIN}/{schema.LOSS}", trainer.metric)
         directory.update_status(
             state=schema.RUNNING,
@@ -218,7 +310,7 @@ def _train_locked(
         )
         on_update(update)
 
-    result = trainer.fit(
+    return trainer.fit(
         model,
         build(config["task"], "task"),
         build(config["optim"], "optim"),
@@ -228,8 +320,8 @@ def _train_locked(
         config["seed"],
         stop,
         tell,
+        world,
     )
-    directory.finish(result)
 
 
 def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, GraphDataset]":
@@ -257,12 +349,41 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
 # Small things
 
 
+def num_ranks(config: Mapping[str, Any]) -> int:
+    """Processes that train one run together: as the cluster says, or as torchrun has started."""
+    started = Ranks.here().size
+    if started > 1:
+        return started
+    cluster = config["cluster"]
+    return int(cluster.get("nodes", 1)) * int(cluster.get("ranks", 1))
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that torch does not see.
+
+    Raises:
+        UserError: names it.
+    """
+    import torch
+
+    try:
+        kind = torch.device(name).type
+        there = kind == "cpu" or torch.get_device_module(kind).is_available()
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"engine.device must be cpu, cuda, mps or xpu, got {name!r}") from error
+    if not there:
+        raise UserError(
+            f"engine.device is {name}, but torch sees no such device here; choose engine=cpu"
+        )
+
+
 def _device_name(device: str) -> str:
     import torch
 
-    if torch.device(device).type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu ({cpu_name()})"
+    kind = torch.device(device).type
+    if kind in ("cuda", "xpu"):
+        return str(torch.get_device_module(kind).get_device_name(torch.device(device)))
+    return f"{kind} ({cpu_name()})"
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,23 @@ from omegaconf import DictConfig
 
 from atomsweep.build import UserError
 from atomsweep.console import progress_bar, to_terminal
-from atomsweep.experiment import LAUNCH, cell_of, job, preflight, prepare_data, slurm_job, train
+from atomsweep.engine.ranks import RankLost, Ranks
+from atomsweep.experiment import (
+    LAUNCH,
+    cell_of,
+    job,
+    num_ranks,
+    preflight,
+    prepare_data,
+    slurm_job,
+    train,
+)
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.sweep.survey import Entry, check_rerun, restart, summary, survey, table
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.identity import canonical
 from atomsweep.tracking.mirror import mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
@@ -25,7 +36,7 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-    from atomsweep.sweep.pool import Outcome
+    from atomsweep.sweep.pool import Feed, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +66,8 @@ def run(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    to_terminal()
+    if Ranks.here().rank == 0:  # torchrun may have started others
+        to_terminal()
     rerun = check_rerun(cfg.rerun)
     typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
@@ -69,15 +81,20 @@ def run(cfg: DictConfig) -> float | None:
     prepare_data(cell.config)
     _restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=command())
+    if Ranks.here().rank > 0:  # rank 0 speaks for all
+        train(directory, lambda update: None)
+        return None
     with mirror(cell.config["tracking"], root):
         if directory.state() == schema.FINISHED:
             log.info("already finished, not run again: %s", directory.path)
         else:
             log.info("run directory: %s", directory.path)
             if slurm_settings(cell.config) is None:
-                _train_in_foreground(directory)
+                if directory.state() == schema.PRUNED:  # by a study; here it is wanted whole
+                    directory.queue()
+                _train_in_foreground(directory, num_ranks(cell.config))
             else:
-                outcome = _execute([directory], cell.config, None)[directory.path]
+                outcome = execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
                     raise UserError(outcome.message)
     result = directory.result
@@ -90,9 +107,13 @@ def run(cfg: DictConfig) -> float | None:
     return float(result["metrics"][cell.config["engine"]["metric"]])
 
 
-def _train_in_foreground(directory: RunDirectory) -> None:
+def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
+    from atomsweep.sweep.pool import followed
+
+    started = Ranks.here().size  # by torchrun, perhaps
+    others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
     try:
-        with progress_bar(directory.path.name) as show:
+        with progress_bar(directory.path.name) as show, others:
             train(directory, lambda update: show(directory.status))
     except Exception as error:
         if not _says_enough(error):
@@ -139,8 +160,9 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, first["sweep"])
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
-    parameters = _check_all(plan.cells, context, here=not plan_only)
-    entries = survey(plan.cells, root, parameters)
+    parameters = check_all(plan.cells, context, here=not plan_only)
+    wanted_evaluations = grid.evaluations()
+    entries = survey(plan.cells, root, parameters, wanted_evaluations)
     if plan_only:
         _say(table(entries, rerun))
         return 0
@@ -148,11 +170,13 @@ def run_sweep(
     with launching(root, plan.sweep):
         _restart(entries, rerun)
         runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
+        for run in runs:
+            evaluations.want(run, wanted_evaluations)
         plan.save(root, parameters)
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
         with mirror(first["tracking"], root):
             try:
-                outcomes = _execute(wanted, first, context)
+                outcomes = execute(wanted, first, context)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
@@ -163,31 +187,36 @@ def run_sweep(
         outcome = outcomes.get(run.path) or outcome_of(run)
         told = outcome.message
         if result := run.result:
-            told = f"{metric} {result['metrics'][metric]:.5f}"
+            told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
     return int(not finished)
 
 
-def _execute(
-    runs: Sequence[RunDirectory], config: Mapping[str, Any], context: "ForkServerContext | None"
+def execute(
+    runs: Sequence[RunDirectory],
+    config: Mapping[str, Any],
+    context: "ForkServerContext | None",
+    feed: "Feed | None" = None,
 ) -> "dict[Path, Outcome]":
-    """Run the cells where `cluster` says, and tell how each ended."""
+    """Run the cells where `cluster` says, and what `feed` adds; tell how each ended."""
     from atomsweep.sweep.display import sweep_display
     from atomsweep.sweep.pool import run_cells, slots
 
     if (settings := slurm_settings(config)) is not None:
         from atomsweep.sweep.slurm import run_cells_on_slurm
 
-        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display())
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
     assert context is not None
     cluster, engine = config["cluster"], config["engine"]
-    parallel = slots(cluster["parallel"], engine["threads"], engine["device"])
-    log.info("%d at a time on this machine", parallel)
-    return run_cells(runs, job, parallel, engine["device"], context, sweep_display())
+    ranks = num_ranks(config)
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"], ranks)
+    each = f", {ranks} ranks each" if ranks > 1 else ""
+    log.info("%d at a time on this machine%s", parallel, each)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed, ranks)
 
 
-def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
+def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
     """Build every cell, in a process that has torch, cells that differ by seed alone once.
 
     Args:
@@ -216,6 +245,21 @@ def _check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) 
             for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
                 executor.submit(prepare_data, config).result()
     return {identity: sizes[kind] for identity, kind in kinds.items()}
+
+
+def check_one(cell: Cell, context: "ForkServerContext") -> int:
+    """Build a cell in a process of its own; returns the trainable parameters of its model.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        size, problem = executor.submit(_check, (cell.config, True)).result()
+    if problem is not None:
+        raise UserError(problem)
+    return size
 
 
 def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:
@@ -250,6 +294,5 @@ def _says_enough(error: BaseException) -> bool:
     from atomsweep.engine.signals import Interrupted
     from atomsweep.engine.trainer import NotFiniteError
 
-    return isinstance(
-        error, (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted)
-    )
+    told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)
+    return isinstance(error, told)

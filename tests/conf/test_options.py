@@ -84,6 +84,12 @@ def test_every_option_composes_and_builds(group, option, tmp_path):
         (["engine.eval_splits=[val]", "engine.metric=val/forces_mae"], "has no split val"),
         (["task.fixed_weight=2"], r"must lie in \[0, 1\]"),
         (["optim.batch_size=0"], "optim.batch_size"),
+        (["cluster.ranks=9"], "optim.batch_size=8 is that of all ranks"),
+        (["cluster=slurm_cpu", "cluster.nodes=3", "cluster.ranks=3"], "each of 9 ranks"),
+        (["cluster=slurm_gpu", "cluster.ranks=2", "engine=gpu"], "a GPU of its own"),
+        (["engine.device=mps"], "engine.device is mps, but torch sees no such device"),
+        (["engine.device=tpu"], "engine.device must be cpu, cuda, mps or xpu, got 'tpu'"),
+        (["engine.workers=-1"], "engine.workers must not be negative"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -218,6 +218,38 @@ def test_both_ends_of_relaxations_are_converted(tmp_path):
     assert len(StoreDataset(tmp_path / "out_relaxations.lmdb")) == 8
 
 
+def test_a_store_is_never_there_without_its_relaxed_ends(tmp_path, monkeypatch):
+    records = [as_pyg_2(is2re_fields(seed)) for seed in range(2)]
+    source = write_lmdb(tmp_path / "in.lmdb", records, length=False)
+    out, ends = tmp_path / "out.lmdb", tmp_path / "out_relaxations.lmdb"
+    copy, done = convert_module._copy, []
+
+    def killed_after_the_first(*arguments):
+        if done:
+            raise KeyboardInterrupt
+        copy(*arguments)
+        done.append(arguments[1])
+
+    monkeypatch.setattr(convert_module, "_copy", killed_after_the_first)
+    assert main(["convert", str(source), str(out)]) == 130
+    assert done == [ends]
+    assert not out.exists()
+    monkeypatch.undo()
+    assert main(["convert", str(source), str(out)]) == 0
+    assert (len(StoreDataset(out)), len(StoreDataset(ends))) == (2, 4)
+
+
+def test_files_without_a_usable_frame_leave_an_earlier_store_alone(tmp_path, capsys):
+    out = tmp_path / "out.lmdb"
+    good = write_lmdb(tmp_path / "good.lmdb", [as_pyg_2(s2ef_fields(0))])
+    assert main(["convert", str(good), str(out)]) == 0
+    before = out.read_bytes()
+    bad = write_lmdb(tmp_path / "bad.lmdb", [as_pyg_2(s2ef_fields(0) | {"y": float("nan")})])
+    assert main(["convert", str(bad), str(out), "--skip-bad"]) == 1
+    assert "no usable frame" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

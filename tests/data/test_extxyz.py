@@ -254,7 +254,7 @@ def short_line(text):
     ("spoil", "message"),
     [
         (nan_energy, "energy is nan"),
-        (unknown_element, "not a frame of extended XYZ"),
+        (unknown_element, "'Qq' is no element"),
         (short_line, "not a frame of extended XYZ"),
     ],
 )

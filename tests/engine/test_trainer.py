@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 
 SEED = 3
+SPEED = {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
 
 
 class Springs(ForceField):
@@ -104,13 +106,14 @@ def weights(model):
 
 
 def metrics_of(run):
-    clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME}
+    clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME, *SPEED}
     return [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
 
 
-def shake(batch, generator):
+def shake(batch, random):
     batch = batch.clone()
-    batch.pos = batch.pos + 0.1 * torch.randn(batch.pos.shape, generator=generator)
+    sizes = zip(batch.natoms.tolist(), random.generators(), strict=True)
+    batch.pos = batch.pos + 0.1 * torch.cat([torch.randn(n, 3, generator=g) for n, g in sizes])
     return batch
 
 
@@ -290,3 +293,57 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_path(tmp_path, 
 def test_a_budget_or_cadence_that_makes_no_sense_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         dataclasses.replace(TRAINER, **change)
+
+
+class StopsInEvaluation(Springs):
+    """Asks for a stop in the `at`-th forward of an evaluation."""
+
+    def __init__(self, stop, at):
+        super().__init__(0.3)
+        self.stop, self.left = stop, at
+
+    def forward(self, batch):
+        if not self.training:
+            self.left -= 1
+            if self.left == 0:
+                self.stop.signal = "SIGUSR2"
+        return super().forward(batch)
+
+
+# Splits of 30 in batches of 16: two forwards for val_id at each of steps 10, 20 and 24, then at the
+# end two for each of four splits. A stop is seen before the next batch.
+@pytest.mark.parametrize("at", [1, 3, 5, 6, 7, 8, 9, 12, 13])
+def test_a_run_stopped_while_it_is_evaluated_continues_there(tmp_path, at):
+    trainer = dataclasses.replace(TRAINER, workers=at % 2)
+    torch.manual_seed(SEED)
+    whole = new_run(tmp_path / "a")
+    torch.manual_seed(SEED)
+    straight, expected = fit(whole, trainer, model=Springs(0.3))
+    run = new_run(tmp_path / "b")
+    stop = StopFlag()
+    torch.manual_seed(SEED)
+    model = StopsInEvaluation(stop, at)
+    with pytest.raises(Interrupted, match="SIGUSR2"):
+        trainer.fit(model, S2F(), RECIPE, splits(), None, run, SEED, stop)
+    counting = StopsInEvaluation(StopFlag(), 1000)
+    continued, result = fit(run, trainer, model=counting)
+    assert torch.equal(weights(straight), weights(continued))
+    assert result["metrics"] == expected["metrics"]
+    assert metrics_of(run) == metrics_of(whole)
+    if at > 6:  # a split that was done is not evaluated again
+        assert 1000 - counting.left == 2 * (4 - (at - 6) // 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_change_nothing_but_the_time(tmp_path, workers):
+    recipe = dataclasses.replace(RECIPE, accumulate=2)
+    one, expected = fit(whole := new_run(tmp_path / "a"), recipe=recipe, augment=shake)
+    trainer = dataclasses.replace(TRAINER, workers=workers)
+    run = new_run(tmp_path / "b")
+    with pytest.raises(Interrupted):
+        fit(run, trainer, recipe, stop_at=7, augment=shake)
+    other, result = fit(run, trainer, recipe, augment=shake)
+    assert torch.equal(weights(one), weights(other))
+    assert result["metrics"] == expected["metrics"]
+    assert metrics_of(run) == metrics_of(whole)
+    assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]

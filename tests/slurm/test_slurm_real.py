@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from atomsweep.sweep import slurm_queue
 from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
 from atomsweep.sweep.slurm_ledger import submissions
 from atomsweep.tracking import schema
+from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory, find_runs
 from tests.slurm import toys
 from tests.sweep.slurm_fakes import Silent, settings
@@ -101,7 +103,7 @@ def assert_same_end(one: RunDirectory, other: RunDirectory):
     steps = [line["step"] for line in one.journal()]
     assert steps == [line["step"] for line in other.journal()]
     assert one.allocated_seconds() == pytest.approx(
-        sum(s["end"] - s["start"] for s in one.segments())
+        sum(s["world_size"] * (s["end"] - s["start"]) for s in one.segments())
     )
 
 
@@ -165,6 +167,50 @@ def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, und
     assert_same_end(found, undisturbed)
 
 
+def test_a_sweep_is_whole_after_launcher_scheduler_nodes_and_trainers_were_killed(
+    cluster, tmp_path
+):
+    sweep = ["-m", *LONG, "basis=sph,sine"]
+    code, output = run(*sweep, f"root={tmp_path / 'whole'}")
+    assert code == 0, output
+    sweep += [*CLUSTER, f"root={tmp_path / 'runs'}"]
+    chance = random.Random(0)
+    process = start(*sweep)
+    for victim in ("controller", "launcher", "trainer", "node", "controller", "node", "launcher"):
+        if process.poll() is not None:  # the one command that a user types again
+            process = start(*sweep)
+        path = wait_for(lambda: training(tmp_path / "runs"), 180)
+        time.sleep(chance.uniform(0.0, 3.0))
+        if victim == "launcher":
+            process.kill()
+            process.communicate()
+        elif victim == "trainer":
+            os.kill(holder_of(path / schema.LOCK)["pid"], signal.SIGKILL)
+        elif victim == "node":
+            node = chance.choice(["127.0.0.11", "127.0.0.12"])
+            cluster("kill-node", node)
+            time.sleep(chance.uniform(0.0, 15.0))
+            cluster("start-node", node)
+        else:
+            cluster("kill-controller")
+            time.sleep(chance.uniform(0.0, 15.0))
+            cluster("start-controller")
+    output, _ = process.communicate(timeout=400)
+    if process.returncode != 0:
+        code, output = run(*sweep)
+        assert code == 0, output
+    runs, undisturbed = find_runs(tmp_path / "runs"), find_runs(tmp_path / "whole")
+    assert [r.identity for r in runs] == [r.identity for r in undisturbed]
+    for one, other in zip(runs, undisturbed, strict=True):
+        assert_same_end(one, other)
+        assert [s["ended"] for s in one.segments()].count(schema.FINISHED) == 1
+
+
+def training(root: Path) -> Path | None:
+    """A run directory that a process trains in."""
+    return next((r.path for r in find_runs(root) if r.state() == schema.RUNNING), None)
+
+
 def test_what_became_of_a_cell_is_said_by_its_directory(cluster, tmp_path):
     runs = cells(tmp_path, "do: raise", "do: die", "do: return", "do: work")
     outcomes = on_slurm(runs, resubmit=0)
@@ -214,12 +260,70 @@ def test_an_interrupt_leaves_or_cancels_the_jobs(cluster, tmp_path, rule, left):
     wait_for(lambda: not slurm_queue.queue())
 
 
-def test_ranks_on_two_nodes_meet_and_add_up(cluster, tmp_path):
-    (run_,) = cells(tmp_path, "do: nothing")
-    outcomes = on_slurm([run_], job=toys.ranks, nodes=2, ranks=2, time_min=5, mem_gb=2)
-    assert outcomes[run_.path].state == schema.FINISHED, outcomes
-    assert run_.result["sum"] == 1 + 2 + 3 + 4
-    assert sorted(Counter(run_.result["nodes"]).values()) == [2, 2]
+def test_two_nodes_with_two_ranks_train_as_one_process_does(cluster, tmp_path):
+    words = [*CELL, "engine.steps=12", "engine.eval_every=6", "engine.log_every=1"]
+    words += ["optim.batch_size=8", "ablation=node_linear_bn", "optim.accumulate=2"]
+    code, output = run(*words, f"root={tmp_path / 'one'}")
+    assert code == 0, output
+    both = ["cluster.nodes=2", "cluster.ranks=2", "cluster.mem_gb=3"]
+    code, output = run(*CLUSTER, *both, *words, f"root={tmp_path / 'four'}")
+    assert code == 0, output
+    one, four = trained(tmp_path / "one"), trained(tmp_path / "four")
+    assert one.identity == four.identity
+    curves = [[x["train/loss"] for x in r.journal() if "train/loss" in x] for r in (one, four)]
+    assert curves[1][:4] == pytest.approx(curves[0][:4], rel=1e-5)
+    assert curves[1] == pytest.approx(curves[0], rel=0.02)  # rounding grows with every step
+    (segment,) = four.segments()
+    assert segment["world_size"] == 4
+    assert four.result["metrics"] == pytest.approx(one.result["metrics"], rel=0.02, abs=2e-3)
+
+
+def test_ranks_on_two_nodes_that_hit_the_time_limit_continue_to_the_same_weights(cluster, tmp_path):
+    both = ["cluster.nodes=2", "cluster.ranks=2", "cluster.mem_gb=3"]
+    words = [*CELL, "engine.steps=150", "engine.checkpoint_every=1000", "optim.batch_size=8"]
+    code, output = run(*CLUSTER, *both, *words, f"root={tmp_path / 'straight'}")
+    assert code == 0, output
+    process = start(*CLUSTER, *both, *words, f"root={tmp_path / 'warned'}")
+    wait_for(lambda: at_step(tmp_path / "warned", 40))
+    job = trained(tmp_path / "warned").segments()[-1]["slurm_job_id"]
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as at the time limit
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    found = trained(tmp_path / "warned")
+    assert [s["ended"] for s in found.segments()] == [schema.INTERRUPTED, schema.FINISHED]
+    assert_same_end(found, trained(tmp_path / "straight"))
+
+
+def test_a_rank_that_is_killed_does_not_hang_the_others(cluster, tmp_path):
+    both = ["cluster.nodes=2", "cluster.ranks=1", "cluster.mem_gb=3", "cluster.resubmit=1"]
+    words = [*CELL, "engine.steps=500", "engine.checkpoint_every=50", "optim.batch_size=8"]
+    process = start(*CLUSTER, *both, *words, f"root={tmp_path}")
+    wait_for(lambda: at_step(tmp_path, 100))
+    first = trained(tmp_path).segments()[-1]["pid"]
+    os.kill(follower_of(trained(tmp_path), first), signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    found = trained(tmp_path)
+    assert [s["ended"] for s in found.segments()] == [schema.INTERRUPTED, schema.FINISHED]
+    assert len(submissions(found)) == 2
+
+
+def follower_of(run: RunDirectory, first: int) -> int:
+    """The process of rank 1: its environment has this cluster, this job and the rank."""
+    job = run.segments()[-1]["slurm_job_id"].partition("_")[0]
+    wanted = {
+        "SLURM_PROCID=1",
+        f"SLURM_CONF={os.environ['SLURM_CONF']}",
+        f"SLURM_JOB_ID={job}",
+    }
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environ = set(path.read_bytes().decode(errors="replace").split("\0"))
+        except OSError:
+            continue
+        if wanted <= environ and int(path.parent.name) != first:
+            return int(path.parent.name)
+    raise AssertionError("no process of rank 1")
 
 
 def test_a_refusal_of_sbatch_is_one_sentence(cluster, tmp_path):

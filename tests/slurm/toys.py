@@ -37,28 +37,5 @@ def queued(path):
     attend(toy, path)
 
 
-def ranks(path):
-    """Every rank adds its number to a sum; rank 0 writes it down."""
-    attend(_ranks, path)
-
-
-def _ranks(path):
-    import submitit
-    import torch
-    import torch.distributed as dist
-
-    env = submitit.helpers.TorchDistributedEnvironment().export()
-    dist.init_process_group("gloo")
-    total = torch.tensor([float(env.rank + 1)])
-    dist.all_reduce(total)
-    nodes = [None] * env.world_size
-    dist.all_gather_object(nodes, _node())
-    if env.rank == 0:
-        run = RunDirectory(path)
-        run.finish({"metrics": {}, "sum": float(total), "nodes": nodes})
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def _node():
     return os.environ["SLURMD_NODENAME"]

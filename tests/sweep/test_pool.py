@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atomsweep.sweep.pool import fork_server, run_cells, slots
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 
@@ -25,7 +25,12 @@ def job(path: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if todo["do"] == "exit":
             os._exit(3)
-        time.sleep(todo.get("sleep", 0.0))
+        end = time.monotonic() + todo.get("sleep", 0.0)
+        while time.monotonic() < end:
+            time.sleep(0.02)
+            if run.asked_to_stop is not None:
+                run.interrupt("asked to stop")
+                return
         run.finish({"metrics": {}, "started": started, "ended": time.time(), "pid": os.getpid()})
 
 
@@ -122,6 +127,53 @@ def test_a_cell_whose_process_dies_elsewhere_is_taken_over(tmp_path, context):
     assert run.result["pid"] != other.pid
 
 
+def test_a_table_goes_on_with_what_a_study_stops_and_a_study_does_not(tmp_path, context):
+    (run,) = runs_of(tmp_path, "{do: work, sleep: 0.4}")
+    run.ask_to_stop(study="s", trial=3)
+    assert run.state() == schema.PRUNED
+    stopped = []
+
+    class Stopping(Silent):
+        def update(self, running, done, total):
+            if running and not stopped and running[0].state() == schema.RUNNING:
+                stopped.append(running[0].ask_to_stop(study="s", trial=3))
+
+    outcomes = run_cells([run], job, 1, "cpu", context, Stopping())
+    assert stopped
+    assert states(outcomes) == [schema.FINISHED]
+    assert [segment["ended"] for segment in run.segments()] == ["interrupted", "finished"]
+
+    (other,) = runs_of(tmp_path / "study", "{do: work, sleep: 30.0}")
+    wanted = [[other], [], []]
+    told = []
+
+    def feed(ended):
+        told.append(dict(ended))
+        return wanted.pop(0) if wanted else []
+
+    stopped.clear()
+    outcomes = run_cells([], job, 1, "cpu", context, Stopping(), feed)
+    assert states(outcomes) == [schema.PRUNED]
+    assert [ended for ended in told if ended] == [{other.path: outcomes[other.path]}]
+
+
+def test_what_a_study_adds_is_run_and_may_be_run_again(tmp_path, context):
+    first, second = runs_of(tmp_path, "do: raise", "do: work")
+    wanted = [[first], [], []]
+
+    def feed(ended):
+        if first.path in ended and len(first.segments()) == 1:
+            return [first, second]
+        return wanted.pop(0) if wanted else []
+
+    outcomes = run_cells([], job, 2, "cpu", context, Silent(), feed)
+    assert {path: outcome.state for path, outcome in outcomes.items()} == {
+        first.path: schema.FAILED,
+        second.path: schema.FINISHED,
+    }
+    assert len(first.segments()) == 2
+
+
 def test_slots_follow_the_request_then_cores_and_threads(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     assert slots(3, threads=1, device="cpu") == 3
@@ -131,3 +183,44 @@ def test_slots_follow_the_request_then_cores_and_threads(monkeypatch):
     assert slots(None, threads=4, device="cuda") == 3
     with pytest.raises(ValueError, match="at least 1"):
         slots(0, threads=1, device="cpu")
+
+
+def evaluating(path: str) -> None:
+    """Trains if that is due, then evaluates as its config says, each time in its own segment."""
+    run = RunDirectory(path)
+    with run.lock():
+        run.start_segment(device="cpu")
+        if run.result is None:
+            run.finish({"metrics": {}})
+        todo = run.config()
+        if todo["do"] == "fail":
+            evaluations.fail(run, "rotation", "ValueError: as asked", "")
+            raise SystemExit(1)
+        if todo["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        evaluations.write(run, "rotation", {"settings": {}})
+
+
+def test_a_cell_is_done_when_it_has_been_evaluated(tmp_path, context):
+    runs = runs_of(tmp_path, "do: well", "do: well", "do: fail", "do: die")
+    for run in runs:
+        evaluations.want(run, {"rotation": {}})
+    with runs[0].lock():
+        runs[0].finish({"metrics": {}})  # trained, not evaluated
+    outcomes = run_cells(runs, evaluating, 2, "cpu", context, Silent())
+    assert [outcomes[run.path].state for run in runs] == [
+        schema.FINISHED,
+        schema.FINISHED,
+        schema.FAILED,
+        schema.INTERRUPTED,
+    ]
+    assert outcomes[runs[2].path].message == "evaluation rotation: ValueError: as asked"
+    assert "SIGKILL" in outcomes[runs[3].path].message
+    assert [run.state() for run in runs] == [schema.FINISHED] * 4
+    segments = [len(run.segments()) for run in runs]
+    again = run_cells(runs, evaluating, 2, "cpu", context, Silent())
+    assert [len(run.segments()) for run in runs] == [
+        *segments[:2],
+        *(count + 1 for count in segments[2:]),
+    ]
+    assert again[runs[0].path].state == schema.FINISHED

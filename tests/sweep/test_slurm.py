@@ -13,7 +13,7 @@ import pytest
 from atomsweep.sweep import slurm, slurm_queue, slurm_settings
 from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
 from atomsweep.sweep.slurm_ledger import job_in_queue, submissions
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
 from tests.sweep.slurm_fakes import Silent, settings
@@ -242,6 +242,35 @@ def test_results_come_from_directories_and_the_scheduler_is_asked_once_for_all(
     assert player.calls("sacct") == []
 
 
+def test_a_trained_cell_that_lacks_an_evaluation_is_a_job_until_it_has_it(
+    player, root, monkeypatch
+):
+    runs = cells(root, 3)
+    for run in runs:
+        evaluations.want(run, {"rotation": {}})
+    runs[0].finish({"metrics": {}})
+    evaluations.write(runs[0], "rotation", {"settings": {}})
+    runs[1].finish({"metrics": {}})
+    evaluations.fail(runs[1], "rotation", "an earlier one", "")
+
+    def train():
+        runs[2].finish({"metrics": {}})
+        evaluations.write(runs[1], "rotation", {"settings": {}})
+
+    def evaluate():
+        evaluations.fail(runs[2], "rotation", "ValueError: no", "")
+
+    outcomes = watch(runs, lambda: None, train, evaluate, monkeypatch=monkeypatch)
+    assert len(player.calls("sbatch")) == 1
+    assert "--array=0-1%" in (player.base / "101.sh").read_text()
+    assert [outcomes[run.path].state for run in runs] == [
+        schema.FINISHED,
+        schema.FINISHED,
+        schema.FAILED,
+    ]
+    assert outcomes[runs[2].path].message == "evaluation rotation: ValueError: no"
+
+
 def test_a_job_that_leaves_the_queue_for_a_moment_is_not_lost(player, root, monkeypatch):
     (run,) = cells(root, 1)
     kept = {}
@@ -323,6 +352,51 @@ def test_a_cell_that_trains_elsewhere_is_not_submitted(player, root, monkeypatch
         )
     assert outcomes[run.path].state == schema.FINISHED
     assert player.calls("sbatch") == []
+
+
+def test_a_study_submits_as_trials_end_and_its_pruned_runs_are_settled(player, root, monkeypatch):
+    runs = cells(root, 3)
+    wanted = [runs[:2], [], []]
+    told = []
+
+    def feed(ended):
+        told.extend((path, outcome.state) for path, outcome in ended.items())
+        if len(told) == 1 and runs[2].state() != schema.FINISHED:
+            return [runs[2]] if len(player.calls("sbatch")) == 1 else []
+        return wanted.pop(0) if wanted else []
+
+    def prune():
+        runs[0].ask_to_stop(study="s", trial=0)
+
+    def work():
+        for run in runs[1:]:
+            run.finish({"metrics": {}})
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(prune, lambda: None, lambda: None, work)
+    outcomes = run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert [outcomes[run.path].state for run in runs] == ["pruned", "finished", "finished"]
+    assert told[0] == (runs[0].path, "pruned")
+    assert len(player.calls("sbatch")) == 2
+
+
+def test_a_failed_run_of_a_study_gets_another_job_while_the_old_one_leaves(
+    player, root, monkeypatch
+):
+    (run,) = cells(root, 1)
+    wanted, told = [[run]], []
+
+    def feed(ended):
+        told.extend(outcome.state for outcome in ended.values())
+        if ended and len(told) == 1:
+            return [run]
+        return wanted.pop(0) if wanted else []
+
+    monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
+    script = Script(lambda: run.fail("as asked"), lambda: None, lambda: run.finish({"metrics": {}}))
+    run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
+    assert told == ["failed", "finished"]
+    assert [s.job_id for s in submissions(run)] == ["101", "102"]
 
 
 def test_a_launch_without_slurm_is_told_what_to_do(root, monkeypatch):

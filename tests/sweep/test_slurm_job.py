@@ -10,7 +10,7 @@ from atomsweep.engine.signals import stop_on_signals
 from atomsweep.sweep import slurm_job, slurm_queue
 from atomsweep.sweep.slurm_job import attend
 from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 
@@ -125,3 +125,14 @@ def test_a_job_warns_itself_before_its_end(run, requeued, monkeypatch):
     assert run.status["message"].startswith("SIGUSR2")
     assert requeued == ["12_3"]
     assert 0.5 < time.monotonic() - began < 3
+
+
+def test_a_trained_cell_goes_on_with_its_evaluations_and_a_whole_one_returns_at_once(run, requeued):
+    run.finish({"metrics": {}})
+    evaluations.want(run, {"rotation": {}})
+    calls = []
+    attend(calls.append, str(run.path))
+    assert calls == [str(run.path)]
+    evaluations.write(run, "rotation", {"settings": {}})
+    attend(calls.append, str(run.path))
+    assert len(calls) == 1

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "torch_geometric", "mlflow")
+HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "import atomsweep.launch, atomsweep.sweep.plan, atomsweep.sweep.pool",
+        "import atomsweep.launch_study, atomsweep.sweep.plan, atomsweep.sweep.pool",
         "import hydra_plugins.atomsweep.sweeper",
         "import atomsweep.tracking.run, atomsweep.tracking.mirror, atomsweep.__main__",
-        "import analysis.__main__, analysis.runs, analysis.report",
+        "import analysis.__main__, analysis.runs, analysis.report, analysis.hpo",
         "import sys; sys.argv = ['run.py', '--help']; import runpy\n"
         "try: runpy.run_path('run.py', run_name='__main__')\n"
         "except SystemExit: pass",

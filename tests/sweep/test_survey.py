@@ -6,7 +6,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.costs import Costs
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.survey import check_rerun, duration, restart, survey, table
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.environment import code_fingerprint
 from atomsweep.tracking.run import RunDirectory, find_runs
 
@@ -68,6 +68,27 @@ def test_every_state_is_told_apart(stand):
 def test_what_has_not_ended_always_runs_and_what_has_as_rerun_says(stand, rerun, ended):
     wanted = [entry.state for entry in stand() if entry.wanted(rerun)]
     assert wanted == [*STATES[:4], *ended]
+
+
+def test_what_is_trained_and_lacks_an_evaluation_is_evaluated_and_not_trained(stand, tmp_path):
+    wanted = {"rotation": {"seed": 1, "batch_size": 4}}
+    runs = {e.state: e.run for e in stand()}
+    cells = [entry.cell for entry in stand()]
+    evaluations.write(runs["stale"], "rotation", {"settings": {"seed": 1, "batch_size": 8}})
+    evaluations.write(runs["failed"], "rotation", {"settings": {"seed": 2}})
+    entries = survey(cells, tmp_path, {}, wanted)
+    assert {e.state: list(e.missing) for e in entries if e.missing} == {"finished": ["rotation"]}
+    launched = {e.state for e in entries if e.wanted("failed")}
+    assert launched == {*STATES[:5], "finished"}
+    assert {e.state for e in entries if e.trained("failed")} == {*STATES[:5]}
+    assert [e.left("failed") for e in entries][-1] == 0.0
+    lines = table(entries, "failed")
+    assert "finished, lacks rotation" in lines[-2]
+    assert "1 finished; a launch runs 5" in lines[-1]
+    assert "; evaluates 1 that are trained" in lines[-1]
+    restart(entries, "failed")
+    assert runs["finished"].result is not None
+    assert "lacks" not in table(survey(cells, tmp_path, {}), "failed")[-2]
 
 
 def test_an_unknown_word_for_rerun_is_a_sentence():

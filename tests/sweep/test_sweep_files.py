@@ -10,11 +10,14 @@ from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from atomsweep.sweep.file import SweepFile, axes_of, read_sweep
 from atomsweep.sweep.grid import grid
+from atomsweep.sweep.study_file import read_statement
 from tests.contracts.compose import CONF, compose_with_choices
 
 SWEEPS = CONF.parent / "sweeps"
 FILES = sorted(
-    path.relative_to(SWEEPS).with_suffix("").as_posix() for path in SWEEPS.rglob("*.yaml")
+    path.relative_to(SWEEPS).with_suffix("").as_posix()
+    for path in SWEEPS.rglob("*.yaml")
+    if isinstance(read_statement(path), SweepFile)  # studies: test_study_file.py
 )
 SAME = {"forcenet/table3": "forcenet/table6"}  # the same cells under another name
 SCALES = [
@@ -137,7 +140,7 @@ def test_without_a_file_the_last_key_runs_fastest():
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("title:", "titel:", r":1: titel: unknown; known are title, published"),
+        ("title:", "titel:", r":1: titel: unknown; known are title, experiment"),
         ("title: A table\n", "", r":1: title: it is missing"),
         ("rows: {basis: [sph, sine]}\n", "", r":1: rows: it is missing"),
         ("[sph, sine]", "sph", r":5: rows.basis: input should be a valid list, got 'sph'"),
@@ -161,6 +164,45 @@ def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, senten
     assert old in GOOD
     with pytest.raises(UserError, match=r"table\.yaml" + sentence) as error:
         written(tmp_path, GOOD.replace(old, new, 1))
+    assert "\n" not in str(error.value)
+
+
+EVALUATED = GOOD.replace("claims:", "evaluations: {EVALUATIONS}\nclaims:")
+
+
+def evaluated(tmp_path, text):
+    return written(tmp_path, EVALUATED.replace("{EVALUATIONS}", text))
+
+
+def test_evaluations_have_settings_that_may_differ_by_scale(tmp_path):
+    assert written(tmp_path, GOOD).evaluations_at(None) == {}
+    plain = evaluated(tmp_path, "[rotation, cost]").evaluations_at("paper")
+    assert list(plain) == ["rotation", "cost"]
+    assert plain["rotation"]["rotations"] == 100
+    text = "{relax: {fmax: 0.02, scale: {laptop: {steps: 9, fmax: 0.1}}}, cost: }"
+    statement = evaluated(tmp_path, text)
+    first = grid({}, statement, "table")
+    assert first.evaluations() == statement.evaluations_at("laptop")
+    assert [first.evaluations()["relax"][key] for key in ("fmax", "steps")] == [0.1, 9]
+    paper = statement.evaluations_at("paper")["relax"]
+    assert [paper[key] for key in ("fmax", "steps")] == [0.02, 200]
+    assert "scale" not in paper
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[spin]", "there is no evaluation spin; there are rotation, cost, relax"),
+        ("{relax: {fmx: 1}}", "relax has no setting fmx; it has splits, systems, fmax"),
+        ("{relax: {steps: half}}", "relax.steps: input should be a valid integer.*got 'half'"),
+        ("{cost: {scale: {node: {repeats: 1}}}}", "cost: the file has no scale node"),
+        ("{cost: {scale: {paper: {repeats: 0}}}}", "cost.repeats: .* greater than or equal to 1"),
+        ("relax", "input should be a valid"),
+    ],
+)
+def test_a_wrong_evaluation_is_a_sentence_with_its_line(tmp_path, text, sentence):
+    with pytest.raises(UserError, match=r"table\.yaml:12: evaluations.*: " + sentence) as error:
+        evaluated(tmp_path, text)
     assert "\n" not in str(error.value)
 
 

@@ -287,6 +287,26 @@ def test_cells_of_a_plan_share_a_parent_that_says_how_they_stand(root):
     assert other.data.tags["sweep.table5"] == "true"
 
 
+def test_trials_of_a_study_are_children_with_their_number_and_pruned_ones_are_no_failure(root):
+    one, two = make(root, "0" * 12, "hpo/toy"), make(root, "1" * 12, "hpo/toy")
+    finish(one)
+    train(two, range(1, 21))
+    two.interrupt("asked to stop")
+    two.ask_to_stop(study="hpo/toy", trial=7)
+    (root / schema.SWEEPS / "hpo").mkdir(parents=True)
+    cells = [{"identity": run.identity, "trial": n} for run, n in ((one, 3), (two, 7))]
+    write_atomic(root / schema.SWEEPS / "hpo" / "toy.json", dumps({"cells": cells}))
+    sync(root, uri(root))
+    runs = View(root).runs
+    (parent,) = [r for r in runs if r.data.tags["kind"] == "sweep"]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {r.data.tags["trial.hpo/toy"]: r.info.status for r in children} == {
+        "3": "FINISHED",
+        "7": "KILLED",
+    }
+    assert parent.info.status == "FINISHED"
+
+
 def test_new_sweep_of_runs_that_are_done_appears(root):
     run = make(root, sweep="one")
     finish(run)

@@ -321,3 +321,22 @@ def test_nothing_heavy_is_imported():
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_flag_to_stop_is_pruned_until_it_is_queued_and_never_hides_an_end(tmp_path):
+    run = RunDirectory.create(tmp_path / "a-0123456789ab", "{}", {"identity": "0123456789ab"})
+    run.ask_to_stop(study="s", trial=4)
+    assert run.asked_to_stop == {"study": "s", "trial": 4}
+    assert run.state() == schema.PRUNED
+    with run.lock():
+        assert run.state() == schema.RUNNING
+        (tmp_path / "a-0123456789ab" / schema.STOP).write_text('{"stu')  # killed while it wrote
+        assert run.asked_to_stop == {}
+    assert run.state() == schema.PRUNED
+    run.fail("as asked")
+    assert run.state() == schema.FAILED
+    run.queue()
+    assert (run.state(), run.asked_to_stop) == (schema.QUEUED, None)
+    run.ask_to_stop(study="s", trial=4)
+    run.finish({"metrics": {}})
+    assert run.state() == schema.FINISHED

@@ -237,6 +237,18 @@ class DataSource(ABC):
             ValueError: there is no such split; names those that exist.
         """
 
+    def relaxations(self, name: str) -> StructureDataset:
+        """Both ends of every relaxation of a split: even indices initial, odd ones relaxed.
+
+        Raises:
+            ValueError: the data set holds none.
+        """
+        raise ValueError(f"{self.name} holds no relaxed structures; choose an IS2RE data set")
+
+    def oracle(self) -> Callable[[Structure], tuple[float, Array]] | None:
+        """The potential that made the labels: energy (eV) and forces (eV/Å); None: not at hand."""
+        return None
+
     @property
     @abstractmethod
     def provenance(self) -> Provenance:

@@ -164,7 +164,8 @@ class GraphDataset:
         """The batch of some structures, in the order given, with the fields of `keys.py`.
 
         Floats are float32 (energies are float64 until here), offsets int16, everything else int64
-        or bool. Energy and forces are there when the data set has them.
+        or bool. Energy and forces are there when the data set has them. Where a structure had to be
+        skipped, `kept` has the places in `indices` of the others.
 
         Args:
             indices: places in this data set (not in the underlying one).
@@ -185,14 +186,17 @@ class GraphDataset:
         return self._read(self.indices[chosen.numpy()])
 
     def _read(self, places: Array) -> Batch:
-        flat, edges, _, faults = self._graphs(places, cached=False)
+        flat, edges, kept, faults = self._graphs(places, cached=False)
         if faults:
             self.skipped += faults
             report_skipped(self.dataset.name, faults, len(places))
         if not len(flat.natoms):
             raise DataError(f"no structure of this batch is usable; first: {faults[0]}")
         tensors = _FlatTensors(flat, edges).to(self.device)
-        return tensors.gather(torch.arange(len(flat.natoms)))
+        batch = tensors.gather(torch.arange(len(flat.natoms)))
+        if len(kept) < len(places):
+            batch.kept = torch.from_numpy(np.flatnonzero(np.isin(places, kept)))
+        return batch
 
 
 _ON_HOST = ("natoms", "first_atom", "num_edges", "first_edge")

@@ -38,7 +38,7 @@ from atomsweep.graph.neighbors import RadiusGraph
 
 PART = 5000  # frames
 ENDS = "_relaxations"  # of the second store, with both ends of every relaxation
-HINT = "(leave such frames out with data.on_error=skip)"
+HINT = "(leave such frames out with data.on_error=skip, or --skip-bad in a conversion)"
 
 log = logging.getLogger(__name__)
 
@@ -155,17 +155,24 @@ def convert(
             for work in missing:
                 _convert_part(conversion, *work)
                 bar.update(1)
-    report = _merge(conversion, paths, out, fingerprint, meta)
-    if conversion.reader.relaxations:
-        ends = [_ends(path) for path in paths]
-        _copy(ends, _ends(out), fingerprint, meta, None)
+    report = _combined(paths, out)
     if not report.frames:
-        out.unlink()
         raise DataError(
             f"no usable frame for {out.stem} in {files[0]}"
             + (f" and {len(files) - 1} more files" if len(files) > 1 else "")
             + (f"; first fault: {report.skipped[0]}" if report.skipped else "")
         )
+    if conversion.reader.relaxations:
+        ends = [_ends(path) for path in paths]
+        _copy(ends, _ends(out), fingerprint, meta, None)
+    made = {
+        "frames": report.frames,
+        "skipped": len(report.skipped),
+        "filtered": report.filtered,
+        "tags": dict(report.tags),
+    }
+    # last, since a store that is there counts as a conversion that is done
+    _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph)
     total = report.frames + report.filtered + len(report.skipped)
     if report.skipped:
         report_skipped(out.stem, report.skipped, total)
@@ -262,9 +269,12 @@ def _fault(report: Report, message: str, on_error: OnError) -> None:
     report.skipped.append(message)
 
 
-def _merge(
-    conversion: Conversion, paths: list[Path], out: Path, fingerprint: str, meta: dict[str, Any]
-) -> Report:
+def _combined(paths: Sequence[Path], out: Path) -> Report:
+    """What came out of all parts.
+
+    Raises:
+        DataError: two frames have the same ids.
+    """
     report = Report()
     pairs = []
     for path in paths:
@@ -284,13 +294,6 @@ def _merge(
             f"{fid}, and {len(repeated)} frames in all repeat another's; remove the duplicates"
         )
     report.frames = len(ids)
-    made = {
-        "frames": report.frames,
-        "skipped": len(report.skipped),
-        "filtered": report.filtered,
-        "tags": dict(report.tags),
-    }
-    _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph)
     return report
 
 

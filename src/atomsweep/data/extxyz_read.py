@@ -166,6 +166,8 @@ def _text_frames(path: Path) -> Iterator[Any]:
                     return
                 try:
                     yield next(read_xyz(io.StringIO("".join(lines)), index=slice(None)))
+                except KeyError as error:
+                    yield f"not a frame of extended XYZ: {error} is no element and no known column"
                 except Exception as error:  # ASE raises many kinds on malformed lines
                     yield f"not a frame of extended XYZ: {type(error).__name__}: {error}"
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError, UnicodeDecodeError) as error:

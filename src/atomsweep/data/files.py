@@ -30,7 +30,9 @@ from atomsweep.data.filehash import content_hash
 from atomsweep.data.frames import Reader
 from atomsweep.data.groups import SPLIT_BY, held_out_frames
 from atomsweep.data.locked_build import build_once
+from atomsweep.data.mapping import FIELDS, groups_of
 from atomsweep.data.store import StoreDataset
+from atomsweep.tracking.files import write_atomic
 
 CONVERTER = 1  # raise when the same files would give other data
 CONVERSION = "conversion.json"
@@ -57,6 +59,8 @@ class FileSource(DataSource):
         split_by: what is never divided between train and val_id: a system, an adsorbate, a
             catalyst, or only a frame.
         seed: of that division.
+        mapping: OC20's or OC22's mapping, by which adsorbates and catalysts are told; None goes by
+            the composition of the atoms.
         max_force: frames with a larger force component (eV/Å) are left out and counted, OC20's own
             rule; None keeps all.
         on_error: "skip" leaves out frames that cannot be used, counts and logs them.
@@ -86,6 +90,7 @@ class FileSource(DataSource):
         name: str = "files",
         licence: str = "not stated",
         workers: int | None = None,
+        mapping: str | None = None,
     ) -> None:
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
@@ -97,6 +102,9 @@ class FileSource(DataSource):
         self.root = Path(root)
         self.val_fraction = val_fraction if len(self.paths) == 1 else 0.0
         self.split_by, self.seed = split_by, seed
+        self.mapping = Path(mapping).expanduser() if mapping is not None else None
+        if self.mapping is not None and not self.mapping.is_file():
+            raise FileNotFoundError(f"no mapping at {self.mapping}; set data.mapping")
         self.reader, self.max_force = reader, max_force
         self.on_error = check_on_error(on_error)
         self.skipped = {}
@@ -117,9 +125,17 @@ class FileSource(DataSource):
 
     def fingerprint(self) -> str:
         """Hash of the files' contents, of how they are read and of how they are split."""
-        split = [self.val_fraction, self.split_by, self.seed] if self.val_fraction else []
+        split: list[Any] = []
+        if self.val_fraction:
+            split = [self.val_fraction, self.split_by, self.seed, *self._mapping_hash()]
         text = json.dumps([self._content_hash(), split])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _mapping_hash(self) -> list[str]:
+        """Of the mapping, where it decides something."""
+        if self.mapping is None or not self.val_fraction or self.split_by not in FIELDS:
+            return []
+        return [content_hash([self.mapping], self.root)]
 
     @property
     def directory(self) -> Path:
@@ -200,7 +216,7 @@ class FileSource(DataSource):
             ValueError: the files hold no relaxations.
         """
         if not self.reader.relaxations:
-            raise ValueError(f"{self.name} holds no relaxed structures; choose an IS2RE data set")
+            return super().relaxations(name)
         store, chosen = self._chosen(name)
         ends = StoreDataset(store.path.with_name(f"{store.path.stem}{ENDS}.lmdb"))
         if len(ends) != 2 * len(store):
@@ -217,8 +233,21 @@ class FileSource(DataSource):
         store = self._store(name if name in self.paths else "train")
         if not self.val_fraction:
             return store, None
-        held_out = held_out_frames(store, self.val_fraction, self.split_by, self.seed, self.name)
+        held_out = held_out_frames(
+            store, self.val_fraction, self.split_by, self.seed, self.name, self._mapped(store)
+        )
         return store, np.flatnonzero(held_out if name == "val_id" else ~held_out)
+
+    def _mapped(self, store: StoreDataset) -> dict[int, str] | None:
+        """Adsorbate or catalyst of each system by the mapping, which is read once, as it is big."""
+        if not (parts := self._mapping_hash()):
+            return None
+        assert self.mapping is not None
+        file = self.directory / f"{self.split_by}-{parts[0][:12]}.json"
+        if not file.is_file():
+            groups = groups_of(self.mapping, np.unique(store.sids).tolist(), self.split_by)
+            write_atomic(file, json.dumps(groups))
+        return {int(k): v for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
 
     @property
     def provenance(self) -> Provenance:
@@ -247,6 +276,9 @@ class FileSource(DataSource):
             "filtered": conversion["filtered"],
             "tags": conversion["tags"],
             "split_by": self.split_by if self.val_fraction else "files",
+            "groups_by": self.mapping.name
+            if self._mapping_hash() and self.mapping
+            else "structure",
             "provenance": self.provenance.as_dict(),
         }
 

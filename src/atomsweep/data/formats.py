@@ -8,6 +8,7 @@ from atomsweep.data.ase_db import AseDb
 from atomsweep.data.base import DataError
 from atomsweep.data.extxyz import ENERGY_UNITS, ExtXYZReader, Labels
 from atomsweep.data.files import find_files
+from atomsweep.data.flat_npz import FlatNPZReader
 from atomsweep.data.frames import Reader
 from atomsweep.data.lmdb_files import get
 from atomsweep.data.native import StoreReader
@@ -31,7 +32,7 @@ def open_files(
         DataError: an LMDB that holds none of the known records.
     """
     text = ExtXYZReader("energy", "forces", ENERGY_UNITS[energy_unit], tuple(sorted(labels)))
-    for reader in (StoreReader(), AseDb(labels), text):
+    for reader in (StoreReader(), AseDb(labels), text, FlatNPZReader(labels)):
         try:
             files = find_files(path, reader)
         except (FileNotFoundError, ValueError):
@@ -41,7 +42,8 @@ def open_files(
         return reader, files
     raise FileNotFoundError(
         f"no file of a known kind at {path}: .lmdb, .aselmdb, .db, .extxyz, .xyz (also .xz, .gz, "
-        ".bz2) and .traj can be converted; .npz is read as it is by data=md17"
+        ".bz2), .traj and .npz of relaxations can be converted; molecules in .npz are read as they "
+        "are by data=md17"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from math import gcd
 
 import numpy as np
@@ -16,14 +17,24 @@ log = logging.getLogger(__name__)
 
 
 def held_out_frames(
-    store: StoreDataset, fraction: float, split_by: str, seed: int, name: str
+    store: StoreDataset,
+    fraction: float,
+    split_by: str,
+    seed: int,
+    name: str,
+    mapped: Mapping[int, str] | None = None,
 ) -> Array:
     """(len,) which frames are `val_id` when a fraction of the groups is held out.
+
+    `mapped` names the group of each system; without it the structures tell (`group_names`).
 
     Raises:
         DataError: there are too few groups; `name` is what the message calls the data set.
     """
-    groups = group_names(store, split_by)
+    if mapped is None:
+        groups = group_names(store, split_by)
+    else:
+        groups = np.array([mapped[sid] for sid in store.sids.tolist()])
     names = np.unique(groups)
     count = max(1, round(fraction * len(names)))
     if len(names) < 2:

@@ -6,30 +6,17 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from atomsweep.data.base import (
-    Array,
-    DataError,
-    DataSource,
-    OnError,
-    Provenance,
-    Structure,
-    StructureDataset,
-    check_on_error,
-    check_split,
-    structure_fault,
-    usable,
-)
+from atomsweep.data.base import Array, DataError, OnError, Provenance
 from atomsweep.data.filehash import content_hash
+from atomsweep.data.molecules import PER_FRAME, SPLITS, TEST, MoleculeSource
 from atomsweep.data.npz import read_npz
 from atomsweep.units import KCAL_PER_MOL
 
-TRAIN, VAL, TEST = "train", "val_id", "test"
 PERMUTATION_SEED = 1  # of the published division of MD17, shared by TorchMD-NET and later papers
 MOST_FRAMES = 1000  # of rMD17, that its authors allow to train on: its frames are correlated
 _PAIR = re.compile(r"(.*)_train_(\d+)\.npz")
@@ -46,7 +33,7 @@ _NOTES = {
 log = logging.getLogger(__name__)
 
 
-class MD17(DataSource):
+class MD17(MoleculeSource):
     """One molecule of MD17 or rMD17, with the division of the papers.
 
     A single file of N frames is divided by `default_rng(1).permutation(N)`: the first `train_size`
@@ -87,17 +74,9 @@ class MD17(DataSource):
     ) -> None:
         if labels not in _LAYOUTS:
             raise ValueError(f"labels must be original or revised, got {labels!r}")
-        if min(train_size, val_size, test_size if test_size is not None else 1) < 1:
-            raise ValueError("train_size, val_size and test_size must be at least 1")
+        super().__init__(Path(root), train_size, val_size, test_size, on_error, name)
         self.files = _find(Path(path).expanduser(), molecule, labels, split)
         self.molecule, self.labels = molecule, labels
-        self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
-        self.root = Path(root)
-        self.name = name
-        self.on_error = check_on_error(on_error)
-        self.skipped = {}
-        self._splits: dict[str, MoleculeFrames] = {}
-        self._shift = 0.0
         self._fingerprint = ""
 
     def fingerprint(self) -> str:
@@ -114,7 +93,7 @@ class MD17(DataSource):
         Raises:
             DataError: a file is not as it should be; names file and array.
         """
-        if self._splits:
+        if self.divided:
             return
         parts = [_read(file, self.labels) for file in self.files]
         count = len(parts[0]["pos"])
@@ -129,39 +108,17 @@ class MD17(DataSource):
             log.warning(
                 "rMD17's authors advise against training on more than %d frames", MOST_FRAMES
             )
+        whole = {key: np.concatenate([part[key] for part in parts]) for key in PER_FRAME}
+        rest = None if len(parts) == 1 else count + np.arange(len(parts[1]["pos"]))
         order = np.random.default_rng(PERMUTATION_SEED).permutation(count)
-        held_in = self.train_size + self.val_size
-        rest = order[held_in:] if len(parts) == 1 else count + np.arange(len(parts[1]["pos"]))
-        chosen = {
-            TRAIN: order[: self.train_size],
-            VAL: order[self.train_size : held_in],
-            TEST: rest[: self.test_size],
-        }
-        whole = {key: np.concatenate([part[key] for part in parts]) for key in _PER_FRAME}
-        self._shift = float(np.nanmean(whole["energy"][chosen[TRAIN]]))  # a bad frame is told later
-        whole["energy"] = whole["energy"] - self._shift
-        for split, indices in chosen.items():
-            self._splits[split] = MoleculeFrames(
-                f"{self.name} {split} ({self.files[-1 if split == TEST else 0]})",
-                parts[0]["numbers"],
-                {key: values[indices] for key, values in whole.items()},
-                indices,
-                f"{self.fingerprint()}-{split}",
-                self.root / f"{self.name}-{self.fingerprint()}",
-            )
-
-    def splits(self) -> tuple[str, ...]:
-        """`train`, `val_id` and `test`."""
-        return (TRAIN, VAL, TEST)
-
-    def split(self, name: str) -> StructureDataset:
-        """Frames of a split, in the order of the permutation."""
-        check_split(name, self.splits(), self.name)
-        self.prepare()
-        dataset, faults = usable(self._splits[name], self.on_error)
-        if faults:
-            self.skipped[name] = faults
-        return dataset
+        files = {TEST: self.files[-1]}
+        self._divide(
+            parts[0]["numbers"],
+            whole,
+            order,
+            rest,
+            {name: f"{self.name} {name} ({files.get(name, self.files[0])})" for name in SPLITS},
+        )
 
     @property
     def provenance(self) -> Provenance:
@@ -174,78 +131,7 @@ class MD17(DataSource):
 
     def describe(self) -> dict[str, Any]:
         """Counts by split, the kind of labels and the energy that was subtracted."""
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint(),
-            "splits": {
-                name: {"frames": len(part), "atoms_mean": float(part.natoms.mean())}
-                for name in self.splits()
-                for part in [self.split(name)]
-            },
-            "skipped": {split: len(faults) for split, faults in self.skipped.items()},
-            "molecule": self.molecule,
-            "labels": self.labels,
-            "energy_subtracted": self._shift,
-            "split_by": "frame",
-            "provenance": self.provenance.as_dict(),
-        }
-
-
-_PER_FRAME = ("pos", "energy", "forces")
-
-
-class MoleculeFrames(StructureDataset):
-    """Frames of one molecule, without a cell. All atoms have tag 1 and are free.
-
-    Args:
-        name: how errors call it.
-        numbers: (N,) atomic numbers.
-        arrays: pos (S, N, 3) Å, energy (S,) eV, forces (S, N, 3) eV/Å.
-        fids: (S,) number of each frame in its file.
-        fingerprint: of the content.
-        cache_dir: for neighbour lists.
-    """
-
-    has_energy = has_forces = True
-
-    def __init__(
-        self,
-        name: str,
-        numbers: Array,
-        arrays: Mapping[str, Array],
-        fids: Array,
-        fingerprint: str,
-        cache_dir: Path,
-    ) -> None:
-        self.name, self.numbers, self.arrays, self.fids = name, numbers, arrays, fids
-        self.fingerprint, self.cache_dir = fingerprint, cache_dir
-
-    def __len__(self) -> int:
-        return len(self.fids)
-
-    def __getitem__(self, index: int) -> Structure:
-        if not 0 <= index < len(self):
-            raise IndexError(f"structure {index} of {len(self)} in {self.name}")
-        n = len(self.numbers)
-        structure = Structure(
-            atomic_numbers=self.numbers,
-            pos=self.arrays["pos"][index],
-            cell=np.zeros((3, 3)),
-            pbc=np.zeros(3, dtype=bool),
-            tags=np.ones(n, dtype=np.int64),
-            fixed=np.zeros(n, dtype=bool),
-            forces=self.arrays["forces"][index],
-            energy=float(self.arrays["energy"][index]),
-            fid=int(self.fids[index]),
-        )
-        if fault := structure_fault(structure):
-            raise DataError(f"{self.where(index)} (frame {structure.fid}): {fault}")
-        return structure
-
-    @property
-    def natoms(self) -> Array:
-        """(len,) int64."""
-        return np.full(len(self), len(self.numbers), dtype=np.int64)
+        return super().describe() | {"labels": self.labels}
 
 
 def _find(path: Path, molecule: str, labels: str, split: int) -> list[Path]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Batch
 
+from atomsweep.engine.distributed import ALONE, World
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
 
@@ -18,11 +19,12 @@ def evaluate(
     device: torch.device,
     precision: Callable[[], AbstractContextManager[object]],
     needs_gradient: bool,
+    world: World = ALONE,
 ) -> dict[str, float]:
-    """Metrics over all batches, atom-weighted as the task defines them.
+    """Metrics over all batches of all ranks, atom-weighted as the task defines them.
 
     The model's mode is restored. `needs_gradient` keeps autograd on, for forces that are a
-    gradient of the energy.
+    gradient of the energy. A rank may have no batch at all.
     """
     was_training = model.training
     model.eval()
@@ -30,15 +32,18 @@ def evaluate(
     try:
         with torch.set_grad_enabled(needs_gradient):
             for cpu_batch in batches:
-                batch = cpu_batch.to(device)
+                batch = cpu_batch.to(device, non_blocking=True)
                 with precision():
                     output: Prediction = model(batch)
+                if device.type == "mps":  # which has no float64 to add up in
+                    output = Prediction(*(x if x is None else x.cpu() for x in output))
+                    batch = cpu_batch
                 for name, mean in task.metrics(output, batch).items():
                     part = Mean(mean.total.detach(), mean.count.detach())
                     sums[name] = sums[name] + part if name in sums else part
     finally:
         model.train(was_training)
-    return {name: mean.value() for name, mean in sums.items()}
+    return {name: mean.value() for name, mean in world.merge(sums).items()}
 
 
 def average_over_splits(metrics: dict[str, dict[str, float]]) -> dict[str, float]:

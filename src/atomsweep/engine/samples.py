@@ -16,6 +16,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 
 SAMPLE = 64  # structures of a split, evenly spread over it
+SAMPLE_BATCH = 8  # few enough for any memory that trained the model
 _PER_ATOM = ("pos", "atomic_numbers", "fixed", "forces")
 _PER_STRUCTURE = ("natoms", "cell", "sid", "fid")
 

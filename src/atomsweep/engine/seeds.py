@@ -14,9 +14,10 @@ class Purpose(IntEnum):
     AUGMENT = 2
 
 
-def mix(seed: int, purpose: Purpose, step: int = 0) -> int:
-    """A 63-bit seed for one purpose at one step."""
-    state = np.random.SeedSequence([seed, int(purpose), step]).generate_state(1, np.uint64)
+def mix(seed: int, purpose: Purpose, step: int = 0, rank: int = 0) -> int:
+    """A 63-bit seed for one purpose at one step; another on each rank where it is given."""
+    entropy = [seed, int(purpose), step, *([rank] if rank else [])]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

@@ -1,11 +1,17 @@
-"""Asking a run to stop: signals set a flag, the loop checkpoints at the next step and ends."""
+"""Asking a run to stop: a signal or a file is the wish; the loop checkpoints at the next step.
+
+The file is how a study prunes a trial that trains in another process, or on another node.
+"""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
+LOOK_S = 0.5  # between two looks for the file
 # Interrupt at the keyboard, `kill` and schedulers, and the time-limit warning of submitit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -15,12 +21,19 @@ class Interrupted(Exception):
 
 
 class StopFlag:
-    """True once one of `SIGNALS` has come."""
+    """True once one of `SIGNALS` has come, or `file` is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
         self.signal: str | None = None
+        self._file = file
+        self._looked = -float("inf")
 
     def __bool__(self) -> bool:
+        now = time.monotonic()
+        if self.signal is None and self._file is not None and now - self._looked >= LOOK_S:
+            self._looked = now
+            if self._file.exists():
+                self.signal = "its study"
         return self.signal is not None
 
     def set(self, number: int, frame: FrameType | None) -> None:
@@ -31,9 +44,9 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
+def stop_on_signals(file: Path | None = None) -> Iterator[StopFlag]:
     """Handlers for `SIGNALS` while the context lasts. Outside the main thread: a flag alone."""
-    flag = StopFlag()
+    flag = StopFlag(file)
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return

@@ -8,24 +8,43 @@
     metrics: [forces_mae]
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
     claims: [act=swish < act=relu]      # grammar: claims.py
+    evaluations: [rotation, cost]       # after each training; or kind -> settings
 
 Keys of rows and columns are what one would type before the equals sign.
 """
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from atomsweep.build import UserError
 from atomsweep.sweep.claims import ClaimError, comparisons, parse
+from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
+from atomsweep.tracking.files import read_yaml
 
 LABEL = "label"
-LAUNCH_KEYS = ("sweeps", "sweep", "scale", "plan", "rerun", "hydra")  # of a launch, not of a cell
+LAUNCH_KEYS = (
+    "sweeps",
+    "sweep",
+    "scale",
+    "plan",
+    "rerun",
+    "search",
+    "hydra",
+)  # of a launch, not of a cell
 _KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w/]*(\.\w+)*(@[\w.]+)?")
 
 Scalar = bool | int | float | str | None
@@ -33,36 +52,24 @@ Setting = dict[str, Scalar]  # key -> value
 Axes = dict[str, Annotated[list[Scalar], Field(min_length=1)]]
 
 
-class SweepFile(BaseModel):
-    """What a sweep file says, checked.
+class Statement(BaseModel):
+    """What every file in `sweeps/` can say.
 
     Attributes:
         title: heading of the report.
-        published: the paper's table, `<paper>.<table>` of `analysis/published/`.
         experiment: option of `conf/experiment` that all cells share.
         overrides: further overrides of all cells.
-        rows: axes whose product are the rows, or the rows one by one.
-        columns: axes whose product are the columns, or the columns one by one.
-        exclude: settings that are left out, each a part of a row and column.
         seeds: every cell is trained once with each.
-        metrics: names without split, the first decides.
         scale: name → overrides of a size of data, model and budget; the first is the default.
-        claims: the paper's sentences as predicates, for the report.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
-    published: str | None = Field(None, pattern=r"^\w+\.\w+$")
     experiment: str | None = None
     overrides: list[str] = []
-    rows: Axes | list[Setting]
-    columns: Axes | list[Setting] = {}
-    exclude: list[Setting] = []
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
     scale: dict[str, list[str]] = {}
-    claims: list[str] = []
 
     @field_validator("overrides")
     @classmethod
@@ -74,34 +81,10 @@ class SweepFile(BaseModel):
     def _scales_are_overrides(cls, scale: dict[str, list[str]]) -> dict[str, list[str]]:
         return {name: _checked_overrides(overrides) for name, overrides in scale.items()}
 
-    @field_validator("rows", "columns", "exclude")
+    @field_validator("seeds")
     @classmethod
-    def _keys_can_be_typed(cls, value: Any) -> Any:
-        for key in [
-            key for part in ([value] if isinstance(value, dict) else value) for key in part
-        ]:
-            if key != LABEL and (not _KEY.fullmatch(key) or key in LAUNCH_KEYS):
-                raise ValueError(f"{key!r} is no config key that a cell can set")
-        return value
-
-    @field_validator("seeds", "metrics")
-    @classmethod
-    def _are_different(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) != len(values):
-            raise ValueError(f"every value must be named once, got {values}")
-        return values
-
-    @model_validator(mode="after")
-    def _axes_are_apart(self) -> "SweepFile":
-        if both := sorted(set(axes_of(self.rows)) & set(axes_of(self.columns))):
-            raise ValueError(f"{both[0]} is an axis of the rows and of the columns; choose one")
-        if "seed" in {*axes_of(self.rows), *axes_of(self.columns)}:
-            raise ValueError("seed is no axis of a table; name seeds: [0, 1, …]")
-        known = {*axes_of(self.rows), *axes_of(self.columns)}
-        for excluded in self.exclude:
-            if unknown := sorted(set(excluded) - known):
-                raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
-        return self
+    def _seeds_are_different(cls, seeds: list[int]) -> list[int]:
+        return different(seeds)
 
     def overrides_at(self, scale: str | None) -> list[str]:
         """Overrides of all cells at a scale; None: at the first.
@@ -116,6 +99,66 @@ class SweepFile(BaseModel):
             raise UserError(f"the sweep has no scale {scale}; it has {known}")
         shared = [] if self.experiment is None else [f"experiment={self.experiment}"]
         return [*shared, *self.overrides, *(self.scale[scale] if scale is not None else [])]
+
+
+class SweepFile(Statement):
+    """What a sweep file says, checked.
+
+    Attributes:
+        published: the paper's table, `<paper>.<table>` of `analysis/published/`.
+        rows: axes whose product are the rows, or the rows one by one.
+        columns: axes whose product are the columns, or the columns one by one.
+        exclude: settings that are left out, each a part of a row and column.
+        metrics: names without split, the first decides.
+        claims: the paper's sentences as predicates, for the report.
+        evaluations: kinds that follow each training, or kind → settings; `scale: {name: {…}}`
+            among the settings holds at that scale.
+    """
+
+    published: str | None = Field(None, pattern=r"^\w+\.\w+$")
+    rows: Axes | list[Setting]
+    columns: Axes | list[Setting] = {}
+    exclude: list[Setting] = []
+    metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
+    claims: list[str] = []
+    evaluations: list[str] | dict[str, dict[str, Any] | None] = []
+
+    @field_validator("rows", "columns", "exclude")
+    @classmethod
+    def _keys_can_be_typed(cls, value: Any) -> Any:
+        for part in [value] if isinstance(value, dict) else value:
+            check_keys(key for key in part if key != LABEL)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_different(cls, metrics: list[str]) -> list[str]:
+        return different(metrics)
+
+    @field_validator("evaluations")
+    @classmethod
+    def _evaluations_are_known(cls, stated: Any, info: ValidationInfo) -> Any:
+        try:
+            check_evaluations(stated, list(info.data.get("scale", {})))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return stated
+
+    @model_validator(mode="after")
+    def _axes_are_apart(self) -> "SweepFile":
+        if both := sorted(set(axes_of(self.rows)) & set(axes_of(self.columns))):
+            raise ValueError(f"{both[0]} is an axis of the rows and of the columns; choose one")
+        if "seed" in {*axes_of(self.rows), *axes_of(self.columns)}:
+            raise ValueError("seed is no axis of a table; name seeds: [0, 1, …]")
+        known = {*axes_of(self.rows), *axes_of(self.columns)}
+        for excluded in self.exclude:
+            if unknown := sorted(set(excluded) - known):
+                raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
+        return self
+
+    def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
+        """Evaluation → its settings at a scale; None: at the first."""
+        return evaluations_at(self.evaluations, scale or next(iter(self.scale), None))
 
     def settings(self) -> Iterator[tuple[str | None, dict[str, str]]]:
         """Label and axis → value of each cell, rows first; a label where a row has one."""
@@ -135,10 +178,22 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         UserError: one sentence with file, line and key.
     """
+    return read_as(path, lambda content: SweepFile)
+
+
+File = TypeVar("File", bound=BaseModel)
+
+
+def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File:
+    """Read a file and check it against the model that `kind` picks for its content.
+
+    Raises:
+        UserError: one sentence with file, line and key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -150,17 +205,24 @@ def read_sweep(path: Path) -> SweepFile:
         raise UserError(f"{path}:1: a sweep file must be a mapping with title and rows")
     if doubled := _doubled(node):
         raise UserError(f"{path}:{doubled[0]}: {doubled[1]} is named twice")
+    model = kind(content)
     try:
-        statement = SweepFile.model_validate(content)
+        checked = model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}{_told(error, node, content)}") from error
+        raise UserError(f"{path}{_told(error, node, content, model)}") from error
+    if isinstance(checked, SweepFile):
+        _check_claims(checked, path, node, content)
+    return checked
+
+
+def _check_claims(statement: SweepFile, path: Path, node: Any, content: Any) -> None:
+    cells = list(statement.settings())
     for number, claim in enumerate(statement.claims):
         try:
-            comparisons(parse(claim), list(statement.settings()))
+            comparisons(parse(claim), cells)
         except ClaimError as error:
-            where, key = _place(node, content, ("claims", number))
-            raise UserError(f"{path}:{where}: {'.'.join(key)}: {error}") from error
-    return statement
+            line, key = _place(node, content, ("claims", number))
+            raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
 
 
 def axes_of(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -187,6 +249,20 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+def different(values: list[Any]) -> list[Any]:
+    """`values`, each of which is named once, or a ValueError."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"every value must be named once, got {values}")
+    return values
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Refuse, by a ValueError, what cannot stand left of an equals sign."""
+    for key in keys:
+        if not _KEY.fullmatch(key) or key in LAUNCH_KEYS:
+            raise ValueError(f"{key!r} is no config key that a cell can set")
+
+
 def _points(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     if not isinstance(points, Mapping):
         return list(points) or [{}]
@@ -206,19 +282,30 @@ def _checked_overrides(overrides: list[str]) -> list[str]:
 # Sentences
 
 
-def _told(error: ValidationError, node: Any, content: Any) -> str:
+def _told(error: ValidationError, node: Any, content: Any, model: type[BaseModel]) -> str:
     """`:line: key: what is wrong` of the first complaint that leads deepest into the file."""
     found = [(*_place(node, content, e["loc"]), e) for e in error.errors()]
     line, key, first = max(found, key=lambda f: len(f[1]))
     kind, message = first["type"], first["msg"].removeprefix("Value error, ")
     name = ".".join(key)
     if kind == "extra_forbidden":
-        message = f"unknown; known are {', '.join(SweepFile.model_fields)}"
+        message = f"unknown; known are {', '.join(_fields(model, first['loc'][:-1]))}"
     elif kind == "missing":
-        name, message = str(first["loc"][0]), "it is missing"
+        name, message = ".".join([*key, str(first["loc"][-1])]), "it is missing"
     elif kind != "value_error":
         message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
     return f":{line}: " + (f"{name}: " if name else "") + message
+
+
+def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Keys that the mapping at `loc` may have."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            inner = (field.annotation, *get_args(field.annotation))
+            models = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]
+            model = next(iter(models), model)
+    return list(model.model_fields)
 
 
 def _place(node: Any, content: Any, loc: Sequence[str | int]) -> tuple[int, list[str]]:

@@ -4,8 +4,9 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from atomsweep.sweep.file import LAUNCH_KEYS, SweepFile, axes_of, key_of
+from atomsweep.sweep.file import LAUNCH_KEYS, Statement, SweepFile, axes_of, key_of
 from atomsweep.tracking.identity import NEUTRAL_KEYS
 
 PASSIVE = set(NEUTRAL_KEYS) - {"data", "experiment"}  # typing these asks for the same comparison
@@ -30,6 +31,10 @@ class Grid:
     scale: str | None = None
     name: str | None = None
     file: str | None = None
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Evaluation → its settings, that the file wants of every cell."""
+        return {} if self.statement is None else self.statement.evaluations_at(self.scale)
 
 
 def grid(
@@ -81,13 +86,13 @@ def grid(
         cells=[(list(cell), label) for cell, label in cells.items()],
         statement=statement,
         scale=scale,
-        name=_name(chosen or "sweep", statement, scale, typed),
+        name=sweep_name(chosen or "sweep", statement, scale, typed),
         file=chosen,
     )
 
 
-def _name(
-    chosen: str, statement: SweepFile, scale: str | None, typed: Mapping[str, Sequence[str]]
+def sweep_name(
+    chosen: str, statement: Statement, scale: str | None, typed: Mapping[str, Sequence[str]]
 ) -> str:
     """The file's name; other scales and what changes the science make another sweep."""
     name = chosen

@@ -155,6 +155,7 @@ def _stated(statement: SweepFile, grid: Grid) -> dict[str, Any]:
         "scale": grid.scale,
         "published": statement.published,
         "statement": statement.model_dump(mode="json"),
+        "evaluations": statement.evaluations_at(grid.scale),
     }
 
 

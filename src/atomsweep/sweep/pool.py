@@ -1,4 +1,4 @@
-"""Cells in parallel processes on this machine. One process a cell: a crash takes no other along.
+"""Cells in parallel processes on this machine. No two share one: a crash takes no other along.
 
 Processes are forked from one server that has imported the heavy modules, so their start-up is
 paid once for a sweep. A job is a module-level function of one argument, the run directory.
@@ -8,24 +8,31 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
 
-from atomsweep.tracking import schema
+from atomsweep.engine.ranks import Ranks
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
 Job = Callable[[str], None]
+Feed = Callable[[Mapping[Path, "Outcome"]], Sequence[RunDirectory]]
+"""What has ended since the last call → what is to run too, again if need be: a study's driver."""
+
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # for a checkpoint after an interrupt
+PARTING_SECONDS = 10.0  # for the other ranks, after the first has ended
 
 
 class Display(Protocol):
@@ -54,15 +61,15 @@ def fork_server(preload: Sequence[str]) -> multiprocessing.context.ForkServerCon
     return context
 
 
-def slots(parallel: int | None, threads: int, device: str) -> int:
-    """Cells at once: as asked, else one for each GPU, or cores / threads."""
+def slots(parallel: int | None, threads: int, device: str, ranks: int = 1) -> int:
+    """Cells at once: as asked, else one for each `ranks` GPUs, or cores / threads / ranks."""
     if parallel is not None:
         if parallel < 1:
             raise ValueError(f"cluster.parallel must be at least 1 or null, got {parallel}")
         return parallel
     if device.startswith("cuda"):
-        return max(1, len(_gpus()))
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+        return max(1, len(_gpus()) // ranks)
+    return max(1, len(os.sched_getaffinity(0)) // (threads * ranks))
 
 
 def run_cells(
@@ -72,32 +79,48 @@ def run_cells(
     device: str,
     context: multiprocessing.context.ForkServerContext,
     display: Display,
+    feed: Feed | None = None,
+    ranks: int = 1,
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, at most `parallel` at a time.
 
-    A run that another process holds is waited for, and taken over if that process dies.
+    A run that another process holds is waited for, and taken over if that process dies or if a
+    study stops it; with `feed`, the runs are those of a study, and stopped is an end. With several
+    `ranks`, so many processes call `job` for each cell.
 
     Raises:
         KeyboardInterrupt: after the running cells have written their checkpoints and ended.
     """
     outcomes: dict[Path, Outcome] = {}
+    ended: dict[Path, Outcome] = {}  # since the last call of `feed`
+    pruned = schema.PRUNED if feed is not None else None  # an end, or something to go on with
     waiting = list(runs)
     active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
-    gpus: list[str | None] = [*_gpus()] if device.startswith("cuda") else []
-    free = [gpus[i % len(gpus)] if gpus else None for i in range(parallel)]
+    followers: dict[Path, list[ForkServerProcess]] = {}
+    gpus = [*_gpus()] if device.startswith("cuda") else []
+    free = [_share(gpus, i, ranks) for i in range(parallel)]
     try:
-        while waiting or active:
+        while True:
+            if feed is not None:
+                waiting, ended = [*waiting, *feed(ended)], {}
+            if not waiting and not active:
+                break
             for run in list(waiting):
-                state = run.state()
-                if state == schema.FINISHED:
-                    outcomes[run.path] = Outcome(state)
+                state = evaluations.standing(run)
+                if state in (schema.FINISHED, pruned):
+                    outcomes[run.path] = ended[run.path] = Outcome(state)
                     waiting.remove(run)
                 elif state != schema.RUNNING and free:
                     waiting.remove(run)
                     gpu = free.pop(0)
-                    run.update_status(state=schema.QUEUED, message=None)
-                    active[_start(context, job, run, gpu)] = (run, gpu)
-            display.update([run for run, _ in active.values()], len(outcomes), len(runs))
+                    run.queue()
+                    evaluations.forget_failures(run)
+                    first, *others = _start(context, job, run, gpu, ranks)
+                    active[first] = (run, gpu)
+                    followers[run.path] = others
+            running = [run for run, _ in active.values()]
+            known = {run.path for run in (*runs, *waiting, *running)} | outcomes.keys()
+            display.update(running, len(outcomes.keys() - {r.path for r in running}), len(known))
             if active:
                 wait([process.sentinel for process in active], timeout=POLL_SECONDS)
             else:
@@ -105,34 +128,67 @@ def run_cells(
             for process in [p for p in active if not p.is_alive()]:
                 process.join()
                 run, gpu = active.pop(process)
+                _part(followers.pop(run.path))
                 free.append(gpu)
-                if run.state() == schema.RUNNING:  # another launch was faster: wait for it
-                    waiting.append(run)
+                if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {pruned}:
+                    waiting.append(run)  # another launch was faster, or a study stopped it
                 else:
-                    outcomes[run.path] = outcome_of(run, process.exitcode)
-    except KeyboardInterrupt:
+                    outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)
+    except BaseException:  # Ctrl-C, or the driver of a study that cannot go on
         _interrupt(list(active))
+        for others in followers.values():
+            _part(others)
         raise
     finally:
         display.close()
     return outcomes
 
 
+@contextmanager
+def followed(
+    run: RunDirectory, job: Job, ranks: int, context: multiprocessing.context.ForkServerContext
+) -> Iterator[None]:
+    """Make this process rank 0 of a run while the context lasts, and start the others."""
+    meeting = secrets.token_hex(8)
+    others = [_process(context, job, run, None, r, ranks, meeting) for r in range(1, ranks)]
+    _export(0, ranks, meeting)
+    try:
+        yield
+    finally:
+        Ranks.forget()
+        _part(others)
+
+
 def _start(
     context: multiprocessing.context.ForkServerContext,
     job: Job,
     run: RunDirectory,
-    gpu: str | None,
+    gpus: str | None,
+    ranks: int,
+) -> list[ForkServerProcess]:
+    meeting = secrets.token_hex(8)
+    return [_process(context, job, run, gpus, rank, ranks, meeting) for rank in range(ranks)]
+
+
+def _process(
+    context: multiprocessing.context.ForkServerContext,
+    job: Job,
+    run: RunDirectory,
+    gpus: str | None,
+    rank: int,
+    ranks: int,
+    meeting: str,
 ) -> ForkServerProcess:
-    process = context.Process(target=_child, args=(job, str(run.path), gpu))
+    process = context.Process(target=_child, args=(job, str(run.path), gpus, rank, ranks, meeting))
     process.start()
     return process
 
 
-def _child(job: Job, path: str, gpu: str | None) -> None:
+def _child(job: Job, path: str, gpus: str | None, rank: int, ranks: int, meeting: str) -> None:
     """Entry of a cell's process: its output goes to the run's log, its GPU is set, then the job."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    _export(rank, ranks, meeting)
     with (Path(path) / schema.LOG).open("ab", buffering=0) as output:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -141,13 +197,38 @@ def _child(job: Job, path: str, gpu: str | None) -> None:
     job(path)
 
 
+def _export(rank: int, ranks: int, meeting: str) -> None:
+    if ranks > 1:
+        Ranks(rank, ranks, rank, meeting).export()
+        if sys.platform == "linux":  # no other machine takes part, so none need be reached
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def _share(gpus: Sequence[str], slot: int, ranks: int) -> str | None:
+    """The GPUs of a slot, as CUDA_VISIBLE_DEVICES has them; None without any."""
+    if not gpus:
+        return None
+    mine = [gpus[(slot * ranks + rank) % len(gpus)] for rank in range(ranks)]
+    return ",".join(dict.fromkeys(mine))
+
+
+def _part(others: Sequence[ForkServerProcess]) -> None:
+    """End the other ranks of a run whose first has ended; they have seen it and are leaving."""
+    deadline = time.monotonic() + PARTING_SECONDS
+    for process in others:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            _signal(process, signal.SIGKILL)
+            process.join()
+
+
 def outcome_of(run: RunDirectory, exitcode: int | None = None) -> Outcome:
     """How a run ended, from what it left and how its process ended, if it had one."""
-    state = run.state()
-    if state == schema.FINISHED:
+    state = evaluations.standing(run)
+    if state in (schema.FINISHED, schema.PRUNED):
         return Outcome(state)
     if state == schema.FAILED:
-        return Outcome(state, str(run.status.get("message", "")))
+        return Outcome(state, evaluations.failure(run) or str(run.status.get("message", "")))
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         return Outcome(schema.INTERRUPTED, f"killed by {name}; the same command continues it")

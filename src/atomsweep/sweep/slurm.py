@@ -8,17 +8,17 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atomsweep.sweep import slurm_queue, snapshot
-from atomsweep.sweep.pool import Display, Job, Outcome
+from atomsweep.sweep.pool import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
-from atomsweep.sweep.slurm_queue import SlurmError
+from atomsweep.sweep.slurm_queue import SlurmDown, SlurmError
 from atomsweep.sweep.slurm_settings import SlurmSettings
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
 
@@ -77,7 +77,8 @@ def _submit_array(
         for index, run in enumerate(runs)
     }
     for run in runs:
-        run.update_status(state=schema.QUEUED, message=None)
+        run.queue()
+        evaluations.forget_failures(run)
         write(run, planned[run.path])
     try:
         executor = submitit.SlurmExecutor(folder=folder, python=settings.python)
@@ -113,11 +114,16 @@ def cancel(runs: Sequence[RunDirectory]) -> list[str]:
 
 
 def run_cells_on_slurm(
-    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, display: Display
+    runs: Sequence[RunDirectory],
+    job: Job,
+    settings: SlurmSettings,
+    display: Display,
+    feed: Feed | None = None,
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, as jobs of SLURM.
 
     Cells whose job is in the queue already are adopted, and those at work elsewhere waited for.
+    With `feed` the runs are those of a study, which has more as they end.
 
     Returns:
         How each cell ended; with `settings.wait` false how it stands after submission.
@@ -126,46 +132,63 @@ def run_cells_on_slurm(
         SlurmError: SLURM cannot be asked at all, or accepts none of the cells.
         KeyboardInterrupt: after the jobs were left or cancelled as `on_interrupt` says.
     """
-    if not runs:
+    if not runs and feed is None:
         return {}
-    watch = _Watch(runs, job, settings)
+    watch = _Watch(runs, job, settings, feed)
     try:
         watch.reconcile(list(runs))
         if settings.wait:
             watch.to_the_end(display)
+        else:
+            while watch.fed():
+                pass
     except KeyboardInterrupt:
         watch.interrupted()
         raise
     finally:
         display.close()
-    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in runs}
+    return {run.path: watch.outcomes.get(run.path) or watch.standing(run) for run in watch.runs}
 
 
 class _Watch:
     """Cells of one launch and their jobs."""
 
-    def __init__(self, runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings) -> None:
-        self.runs, self.job, self.settings = runs, job, settings
+    def __init__(
+        self,
+        runs: Sequence[RunDirectory],
+        job: Job,
+        settings: SlurmSettings,
+        feed: Feed | None = None,
+    ) -> None:
+        self.runs, self.job, self.settings, self.feed = list(runs), job, settings, feed
         self.outcomes: dict[Path, Outcome] = {}
+        self.ended: dict[Path, Outcome] = {}  # since the last call of `feed`
         self.jobs: dict[Path, Submission] = {}  # in the queue, as far as is known
         self.elsewhere: list[RunDirectory] = []  # trained by others, or refused for now
         self.absent: dict[Path, int] = {}  # polls in a row that did not find the job
         self.again: dict[Path, int] = {}  # times a cell was submitted anew
+        self.released: dict[Path, int] = {}  # times a job was released after a failed launch
         self.queue: Queue = {}
         self.told: set[str] = set()
 
-    def reconcile(self, runs: Sequence[RunDirectory]) -> None:
-        """Adopt what is queued, submit what is missing. One launch of a root at a time does so."""
-        root = self.runs[0].path.absolute().parent
+    def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
+        """Adopt what is queued, submit what is missing. One launch of a root at a time does so.
+
+        What ended in `anew` is submitted though its old job may still be leaving the queue.
+        """
+        if not runs:
+            return
+        root = runs[0].path.absolute().parent
         with exclusive(root / ".slurm.lock", wait_s=600.0):
             self.queue = slurm_queue.queue()
             missing = []
             for run in runs:
-                if run.state() == schema.FINISHED:
-                    self.outcomes[run.path] = Outcome(schema.FINISHED)
-                elif (found := job_in_queue(run, self.queue)) is not None:
+                state = evaluations.standing(run)
+                if state in self.good_ends:
+                    self.outcomes[run.path] = self.ended[run.path] = Outcome(state)
+                elif run.path not in anew and (found := job_in_queue(run, self.queue)) is not None:
                     self.jobs[run.path] = found
-                elif run.state() == schema.RUNNING:
+                elif evaluations.standing(run) == schema.RUNNING:
                     self.elsewhere.append(run)
                 else:
                     missing.append(run)
@@ -186,7 +209,7 @@ class _Watch:
     def to_the_end(self, display: Display) -> None:
         """Look at run directories often and ask the scheduler now and then, until all ended."""
         polled = time.monotonic()
-        while self.jobs or self.elsewhere:
+        while self.fed() or self.jobs or self.elsewhere:
             self.take_results()
             running = [r for r in self.runs if r.path in self.jobs and self.runs_now(r)]
             display.update(running, len(self.outcomes), len(self.runs))
@@ -195,6 +218,30 @@ class _Watch:
                 self.poll()
             if self.jobs or self.elsewhere:
                 time.sleep(TICK_SECONDS)
+
+    @property
+    def good_ends(self) -> tuple[str, ...]:
+        """States after which nothing is to be done; a sweep goes on with what a study stopped."""
+        return (schema.FINISHED,) if self.feed is None else (schema.FINISHED, schema.PRUNED)
+
+    def fed(self) -> bool:
+        """Submit what a study wants next; whether there was something."""
+        if self.feed is None:
+            return False
+        ended, self.ended = self.ended, {}
+        more = list(self.feed(ended))
+        known = {run.path for run in self.runs}
+        self.runs += [run for run in more if run.path not in known]
+        for run in more:
+            self.outcomes.pop(run.path, None)
+        try:
+            self.reconcile(more, anew=known)
+        except SlurmDown as error:
+            if not self.settings.wait:
+                raise
+            self.elsewhere += more
+            self.say_once("%s; asking again", error)
+        return bool(more or self.ended)
 
     def runs_now(self, run: RunDirectory) -> bool:
         """Whether its job was running when the scheduler was asked last."""
@@ -206,15 +253,13 @@ class _Watch:
         for run in self.runs:
             if run.path not in self.jobs:
                 continue
-            state = run.state()
-            if state in (schema.FINISHED, schema.FAILED):
-                message = str(run.status.get("message") or "") if state == schema.FAILED else ""
-                self.settle(run, Outcome(state, message))
+            if evaluations.standing(run) in (*self.good_ends, schema.FAILED):
+                self.settle(run, outcome_of(run))
 
     def settle(self, run: RunDirectory, outcome: Outcome) -> None:
         """A cell has ended."""
         self.jobs.pop(run.path)
-        self.outcomes[run.path] = outcome
+        self.outcomes[run.path] = self.ended[run.path] = outcome
 
     def standing(self, run: RunDirectory) -> Outcome:
         """How a cell stands that has not ended: its job, or that it trains elsewhere."""
@@ -229,18 +274,37 @@ class _Watch:
         except SlurmError as error:
             self.say_once("%s; the jobs go on, asking again", error)
             return
-        for job, known in self.queue.items():
-            if known.stuck and any(job == mine.job_id for mine in self.jobs.values()):
-                self.say_once("job %s waits for somebody: %s", job, known.reason)
+        self.free_held()
         for path, submission in self.jobs.items():
             found = submission.job(self.queue) is not None
             self.absent[path] = 0 if found else self.absent.get(path, 0) + 1
         gone = [r for r in self.runs if self.absent.get(r.path, 0) >= POLLS_TO_BE_GONE]
         gone = [run for run in gone if run.path in self.jobs]
         again = self.end_of(gone) if gone else []
-        self.elsewhere, waiting = [], self.elsewhere
-        if again or waiting:
-            self.reconcile([*again, *waiting])
+        self.elsewhere, waiting = [], [*again, *self.elsewhere]
+        if waiting:
+            try:
+                self.reconcile(waiting)
+            except SlurmDown as error:  # between two questions
+                self.elsewhere = waiting
+                self.say_once("%s; asking again", error)
+
+    def free_held(self) -> None:
+        """Release jobs that SLURM holds for a node's fault; name those that wait for a person."""
+        for path, mine in self.jobs.items():
+            known = self.queue.get(mine.job_id or "")
+            if known is None or not known.stuck:
+                continue
+            tries = self.released.get(path, 0)
+            if slurm_queue.LAUNCH_FAILED in known.reason and tries < self.settings.resubmit:
+                self.released[path] = tries + 1
+                try:
+                    slurm_queue.release(mine.job_id or "")
+                    log.info("job %s could not be launched on its node; released", mine.job_id)
+                    continue
+                except SlurmError as error:
+                    log.debug("%s", error)
+            self.say_once("job %s waits for somebody: %s", mine.job_id, known.reason)
 
     def end_of(self, runs: Sequence[RunDirectory]) -> list[RunDirectory]:
         """Settle cells whose jobs have left the queue; returns those to be submitted anew."""

@@ -14,9 +14,10 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
+from atomsweep.engine.ranks import LOST, Ranks
 from atomsweep.sweep import slurm_queue
 from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.segments import slurm_job_id
 
@@ -31,19 +32,22 @@ def attend(job: Callable[[str], None], path: str) -> None:
     A finished run returns at once: a cell that was submitted twice is not trained twice.
     """
     run = RunDirectory(path)
-    if run.state() == schema.FINISHED:
+    if evaluations.standing(run) in (schema.FINISHED, schema.PRUNED):
         return
     for number in WARNINGS:  # until the cell sets its own: there is nothing to save yet
         signal.signal(number, lambda number, frame: _leave(run, number, frame))
     _set_deadline()
+    Ranks.of_slurm(f"{slurm_job_id()}.{os.environ.get('SLURM_RESTART_COUNT', 0)}").export()
     try:
         job(path)
-    except SystemExit:
-        if run.status.get("state") == schema.INTERRUPTED and run.state() != schema.RUNNING:
+    except SystemExit as end:
+        if end.code == LOST:  # a rank that dies again and again must not come back for ever
+            raise
+        if run.state() == schema.INTERRUPTED:
             _go_back(run, str(run.status.get("message", "")))
         raise
     except Exception as error:
-        if run.state() not in (schema.RUNNING, schema.FINISHED, schema.FAILED):
+        if _first() and run.state() not in (schema.RUNNING, schema.FINISHED, schema.FAILED):
             run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
         raise
 
@@ -59,7 +63,7 @@ def _go_back(run: RunDirectory, message: str) -> None:
     for number in WARNINGS:
         signal.signal(number, signal.SIG_IGN)
     job = slurm_job_id()
-    if job is None or os.environ.get("SLURM_PROCID", "0") != "0":
+    if job is None or not _first():
         return
     requeues, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), os.environ.get(MAX_REQUEUES)
     if most is not None and requeues >= int(most):
@@ -72,6 +76,11 @@ def _go_back(run: RunDirectory, message: str) -> None:
         slurm_queue.requeue(job)
     except slurm_queue.SlurmError as error:
         run.update_status(state=schema.INTERRUPTED, message=f"{message}; not requeued: {error}")
+
+
+def _first() -> bool:
+    """Whether this is the process of the job that writes."""
+    return os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def _set_deadline() -> None:

@@ -17,6 +17,8 @@ DEFAULT_ARRAY_SIZE = 1001  # SLURM's own
 NOT_FINAL = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "COMPLETING")
 # States for which the cell is not to blame
 NOT_ITS_FAULT = ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "DEADLINE")
+# A node had not heard yet that it was free: SLURM holds the job, and to release it is all it needs
+LAUNCH_FAILED = "launch failed requeued held"
 # Reasons for which a job waits until somebody does something
 STUCK = ("held", "JobHeld", "Never", "BadConstraints", "PartitionTimeLimit", "InvalidQOS")
 
@@ -39,11 +41,15 @@ class SlurmError(UserError):
     """SLURM did not answer, or refused."""
 
 
+class SlurmDown(SlurmError):
+    """A command of SLURM failed or did not answer; whether it refused or is away is not known."""
+
+
 def queue() -> dict[str, Job]:
     """Every job of this user that has not ended, by id (`123`, or `123_4` in an array).
 
     Raises:
-        SlurmError: the controller does not answer; nothing is known then.
+        SlurmDown: the controller does not answer; nothing is known then.
     """
     output = _run("squeue", "--me", "--noheader", "--array", "--format", "%i|%T|%r|%j")
     jobs = {}
@@ -100,6 +106,15 @@ def is_running(job: str) -> bool:
     return "JobState=RUNNING" in output.split()
 
 
+def release(job: str) -> None:
+    """Let a held job be scheduled again.
+
+    Raises:
+        SlurmError: SLURM refused.
+    """
+    _run("scontrol", "release", job)
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue.
 
@@ -120,10 +135,10 @@ def _run(*command: str) -> str:
             "cluster=local"
         ) from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer in {COMMAND_SECONDS:.0f} s") from None
+        raise SlurmDown(f"{command[0]} did not answer in {COMMAND_SECONDS:.0f} s") from None
     if done.returncode != 0:
         told = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[0]
-        raise SlurmError(f"{command[0]} failed: {told}")
+        raise SlurmDown(f"{command[0]} failed: {told}")
     return done.stdout
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from atomsweep.build import UserError
 from atomsweep.sweep.costs import Costs, remaining
 from atomsweep.sweep.plan import Cell
-from atomsweep.tracking import schema
+from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.environment import made_with_other_code
 from atomsweep.tracking.run import RunDirectory, find_runs
 
@@ -35,6 +35,7 @@ class Entry:
         state: of `tracking.schema`, `missing` and `stale` among them.
         parameters: trainable ones of its model.
         seconds: guess of the device-seconds of the whole run; None where nothing tells.
+        missing: evaluations of a finished run that are wanted and not there.
     """
 
     cell: Cell
@@ -42,15 +43,20 @@ class Entry:
     state: str
     parameters: int | None
     seconds: float | None
+    missing: Sequence[str] = ()
 
     def wanted(self, rerun: str) -> bool:
         """Whether a launch runs it."""
+        return self.trained(rerun) or bool(self.missing)
+
+    def trained(self, rerun: str) -> bool:
+        """Whether a launch trains it, and does not merely evaluate it."""
         ended = (schema.FAILED, schema.STALE, schema.FINISHED)
         return self.state not in ended or self.state in ENDED[rerun]
 
     def left(self, rerun: str) -> float | None:
         """Guess of the device-seconds that a launch would spend."""
-        if not self.wanted(rerun):
+        if not self.trained(rerun):
             return 0.0
         if self.run is None or self.state in (schema.STALE, schema.FINISHED):
             return self.seconds
@@ -68,13 +74,19 @@ def check_rerun(rerun: object) -> str:
     return str(rerun)
 
 
-def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> list[Entry]:
+def survey(
+    cells: Sequence[Cell],
+    root: Path,
+    parameters: Mapping[str, int],
+    wanted: evaluations.Wanted | None = None,
+) -> list[Entry]:
     """Every cell with its state and cost.
 
     Args:
         cells: of a plan.
         root: where runs are.
         parameters: identity → trainable parameters.
+        wanted: evaluation → settings, that every cell is to have.
     """
     costs = Costs.of(find_runs(root))
     entries = []
@@ -88,6 +100,7 @@ def survey(cells: Sequence[Cell], root: Path, parameters: Mapping[str, int]) -> 
                 state=schema.MISSING if run is None else state_of(run),
                 parameters=size,
                 seconds=costs.seconds(cell.science, cell.config["engine"]["device"], size),
+                missing=_missing(run, wanted or {}),
             )
         )
     return entries
@@ -108,7 +121,7 @@ def restart(entries: Sequence[Entry], rerun: str) -> None:
         RunLocked: another process trains one of them.
     """
     for entry in entries:
-        if entry.run is not None and entry.wanted(rerun) and entry.run.result is not None:
+        if entry.run is not None and entry.trained(rerun) and entry.run.result is not None:
             entry.run.restart()
 
 
@@ -118,7 +131,7 @@ def table(entries: Sequence[Entry], rerun: str) -> list[str]:
     rows = [
         (
             _label(entry.cell, swept),
-            entry.state,
+            _told(entry),
             entry.cell.identity,
             "–" if entry.parameters is None else f"{entry.parameters:,}".replace(",", " "),
             "–" if entry.seconds is None else f"about {duration(entry.seconds)}",
@@ -132,16 +145,27 @@ def summary(entries: Sequence[Entry], rerun: str) -> str:
     """Cells by state, and what a launch would run."""
     states = [entry.state for entry in entries]
     told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    wanted = [entry for entry in entries if entry.wanted(rerun)]
+    wanted = [entry for entry in entries if entry.trained(rerun)]
     text = f"{len(entries)} cells: {told}; a launch runs {len(wanted)}"
     known = [s for s in (entry.left(rerun) for entry in wanted) if s is not None]
     if known:
         text += f", about {duration(sum(known))} of device time"
     if unknown := len(wanted) - len(known):
         text += f" ({'' if known else 'cost of '}{unknown} unknown: nothing alike has finished)"
+    if unevaluated := sum(entry.wanted(rerun) for entry in entries) - len(wanted):
+        text += f"; evaluates {unevaluated} that are trained"
     if schema.STALE in states and rerun not in (STALE, ALL):
         text += "; stale: finished with other code than the present, rerun=stale makes them again"
     return text
+
+
+def _told(entry: Entry) -> str:
+    return entry.state + (f", lacks {', '.join(entry.missing)}" if entry.missing else "")
+
+
+def _missing(run: RunDirectory | None, wanted: evaluations.Wanted) -> list[str]:
+    finished = run is not None and run.result is not None
+    return evaluations.missing(run, wanted) if finished and run is not None else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -35,10 +35,12 @@ HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
 READABLE_LENGTH = 60
 REMADE = (
+    schema.EVALUATIONS,
     schema.CHECKPOINTS,
     schema.JOURNAL,
     schema.SEGMENTS,
     schema.STATUS,
+    schema.STOP,
     schema.ENVIRONMENT,
     schema.DIFF,
     schema.LOG,
@@ -133,7 +135,14 @@ class RunDirectory:
     @classmethod
     def for_identity(cls, root: str | Path, identity: str) -> "RunDirectory | None":
         """The directory of an identity; of several, the one that got furthest; None without."""
-        rank = (schema.FINISHED, schema.RUNNING, schema.INTERRUPTED, schema.FAILED, schema.QUEUED)
+        rank = (
+            schema.FINISHED,
+            schema.RUNNING,
+            schema.INTERRUPTED,
+            schema.PRUNED,
+            schema.FAILED,
+            schema.QUEUED,
+        )
         found = [
             cls(path)
             for path in sorted(Path(root).glob(f"*{identity}"))
@@ -195,10 +204,14 @@ class RunDirectory:
             return schema.RUNNING
         status = self.status
         state = status.get("state")
-        if state in (schema.FAILED, schema.QUEUED):
-            return str(state)
+        if state == schema.FAILED:
+            return schema.FAILED
         if state == schema.RUNNING and self._beats_elsewhere(status):
             return schema.RUNNING
+        if (self.path / schema.STOP).exists():
+            return schema.PRUNED
+        if state == schema.QUEUED:
+            return schema.QUEUED
         if state is None and not (self.path / schema.JOURNAL).exists():
             return schema.QUEUED
         return schema.INTERRUPTED
@@ -315,6 +328,24 @@ class RunDirectory:
     def end_segment(self, ended: str, **fields: Any) -> None:
         """Close the segment of this process, if one is open; `ended` says how."""
         segments.close(self.path / schema.SEGMENTS, ended, **fields)
+
+    def queue(self) -> None:
+        """Wait for a process, which trains to the end: an earlier wish to stop is forgotten."""
+        (self.path / schema.STOP).unlink(missing_ok=True)
+        self.update_status(state=schema.QUEUED, message=None)
+
+    def ask_to_stop(self, **why: Any) -> None:
+        """Leave a flag: who trains this writes a checkpoint at its next step and ends.
+
+        Not through a temporary file: a process that begins here now removes those of others. The
+        flag is that the file exists, so half of its content does no harm.
+        """
+        (self.path / schema.STOP).write_text(dumps(why), encoding="utf-8")
+
+    @property
+    def asked_to_stop(self) -> dict[str, Any] | None:
+        """What `ask_to_stop` left; None without."""
+        return self._read(schema.STOP) if (self.path / schema.STOP).exists() else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; from here on the run is finished, whatever happens next.

@@ -23,12 +23,16 @@ ENVIRONMENT = "environment.json"  # versions, device, host, commit
 DIFF = "git.diff"  # uncommitted changes, when there are any
 LOG = "log.txt"
 JOBS = "jobs.jsonl"  # submissions to SLURM: job id, time, snapshot of the code
+STOP = "stop.json"  # written by a study: why its trial is to end at the next step
 LOCK = "lock"  # held by the process that trains
 CHECKPOINTS = "checkpoints"  # last.pt, best.pt
-EVALUATIONS = "evaluations"  # <kind>.json: what was measured after training
+EVALUATIONS = "evaluations"  # <kind>.json: what was evaluated after the training
+WANTED = "evaluations.json"  # kind -> settings of the evaluations that sweeps asked for
 PREDICTIONS = "predictions"  # <split>.npz: a sample of structures with what was predicted
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
+STUDY = "study"  # of a plan: what a study wants and its trials; TRIAL of each of its cells
+TRIAL = "trial"
 
 # States. RUNNING with no process behind it is INTERRUPTED; a cell without a directory is MISSING.
 MISSING = "missing"
@@ -36,6 +40,7 @@ QUEUED = "queued"
 RUNNING = "running"
 INTERRUPTED = "interrupted"
 FAILED = "failed"
+PRUNED = "pruned"  # stopped by a study; goes on where a sweep or run wants it whole
 FINISHED = "finished"
 STALE = "stale"  # in plans and reports: finished with other code than the present
 
@@ -58,11 +63,14 @@ FORCES_Z_MAE = "forces_z_mae"
 FORCES_COS = "forces_cos"  # cosine similarity, mean over free atoms
 FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
 LOSS = "loss"
+STRUCTURES_PER_S = "structures_per_s"  # of training, all devices together
+STRUCTURES_PER_S_RANK = "structures_per_s_per_rank"  # of each of them
 
 # MLflow tags of a run. Numbers in tags are written so that they read back exactly.
 TAG_IDENTITY = "identity"
 TAG_SWEEP = "sweep"  # the sweep that made the run: the one of its parent
 TAG_MEMBER = "sweep."  # + sweep: one for each sweep whose plan has the run as a cell
+TAG_TRIAL = "trial."  # + study: number of the trial
 TAG_COMMIT = "commit"
 TAG_CHOICE = "choice."  # + group: choice.basis = sph
 TAG_KIND = "kind"  # "run", or "sweep" for a parent

@@ -144,6 +144,16 @@ def sweeps_of(plans: Mapping[str, Mapping[str, Any]], run: RunDirectory) -> list
     return list(dict.fromkeys(names))
 
 
+def trial_tags(plans: Mapping[str, Mapping[str, Any]], run: RunDirectory) -> dict[str, str]:
+    """`trial.<study>`: number of the trial, in each study that has a run as a trial."""
+    return {
+        name_for(schema.TAG_TRIAL + name): str(cell[schema.TRIAL])
+        for name, plan in plans.items()
+        for cell in plan.get("cells", [])
+        if cell.get("identity") == run.identity and schema.TRIAL in cell
+    }
+
+
 def identities(plan: Mapping[str, Any]) -> set[str]:
     """Identities of the cells of a plan."""
     return {cell["identity"] for cell in plan.get("cells", []) if "identity" in cell}

@@ -32,6 +32,7 @@ _STATUS = {
     schema.RUNNING: "RUNNING",
     schema.INTERRUPTED: "KILLED",
     schema.FAILED: "FAILED",
+    schema.PRUNED: "KILLED",
     schema.FINISHED: "FINISHED",
 }
 _EARLY_FILES = (schema.CONFIG, schema.RUN, schema.ENVIRONMENT, schema.DIFF)
@@ -162,7 +163,7 @@ class _Pass:
         state = run.state()  # first: what it says is then complete in the files
         journal = run.journal()
         sweeps = views.sweeps_of(self.plans, run)
-        tags = views.tags(run, state, sweeps)
+        tags = views.tags(run, state, sweeps) | views.trial_tags(self.plans, run)
         for sweep in sweeps:
             self.parent(sweep)
         if sweeps:
@@ -342,7 +343,14 @@ class _Pass:
                 continue  # reported where it is written
         if wanted:
             states.add(schema.INTERRUPTED)
-        order = (schema.RUNNING, schema.QUEUED, schema.FAILED, schema.INTERRUPTED, schema.FINISHED)
+        order = (
+            schema.RUNNING,
+            schema.QUEUED,
+            schema.FAILED,
+            schema.INTERRUPTED,
+            schema.FINISHED,
+            schema.PRUNED,
+        )
         state = next((s for s in order if s in states), schema.QUEUED)
         self._write_status(found, state, {})
 

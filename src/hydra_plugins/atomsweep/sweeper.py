@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.atomsweep.sweep_files import GROUP, SweepFiles
 
@@ -28,16 +28,18 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.console import to_terminal
         from atomsweep.experiment import cell_of
         from atomsweep.launch import run_sweep, warm_up
-        from atomsweep.sweep.file import read_sweep
         from atomsweep.sweep.grid import grid
+        from atomsweep.sweep.study_file import StudyFile, read_statement
         from atomsweep.sweep.survey import check_rerun
 
         to_terminal()
         try:
             chosen = self._config.hydra.runtime.choices.get(GROUP)
             path = None if chosen is None else self._path_of(chosen)
-            statement = None if path is None else read_sweep(path)
+            statement = None if path is None else read_statement(path)
             check_rerun(self._config.rerun)
+            if isinstance(statement, StudyFile):
+                sys.exit(self._study(statement, chosen, arguments))
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
             context = warm_up()
             cells = []
@@ -47,6 +49,38 @@ class AtomsweepSweeper(Sweeper):
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, context))
         except UserError as error:
             sys.exit(f"error: {error}")
+
+    def _study(self, statement: Any, chosen: str, arguments: list[str]) -> int:
+        """Drive a study, which composes its trials one by one."""
+        from hydra.errors import HydraException
+
+        from atomsweep.build import UserError
+        from atomsweep.experiment import cell_of
+        from atomsweep.launch import warm_up
+        from atomsweep.launch_study import Request, run_study
+        from atomsweep.sweep.file import LAUNCH_KEYS, key_of
+
+        def compose(overrides: list[str]) -> Any:
+            try:
+                cfg = self._loader.load_sweep_config(self._config, overrides)
+            except HydraException as error:
+                raise UserError(" ".join(str(error).split())) from error
+            return cell_of(cfg, cfg.hydra.runtime.choices, overrides)
+
+        typed = {
+            k: v
+            for k, v in self._typed(arguments).items()
+            if key_of(k).partition(".")[0] not in LAUNCH_KEYS
+        }
+        search: Any = OmegaConf.to_container(self._config.search)
+        conf = next(
+            Path(element.path.removeprefix("file://"))
+            for element in self._loader.get_search_path().get_path()
+            if element.provider == "main"
+        )
+        context = warm_up()
+        request = Request.of(statement, chosen, typed, self._config.scale, search, compose, conf)
+        return run_study(request, self._config.plan, self._config.rerun, context)
 
     def _typed(self, arguments: list[str]) -> dict[str, list[str]]:
         """Key → what was typed for it: one override, or one for each swept value."""

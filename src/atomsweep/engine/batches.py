@@ -1,0 +1,119 @@
+"""The batches of a run on its device: cut for ranks and micro-batches, made ahead, augmented."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import count
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch
+
+from atomsweep.augment import StepRandom
+from atomsweep.data.base import Array
+from atomsweep.data.batching import GraphDataset
+from atomsweep.data.sampler import BalancedSampler, Part
+from atomsweep.engine.distributed import World
+from atomsweep.engine.prefetch import prefetch
+from atomsweep.engine.seeds import Purpose, mix
+
+Augmentation = Callable[[Batch, StepRandom], Batch]
+
+
+class StepBatches:
+    """This rank's micro-batches of every step, a function of (seed, step) and of who holds what.
+
+    Each has `places` (B,), where its structures stand in the batch of the step: what is random for
+    a structure must depend on that and the step, not on the rank.
+
+    Args:
+        data: training split.
+        batch_size: structures of a step, over all ranks and micro-batches.
+        accumulate: micro-batches of a step.
+        augment: changes a batch, or None.
+        seed: of the run.
+        world: the ranks.
+        device: where the batches go.
+        workers: threads that make batches ahead.
+    """
+
+    def __init__(
+        self,
+        data: GraphDataset,
+        batch_size: int,
+        accumulate: int,
+        augment: Augmentation | None,
+        seed: int,
+        world: World,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self.data, self.augment, self.seed = data, augment, seed
+        self.device, self.workers = device, workers
+        sizes = data.num_edges if data.num_edges is not None else data.natoms
+        self.sampler = BalancedSampler(sizes, batch_size, seed, world.rank, world.size, accumulate)
+
+    def start(self, step: int) -> Generator[list[Batch], None, None]:
+        """Micro-batches of `step` and of every step after it; to be closed."""
+        parts = (self.sampler.parts(later) for later in count(step))
+        with closing(prefetch(self._read, parts, self.workers)) as made:
+            for later, batches in zip(count(step), made, strict=False):
+                yield [self._finish(batch, places, later) for batch, places in batches]
+
+    def ids(self, step: int) -> str:
+        """The structures of a step on all ranks, sid/fid."""
+        batch = self.data.batch(self.sampler.indices(step))
+        pairs = zip(batch.sid.tolist(), batch.fid.tolist(), strict=True)
+        return ", ".join(f"{sid}/{fid}" for sid, fid in pairs)
+
+    def _read(self, parts: list[Part]) -> list[tuple[Batch, Array]]:
+        found = []
+        for indices, places in parts:
+            batch = pinned(self.data.batch(indices), self.device)
+            found.append((batch, places if "kept" not in batch else places[batch.kept]))
+        return found
+
+    def _finish(self, batch: Batch, places: Array, step: int) -> Batch:
+        batch = batch.to(self.device, non_blocking=True)
+        where = torch.from_numpy(places)
+        if self.augment is not None:
+            seed = mix(self.seed, Purpose.AUGMENT, step)
+            batch = self.augment(batch, StepRandom(seed, where, self.sampler.batch_size))
+        batch.places = where.to(self.device)
+        return batch
+
+
+def eval_shares(
+    data: GraphDataset,
+    batch_size: int,
+    world: World,
+    device: torch.device,
+    workers: int,
+    check: Callable[[], None],
+) -> Generator[Batch, None, None]:
+    """This rank's batches of a split, every `world.size`-th structure; in all, each once.
+
+    Args:
+        data: the split.
+        batch_size: structures of a batch.
+        world: the ranks.
+        device: where they will go.
+        workers: threads that make batches ahead.
+        check: called equally often on all ranks, before each batch of the rank that has most.
+    """
+    mine = np.arange(world.rank, len(data), world.size)
+    rounds = -(-len(data) // (world.size * batch_size))
+    shares = [mine[i * batch_size : (i + 1) * batch_size] for i in range(rounds)]
+
+    def read(share: Array) -> Batch:
+        return pinned(data.batch(share), device)
+
+    with closing(prefetch(read, [s for s in shares if len(s)], workers)) as made:
+        for share in shares:
+            check()
+            if len(share):
+                yield next(made)
+
+
+def pinned(batch: Batch, device: torch.device) -> Batch:
+    """The batch in memory that a CUDA device copies from while the host goes on."""
+    return batch.pin_memory() if device.type == "cuda" else batch

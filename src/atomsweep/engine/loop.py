@@ -1,0 +1,456 @@
+"""The training loop: plain torch, resumes bit-exactly at any step, knows no config.
+
+A step is a function of (seed, step, state). What a run leaves goes through its `RunDirectory`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+from torch_geometric.data import Batch
+
+from atomsweep.data.batching import GraphDataset, eval_batches
+from atomsweep.engine import checkpoint
+from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
+from atomsweep.engine.distributed import World, local_device
+from atomsweep.engine.evaluate import average_over_splits, evaluate
+from atomsweep.engine.optim import Recipe, clip, set_learning_rate
+from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
+from atomsweep.engine.seeds import Purpose, mix
+from atomsweep.engine.signals import Interrupted, StopFlag
+from atomsweep.models.base import ForceField
+from atomsweep.nn.sync_norm import synchronise_batch_norm
+from atomsweep.tasks.base import Task
+from atomsweep.tracking import schema
+from atomsweep.tracking.files import dumps, read_json, write_atomic
+from atomsweep.tracking.run import RunDirectory
+
+if TYPE_CHECKING:
+    from atomsweep.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+EVALUATED = "evaluated.json"  # splits that the final evaluation has done, beside the checkpoints
+
+
+class NotFiniteError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a progress display is told.
+
+    Attributes:
+        step: steps done.
+        fraction: share of the budget that is used.
+        seconds_left: estimate from this process's own speed; None before there is one.
+        values: latest loss and metrics by name.
+    """
+
+    step: int
+    fraction: float
+    seconds_left: float | None
+    values: Mapping[str, float]
+
+
+@dataclass
+class Training:
+    """One fit: the state of the loop and the steps that change it.
+
+    The fields are the arguments of `Trainer.fit`, then what a checkpoint holds.
+    """
+
+    trainer: "Trainer"
+    model: ForceField
+    task: Task
+    recipe: Recipe
+    data: Mapping[str, GraphDataset]
+    augment: Augmentation | None
+    run: RunDirectory
+    seed: int
+    stop: StopFlag
+    on_update: Callable[[Update], None]
+    world: World
+
+    step: int = 0
+    device_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    best: float = float("inf")
+    best_step: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(self.trainer.threads)
+        torch.set_float32_matmul_precision(
+            "high" if self.trainer.precision == "tf32" else "highest"
+        )
+        self.device = local_device(self.trainer.device, self.world.local_rank)
+        if self.world.size > 1:
+            synchronise_batch_norm(self.model)
+        self.model.to(self.device)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.batches = StepBatches(
+            self.data[schema.TRAIN],
+            self.recipe.batch_size,
+            self.recipe.accumulate,
+            self.augment,
+            self.seed,
+            self.world,
+            self.device,
+            self.trainer.workers,
+        )
+        sampler = self.batches.sampler
+        self.total_steps = self.trainer.total_steps(sampler.steps_per_epoch)
+        self.started_at: tuple[float, float] | None = None  # wall clock and fraction
+        self.logged_at: tuple[int, float] = (0, 0.0)  # step and device-seconds, for the speed
+        self.unevaluated = False  # the evaluation of this step was broken off
+        self.loss_sum: Tensor
+        self.loss_count: int
+        self.first_bad: Tensor  # step, -1 for none; read where the loop synchronises anyway
+
+    # The loop
+
+    def run_to_end(self) -> dict[str, Any]:
+        """Train, or fit statistics where nothing is trained, then evaluate the best checkpoint."""
+        self.model.fit_statistics(eval_batches(self.data[schema.TRAIN], self._eval_size))
+        if self.parameters:
+            self._train()
+            best = self._load(checkpoint.BEST)
+            self.model.load_state_dict(best["model"])
+            self.best_step = best["step"]
+        elif self.world.first:
+            self.run.rewind(0)
+            checkpoint.save(self._path(checkpoint.BEST), self._best_state(self.model))
+        return self._result()
+
+    def _train(self) -> None:
+        optimizer = self.recipe.optimizer(self.parameters)
+        base_lr = [group["lr"] for group in optimizer.param_groups]
+        average = self.recipe.average(self.model)
+        self._reset_loss()
+        self._resume(optimizer, average)
+        self.started_at = (time.perf_counter(), self._fraction())
+        self.logged_at = (self.step, self.device_seconds)
+        if self.unevaluated:
+            self._evaluate_and_save(optimizer, average)
+        self.model.train()
+        clock = time.perf_counter()
+        with closing(self.batches.start(self.step)) as batches:
+            while (fraction := self._fraction()) < 1.0:
+                set_learning_rate(optimizer, base_lr, self.recipe.schedule(fraction))
+                self._step(next(batches), optimizer, average)
+                self.step += 1
+                stopping = self.world.any(bool(self.stop))
+                last = self.step == self.total_steps
+                log_now = self.step % self.trainer.log_every == 0 or last
+                eval_now = self.step % self.trainer.eval_every == 0 or last
+                save_now = self.step % self.trainer.checkpoint_every == 0 or eval_now or stopping
+                if log_now or save_now:
+                    self._check_finite()
+                now = time.perf_counter()  # after the only synchronisation of a step that has one
+                self._count_time(now - clock)
+                clock = now
+                last = last or self._fraction() >= 1.0
+                if log_now:
+                    self._log_loss()
+                if eval_now or last:
+                    self._evaluate_and_save(optimizer, average)
+                    clock = time.perf_counter()
+                elif save_now:
+                    self._save(optimizer, average)
+                if log_now or save_now or last:
+                    self._tell()
+                if stopping and not last:
+                    raise self._interrupted()
+
+    def _step(
+        self, batches: list[Batch], optimizer: Optimizer, average: AveragedModel | None
+    ) -> None:
+        # Dropout and the like: on many ranks other masks than on one, but of the same kind
+        torch.manual_seed(mix(self.seed, Purpose.STEP, self.step, self.world.rank))
+        counts = [self.task.counts(batch) for batch in batches]
+        whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
+        for count in whole.values():
+            self.world.add(count)
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.device)
+        for batch in batches:
+            with self.trainer.autocast():
+                prediction = self.model(batch)
+            totals = self.task.totals(prediction, batch)
+            part = sum(
+                self.task.coefficients[name] * total / whole[name] for name, total in totals.items()
+            )
+            part.backward()  # type: ignore[union-attr]
+            loss += part.detach()  # type: ignore[union-attr]
+        loss = self.world.add_gradients(self.parameters, loss)
+        if self.recipe.clip_norm is not None:
+            clip(self.parameters, self.recipe.clip_norm)
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(self.model)
+        self.loss_sum += loss.double()
+        self.loss_count += 1
+        unseen = (self.first_bad < 0) & ~torch.isfinite(loss)
+        self.first_bad = torch.where(unseen, self.step, self.first_bad)
+
+    # What is written
+
+    def _check_finite(self) -> None:
+        bad = int(self.first_bad)
+        if bad < 0:
+            return
+        raise NotFiniteError(
+            f"the loss is not finite at step {bad + 1}; its batch holds the structures (sid/fid) "
+            f"{self.batches.ids(bad)}; lower optim.optimizer.lr, set optim.clip_norm, or look at "
+            "these labels"
+        )
+
+    def _log_loss(self) -> None:
+        name = schema.metric_name(schema.TRAIN, schema.LOSS)
+        self.values[name] = float(self.loss_sum) / self.loss_count
+        self._journal({name: self.values[name], **self._speed()})
+        self._reset_loss()
+
+    def _speed(self) -> dict[str, float]:
+        """Structures per second of training since the last entry, of all ranks and of each."""
+        step, seconds = self.logged_at
+        self.logged_at = (self.step, self.device_seconds)
+        structures = (self.step - step) * self.batches.sampler.batch_size
+        by_rank = structures / max(self.device_seconds - seconds, 1e-9)
+        return {
+            schema.metric_name(schema.TRAIN, schema.STRUCTURES_PER_S): by_rank * self.world.size,
+            schema.metric_name(schema.TRAIN, schema.STRUCTURES_PER_S_RANK): by_rank,
+        }
+
+    def _evaluate_and_save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
+        """A checkpoint follows in any case: one that is told to stop meanwhile evaluates again."""
+        try:
+            self._evaluate_during_training(average)
+            self.unevaluated = False
+        except Interrupted:
+            self.unevaluated = True
+            raise
+        finally:
+            self._save(optimizer, average)
+
+    def _evaluate_during_training(self, average: AveragedModel | None) -> None:
+        model = self.model if average is None else average.module
+        metrics = {}
+        for split in self.trainer.eval_splits:
+            for name, value in self._evaluate(model, split).items():
+                metrics[schema.metric_name(split, name)] = value
+        self.values |= metrics
+        self._journal(metrics)
+        log.info(
+            "step %d: %s %.5f, train loss %.5f, %.0f s on the device",
+            self.step,
+            self.trainer.metric,
+            metrics[self.trainer.metric],
+            self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS), float("nan")),
+            self.device_seconds,
+        )
+        if metrics[self.trainer.metric] < self.best:
+            self.best, self.best_step = metrics[self.trainer.metric], self.step
+            if self.world.first:
+                checkpoint.save(self._path(checkpoint.BEST), self._best_state(model))
+
+    def _result(self) -> dict[str, Any]:
+        splits = self._evaluate_all()
+        if self.world.first:
+            for split in splits:
+                self._sample(split)
+        validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
+        if len(validation) == len(schema.VAL_SPLITS):
+            splits[schema.VAL_AVERAGE] = average_over_splits(validation)
+        return {
+            "step": self.step,
+            "checkpoint": "best",
+            "checkpoint_step": self.best_step,
+            "structures": {name: len(split) for name, split in self.data.items()},
+            "skipped": {name: len(split.skipped) for name, split in self.data.items()},
+            "parameters": sum(p.numel() for p in self.parameters),
+            "device_seconds": self.device_seconds,
+            "eval_seconds": self.eval_seconds,
+            "metrics": {
+                schema.metric_name(split, name): value
+                for split, metrics in splits.items()
+                for name, value in metrics.items()
+            },
+        }
+
+    def _sample(self, split: str) -> None:
+        """What the report shows of single structures; without it the run is as good."""
+        start = time.perf_counter()
+        try:
+            write_sample(
+                self.run.path,
+                split,
+                self.model,
+                self.data[split],
+                SAMPLE_BATCH,
+                self.device,
+                self.trainer.autocast,
+                needs_gradient=self.model.conservative,
+            )
+        except OSError as error:
+            log.warning("no sample of predictions on %s: %s", split, error)
+        self.eval_seconds += time.perf_counter() - start
+
+    def _evaluate_all(self) -> dict[str, dict[str, float]]:
+        """Metrics on every split but the training's; one that was told to stop continues there."""
+        key = {"step": self.step, "checkpoint_step": self.best_step}
+        path, splits = self._path(EVALUATED), {}
+        done = self.world.tell(_read(path, key) if self.world.first else None)
+        if done is not None:
+            splits, self.eval_seconds = done["splits"], done["eval_seconds"]
+        for split in self.data:
+            if split == schema.TRAIN or split in splits:
+                continue
+            splits[split] = self._evaluate(self.model, split)
+            if self.world.first:
+                state = {**key, "splits": splits, "eval_seconds": self.eval_seconds}
+                write_atomic(path, dumps(state))
+        return splits
+
+    def _evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        start = time.perf_counter()
+        metrics = evaluate(
+            model,
+            self.task,
+            eval_shares(
+                self.data[split],
+                self._eval_size,
+                self.world,
+                self.device,
+                self.trainer.workers,
+                self._check_stop,
+            ),
+            self.device,
+            self.trainer.autocast,
+            needs_gradient=self.model.conservative,
+            world=self.world,
+        )
+        self.eval_seconds += (time.perf_counter() - start) * self.world.size
+        return metrics
+
+    def _check_stop(self) -> None:
+        if self.world.any(bool(self.stop)):
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        name = self.stop.signal or "another rank's signal"
+        return Interrupted(f"stopped by {name} at step {self.step}; the same command continues")
+
+    def _count_time(self, seconds: float) -> None:
+        """Devices × time. Where that is the budget all ranks go by the clock of the first."""
+        if self.trainer.device_hours is not None:
+            seconds = self.world.of_first(seconds)
+        self.device_seconds += seconds * self.world.size
+
+    def _journal(self, metrics: dict[str, float]) -> None:
+        if self.world.first:
+            self.run.log(self.step, metrics, self.device_seconds, self.eval_seconds)
+
+    def _tell(self) -> None:
+        fraction = self._fraction()
+        left = None
+        if self.started_at is not None and fraction > self.started_at[1]:
+            since, begin = self.started_at
+            left = (time.perf_counter() - since) / (fraction - begin) * (1 - fraction)
+        self.on_update(Update(self.step, min(fraction, 1.0), left, dict(self.values)))
+
+    # Checkpoints
+
+    def _save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
+        if not self.world.first:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": None if average is None else average.state_dict(),
+            "identity": self.run.identity,
+            "step": self.step,
+            "device_seconds": self.device_seconds,
+            "eval_seconds": self.eval_seconds,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "best": self.best,
+            "best_step": self.best_step,
+            "values": self.values,
+            "unevaluated": self.unevaluated,
+        }
+        checkpoint.save(self._path(checkpoint.LAST), state)
+
+    def _resume(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
+        found = self.world.tell(self._path(checkpoint.LAST).exists())
+        if not found:
+            if self.world.first:
+                self.run.rewind(0)
+            self.world.share(self.model)
+            return
+        state = self._load(checkpoint.LAST)
+        self.model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        self.loss_sum.copy_(state["loss_sum"])
+        for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
+            setattr(self, name, state[name])
+        self.best, self.best_step, self.values = state["best"], state["best_step"], state["values"]
+        self.unevaluated = state.get("unevaluated", False)
+        if self.world.first:
+            self.run.rewind(self.step)
+        log.info("continuing from step %d", self.step)
+
+    def _load(self, name: str) -> dict[str, Any]:
+        """A checkpoint as rank 0 reads it; other machines may see an older file for a while."""
+        state = None
+        if self.world.first:
+            path = self._path(name)
+            state = checkpoint.load(path)
+            if state["identity"] != self.run.identity:
+                raise ValueError(
+                    f"checkpoint {path} belongs to run {state['identity']}, not to "
+                    f"{self.run.identity}; delete it to start this run from step 0"
+                )
+        found: dict[str, Any] = self.world.tell(state)
+        return found
+
+    def _best_state(self, model: nn.Module) -> dict[str, Any]:
+        return {"model": model.state_dict(), "step": self.step, "identity": self.run.identity}
+
+    # Small things
+
+    @property
+    def _eval_size(self) -> int:
+        return self.trainer.eval_batch_size
+
+    def _fraction(self) -> float:
+        return self.trainer.fraction(self.step, self.device_seconds, self.total_steps)
+
+    def _reset_loss(self) -> None:
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_count = 0
+        self.first_bad = torch.full((), -1, device=self.device)
+
+    def _path(self, name: str) -> Any:
+        return self.run.path / schema.CHECKPOINTS / name
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an evaluation of the same weights has left, if any."""
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if key.items() <= found.items() else None

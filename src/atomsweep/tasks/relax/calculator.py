@@ -1,0 +1,61 @@
+"""A potential as an ASE calculator."""
+
+from typing import Any
+
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from atomsweep.data.atoms import structure_from_atoms
+from atomsweep.tasks.relax.potentials import Potential, batch_of
+
+
+class PotentialCalculator(Calculator):
+    """Forces (eV/Å) of a potential and, where it predicts one, the energy (eV); no stress.
+
+    Forces are raw; ASE's constraints hold fixed atoms. Atoms may lie outside the cell.
+
+    Args:
+        potential: what predicts.
+        title: of the model, for messages.
+        nan_energy: an energy that is not predicted reads NaN and is no error, for ASE's optimisers,
+            which ask for it to log it.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 (ASE's interface)
+    nolabel = True
+
+    def __init__(self, potential: Potential, title: str, nan_energy: bool = False) -> None:
+        super().__init__()
+        self.potential = potential
+        self.title = title
+        self.nan_energy = nan_energy
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill `results`; called by ASE.
+
+        Raises:
+            ValueError: the model cannot say anything about these atoms.
+            PropertyNotImplementedError: an energy is asked for and none predicted.
+        """
+        super().calculate(atoms, properties or ["forces"], system_changes)
+        assert self.atoms is not None
+        structure = structure_from_atoms(self.atoms)
+        if fault := self.potential.refusal(structure):
+            raise ValueError(f"{self.title}: {fault}")
+        found = self.potential(batch_of([structure], self.potential.device))
+        if found.faults:
+            raise ValueError(f"{self.title} cannot evaluate these atoms: {found.faults[0]}")
+        self.results: dict[str, Any] = {"forces": found.forces.cpu().numpy()}
+        if found.energy is not None or self.nan_energy:
+            energy = float("nan") if found.energy is None else float(found.energy[0])
+            self.results |= {"energy": energy, "free_energy": energy}
+        elif {"energy", "free_energy"} & set(properties or []):
+            raise PropertyNotImplementedError(
+                f"{self.title} predicts forces and no energy; ask for get_forces() alone, take "
+                "calculator(nan_energy=True) for ASE's optimisers, which log the energy, or train "
+                "a model that predicts one"
+            )

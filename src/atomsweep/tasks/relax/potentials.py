@@ -1,0 +1,231 @@
+"""What relaxations ask for forces: a trained model in batches, or an oracle one by one."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from atomsweep.data.base import Array, Structure
+from atomsweep.graph.batch import attach_edges
+from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.nn.elements import element_names
+
+log = logging.getLogger(__name__)
+
+
+class Forces(NamedTuple):
+    """What a potential says of a batch.
+
+    Attributes:
+        energy: (B,) float64, eV; None where it predicts none.
+        forces: (N, 3) float64, eV/Å, fixed atoms included.
+        faults: what is wrong with a structure, by its place in the batch.
+    """
+
+    energy: Tensor | None
+    forces: Tensor
+    faults: dict[int, str]
+
+
+class Potential(Protocol):
+    """Energies and forces of a batch whose positions and cells are float64."""
+
+    device: torch.device
+
+    def refusal(self, structure: Structure) -> str | None:
+        """Why it cannot say anything about a structure, in words, or None."""
+
+    def __call__(self, batch: Batch) -> Forces:
+        """For every structure of the batch."""
+
+
+class ModelPotential:
+    """A model as a potential; the graph is rebuilt at every call.
+
+    Args:
+        model: in evaluation mode, on its device.
+        predict: calls it in the precision that is wanted; None: plainly.
+    """
+
+    def __init__(
+        self, model: ForceField, predict: Callable[[Batch], Prediction] | None = None
+    ) -> None:
+        self.model = model
+        tensors = [*model.parameters(), *model.buffers(), torch.zeros(())]
+        self.device, self.dtype = tensors[0].device, tensors[0].dtype
+        self._predict = predict if predict is not None else model
+        self._graph = (
+            None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
+        )
+        on_gpu = self.device.type == "cuda"  # and the CPU's cores would idle
+        self._threads = min(8, len(os.sched_getaffinity(0))) if on_gpu else 1
+        self._most: int | None = None  # structures that fit into memory; None: not known
+
+    def refusal(self, structure: Structure) -> str | None:
+        """An element that the model has no data for."""
+        found = self.model.unsupported_elements().intersection(structure.atomic_numbers.tolist())
+        if not found:
+            return None
+        return f"the model has no input data for {element_names(found)}"
+
+    def __call__(self, batch: Batch) -> Forces:
+        """In parts, where the device's memory does not hold the whole batch.
+
+        Raises:
+            ValueError: the model predicts no forces.
+        """
+        places = torch.arange(len(batch.natoms))
+        size = self._most if self._most is not None else len(places)
+        while True:
+            try:
+                parts = [self._forces(_part(batch, p)) for p in places.split(size)]
+                break
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+            size = self._most = max(1, size // 2)
+            torch.cuda.empty_cache()
+            log.info("out of device memory: at most %d structures at once from here on", size)
+        faults: dict[int, str] = {}
+        for number, part in enumerate(parts):
+            faults |= {number * size + place: text for place, text in part.faults.items()}
+        energies = [part.energy for part in parts if part.energy is not None]
+        return Forces(
+            torch.cat(energies) if energies else None,
+            torch.cat([part.forces for part in parts]),
+            faults,
+        )
+
+    def _forces(self, batch: Batch) -> Forces:
+        faults = {} if self._graph is None else attach_edges(batch, self._graph, self._threads)
+        nothing = torch.full_like(batch.pos, torch.nan)
+        if len(faults) == len(batch.natoms):
+            return Forces(None, nothing, faults)
+        batch.pos, batch.cell = batch.pos.to(self.dtype), batch.cell.to(self.dtype)
+        with torch.set_grad_enabled(self.model.conservative):
+            prediction = self._predict(batch)
+        if prediction.forces is None:
+            raise ValueError(
+                f"{type(self.model).__name__} predicts no forces, so nothing can be relaxed with "
+                "it; train a model with task=s2f or task=s2ef"
+            )
+        energy = prediction.energy
+        return Forces(
+            None if energy is None else energy.detach().double(),
+            prediction.forces.detach().double(),
+            faults,
+        )
+
+
+class OraclePotential:
+    """A function of one structure as a potential, called for one after the other.
+
+    Args:
+        oracle: energy (eV) and forces (N, 3) (eV/Å) of a structure; a `ValueError` is a fault of
+            that structure.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, oracle: Callable[[Structure], tuple[float, Array]]) -> None:
+        self.oracle = oracle
+
+    def refusal(self, structure: Structure) -> str | None:
+        """Nothing is known before it is called."""
+        return None
+
+    def __call__(self, batch: Batch) -> Forces:
+        """One call for each structure."""
+        energies, forces, faults = [], [], {}
+        for number, structure in enumerate(structures_of(batch)):
+            try:
+                energy, force = self.oracle(structure)
+            except ValueError as error:
+                faults[number] = str(error)
+                energy, force = np.nan, np.full((structure.natoms, 3), np.nan)
+            energies.append(energy)
+            forces.append(force)
+        return Forces(
+            torch.tensor(energies, dtype=torch.float64),
+            torch.from_numpy(np.concatenate(forces)).double(),
+            faults,
+        )
+
+
+PER_ATOM = ("pos", "atomic_numbers", "tags", "fixed")
+PER_STRUCTURE = ("cell", "pbc", "natoms", "sid", "fid")
+
+
+def batch_of(structures: Sequence[Structure], device: torch.device) -> Batch:
+    """A batch without edges and labels, positions and cells in float64."""
+
+    def joined(name: str, dtype: torch.dtype) -> Tensor:
+        return torch.as_tensor(np.concatenate([getattr(s, name) for s in structures]), dtype=dtype)
+
+    def stacked(name: str, dtype: torch.dtype) -> Tensor:
+        return torch.as_tensor(np.stack([np.asarray(getattr(s, name)) for s in structures])).to(
+            dtype
+        )
+
+    values = {
+        "pos": joined("pos", torch.float64),
+        "atomic_numbers": joined("atomic_numbers", torch.int64),
+        "tags": joined("tags", torch.int64),
+        "fixed": joined("fixed", torch.bool),
+        "cell": stacked("cell", torch.float64),
+        "pbc": stacked("pbc", torch.bool),
+        "natoms": stacked("natoms", torch.int64),
+        "sid": stacked("sid", torch.int64),
+        "fid": stacked("fid", torch.int64),
+    }
+    return _batch({name: value.to(device) for name, value in values.items()})
+
+
+def joined_batches(first: Batch, second: Batch) -> Batch:
+    """The structures of two batches without edges, those of `first` in front."""
+    names = (*PER_ATOM, *PER_STRUCTURE)
+    return _batch({name: torch.cat([first[name], second[name]]) for name in names})
+
+
+def part_of(batch: Batch, keep: Tensor) -> Batch:
+    """The structures of a batch without edges where `keep` (B,) is True."""
+    atoms = keep[batch.batch]
+    values = {name: batch[name][atoms] for name in PER_ATOM}
+    return _batch(values | {name: batch[name][keep] for name in PER_STRUCTURE})
+
+
+def structures_of(batch: Batch) -> list[Structure]:
+    """The structures of a batch as numpy arrays, without labels."""
+    host = {name: batch[name].detach().cpu().numpy() for name in (*PER_ATOM, *PER_STRUCTURE)}
+    ptr = batch.ptr.tolist()
+    return [
+        Structure(
+            **{name: host[name][start:end] for name in PER_ATOM},
+            cell=host["cell"][number],
+            pbc=host["pbc"][number],
+            sid=int(host["sid"][number]),
+            fid=int(host["fid"][number]),
+        )
+        for number, (start, end) in enumerate(pairwise(ptr))
+    ]
+
+
+def _part(batch: Batch, places: Tensor) -> Batch:
+    """A shallow copy of some structures, so that what is attached to it stays there."""
+    keep = torch.zeros(len(batch.natoms), dtype=torch.bool, device=batch.pos.device)
+    keep[places.to(keep.device)] = True
+    return part_of(batch, keep)
+
+
+def _batch(values: dict[str, Tensor]) -> Batch:
+    natoms = values["natoms"]
+    ptr = torch.cat([natoms.new_zeros(1), natoms.cumsum(0)])
+    structure = torch.repeat_interleave(torch.arange(len(natoms), device=natoms.device), natoms)
+    return Batch(batch=structure, ptr=ptr, **values)

@@ -1,0 +1,195 @@
+"""A finished run as a model to use: from Python, as an ASE calculator, for evaluations."""
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch_geometric.data import Batch
+
+from atomsweep.build import UserError, build
+from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
+from atomsweep.engine import checkpoint
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.tasks.relax.files import write_trajectory
+from atomsweep.tasks.relax.lbfgs import LBFGS
+from atomsweep.tasks.relax.loop import relax
+from atomsweep.tasks.relax.potentials import ModelPotential
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from atomsweep.data.base import DataSource
+    from atomsweep.tasks.relax.calculator import PotentialCalculator
+
+log = logging.getLogger(__name__)
+
+
+class TrainedModel:
+    """The best checkpoint of a run, in evaluation mode.
+
+    Attributes:
+        run: its directory.
+        config: resolved config of the run.
+        model: the network.
+        device: where it is.
+        dtype: of its weights, and so of positions.
+        step: of the checkpoint.
+    """
+
+    def __init__(self, run: RunDirectory, device: torch.device, dtype: torch.dtype) -> None:
+        self.run, self.config = run, run.config()
+        self.device, self.dtype = device, dtype
+        path = run.path / schema.CHECKPOINTS / checkpoint.BEST
+        try:
+            state = checkpoint.load(path, device)
+        except FileNotFoundError:
+            raise UserError(
+                f"run {run.name} has no best checkpoint yet (it is {run.state()}); train it to its "
+                "first evaluation"
+            ) from None
+        model: ForceField = build(self.config["model"], "model")
+        model.load_state_dict(state["model"])
+        self.model = model.to(device, dtype).eval().requires_grad_(False)
+        self.step = int(state["step"])
+        engine = self.config.get("engine") or {}
+        self._autocast = engine.get("precision") == "bf16" and dtype == torch.float32
+
+    def __repr__(self) -> str:
+        return f"TrainedModel({self.run.name}, step {self.step}, {self.device})"
+
+    def predict(self, batch: Batch) -> Prediction:
+        """One forward, without gradients of weights, in the precision that was trained with."""
+        context: AbstractContextManager[object] = nullcontext()
+        if self._autocast:
+            context = torch.autocast(self.device.type, dtype=torch.bfloat16)
+        with torch.set_grad_enabled(self.model.conservative), context:
+            return self.model(batch)
+
+    def potential(self) -> ModelPotential:
+        """What relaxations ask for forces."""
+        return ModelPotential(self.model, self.predict)
+
+    def calculator(self, nan_energy: bool = False) -> "PotentialCalculator":
+        """A new ASE calculator.
+
+        Args:
+            nan_energy: an energy that the model does not predict reads NaN and is no error. ASE's
+                optimisers need this of a model of forces alone: they log the energy.
+        """
+        from atomsweep.tasks.relax.calculator import PotentialCalculator
+
+        return PotentialCalculator(self.potential(), self.run.name, nan_energy)
+
+    def relax(
+        self,
+        images: "Iterable[Atoms]",
+        fmax: float = 0.05,
+        steps: int = 200,
+        batch_size: int = 32,
+        optimizer: LBFGS = LBFGS(),  # noqa: B008 (frozen)
+        trajectories: Path | None = None,
+        on_done: Callable[[], None] = lambda: None,
+    ) -> "list[Atoms]":
+        """Relax many structures at once; fixed atoms (`FixAtoms`) are held.
+
+        Args:
+            images: initial structures.
+            fmax: largest force on a free atom at the end, eV/Å.
+            steps: most steps of a structure.
+            batch_size: structures relaxed at once.
+            optimizer: settings of L-BFGS.
+            trajectories: folder for every step of each, `<number>.traj`; None keeps none.
+            on_done: called as each one ends.
+
+        Returns:
+            Copies in the same order, with forces and, if predicted, energy; `info["relaxation"]` is
+            converged, stopped (after `steps`) or failed and why, `info["relaxation_steps"]` counts.
+
+        Raises:
+            ValueError: a constraint other than `FixAtoms`, or a number out of its range.
+        """
+        images = list(images)
+        for number, one in enumerate(images):
+            _only_fixed_atoms(number, one)
+        initial = [structure_from_atoms(one, sid=number) for number, one in enumerate(images)]
+        ended: dict[int, Atoms] = {}
+        paths = trajectories is not None
+        for one in relax(initial, self.potential(), optimizer, fmax, steps, batch_size, paths):
+            if trajectories is not None and one.path:
+                write_trajectory(trajectories / f"{one.index}.traj", one)
+            atoms = images[one.index].copy()
+            atoms.set_positions(one.structure.pos, apply_constraint=False)
+            atoms.calc = structure_to_atoms(one.structure).calc if one.fault is None else None
+            state = "converged" if one.converged else "stopped"
+            atoms.info["relaxation"] = state if one.fault is None else f"failed: {one.fault}"
+            atoms.info["relaxation_steps"] = one.steps
+            ended[one.index] = atoms
+            on_done()
+        return [ended[number] for number in range(len(images))]
+
+    def source(self) -> "DataSource":
+        """The data set that it was trained on."""
+        return build(self.config["data"], "data")
+
+
+def _only_fixed_atoms(number: int, atoms: "Atoms") -> None:
+    for constraint in atoms.constraints:
+        if type(constraint).__name__ != "FixAtoms":
+            raise ValueError(
+                f"structure {number} has the constraint {type(constraint).__name__}; only FixAtoms "
+                "can be held, remove it or relax with ASE and model.calculator()"
+            )
+
+
+def load(
+    run: str | Path,
+    root: str | Path = "runs",
+    device: str | None = None,
+    dtype: str = "float32",
+) -> TrainedModel:
+    """A run's best checkpoint.
+
+    Args:
+        run: its directory, or its name or identity in `root`.
+        root: where runs are.
+        device: of torch; None takes a GPU where there is one.
+        dtype: float32 or float64.
+
+    Raises:
+        UserError: there is no such run, or it has no checkpoint.
+    """
+    if dtype not in ("float32", "float64"):
+        raise UserError(f"dtype must be float32 or float64, got {dtype}")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return TrainedModel(find_run(run, root), where, getattr(torch, dtype))
+
+
+def find_run(run: str | Path, root: str | Path) -> RunDirectory:
+    """The run of a directory, or of a name or identity in `root`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (Path(run), Path(root) / run):
+        if (path / schema.RUN).is_file():
+            return RunDirectory(path)
+    if (found := RunDirectory.for_identity(root, str(run))) is not None:
+        return found
+    raise UserError(
+        f"there is no run {run}: it is neither a run directory nor a name or identity in {root}; "
+        "`python -m atomsweep status` lists them"
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a device, as run directories have it."""
+    from atomsweep.tracking.environment import cpu_name
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu ({cpu_name()})"

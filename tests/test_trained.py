@@ -1,0 +1,200 @@
+"""A trained model from Python: three lines, an ASE calculator, relaxations."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.constraints import FixAtoms, FixedLine
+from ase.optimize import LBFGS
+
+import atomsweep
+from atomsweep.build import UserError
+from atomsweep.data.atoms import structure_to_atoms
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.tasks.relax.calculator import PotentialCalculator
+from atomsweep.tasks.relax.potentials import ModelPotential
+from atomsweep.tracking.run import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return atomsweep.load(tiny_run.path, dtype="float64", device="cpu")
+
+
+@pytest.fixture
+def atoms(mini_oc_tiny):
+    found = structure_to_atoms(mini_oc_tiny.relaxations("val_id")[0])
+    found.calc = None
+    return found
+
+
+def test_the_package_imports_nothing_heavy():
+    code = "import sys, atomsweep; print({'torch', 'ase', 'numpy', 'hydra'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_run_is_found_by_directory_name_and_identity(tiny_run):
+    root = tiny_run.path.parent
+    found = [
+        atomsweep.load(tiny_run.path),
+        atomsweep.load(str(tiny_run.path)),
+        atomsweep.load(tiny_run.name, root=root),
+        atomsweep.load(tiny_run.identity, root=root),
+    ]
+    assert {one.run.path for one in found} == {tiny_run.path}
+    assert found[0].step == tiny_run.result["checkpoint_step"]
+    assert not found[0].model.training
+
+
+def test_an_unknown_run_or_one_without_a_model_is_a_sentence(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="there is no run nowhere"):
+        atomsweep.load("nowhere", root=tmp_path)
+    config = (tiny_run.path / "config.yaml").read_text()
+    empty = RunDirectory.create(tmp_path / "a-000000000000", config, {"identity": "0" * 12})
+    with pytest.raises(UserError, match=r"no best checkpoint yet \(it is queued\)"):
+        atomsweep.load(empty.path)
+    with pytest.raises(UserError, match="dtype"):
+        atomsweep.load(tiny_run.path, dtype="int8")
+
+
+def test_it_predicts_what_the_run_reported(tiny_run, mini_oc_tiny):
+    """Force MAE of the result, from the calculator, one structure after the other."""
+    model = atomsweep.load(tiny_run.path, device="cpu")
+    split = mini_oc_tiny.split("val_id")
+    errors = []
+    for index in range(len(split)):
+        structure = split[index]
+        atoms = structure_to_atoms(structure)
+        atoms.calc = model.calculator()
+        forces = atoms.get_forces(apply_constraint=False)
+        errors.append(np.abs(forces - structure.forces)[~structure.fixed])
+    reported = tiny_run.result["metrics"]["val_id/forces_mae"]
+    assert np.concatenate(errors).mean() == pytest.approx(reported, rel=1e-4)
+
+
+def test_forces_do_not_see_wrapping_shifts_or_the_order_of_atoms(model, atoms):
+    atoms.calc = model.calculator()
+    before = atoms.get_forces(apply_constraint=False)
+    moved = atoms.copy()
+    rng = np.random.default_rng(0)
+    images = rng.integers(-2, 3, (len(atoms), 3)) @ atoms.cell.array
+    moved.set_positions(atoms.positions + images + [0.3, -7.0, 20.0], apply_constraint=False)
+    moved.calc = model.calculator()
+    assert np.allclose(moved.get_forces(apply_constraint=False), before, atol=1e-9)
+    moved.wrap()
+    assert np.allclose(moved.get_forces(apply_constraint=False), before, atol=1e-9)
+    order = rng.permutation(len(atoms))
+    mixed = atoms[order]
+    mixed.calc = model.calculator()
+    assert np.allclose(mixed.get_forces(apply_constraint=False), before[order], atol=1e-9)
+
+
+def test_constraints_hold_and_the_calculator_notices_moves(model, atoms):
+    atoms.calc = model.calculator()
+    held = atoms.constraints[0].index
+    assert np.array_equal(atoms.get_forces()[held], np.zeros((len(held), 3)))
+    before = atoms.get_forces(apply_constraint=False)
+    assert np.abs(before[held]).max() > 0.0
+    atoms.set_constraint()
+    atoms.positions[-1] += 0.1
+    assert not np.allclose(atoms.get_forces(), before)
+
+
+def test_an_energy_that_is_not_predicted_is_refused_with_a_remedy():
+    atoms = Atoms("N2", positions=[(0, 0, 0), (0, 0, 1.1)])
+    atoms.calc = PotentialCalculator(ModelPotential(Well(energy=False)), "well")
+    with pytest.raises(PropertyNotImplementedError, match=r"no energy; ask for get_forces\(\)"):
+        atoms.get_potential_energy()
+    assert atoms.get_forces().shape == (2, 3)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_potential_energy()  # also after the forces are there
+    with pytest.raises(PropertyNotImplementedError, match="nan_energy=True"):
+        LBFGS(atoms, logfile=None).run(fmax=0.01, steps=50)
+    atoms.calc = PotentialCalculator(ModelPotential(Well(energy=False)), "well", nan_energy=True)
+    assert LBFGS(atoms, logfile=None).run(fmax=0.01, steps=50)
+    assert np.isnan(atoms.get_potential_energy())
+
+
+class Well(ForceField):
+    """Every atom in a parabola, energy or not, forces by autograd or not."""
+
+    cutoff = None
+    max_neighbors = None
+
+    def __init__(self, energy=True, conservative=False):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        self.energy = energy
+        self.conservative = conservative
+
+    def forward(self, batch):
+        pos = batch.pos.detach().requires_grad_(self.conservative)
+        energy = pos.new_zeros(len(batch.natoms)).index_add(
+            0, batch.batch, 0.5 * self.scale * (pos**2).sum(1)
+        )
+        forces = -self.scale * pos
+        if self.conservative:
+            forces = -torch.autograd.grad(energy.sum(), pos)[0]
+        return Prediction(energy=energy if self.energy else None, forces=forces)
+
+
+@pytest.mark.parametrize("conservative", [False, True])
+def test_a_predicted_energy_is_there_and_forces_may_be_its_gradient(conservative):
+    atoms = Atoms("N2", positions=[(0, 0, 1.0), (0, 2.0, 0)])
+    well = Well(conservative=conservative).requires_grad_(False)
+    atoms.calc = PotentialCalculator(ModelPotential(well), "well")
+    assert atoms.get_potential_energy() == pytest.approx(1.0 + 4.0)
+    assert np.allclose(atoms.get_forces(), [[0, 0, -2.0], [0, -4.0, 0]])
+
+
+def test_elements_without_data_are_refused_by_name(model):
+    krypton = Atoms("Kr2", positions=[(0, 0, 0), (0, 0, 2)], cell=[8] * 3, pbc=True)
+    krypton.calc = model.calculator()
+    with pytest.raises(ValueError, match=r"has no input data for .*Kr"):
+        krypton.get_forces()
+
+
+def test_atoms_on_one_spot_are_refused(model):
+    twins = Atoms("Cu2", positions=[(0, 0, 0)] * 2, cell=[8] * 3, pbc=True)
+    twins.calc = model.calculator()
+    with pytest.raises(ValueError, match="apart; remove the duplicate"):
+        twins.get_forces()
+
+
+def test_many_atoms_objects_relax_at_once_and_keep_what_they_carry(model, atoms):
+    atoms.info["name"] = "first"
+    apart = Atoms("Cu2", positions=[(0, 0, 0)] * 2, cell=[8] * 3, pbc=True)
+    relaxed = model.relax([atoms, apart, atoms], fmax=0.05, steps=3, batch_size=2)
+    assert [one.info["relaxation"].split(":")[0] for one in relaxed] == [
+        "stopped",
+        "failed",
+        "stopped",
+    ]
+    assert relaxed[0].info["name"] == "first"
+    assert relaxed[0].info["relaxation_steps"] == 3
+    assert np.array_equal(relaxed[0].constraints[0].index, atoms.constraints[0].index)
+    reference = atoms.copy()
+    reference.calc = model.calculator(nan_energy=True)
+    LBFGS(reference, logfile=None).run(fmax=0.05, steps=3)
+    assert np.allclose(relaxed[2].positions, reference.positions, atol=1e-7)
+    assert np.allclose(relaxed[2].get_forces(), reference.get_forces(), atol=1e-6)
+    assert atoms.calc is None
+
+
+def test_constraints_that_cannot_be_held_are_refused(model, atoms):
+    atoms.set_constraint([FixAtoms([0]), FixedLine(1, (0, 0, 1))])
+    with pytest.raises(ValueError, match="structure 0 has the constraint FixedLine"):
+        model.relax([atoms])
