@@ -8,7 +8,13 @@ from ase.io import write
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from tests.contracts.compose import CONF, compose_with_choices
-from tests.data.pyg_records import as_pyg_2, is2re_fields, s2ef_fields, write_lmdb
+from tests.data.pyg_records import (
+    as_pyg_2,
+    is2re_fields,
+    s2ef_fields,
+    write_lmdb,
+    write_oc20_layout,
+)
 from tests.data.test_ase_db import sqlite
 from tests.data.test_md17 import revised
 from tests.data.test_store import random_structure
@@ -16,7 +22,8 @@ from tests.data.test_store import write as write_store
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
-GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
+GPU = {("engine", "gpu"), *(("experiment", p.stem) for p in (CONF / "experiment").glob("*.yaml"))}
+OC20 = ("oc20_all", "oc20_2m")  # options that name the folders of the published archives
 
 
 def extxyz(folder):
@@ -55,12 +62,14 @@ def config(*overrides):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
-def test_every_option_composes_and_builds(group, option, tmp_path):
+def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
     overrides = [f"{group}={option}"]
     if (group, option) == ("act", "none"):
         overrides.append("model=median")  # for models without an activation
     if group == "data" and option in DATA_FILES:
         overrides.append(f"data.path={DATA_FILES[option](tmp_path)}")
+    if group == "data" and option in OC20:
+        monkeypatch.setenv("ATOMSWEEP_DATA", str(write_oc20_layout(tmp_path)))
     if (group, option) in GPU:
         overrides.append("engine.device=cpu")
     assert preflight(config(*overrides)) >= 0
@@ -111,3 +120,14 @@ def test_each_model_runs_alone_with_the_parts_that_suit_it():
 
 def test_the_config_fits_one_screen():
     assert len((CONF / "config.yaml").read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "model").glob("*.yaml")))
+def test_small_models_have_fewer_parameters_and_the_same_parts(name):
+    published, small = (config(f"model={name}", f"size={size}") for size in ("published", "small"))
+    assert published["model"].keys() == small["model"].keys()
+    assert published["model"]["_target_"] == small["model"]["_target_"]
+    if name in ("median", "forcenet_small"):
+        assert published["model"] == small["model"]
+    else:
+        assert preflight(small) < 0.05 * preflight(published)

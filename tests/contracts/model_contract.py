@@ -147,6 +147,65 @@ class ModelContract:
             slope = (energies[0] - energies[1]) / (2 * step)
             assert_close(forces[atom, axis], -slope, tolerance=1e-5)
 
+    def test_forces_can_be_differentiated_again(self, model):
+        """By finite differences: training on forces needs it, and elastic constants and phonons."""
+        if not self.conservative:
+            pytest.skip("forces are predicted directly")
+        batch = self.batch_for(model, self.structures[:1])
+
+        def forces_at(pos):
+            moved = batch.clone()
+            moved.pos = pos
+            return model(moved).forces
+
+        pos = batch.pos.clone().requires_grad_()
+        assert torch.autograd.gradcheck(forces_at, pos, eps=1e-5, atol=1e-5, fast_mode=True)
+
+    def test_forces_need_no_gradient_mode(self, model, batch):
+        expected = model(batch)
+        with torch.no_grad():
+            prediction = model(batch)
+        assert not prediction.forces.requires_grad
+        assert_close(prediction.forces, expected.forces)
+        if prediction.energy is not None:
+            assert not prediction.energy.requires_grad
+
+    def test_gradient_of_a_force_loss_is_its_slope(self, model, batch):
+        """Along a random direction of all parameters, by central differences."""
+        parameters = list(model.parameters())
+        if not parameters:
+            pytest.skip("nothing to train")
+        generator = torch.Generator().manual_seed(0)
+        along = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+        def loss():
+            return (model(batch).forces - batch.forces).square().mean()
+
+        gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
+        slope = sum((g * a).sum() for g, a in zip(gradients, along, strict=True) if g is not None)
+        values = []
+        for step in (1e-6, -2e-6):
+            with torch.no_grad():
+                for parameter, direction in zip(parameters, along, strict=True):
+                    parameter.add_(step * direction)
+                values.append(loss())
+        assert_close((values[0] - values[1]) / 2e-6, slope, tolerance=1e-4)
+
+    def test_perfect_crystal_has_finite_gradients(self, model):
+        """Collinear neighbours, no force: where derivatives may not exist."""
+        cell = 3.7 * np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+        crystal = Atoms(np.zeros((1, 3)), np.array([29]), cell, (True,) * 3)
+        crystal = repeated(repeated(crystal, axis=0), axis=1)
+        forces = self.forces(model, [crystal])
+        assert torch.isfinite(forces).all()
+        if self.conservative:
+            assert forces.abs().max() < 1e-9
+        if not (parameters := list(model.parameters())):
+            return
+        loss = (forces - 1.0).square().sum()
+        for gradient in torch.autograd.grad(loss, parameters, allow_unused=True):
+            assert gradient is None or torch.isfinite(gradient).all()
+
     def test_step_at_the_cutoff_is_as_declared(self, model):
         if model.cutoff is None:
             pytest.skip("reads no edges")

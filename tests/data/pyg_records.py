@@ -74,3 +74,16 @@ def write_lmdb(path, records, length=True, **extra):
             transaction.put(key.encode(), value)
     env.close()
     return path
+
+
+def write_oc20_layout(root):
+    """Three records for each folder of OC20's S2EF archives, under `root`."""
+    for folder in ("2M/train", "all/train", *(f"all/val_{n}" for n in VALIDATION)):
+        directory = root / "s2ef" / folder
+        directory.mkdir(parents=True)
+        records = [as_pyg_2(s2ef_fields(seed)) for seed in range(3)]
+        write_lmdb(directory / "data.0000.lmdb", records)
+    return root
+
+
+VALIDATION = ("id", "ood_ads", "ood_cat", "ood_both")

@@ -95,7 +95,7 @@ def in_double(path):
 
 
 def on_ranks(context, size, runs, work=job):
-    return run_cells(runs, work, 1, "cpu", context, Silent(), size)
+    return run_cells(runs, work, 1, "cpu", context, Silent(), ranks=size)
 
 
 def alone(run, work=job):

@@ -1,13 +1,14 @@
 import numpy as np
+import pytest
 import torch
 
 from atomsweep.data.base import Structure
 from atomsweep.data.batching import structures_to_batch
-from atomsweep.graph.edges import edge_vectors
+from atomsweep.graph.edges import edge_vectors, reverse_edges
 from atomsweep.graph.neighbors import RadiusGraph
 
 
-def batch_of_two(cutoff=4.0):
+def batch_of_two(cutoff=4.0, max_neighbors=None):
     rng = np.random.default_rng(0)
 
     def structure(natoms, length):
@@ -21,7 +22,8 @@ def batch_of_two(cutoff=4.0):
             fixed=np.zeros(natoms, dtype=bool),
         )
 
-    return structures_to_batch([structure(5, 5.0), structure(7, 6.0)], RadiusGraph(cutoff, None))
+    graph = RadiusGraph(cutoff, max_neighbors)
+    return structures_to_batch([structure(5, 5.0), structure(7, 6.0)], graph)
 
 
 def test_edge_vectors_point_from_centre_to_neighbour_image():
@@ -54,3 +56,29 @@ def test_moving_an_atom_by_a_lattice_vector_moves_only_its_own_edges():
     moved = ~torch.isclose(edge_vectors(batch), before, atol=1e-5).all(1)
     touches = (batch.edge_index == 0).any(0) & (batch.edge_index[0] != batch.edge_index[1])
     assert torch.equal(moved, touches)
+
+
+@pytest.mark.parametrize("max_neighbors", [None, 6])
+def test_reverse_edge_leads_back_between_the_same_images(max_neighbors):
+    batch = batch_of_two(max_neighbors=max_neighbors)
+    edges, offsets = batch.edge_index.T.tolist(), batch.cell_offsets.tolist()
+    reverse, exists = reverse_edges(batch.edge_index, batch.cell_offsets, len(batch.pos))
+    place = {(*pair, *shift): e for e, (pair, shift) in enumerate(zip(edges, offsets, strict=True))}
+    wanted = [
+        place.get((target, source, *(-n for n in shift)))
+        for (source, target), shift in zip(edges, offsets, strict=True)
+    ]
+    assert exists.tolist() == [edge is not None for edge in wanted]
+    assert all(r == w for r, w in zip(reverse.tolist(), wanted, strict=True) if w is not None)
+    assert exists.all() == (max_neighbors is None)
+
+
+def test_offset_of_hundreds_of_cells_is_refused():
+    pairs, offsets = torch.tensor([[0], [0]]), torch.tensor([[0, 600, 0]])
+    with pytest.raises(ValueError, match="within ±511 cells, got 600; wrap"):
+        reverse_edges(pairs, offsets, 1)
+
+
+def test_no_edges_have_no_reverse():
+    reverse, exists = reverse_edges(torch.zeros(2, 0).long(), torch.zeros(0, 3), 3)
+    assert reverse.shape == exists.shape == (0,)

@@ -18,19 +18,18 @@ def evaluate(
     batches: Iterable[Batch],
     device: torch.device,
     precision: Callable[[], AbstractContextManager[object]],
-    needs_gradient: bool,
     world: World = ALONE,
 ) -> dict[str, float]:
     """Metrics over all batches of all ranks, atom-weighted as the task defines them.
 
-    The model's mode is restored. `needs_gradient` keeps autograd on, for forces that are a
-    gradient of the energy. A rank may have no batch at all.
+    The model's mode is restored. A model whose forces are a gradient takes it by itself. A rank may
+    have no batch at all.
     """
     was_training = model.training
     model.eval()
     sums: dict[str, Mean] = {}
     try:
-        with torch.set_grad_enabled(needs_gradient):
+        with torch.no_grad():
             for cpu_batch in batches:
                 batch = cpu_batch.to(device, non_blocking=True)
                 with precision():

@@ -337,7 +337,6 @@ class Training:
             ),
             self.device,
             self.trainer.autocast,
-            needs_gradient=self.model.conservative,
             world=self.world,
         )
         self.eval_seconds += (time.perf_counter() - start) * self.world.size

@@ -1,4 +1,4 @@
-"""Edge vectors of a batch."""
+"""Edge vectors of a batch, and the way back of every edge."""
 
 import torch
 from torch import Tensor
@@ -17,3 +17,47 @@ def edge_vectors(batch: Batch) -> Tensor:
         "ei,eij->ej", batch.cell_offsets.to(batch.cell.dtype), batch.cell[batch.batch[target]]
     )  # (E, 3)
     return batch.pos[source] - batch.pos[target] + shift
+
+
+OFFSET_BITS = 10  # cell offsets of -512 ... 511 for each axis
+
+
+def reverse_edges(
+    edge_index: Tensor, cell_offsets: Tensor, num_atoms: int
+) -> tuple[Tensor, Tensor]:
+    """For every edge j→i the edge i→j of the same pair of images, where the graph has it.
+
+    A limit on neighbours keeps some edges in one direction only. Nothing waits for a GPU.
+
+    Args:
+        edge_index: source and target.
+        cell_offsets: of the source, in cells.
+        num_atoms: of the batch.
+
+    Returns:
+        Index of the reverse edge (any edge where there is none), and whether there is one.
+
+    Shape: (2, E), (E, 3) -> (E,), (E,).
+
+    Raises:
+        ValueError: an atom is hundreds of cells away from a neighbour (checked on the CPU only).
+    """
+    half = 1 << (OFFSET_BITS - 1)
+    offsets = cell_offsets.long()
+    if offsets.device.type == "cpu" and offsets.numel() and int(offsets.abs().max()) >= half:
+        raise ValueError(
+            f"cell_offsets must lie within ±{half - 1} cells, got {int(offsets.abs().max())}; "
+            "wrap the positions into the cell"
+        )
+
+    def keys(source: Tensor, target: Tensor, shift: Tensor) -> Tensor:
+        key = source * num_atoms + target
+        for axis in range(3):
+            key = (key << OFFSET_BITS) + shift[:, axis] + half
+        return key  # (E,), one number for each edge
+
+    source, target = edge_index
+    ordered, order = keys(source, target, offsets).sort()
+    wanted = keys(target, source, -offsets)
+    place = torch.searchsorted(ordered, wanted).clamp(max=max(len(wanted) - 1, 0))
+    return order[place], ordered[place] == wanted

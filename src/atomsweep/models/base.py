@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
+from atomsweep.nn.scatter import segment_sum
 
 
 class Prediction(NamedTuple):
@@ -89,3 +91,35 @@ class ForceField(nn.Module, ABC):
         Args:
             batches: one pass over the training split, in order, without edges or augmentation.
         """
+
+
+class EnergyForceField(ForceField):
+    """A network for the energy; forces are -dE/dx by automatic differentiation.
+
+    The energy depends on positions through the edge vectors alone, so the gradient is taken with
+    respect to these and summed over the edges of each atom. It is taken inside the forward,
+    whatever the caller's mode; with gradients on, forces can be differentiated again, as training
+    needs.
+    """
+
+    conservative = True
+    equivariant = True
+
+    @abstractmethod
+    def energy(self, batch: Batch, edge_vec: Tensor) -> Tensor:
+        """Energy (B,) eV, invariant under rotation, from the edge vectors (E, 3) Å."""
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Energy (B,) eV and forces (N, 3) eV/Å."""
+        self.check_elements_on_cpu(batch.atomic_numbers)
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            edge_vec = edge_vectors(batch)
+            if not edge_vec.requires_grad:
+                edge_vec.requires_grad_()
+            energy = self.energy(batch, edge_vec)
+            (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
+        source, target = batch.edge_index
+        num_atoms = batch.pos.shape[0]
+        forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
+        return Prediction(energy if differentiable else energy.detach(), forces)

@@ -22,7 +22,7 @@ NUM_EMBEDDINGS = 100
 class GNS(ForceField):
     """Messages m_st = F(e_st, h_s, h_t), updates h_t + BN(W sum_s m_st), forces from the last h.
 
-    arXiv:2103.01436, Sec. 4.1 and App. C.
+    arXiv:2103.01436, Sec. 4.1 and App. B.
 
     Args:
         act: factory of the activation.
