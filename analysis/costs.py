@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THROUGHPUT = "cost/structures_per_second"
+HOURS = "cost/device_hours_per_million"
 SIZES = {
     "config.model.hidden_channels": "width",
     "config.model.num_layers": "depth",
@@ -37,7 +38,7 @@ SIZES = {
 def inference_section(part: Part, number: int) -> Section:
     """Error against device-hours per million structures, with the Pareto front."""
     section = Section(f"inference-{number}", "Error against inference cost")
-    column = METRIC + THROUGHPUT
+    column = METRIC + (HOURS if METRIC + HOURS in part.frame else THROUGHPUT)
     error = _error_column(part)
     theirs = published_points(part.reference, "inference")
     if column not in part.frame or error is None or len(set(_devices(part, column))) > 1:
@@ -46,6 +47,8 @@ def inference_section(part: Part, number: int) -> Section:
     lines = []
     for label, runs in part.members().items():
         rates = [as_float(run.get(column)) for run in runs.values()]
+        if column == METRIC + HOURS:
+            rates = [1e6 / 3600 / hours_ for hours_ in rates if hours_ > 0]
         rates = [rate for rate in rates if math.isfinite(rate) and rate > 0]
         errors = [as_float(run.get(error)) for run in runs.values()]
         errors = [value for value in errors if math.isfinite(value)]
