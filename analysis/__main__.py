@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
     from analysis.runs import Store
 
+MOST_GAPS = 12  # printed; the page has all
+
 EPILOG = """\
 what to report on:
+  forcenet/table5              a sweep file: its table, launched or not
+  all                          every sweep file and every sweep, with an index
   latest                       the newest sweep
   basis_act-1a2b3c             a sweep by its name
   choice.basis=sph,sine ...    runs that have one of these values in each named column
@@ -24,42 +28,95 @@ exit codes: 0 done, 1 nothing to report (or, with --strict, something missing or
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read, write, print the table and where the page is; returns the exit code."""
     options = _parser().parse_args(arguments)
-    from analysis import hpo
+    from analysis import hpo, writing
     from analysis import report as reports
 
     try:
         store = _store(options)
+        if options.command == "results":
+            return _results(store, options)
+        if options.runs == ["all"]:
+            return _all(store, options)
         report: hpo.StudyReport | reports.Report
         if (study := hpo.study_of(store, options.runs)) is not None:
             report = hpo.build(store, study)
-            page = hpo.write(report, options.out or Path("reports") / reports.slug(study))
+            page = hpo.write(report, options.out or Path("reports") / writing.slug(study))
         else:
             report = reports.build(store, _chosen(store, options.runs))
-            out = options.out or Path("reports") / reports.slug(report.name)
-            page = reports.write(report, out)
+            out = options.out or Path("reports") / writing.slug(report.name)
+            page = writing.write(report, out)
     except (LookupError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(report.text)
     if report.gaps:
         print("\nWithout a number:")
-    for gap in report.gaps:
+    for gap in report.gaps[:MOST_GAPS]:
         print(f"  {gap.cell}: {gap.state}, {gap.reason}\n    fill it: {gap.command}")
+    if len(report.gaps) > MOST_GAPS:
+        print(f"  and {len(report.gaps) - MOST_GAPS} more, all on the page")
     for problem in report.problems:
         print(f"problem: {problem}")
     print(f"\nReport: {page}")
     return 1 if options.strict and not report.complete else 0
 
 
+def _all(store: "Store", options: argparse.Namespace) -> int:
+    """A report of everything; a sweep of which nothing has finished is named and left out."""
+    from analysis import report as reports
+    from analysis import writing
+    from analysis.layout import known_files
+
+    out = options.out or Path("reports")
+    done, complete = [], True
+    for name in dict.fromkeys([*known_files(store.files), *store.sweeps()]):
+        try:
+            report = reports.build(store, store.sweep(name))
+            if not (report.trained["state"] == "finished").any():
+                raise LookupError(f"nothing has finished; {report.command} launches it")
+            page = writing.write(report, out / writing.slug(report.name))
+        except (LookupError, ValueError) as error:
+            print(f"{name}: {error}")
+            complete = False
+            continue
+        complete &= report.complete
+        done.append((report, page))
+        print(f"{name}: {report.summary}\n  {page}")
+    for problem in store.problems:
+        print(f"problem: {problem}")
+    if done:
+        print(f"\nIndex: {writing.write_index(done, out)}")
+    return 1 if not done or (options.strict and not complete) else 0
+
+
+def _results(store: "Store", options: argparse.Namespace) -> int:
+    """Tables of several sweeps as one page and one CSV, to be kept in the repository."""
+    from analysis import results
+
+    found = results.reports_of(store, options.name)
+    title = options.title or f"Results of {options.name}"
+    command = f"python -m analysis results {options.name}"
+    for path in results.write_results(found, title, command, options.out):
+        print(path)
+    return 1 if options.strict and not all(one.complete for one in found) else 0
+
+
 def _store(options: argparse.Namespace) -> "Store":
     if options.source == "mlflow":
         from analysis.mlflow_runs import read_mlflow
 
-        uri = options.uri or f"sqlite:///{options.root / 'mlflow.db'}"
+        uri = options.uri or f"sqlite:///{(options.root or _root()) / 'mlflow.db'}"
         return read_mlflow(uri, options.experiment)
     from analysis.runs import read
 
-    return read(options.root)
+    return read(options.root or _root())
+
+
+def _root() -> Path:
+    """`runs/` of the present directory, else of this repository: reports work from any shell."""
+    here = Path("runs")
+    there = Path(__file__).parents[1] / "runs"
+    return there if there.is_dir() and not here.is_dir() else here
 
 
 def _chosen(store: "Store", words: Sequence[str]) -> "pd.DataFrame":
@@ -82,14 +139,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("runs", nargs="+", help="a sweep, latest, or column=value ...")
-    report.add_argument("--root", type=Path, default=Path("runs"), help="directory of the runs")
-    report.add_argument("--out", type=Path, help="directory to write to (reports/<sweep>)")
-    report.add_argument("--strict", action="store_true", help="exit 1 where cells are missing")
-    report.add_argument(
-        "--from", dest="source", choices=("runs", "mlflow"), default="runs", help="where to read"
+    results = commands.add_parser(
+        "results", help="write the tables of several sweeps as one page and one CSV"
     )
-    report.add_argument("--uri", help="MLflow store to read (that of --root)")
-    report.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
+    results.add_argument("name", help="folder of sweep files, such as forcenet, or one sweep")
+    results.add_argument("--title", help="heading of the page")
+    for command in (report, results):
+        command.add_argument("--root", type=Path, help="directory of the runs (runs)")
+        told = "directory to write to (reports/<sweep>)" if command is report else "page to write"
+        command.add_argument("--out", type=Path, required=command is results, help=told)
+        command.add_argument(
+            "--strict", action="store_true", help="exit 1 where something is missing or wrong"
+        )
+        command.add_argument(
+            "--from",
+            dest="source",
+            choices=("runs", "mlflow"),
+            default="runs",
+            help="where to read",
+        )
+        command.add_argument("--uri", help="MLflow store to read (that of --root)")
+        command.add_argument("--experiment", default="atomsweep", help="MLflow experiment to read")
     return parser
 
 

@@ -86,8 +86,8 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     from matplotlib.figure import Figure
 
     split, _, quantity = metric.partition("/")
-    title, unit, _ = render.METRIC_TITLES.get(quantity, (quantity, "", 4))
-    size, word = _time_unit(points["device_seconds"].max())
+    title, unit, _ = render.title_of(quantity)
+    size, word = time_unit(points["device_seconds"].max())
     points = points.assign(time=points["device_seconds"] / size)
     log_time = _wide(points["time"])
     if log_time:
@@ -95,7 +95,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
 
     figure = Figure(figsize=SIZE, layout=None)
     axes = figure.add_axes((0.11, 0.145, 0.575, 0.755))
-    _dress(axes)
+    dress(axes)
     axes.set_xscale("log" if log_time else "linear")
     ends: dict[str, list[tuple[float, float, str]]] = {}
     for _, line in points[points["rank"] < MOST].groupby("identity", sort=False):
@@ -114,7 +114,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     _name_lines(axes, ends, baseline)
     kind = "GPU-" if is_gpu(device) else "CPU " if device.lower().startswith("cpu") else "device-"
     axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
-    split_title = render.SPLIT_TITLES.get(split, split)
+    split_title = render.split_title(split)
     axes.set_title(f"{title} on {split_title}{f', {unit}' if unit else ''}", loc="left", color=INK)
     return figure
 
@@ -169,7 +169,8 @@ def inline(figure: "Figure", name: str, title: str) -> str:
     return re.sub(r"^<svg[^>]*>", lambda _: head, svg, count=1).strip()
 
 
-def _dress(axes: "Axes") -> None:
+def dress(axes: "Axes") -> None:
+    """Take away what is not needed of a panel."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)
@@ -246,7 +247,8 @@ def _high(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) + gap * (len(group) - 1) / 2
 
 
-def _time_unit(longest: float) -> tuple[float, str]:
+def time_unit(longest: float) -> tuple[float, str]:
+    """Seconds per unit and its name, for a time of this size."""
     return next((size, word) for size, word, limit in UNITS if longest < size * limit)
 
 

@@ -27,6 +27,7 @@ SEED = "seed"
 COLUMNS: dict[str, Any] = {
     "identity": None,
     "name": None,
+    "label": None,  # what a sweep file calls the row or column
     "state": None,
     "message": None,
     "sweeps": None,  # names of the sweeps that have the run as a cell, as a tuple
@@ -47,7 +48,10 @@ COLUMNS: dict[str, Any] = {
     "data_fingerprint": None,
     "data_provenance": None,
     "created": None,  # ISO, UTC
+    "allocated_seconds": math.nan,  # device-seconds of all processes, lost work included
+    "processes": math.nan,  # that worked on it: 1 + requeues and restarts
     "command": None,  # makes this run
+    "link": None,  # to its page in MLflow, where there is one
     "path": None,
 }
 """Columns that every frame of runs has, and their value where a run does not tell."""
@@ -134,9 +138,14 @@ def newest_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     for identity, twins in frame[frame.duplicated("identity", keep=False)].groupby("identity"):
         finished = twins[twins["state"] == schema.FINISHED]
         if len(finished) > 1 and (finished[metrics].nunique(dropna=False) > 1).any():
-            names = " and ".join(finished["path"].map(str))
+            unlike = next(m for m in metrics if finished[m].nunique(dropna=False) > 1)
+            told = " and ".join(
+                f"{path} ({value:.6g})"
+                for path, value in zip(finished["path"], finished[unlike], strict=True)
+            )
             problems.append(
-                f"{names} are one run ({identity}) with different results; the newest is shown"
+                f"{told} are one run ({identity}) with different results, such as "
+                f"{unlike.removeprefix(METRIC)}; the newest is in the table"
             )
     ranked = frame.assign(_done=frame["state"] == schema.FINISHED, _when=frame["created"].map(str))
     kept = ranked.sort_values(["_done", "_when"], kind="stable").drop_duplicates(

@@ -81,5 +81,5 @@ def _style() -> Any:
     """The style sheet of the other reports: one look for all."""
     from markupsafe import Markup
 
-    found = re.search(r"<style>.*?</style>", (_TEMPLATES / "report.html").read_text(), re.S)
+    found = re.search(r"<style>.*?</style>", (_TEMPLATES / "base.html").read_text(), re.S)
     return Markup(found[0] if found else "")

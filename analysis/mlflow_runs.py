@@ -64,4 +64,6 @@ def _row(run: MirroredRun, problems: list[str]) -> Mapping[str, Any]:
         problems.append(f"{run.name} is finished without metrics in its {schema.RESULT}")
     row["name"] = run.name.removesuffix(f"-{row['identity']}")
     row["path"] = PATH + run.run_id
+    if run.processes:
+        row.update(processes=run.processes, allocated_seconds=run.allocated_seconds)
     return row

@@ -1,22 +1,54 @@
-"""Report → one HTML page that needs nothing else: no script, no network, light and dark, print."""
+"""Report → one HTML page that needs nothing else: no network, light and dark, phone and print."""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import curves, published, render
-from analysis.frames import as_float, normal, records
+from analysis.frames import METRIC, as_float, normal, records
+from analysis.layout import UNPLANNED
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
-    from analysis.report import Part, Report
+    from analysis.parts import Part
+    from analysis.report import Report
 
-_NAMED = ["name", "identity", "state"]
+MOST_BEHIND = 30  # runs that the pop-up of a cell lists
+MOST_RUNS = 2000  # in the table of provenance; runs.csv has all
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(report: "Report") -> str:
     """The whole page."""
+    from analysis import writing
+
+    alone = len(report.parts) == 1
+    parts = [_part(part, number, alone) for number, part in enumerate(report.parts, 1)]
+    claims = report.claims and {
+        "verdicts": writing.claims_grid(report.claims),
+        "comparisons": writing.comparisons_grid(report.claims),
+        "note": writing.CLAIMS_NOTE,
+    }
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            parts=parts,
+            claims=claims,
+            tiles=_tiles(report),
+            runs=_runs(report),
+            more=max(0, len(report.provenance) - MOST_RUNS),
+        )
+    )
+
+
+def index(entries: list[tuple["Report", str]]) -> str:
+    """A page that leads to several."""
+    return _environment().get_template("index.html").render(entries=entries)
+
+
+def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -27,15 +59,13 @@ def page(report: "Report") -> str:
         undefined=StrictUndefined,
     )
     environment.filters["code"] = _code
-    template = environment.get_template("report.html")
-    alone = len(report.parts) == 1
-    parts = [_part(part, number, alone) for number, part in enumerate(report.parts, 1)]
-    return template.render(report=report, parts=parts, tiles=_tiles(report), runs=_runs(report))
+    environment.filters["svg"] = lambda p: curves.inline(p.figure, f"fig-{p.name}", p.title)
+    return environment
 
 
 def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
     """What the template shows of one table."""
-    quantity, unit, _ = render.METRIC_TITLES.get(part.metric, (part.metric, "", 4))
+    quantity, unit, _ = render.title_of(part.metric)
     figures = [
         {
             "svg": curves.inline(
@@ -52,10 +82,10 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
         "part": part,
         "heading": f"{quantity}, {unit}".rstrip(", ") if alone else part.title,
         "header": [render.axis_of(c, part.reference).title for c in part.rows],
-        "splits": [render.SPLIT_TITLES.get(s, s) for s in _splits(part)],
-        "ratio": f"{render.SPLIT_TITLES.get(_splits(part)[0], _splits(part)[0])} ÷ Median",
+        "splits": [render.split_title(s) for s in _splits(part)],
+        "ratio": f"{render.split_title(_splits(part)[0])} ÷ Median",
         "baseline": _baseline(part),
-        "rows": _rows(part),
+        "rows": _rows(part, number),
         "figures": figures,
         "paper": _paper(part.reference),
         "seeds": bool((part.cells["planned"] > 1).any()),
@@ -71,19 +101,22 @@ def _baseline(part: "Part") -> list[str]:
     return [render.number(value) for value in values]
 
 
-def _rows(part: "Part") -> list[dict[str, Any]]:
-    """Table rows; a first axis that repeats is one header over several rows."""
+def _rows(part: "Part", number: int) -> list[dict[str, Any]]:
+    """Table rows, each with the runs behind it."""
+    behind: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in records(part.frame):
+        behind.setdefault(tuple(normal(run.get(c)) for c in part.rows), []).append(run)
     rows: list[dict[str, Any]] = []
-    for _, group in render.by_row(part.cells, part.rows):
+    for position, (key, group) in enumerate(render.by_row(part.cells, part.rows)):
         first = group.iloc[0]
-        labels = [render.label(c, first[c], part.reference) for c in part.rows]
-        cells = [_cell(cell, part) for cell in records(group)]
+        runs = behind.get(tuple(key), [])
         ratio = as_float(first["ratio"])
         rows.append(
             {
-                "labels": labels,
-                "span": 1,
-                "cells": cells,
+                "id": f"runs-{number}-{position}",
+                "labels": [render.label(c, first[c], part.reference) for c in part.rows],
+                "cells": [_cell(cell, part, runs) for cell in records(group)],
+                "runs": [_run_behind(run, part) for run in runs[:MOST_BEHIND]],
                 "ratio": render.times(ratio),
                 "bar": None if math.isnan(ratio) else round(100 * min(ratio, 1.0), 1),
                 "n": f"{first['n']}"
@@ -91,31 +124,41 @@ def _rows(part: "Part") -> list[dict[str, Any]]:
                 else f"{first['n']} of {first['planned']}",
             }
         )
-    leader: dict[str, Any] | None = None
-    for row in rows:
-        if leader and len(row["labels"]) > 1 and row["labels"][0] == leader["labels"][0]:
-            leader["span"] += 1
-            row["span"] = 0
-        else:
-            leader = row
     return rows
 
 
-def _cell(cell: dict[str, Any], part: "Part") -> dict[str, Any]:
-    text = render.cell_text(cell)
-    members = part.frame
-    for column in part.rows:
-        members = members[members[column].map(normal) == normal(cell[column])]
-    behind = [
-        f"{run['name']} {run['identity']}, {run['state']}" for run in records(members[_NAMED])
-    ]
+def _cell(cell: dict[str, Any], part: "Part", runs: list[dict[str, Any]]) -> dict[str, Any]:
+    text = render.cell_text(cell, render.title_of(part.metric)[2])
+    told = [f"{run['identity']} {run['state']}" for run in runs[:5]]
+    told += [f"and {len(runs) - 5} more"] if len(runs) > 5 else []
     return {
         "text": text.text,
         "bold": text.bold,
         "paper": None if math.isnan(cell["published"]) else render.number(cell["published"]),
         "paper_bold": bool(cell["published_best"]),
         "difference": None if math.isnan(cell["difference"]) else render.signed(cell["difference"]),
-        "title": "; ".join(behind),
+        "title": f"n = {cell['n']} of {cell['planned']}: {'; '.join(told)}",
+    }
+
+
+def _run_behind(run: dict[str, Any], part: "Part") -> dict[str, Any]:
+    """A run as the pop-up of a cell shows it."""
+    from analysis.writing import commit, state_of
+
+    planned = str(run["identity"]).startswith(UNPLANNED)
+    names = [f"{METRIC}{split}/{part.metric}" for split in _splits(part)]
+    decimals = render.title_of(part.metric)[2]
+    return {
+        "identity": render.NOTHING if planned else run["identity"],
+        "seed": render.count(run["seed"]),
+        "state": state_of(run),
+        "numbers": [render.short(as_float(run.get(name)), decimals) for name in names],
+        "time": render.duration(run["device_seconds"]),
+        "device": run["device"] or render.NOTHING,
+        "commit": commit(run),
+        "created": run["created"] or render.NOTHING,
+        "link": run["link"],
+        "command": None if run["state"] == schema.FINISHED else run["command"],
     }
 
 
@@ -155,8 +198,8 @@ def _tiles(report: "Report") -> list[dict[str, str]]:
     for part in report.parts[:1]:
         best = part.best()
         if best is not None:
-            title, unit, _ = render.METRIC_TITLES.get(part.metric, (part.metric, "", 4))
-            split = render.SPLIT_TITLES.get(best["split"], best["split"])
+            title, unit, _ = render.title_of(part.metric)
+            split = render.split_title(best["split"])
             tiles.append(
                 {
                     "value": render.number(best["mean"]),
@@ -179,7 +222,7 @@ def _tiles(report: "Report") -> list[dict[str, str]]:
 
 
 def _runs(report: "Report") -> list[dict[str, Any]]:
-    from analysis.report import commit, state_of
+    from analysis.writing import commit, state_of
 
     return [
         {
@@ -187,12 +230,15 @@ def _runs(report: "Report") -> list[dict[str, Any]]:
             "identity": run["identity"],
             "state": state_of(run),
             "numbers": [
-                render.count(run["seed"]),
-                render.count(run["step"]),
-                render.count(run["parameters"]),
-                render.duration(run["device_seconds"]),
-                render.duration(run["eval_seconds"]),
-                render.number(run["gpu_days"]),
+                (show(run[column]), run[column])
+                for column, show in (
+                    ("seed", render.count),
+                    ("step", render.count),
+                    ("parameters", render.count),
+                    ("device_seconds", render.duration),
+                    ("eval_seconds", render.duration),
+                    ("gpu_days", render.number),
+                )
             ],
             "device": run["device"] or render.NOTHING,
             "commit": commit(run),
@@ -200,7 +246,7 @@ def _runs(report: "Report") -> list[dict[str, Any]]:
             "fingerprint": run["data_fingerprint"] or "",
             "created": run["created"] or render.NOTHING,
         }
-        for run in records(report.provenance)
+        for run in records(report.provenance.head(MOST_RUNS))
     ]
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,8 @@ METRIC_TITLES = {
     schema.FORCES_COS: ("Force cosine", "", 4),
     schema.LOSS: ("Loss", "", 4),
 }
-BETTER_HIGH = (schema.FORCES_COS,)
+_BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
+STALE_MARK = "†"  # after a number that other code than the present made
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,32 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[Text]]
     align: str
+
+
+def title_of(metric: str) -> tuple[str, str, int]:
+    """Title, unit and decimals of a metric; an unknown one is called by its own name."""
+    name = metric.rpartition("/")[2]
+    plain = name.replace("_", " ")
+    return METRIC_TITLES.get(name, (plain[:1].upper() + plain[1:], "", 4))
+
+
+def better(metric: str) -> str:
+    """Whether "low" or "high" values of a metric are better."""
+    return "high" if _BETTER_HIGH.search(metric.rpartition("/")[2]) else "low"
+
+
+def split_title(split: str) -> str:
+    """A split as papers call it; the kind of an evaluation by its own name."""
+    return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
+
+
+def short(value: float, decimals: int = 4) -> str:
+    """A number of unknown size: `0.0512`, `1 234`, `3.2e-05`."""
+    if math.isnan(value):
+        return NOTHING
+    if value == 0 or 10.0**-decimals <= abs(value) < 1000:
+        return number(value, decimals)
+    return count(value) if 1000 <= abs(value) < 1e9 else f"{value:.2e}".replace("-", MINUS)
 
 
 def number(value: float, decimals: int = 4) -> str:
@@ -82,14 +110,20 @@ def count(value: float) -> str:
     return NOTHING if math.isnan(value) else f"{int(value):,}".replace(",", "\u202f")
 
 
+@cache
 def axis_of(column: str, reference: str | None = None) -> Axis:
-    """Title and labels of a column: those of the published table, else of any that has it."""
-    tables = [published.table(reference)] if reference else []
-    tables += [table for paper in published.papers().values() for table in paper.tables.values()]
-    for table in tables:
-        for axis in table.axes:
+    """Title and labels of a column: those of the published table, else of all that have it."""
+    if reference:
+        for axis in published.table(reference).axes:
             if axis.column == column:
                 return axis
+    tables = [table for paper in published.papers().values() for table in paper.tables.values()]
+    found = [axis for table in tables for axis in table.axes if axis.column == column]
+    if found:
+        labels = {key: name for axis in reversed(found) for key, name in axis.labels.items()}
+        return found[0].model_copy(update={"labels": labels})
+    if column == "label":
+        return Axis.model_construct(name=column, column=column, title="Setting", labels={})
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
     title = bare.rpartition(".")[2].replace("_", " ").capitalize()
     return Axis.model_construct(name=bare, column=column, title=title, labels={})
@@ -106,43 +140,48 @@ def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
     if math.isnan(cell["mean"]):
         part = f" ({cell['n']}/{cell['planned']})" if cell["planned"] > 1 else ""
         return Text(NOTHING + part)
-    spread = "" if math.isnan(cell["half_width"]) else f" ± {cell['half_width']:.{decimals}f}"
-    return Text(number(cell["mean"], decimals) + spread, bool(cell["best"]))
+    spread = "" if math.isnan(cell["half_width"]) else f" ± {short(cell['half_width'], decimals)}"
+    mark = f" {STALE_MARK}" if cell["stale"] else ""
+    return Text(short(cell["mean"], decimals) + spread + mark, bool(cell["best"]))
 
 
 def paper_layout(
     cells: pd.DataFrame,
     rows: Sequence[str],
     reference: str | None = None,
-    baseline_name: str = "Median",
+    baseline_name: str | None = "Median",
 ) -> Grid:
     """One line per row, one column per split, as papers print it; first the baseline.
 
     After the splits: the first split's ratio to the baseline, then, for the last split (the
-    average), the paper's number and the difference.
+    average), the paper's number and the difference. Without a baseline's name neither its line nor
+    the ratio are shown.
     """
     splits = list(dict.fromkeys(cells["split"]))
     first, last = splits[0], splits[-1]
-    decimals = METRIC_TITLES.get(cells["metric"].iloc[0], ("", "", 4))[2]
+    decimals = title_of(cells["metric"].iloc[0])[2]
     seeds = bool((cells["planned"] > 1).any())
     header = [axis_of(column, reference).title for column in rows]
-    header += ["Seeds"] * seeds + [SPLIT_TITLES.get(s, s) for s in splits]
-    header += [f"{SPLIT_TITLES.get(first, first)} ÷ {baseline_name}"]
+    header += ["Seeds"] * seeds + [split_title(s) for s in splits]
+    if baseline_name:
+        header += [f"{split_title(first)} ÷ {baseline_name}"]
     if reference:
-        header += [f"Paper {SPLIT_TITLES.get(last, last)}", "Difference"]
-    by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
-    top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
-    top += [Text(number(by_split[s], decimals)) for s in splits]
-    top += [Text(NOTHING if math.isnan(by_split[first]) else times(1.0))]
-    top += [Text(NOTHING)] * (2 if reference else 0)
-    lines = [top]
+        header += [f"Paper {split_title(last)}", "Difference"]
+    lines = []
+    if baseline_name:
+        by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
+        top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
+        top += [Text(number(by_split[s], decimals)) for s in splits]
+        top += [Text(NOTHING if math.isnan(by_split[first]) else times(1.0))]
+        lines.append(top + [Text(NOTHING)] * (2 if reference else 0))
     for _, group in by_row(cells, rows):
         at = group.set_index("split")
         line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
         if seeds:
             line.append(Text(str(group["n"].max())))
         line += [cell_text(at.loc[s], decimals) for s in splits]
-        line.append(Text(times(at.loc[first, "ratio"])))
+        if baseline_name:
+            line.append(Text(times(at.loc[first, "ratio"])))
         if reference:
             line.append(
                 Text(number(at.loc[last, "published"]), bool(at.loc[last, "published_best"]))
@@ -150,6 +189,27 @@ def paper_layout(
             line.append(Text(signed(at.loc[last, "difference"])))
         lines.append(line)
     return Grid(header, lines, "l" * len(rows) + "r" * (len(header) - len(rows)))
+
+
+def matrix_layout(
+    cells: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], reference: str | None = None
+) -> Grid:
+    """Rows against columns, as the sweep file has them, at the last split (the average)."""
+    here = cells[cells["split"] == cells["split"].iloc[-1]]
+    decimals = title_of(cells["metric"].iloc[0])[2]
+    across = dict(by_row(here, columns))
+    header = [axis_of(column, reference).title for column in rows]
+    header += [
+        ", ".join(label(c, group[c].iloc[0], reference) for c in columns)
+        for group in across.values()
+    ]
+    lines = []
+    for _, group in by_row(here, rows):
+        at = {key: one.iloc[0] for key, one in by_row(group, columns)}
+        line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
+        line += [cell_text(at[key], decimals) if key in at else Text("") for key in across]
+        lines.append(line)
+    return Grid(header, lines, "l" * len(rows) + "r" * len(across))
 
 
 def beside_layout(cells: pd.DataFrame, rows: Sequence[str], reference: str) -> Grid:
@@ -160,7 +220,7 @@ def beside_layout(cells: pd.DataFrame, rows: Sequence[str], reference: str) -> G
     for _, group in by_row(cells, rows):
         for _, cell in group.iterrows():
             line = [Text(label(c, cell[c], reference)) for c in rows]
-            line += [Text(SPLIT_TITLES.get(cell["split"], cell["split"])), cell_text(cell)]
+            line += [Text(split_title(cell["split"])), cell_text(cell)]
             line += [Text(times(cell["ratio"]))]
             line += [Text(number(cell["published"]), bool(cell["published_best"]))]
             line += [Text(signed(cell["difference"]))]
@@ -239,6 +299,8 @@ _TEX = {
     "×": r"$\times$",
     "÷": r"$/$",
     MINUS: r"$-$",
+    STALE_MARK: r"$^\dagger$",
+    "→": r"$\to$",
     NOTHING: "--",
     "Å": r"\AA{}",
     "\u202f": r"\,",

@@ -1,94 +1,35 @@
-"""Store of runs → report: which tables, in which words, written to which files.
+"""Store of runs → report: which tables, claims and sections, in which words.
 
-`build` decides what is said; `write` turns it into Markdown, CSV, LaTeX, figures and a page.
+`build` decides what is said; `writing.py` turns it into files.
 """
 
-import re
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cache
 
 import pandas as pd
 
-from analysis import curves, published, render, tables, words
-from analysis.frames import METRIC, as_float, columns, common, records
-from analysis.render import Grid, Text
+from analysis import parts as tables_of
+from analysis import published, render, tables
+from analysis.budget import budget_section
+from analysis.claims import FAILS, HOLDS, UNDECIDED, Cell, Evidence, Judged, judge
+from analysis.compute import Curve, curves_of
+from analysis.costs import inference_section, ledger_section, scaling_section
+from analysis.frames import CHOICE, CONFIG
+from analysis.layout import Layout
+from analysis.parts import Gap, Part, gaps_of, make_part
 from analysis.runs import Store
+from analysis.sections import Section
+from analysis.structures import structures_section
+from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 TERMINAL = 110  # characters of a line
+VERDICT_WORDS = {HOLDS: "hold", FAILS: "fail", UNDECIDED: "are undecided"}
 
 
 class NothingFinished(LookupError):
     """There is no number to report; the message says in which state the runs are."""
-
-
-@dataclass
-class Part:
-    """One table: runs of one data set, task and budget."""
-
-    frame: pd.DataFrame
-    cells: pd.DataFrame
-    rows: list[str]
-    metric: str
-    reference: str | None
-    baseline: pd.Series | None
-    title: str
-    caption: list[str]
-    device: str
-    curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
-
-    @property
-    def layout(self) -> Grid:
-        """The table as papers print it."""
-        return render.paper_layout(self.cells, self.rows, self.reference)
-
-    @property
-    def text(self) -> str:
-        """Title and caption as one paragraph."""
-        return " ".join([f"{self.title}.", *self.caption])
-
-    @cached_property
-    def figures(self) -> "dict[str, Figure]":
-        """A drawing of each curve."""
-        return {
-            metric: curves.draw(points, metric, self.device, self.baseline_value(metric))
-            for metric, points in self.curves.items()
-        }
-
-    def baseline_value(self, metric: str) -> float:
-        """Final value of the baseline, NaN without one."""
-        value = None if self.baseline is None else self.baseline.get(METRIC + metric)
-        return as_float(value)
-
-    def best(self) -> pd.Series | None:
-        """The best cell of the first split, None where none has a number."""
-        first = self.cells["split"].iloc[0]
-        here = self.cells[(self.cells["split"] == first) & self.cells["mean"].notna()]
-        if here.empty:
-            return None
-        high = self.metric in render.BETTER_HIGH
-        return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
-
-    def label(self, run: Mapping[str, Any] | pd.Series) -> str:
-        """A run in the words of its table row, e.g. `Spherical, Swish`."""
-        return ", ".join(render.label(c, run.get(c), self.reference) for c in self.rows)
-
-
-@dataclass
-class Gap:
-    """A cell without a number, why, and what fills it."""
-
-    cell: str
-    state: str
-    reason: str
-    command: str
 
 
 @dataclass
@@ -103,6 +44,8 @@ class Report:
     trained: pd.DataFrame  # what was asked for, without the baseline
     provenance: pd.DataFrame  # every run behind the report
     problems: list[str]
+    claims: list[Judged]
+    sections: list[Section]
     command: str | None
     source: str
     footnotes: list[str] = field(default_factory=list)
@@ -124,6 +67,8 @@ class Report:
         for part in self.parts:
             shown.append(render.markdown(part.layout))
             shown.append(textwrap.fill(" ".join(part.caption), TERMINAL))
+        if self.claims:
+            shown.append("\n".join(f"{claim.verdict:>9}  {claim.text}" for claim in self.claims))
         return "\n\n".join(shown)
 
 
@@ -136,21 +81,18 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
     name = str(frame.attrs.get("sweep") or "runs")
     command = frame.attrs.get("command")
     axes = list(frame.attrs.get("axes") or [])
+    layout: Layout | None = frame.attrs.get("layout")
     problems = list(store.problems)
-    is_baseline = frame.get("choice.model", pd.Series(None, frame.index)) == tables.BASELINE_MODEL
-    trained = frame[~is_baseline].copy() if "choice.model" not in axes else frame.copy()
-    if trained.empty:
-        trained = frame.copy()
-    trained.attrs.update(frame.attrs)
-    if not (trained["state"] == schema.FINISHED).any():
+    trained = _trained(frame, axes)
+    if layout is None and not (trained["state"] == schema.FINISHED).any():
         raise NothingFinished(_nothing(name, trained, command))
-    split = tables.comparable(trained)
+    metrics = layout.statement.metrics if layout else [None]
     parts = [
-        _part(store, part, axes, problems)
-        for part in split
-        if (part["state"] == schema.FINISHED).any()
+        make_part(store, part, metric, problems)
+        for part in tables.comparable(trained, layout.settings_axes if layout else ())
+        if layout is not None or (part["state"] == schema.FINISHED).any()
+        for metric in metrics
     ]
-    gaps = [gap for part in parts for gap in _gaps(part)]
     footnotes = []
     for reference in dict.fromkeys(part.reference for part in parts if part.reference):
         paper, table = published.paper(reference), published.table(reference)
@@ -158,183 +100,70 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
     everything = pd.concat(
         [frame, *(p.baseline.to_frame().T for p in parts if p.baseline is not None)]
     ).drop_duplicates("identity")
-    return Report(
+    evidence = _evidence(store, trained, parts[0], layout)
+    report = Report(
         name=name,
-        heading=_heading(parts),
-        summary=_summary(parts, trained),
+        heading=layout.statement.title if layout else _heading(parts),
+        summary="",
         parts=parts,
-        gaps=gaps,
+        gaps=list({gap.cell + gap.command: gap for p in parts for gap in gaps_of(p)}.values()),
         trained=trained,
-        provenance=everything.reset_index(drop=True),
-        problems=problems,
+        provenance=everything[everything["state"] != schema.MISSING].reset_index(drop=True),
+        problems=list(dict.fromkeys(problems)),
+        claims=judge(evidence) if evidence else [],
+        sections=[],
         command=command,
         source=store.source,
         footnotes=footnotes,
     )
+    report.summary = _summary(report, layout)
+    report.sections = [section for section in _sections(store, report) if section]
+    return report
 
 
-def write(report: Report, out: Path) -> Path:
-    """Write a report into `out`; returns the page.
+def _sections(store: Store, report: Report) -> list[Section]:
+    """What is told beside tables and claims."""
+    found = []
+    for number, part in enumerate(report.parts, 1):
+        if is_split(part.cells["split"].iloc[0]):
+            found += [budget_section(store, part, number), inference_section(part, number)]
+            found.append(scaling_section(part, number))
+            found.append(structures_section(part, number, report.problems))
+    return [*found, ledger_section(report.trained)]
 
-    report.html, report.md, table.csv (one line per cell), runs.csv, curves.csv, table.tex, and each
-    figure as SVG, PDF and PNG.
-    """
-    from analysis.page import page
 
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page(report), encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    cells = pd.concat([part.cells.assign(table=i) for i, part in enumerate(report.parts, 1)])
-    _write_csv(cells, out / "table.csv")
-    runs = report.provenance.assign(sweeps=report.provenance["sweeps"].map(" ".join))
-    _write_csv(runs, out / "runs.csv")
-    tex = (render.latex(part.layout, part.text, report.name) for part in report.parts)
-    (out / "table.tex").write_text("\n".join(tex), encoding="utf-8")
-    drawn = []
-    for part, metric, name in _figures(report):
-        curves.save(part.figures[metric], out / name)
-        drawn.append(
-            part.curves[metric].drop(columns=["hue", "dash", "rank"]).assign(metric=metric)
+def _trained(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Runs without the baseline, unless the baseline is what was asked for."""
+    models = frame.get("choice.model", pd.Series(None, frame.index))
+    is_baseline = models == tables.BASELINE_MODEL
+    trained = frame[~is_baseline].copy() if "choice.model" not in axes else frame.copy()
+    if trained.empty:
+        trained = frame.copy()
+    trained.attrs.update(frame.attrs)
+    return trained
+
+
+def _evidence(
+    store: Store, frame: pd.DataFrame, part: Part, layout: Layout | None
+) -> Evidence | None:
+    if layout is None or not layout.statement.claims:
+        return None
+    devices = dict(zip(frame["identity"], frame["device"], strict=True))
+
+    @cache
+    def curves(metric: str) -> dict[str, Curve]:
+        return curves_of(store.curves(frame, [metric]), devices, render.better(metric))
+
+    def words(cell: Cell) -> str:
+        label, setting = cell
+        told = (
+            render.label((CONFIG if "." in axis else CHOICE) + axis, value, reference)
+            for axis, value in setting.items()
         )
-    if drawn:
-        _write_csv(pd.concat(drawn), out / "curves.csv")
-    return out / "report.html"
+        return label or ", ".join(told)
 
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, float_format="%.10g")
-
-
-def _figures(report: Report) -> list[tuple[Part, str, str]]:
-    """Part, metric and file name of each figure."""
-    several = len(report.parts) > 1
-    return [
-        (part, metric, f"curves-{number}-{split}" if several else f"curves-{split}")
-        for number, part in enumerate(report.parts, 1)
-        for metric in part.curves
-        for split in [metric.partition("/")[0]]
-    ]
-
-
-def markdown(report: Report) -> str:
-    """The whole report as Markdown."""
-    text = [f"# {report.title}", report.summary]
-    for part in report.parts:
-        text += [f"## {part.title}", render.markdown(part.layout), " ".join(part.caption)]
-        if part.reference:
-            text += [
-                f"### Beside the paper: {citation(part.reference)}",
-                render.markdown(render.beside_layout(part.cells, part.rows, part.reference)),
-            ]
-    if report.footnotes:
-        text += ["### On the published numbers", _bullets(report.footnotes)]
-    if figures := _figures(report):
-        text += ["## Learning curves"]
-        text += [f"![{metric} against training time]({name}.svg)" for _, metric, name in figures]
-    if report.gaps:
-        text += ["## Cells without a number", render.markdown(gap_grid(report.gaps))]
-        if report.command:
-            text += [f"All of them, and nothing else, at once: `{report.command}`"]
-    text += ["## Provenance", render.markdown(provenance_grid(report.provenance))]
-    if report.problems:
-        text += ["## Problems", _bullets(report.problems)]
-    return "\n\n".join(text) + "\n"
-
-
-def citation(reference: str) -> str:
-    """`Hu … (2021), arXiv:2103.01436, Table 5`."""
-    paper, table = published.paper(reference), published.table(reference)
-    return f"{paper.citation}, arXiv:{paper.arxiv}, Table {table.number}"
-
-
-def gap_grid(gaps: list[Gap]) -> Grid:
-    """Cells without a number, one per line."""
-    rows = [[Text(g.cell), Text(g.state), Text(g.reason), Text(f"`{g.command}`")] for g in gaps]
-    return Grid(["Cell", "State", "Reason", "Filled by"], rows, "llll")
-
-
-def provenance_grid(frame: pd.DataFrame) -> Grid:
-    """One line per run: what it was, on what, from which code, at which cost."""
-    header = ["Run", "Identity", "State", "Seed", "Steps", "Parameters", "Training", "Evaluation"]
-    header += ["GPU-days", "Device", "Commit", "Data"]
-    rows = [
-        [
-            str(run["name"] or render.NOTHING),
-            run["identity"],
-            state_of(run),
-            render.count(run["seed"]),
-            render.count(run["step"]),
-            render.count(run["parameters"]),
-            render.duration(run["device_seconds"]),
-            render.duration(run["eval_seconds"]),
-            render.number(run["gpu_days"]),
-            run["device"] or render.NOTHING,
-            commit(run),
-            " ".join(str(v) for v in (run["data"], run["data_fingerprint"]) if v) or render.NOTHING,
-        ]
-        for run in records(frame)
-    ]
-    return render.plain(header, rows, "lll" + "r" * 6 + "lll")
-
-
-def state_of(run: Mapping[str, Any]) -> str:
-    """State of a run, `stale` where it is finished with other code than the present."""
-    return schema.STALE if run["stale"] is True else str(run["state"])
-
-
-def commit(run: Mapping[str, Any]) -> str:
-    """Short commit, with a + where there were uncommitted changes."""
-    if not run["commit"]:
-        return render.NOTHING
-    return f"{str(run['commit'])[:9]}{'+' if run['dirty'] else ''}"
-
-
-def slug(name: str) -> str:
-    """A name as a relative path: letters, digits and `._-/` stay, `..` does not."""
-    parts = [re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in name.split("/")]
-    return "/".join(part for part in parts if part) or "report"
-
-
-def _part(store: Store, frame: pd.DataFrame, axes: list[str], problems: list[str]) -> Part:
-    rows = [axis for axis in axes if axis in frame] or [words.RUN_AXIS]
-    finished = frame[frame["state"] == schema.FINISHED]
-    shared = common(finished)
-    reference = published.matching(rows, shared)
-    metric = _metric(finished, reference)
-    table = published.table(reference) if reference else None
-    baseline = tables.baseline_of(store.runs, frame)
-    splits = _splits(finished, baseline, metric)
-    better = "high" if metric in render.BETTER_HIGH else "low"
-    arguments: dict[str, Any] = {
-        "best_within": table.best_within if table else 0.0,
-        "better": better,
-        "baseline": baseline,
-        "reference": reference,
-    }
-    try:
-        cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
-    except tables.UnlikeRuns as error:
-        problems.append(f"{error}; each run has a row of its own")
-        rows = [words.RUN_AXIS] if frame["name"].is_unique else ["identity"]
-        arguments["reference"] = reference = table = None
-        cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
-    problems += _metric_problems(finished, metric, splits)
-    cells = tables.in_order(cells, rows, reference)
-    device = words.devices(finished)
-    caption = words.caption(frame, cells, reference, metric, baseline, device)
-    part = Part(
-        frame=frame,
-        cells=cells,
-        rows=rows,
-        metric=metric,
-        reference=reference,
-        baseline=baseline,
-        title=words.title(rows, reference, shared),
-        caption=caption,
-        device=device,
-    )
-    part.curves = _curves(store, tables.in_order(frame, rows, reference), part)
-    return part
+    reference = tables_of.reference_of(layout, part.rows, {}, [])
+    return Evidence(layout, frame, reference, curves, words)
 
 
 def _heading(parts: list[Part]) -> str:
@@ -342,52 +171,8 @@ def _heading(parts: list[Part]) -> str:
     return titles[0] if len(titles) == 1 else "Comparison"
 
 
-def _curves(store: Store, frame: pd.DataFrame, part: Part) -> dict[str, pd.DataFrame]:
-    """Curves of the first split and of the average, where they were logged during training."""
-    names = [schema.metric_name(split, part.metric) for split in curves.SPLITS]
-    logged = store.curves(frame, names)
-    found = {}
-    for name in names:
-        points = curves.series(logged[logged["metric"] == name], frame, part.rows, part.reference)
-        if not points.empty:
-            found[name] = points
-    return found
-
-
-def _metric(finished: pd.DataFrame, reference: str | None) -> str:
-    """The paper's metric where there is a paper, else force MAE, else the first there is."""
-    there = [
-        c.removeprefix(METRIC).partition("/")[2] for c in columns(finished) if c.startswith(METRIC)
-    ]
-    wanted = [c.metric for c in published.measured(published.table(reference))] if reference else []
-    for metric in [*wanted, schema.FORCES_MAE, *there]:
-        if metric in there:
-            return str(metric)
-    return schema.FORCES_MAE
-
-
-def _splits(finished: pd.DataFrame, baseline: pd.Series | None, metric: str) -> list[str]:
-    """The four splits and their average, without those that no run has."""
-
-    def known(split: str) -> bool:
-        column = f"{METRIC}{schema.metric_name(split, metric)}"
-        return column in finished and bool(finished[column].notna().any())
-
-    return [split for split in tables.SPLITS if known(split)] or list(tables.SPLITS)
-
-
-def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> list[str]:
-    found = []
-    for split in splits:
-        column = f"{METRIC}{schema.metric_name(split, metric)}"
-        lacking = finished[finished[column].isna()] if column in finished else finished
-        for name, identity in zip(lacking["name"], lacking["identity"], strict=True):
-            told = schema.metric_name(split, metric)
-            found.append(f"{name}-{identity} is finished without a number for {told}")
-    return found
-
-
-def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
+def _summary(report: Report, layout: Layout | None) -> str:
+    parts, frame = report.parts, report.trained
     done = int((frame["state"] == schema.FINISHED).sum())
     told = [f"{done} of {len(frame)} runs finished."]
     if stale := sum(value is True for value in frame["stale"]):
@@ -396,32 +181,23 @@ def _summary(parts: list[Part], frame: pd.DataFrame) -> str:
         best = part.best()
         if best is None:
             continue
-        title, unit, decimals = render.METRIC_TITLES.get(part.metric, (part.metric, "", 4))
+        title, unit, decimals = render.title_of(part.metric)
         ratio = f", {render.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
-        split = render.SPLIT_TITLES.get(best["split"], best["split"])
+        split = render.split_title(best["split"])
         told.append(
             f"Best {title[0].lower()}{title[1:]} on {split}: "
             f"{render.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
             f"({part.label(best)}){ratio}."
         )
-    if len(parts) > 1:
+    for verdict in (HOLDS, FAILS, UNDECIDED):
+        if n := sum(claim.verdict == verdict for claim in report.claims):
+            told.append(f"{n} of {len(report.claims)} claims {VERDICT_WORDS[verdict]}.")
+    if layout is not None and layout.dropped:
+        told.append(f"{layout.dropped} planned runs are no longer in the sweep file.")
+    metrics = {part.metric for part in parts}
+    if len(parts) > len(metrics):
         told.append(f"{len(parts)} tables, as data sets, tasks or budgets differ.")
     return " ".join(told)
-
-
-def _gaps(part: Part) -> list[Gap]:
-    gaps = []
-    for run in records(part.frame[part.frame["state"] != schema.FINISHED]):
-        seed = f", seed {render.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
-        progress = ""
-        if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"]:
-            progress = f"step {render.count(run['step'])} of {render.count(run['total_steps'])}"
-        reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
-        gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
-    if part.baseline is None:
-        command = words.baseline_command(part.frame)
-        gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
-    return gaps
 
 
 def _nothing(name: str, frame: pd.DataFrame, command: str | None) -> str:
@@ -430,7 +206,3 @@ def _nothing(name: str, frame: pd.DataFrame, command: str | None) -> str:
     first = f"; first failure: {failed['message'].iloc[0]}" if len(failed) else ""
     fill = f"; run `{command}`" if command else ""
     return f"nothing of {name} has finished ({states or 'no runs'}){first}{fill}"
-
-
-def _bullets(sentences: list[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)

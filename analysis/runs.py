@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.evaluations import evaluations
 from analysis.frames import (
     CHOICE,
     CONFIG,
@@ -27,11 +28,19 @@ from analysis.frames import (
     row_of,
     varying,
 )
+from analysis.layout import UNPLANNED, Layout, known_files, layout_of, sweep_directory
+from analysis.mlflow_links import links
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json, read_lines, read_yaml
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.segments import allocated_seconds
 
 Journal = Sequence[Mapping[str, Any]]
+
+LOST = "has lost its checkpoint"
+MOST_LOST = 3  # told one by one
+UNLAUNCHED = "no launch has planned it yet"
+FALLBACK = "_planned"  # a row as its plan has it
 
 READ_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError)
 
@@ -50,6 +59,7 @@ class Store:
         problems: what could not be read, or contradicts itself; one sentence each.
         source: where it was read from, for messages.
         journal: lines of the journal of a run, given its `path`.
+        files: where sweep files are.
     """
 
     runs: pd.DataFrame
@@ -57,6 +67,7 @@ class Store:
     problems: list[str] = field(default_factory=list)
     source: str = ""
     journal: Callable[[str], Journal] = lambda path: []
+    files: Path = field(default_factory=sweep_directory)
 
     @classmethod
     def of(
@@ -87,9 +98,12 @@ class Store:
         return [*planned, *sorted(tagged - set(planned))]
 
     def sweep(self, name: str) -> pd.DataFrame:
-        """Runs of a sweep; a planned cell without a directory is a row in state `missing`.
+        """Runs of a sweep; a cell without a directory is a row in state `missing`.
 
-        `attrs` of the frame: `sweep`, `axes` (swept columns in order, the seed apart), `command`.
+        A table that has a sweep file need not have been launched: then every cell is missing.
+
+        `attrs` of the frame: `sweep`, `axes` (swept columns in order, the seed apart), `command`,
+        `layout` (of its sweep file, or None), `columns` (those of the axes that are columns).
 
         Args:
             name: of the sweep, or `latest`.
@@ -100,22 +114,41 @@ class Store:
         known = self.sweeps()
         if name == "latest" and known:
             name = known[0]
-        if name not in known:
+        layout = layout_of(name, self.plans, self.files, self.problems)
+        if name not in known and layout is None:
+            if name != "latest":
+                known = list(dict.fromkeys([*known, *known_files(self.files)]))
             hint = f"known: {', '.join(known)}" if known else f"{self.source} has none"
             raise UnknownSweep(f"there is no sweep {name}; {hint}")
         plan = self.plans.get(name)
+        if layout is not None:
+            return self._laid_out(layout)
         if plan is None:
             tagged = self.runs[[name in names for names in self.runs["sweeps"]]]
             return _labelled(tagged, name, varying(tagged), None)
-        cells = frame_of([_cell_row(cell, name) for cell in plan["cells"]])
-        cells = cells.drop_duplicates("identity", ignore_index=True)
-        frame = _in_order(self.runs, cells)
-        axes = [_axis_column(axis, frame) for axis in plan.get("groups") or {}]
-        for axis in axes:  # a run made for another sweep may not have typed this axis
-            if axis in cells:
-                own = frame[axis].astype(object)
-                frame[axis] = own.where(own.notna(), cells[axis])
-        return _labelled(frame, name, [a for a in axes if a != SEED], plan.get("command"))
+        frame = self._of_cells(plan["cells"], name)
+        axes = _fill_axes(frame, [a for a in plan.get("groups") or {} if a != SEED])
+        return _labelled(frame.drop(columns=FALLBACK), name, axes, plan.get("command"))
+
+    def _laid_out(self, layout: Layout) -> pd.DataFrame:
+        frame = self._of_cells(layout.cells, layout.name)
+        frame["label"] = [layout.settings[identity][0] for identity in frame["identity"]]
+        rows = _fill_axes(frame, layout.rows)
+        across = _fill_axes(frame, layout.columns)
+        frame = _labelled(
+            frame.drop(columns=FALLBACK), layout.name, [*rows, *across], layout.command
+        )
+        frame.attrs.update(layout=layout, columns=across)
+        return frame
+
+    def _of_cells(self, cells: Sequence[Mapping[str, Any]], sweep: str) -> pd.DataFrame:
+        """Runs in the order of the cells; what was typed for each is in the column `FALLBACK`."""
+        planned = {str(cell["identity"]): _cell_row(cell, sweep) for cell in cells}
+        here = self.runs[self.runs["identity"].isin(planned)]
+        found = {row["identity"]: row for row in records(here.dropna(axis=1, how="all"))}
+        frame = frame_of([found.get(identity, row) for identity, row in planned.items()])
+        frame[FALLBACK] = pd.Series(list(planned.values()), frame.index, dtype=object)
+        return frame
 
     def where(self, filters: Mapping[str, str]) -> pd.DataFrame:
         """Runs that have, in each named column, one of the comma-separated values.
@@ -174,12 +207,14 @@ def read(root: Path | str) -> Store:
         )
     problems: list[str] = []
     rows = []
+    pages = links(root / "mlflow.db")
     for path in sorted(root.iterdir()):
         if path.is_dir() and not path.name.startswith(("_", ".")):
-            row = _read_run(path, problems)
+            row = _read_run(path, problems, pages)
             if row is not None:
                 rows.append(row)
     plans = _read_plans(root / schema.SWEEPS, problems)
+    _shorten(problems)
     return Store.of(rows, plans, problems, str(root), _journal)
 
 
@@ -234,8 +269,8 @@ def _journal(path: str) -> Journal:
     return read_lines(Path(path) / schema.JOURNAL)
 
 
-def _read_run(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """A row, or None for what is not a run that we can read."""
+def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict[str, Any] | None:
+    """A row, or None for what is not a run that we can read; `pages` are its links to MLflow."""
     if not (path / schema.RUN).is_file():
         written = (schema.CONFIG, schema.STATUS, schema.JOURNAL, schema.RESULT)
         if any((path / name).exists() for name in written):
@@ -263,9 +298,37 @@ def _read_run(path: Path, problems: list[str]) -> dict[str, Any] | None:
     elif status.get("state") == schema.FINISHED and state != schema.FINISHED:
         row["message"] = f"says finished, but has no readable {schema.RESULT}"
         problems.append(f"{path.name} {row['message']}")
+    if state == schema.FINISHED and result.get("checkpoint"):
+        kept = path / schema.CHECKPOINTS / f"{result['checkpoint']}.pt"
+        if not kept.is_file():
+            problems.append(f"{path.name} {LOST}: {kept.relative_to(path)} is gone")
     row["name"] = path.name.removesuffix(f"-{row['identity']}")
     row["path"] = str(path)
+    row["link"] = pages.get(str(run.get("uid") or path.name))
+    _add_time(row, path, problems)
+    measured = evaluations(path, problems)
+    if measured and state == schema.FINISHED:
+        row.update({METRIC + name: value for name, value in measured.items()})
     return row
+
+
+def _shorten(problems: list[str]) -> None:
+    """Many lost checkpoints are one problem: someone made room."""
+    lost = [problem for problem in problems if f" {LOST}: " in problem]
+    for problem in lost[MOST_LOST:]:
+        problems.remove(problem)
+    if more := len(lost[MOST_LOST:]):
+        problems.append(f"{more} more finished runs have lost their checkpoint")
+
+
+def _add_time(row: dict[str, Any], path: Path, problems: list[str]) -> None:
+    """What all processes held, lost work included."""
+    try:
+        parts = read_lines(path / schema.SEGMENTS)
+        if parts:
+            row.update(processes=len(parts), allocated_seconds=allocated_seconds(parts))
+    except READ_ERRORS as error:
+        problems.append(f"{path.name}: its {schema.SEGMENTS} cannot be read: {_sentence(error)}")
 
 
 def _read_plans(directory: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
@@ -285,32 +348,38 @@ def _cell_row(cell: Mapping[str, Any], sweep: str) -> dict[str, Any]:
     overrides = [str(override) for override in cell.get("overrides") or []]
     typed = dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
     config = {CONFIG + key: read_yaml(value) for key, value in typed.items() if "." in key}
+    groups = {key: value for key, value in typed.items() if "." not in key and key != SEED}
     identity = str(cell["identity"])
     return {
         "identity": identity,
-        "name": str(cell.get("name") or "cell").removesuffix(f"-{identity}"),
+        "name": str(cell.get("name") or "").removesuffix(f"-{identity}") or None,
         "state": schema.MISSING,
-        "message": "it has no run directory",
+        "message": UNLAUNCHED if identity.startswith(UNPLANNED) else "it has no run directory",
         "sweeps": (sweep,),
         "seed": as_float(typed.get(SEED, cell.get("seed", 0))),
         "budget": budget_of(config, None),
         "command": fill_command(overrides),
-        **{CHOICE + group: value for group, value in (cell.get("choices") or {}).items()},
+        **{CHOICE + group: value for group, value in (cell.get("choices") or groups).items()},
         **config,
     }
 
 
-def _in_order(runs: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Runs of the cells, in the plan's order; a cell without a run is a row of its own."""
-    found = {row["identity"]: row for row in records(runs)}
-    absent = {row["identity"]: row for row in records(cells)}
-    return frame_of([found.get(i, absent[i]) for i in cells["identity"]])
+def _fill_axes(frame: pd.DataFrame, axes: Iterable[str]) -> list[str]:
+    """Columns of the axes; a run made for another sweep may not have typed this axis."""
+    found = []
+    for axis in axes:
+        column = _axis_column(axis, frame)
+        planned = pd.Series([row.get(column) for row in frame[FALLBACK]], frame.index, dtype=object)
+        own = frame[column].astype(object) if column in frame else planned
+        frame[column] = own.where(own.notna(), planned)
+        found.append(column)
+    return found
 
 
 def _axis_column(axis: str, frame: pd.DataFrame) -> str:
-    axis = axis.lstrip("+").replace("/", ".")
-    if axis == SEED:
-        return SEED
+    axis = axis.lstrip("+~").partition("@")[0].replace("/", ".")
+    if axis in (SEED, "label"):
+        return axis
     return CHOICE + axis if CHOICE + axis in frame else CONFIG + axis
 
 
@@ -320,7 +389,7 @@ def _labelled(
     frame = frame.reset_index(drop=True)
     if command is not None and command.startswith("run.py"):
         command = f"python {command}"
-    frame.attrs.update(sweep=sweep, axes=list(axes), command=command)
+    frame.attrs.update(sweep=sweep, axes=list(axes), command=command, layout=None, columns=[])
     return frame
 
 

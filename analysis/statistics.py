@@ -1,7 +1,10 @@
 """Statistics over seeds: mean and its 95 % interval by Student's t. Plain arithmetic, no SciPy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+MOST_SEEDS = 1000  # an effect that needs more is as good as none
 
 
 def t_cdf(t: float, dof: int) -> float:
@@ -23,6 +26,7 @@ def t_cdf(t: float, dof: int) -> float:
     return 0.5 * (1 + two_sided)
 
 
+@cache
 def t_quantile(p: float, dof: int) -> float:
     """The t with P(T <= t) = p, for 0.5 <= p < 1, by bisection."""
     if not 0.5 <= p < 1:
@@ -46,3 +50,54 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
         return mean, math.nan
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     return mean, t_quantile((1 + level) / 2, n - 1) * math.sqrt(variance / n)
+
+
+def paired_interval(
+    left: Mapping[float, float], right: Mapping[float, float], level: float = 0.95
+) -> tuple[float, float, int]:
+    """Mean of left − right over the seeds that both have, half-width of its interval, their number.
+
+    Runs of one seed share what the seed decides (order of data, initialisation of equal parts), so
+    the differences are taken seed by seed before they are averaged.
+
+    Args:
+        left: seed → value.
+        right: seed → value.
+        level: of the interval.
+    """
+    shared = [
+        left[seed] - right[seed]
+        for seed in left
+        if seed in right and math.isfinite(left[seed] - right[seed])
+    ]
+    return (*interval(shared, level), len(shared))
+
+
+def seeds_to_decide(
+    distance: float, spread: float, level: float = 0.95, power: float = 0.8
+) -> int | None:
+    """Pairs that a t test needs to see an effect so far from its threshold; None: more than 1000.
+
+    The smallest n with (t[(1+level)/2, n−1] + t[power, n−1]) · spread / √n ≤ |distance|: the usual
+    shift of the t distribution, which takes the spread seen as the true one.
+
+    Args:
+        distance: of the effect from what would decide otherwise.
+        spread: standard deviation of the paired differences.
+        level: of the interval.
+        power: chance that n pairs decide.
+    """
+    if spread == 0:
+        return 2 if distance else None
+
+    def decides(n: int) -> bool:
+        reach = t_quantile((1 + level) / 2, n - 1) + t_quantile(power, n - 1)
+        return reach * spread <= abs(distance) * math.sqrt(n)
+
+    low, high = 1, MOST_SEEDS  # does not decide; may
+    if not decides(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import published
-from analysis.frames import CONFIG, METRIC, common, normal, varying
+from analysis.frames import CHOICE, CONFIG, METRIC, common, normal, varying
 from analysis.statistics import interval
 from atomsweep.tracking import schema
 
@@ -25,6 +25,7 @@ CELL = (
     "half_width",  # of the 95 % interval; NaN for one seed
     "n",  # finished runs that have the metric
     "planned",
+    "stale",  # of the finished, how many were made with other code than the present
     "so_far",  # mean of those finished, where some are not; never shown in the cell
     "best",  # within the paper's tolerance of the best mean of this split
     "baseline",
@@ -39,13 +40,35 @@ class UnlikeRuns(ValueError):
     """Runs that must not share a table: other data, task or budget, or two runs in one place."""
 
 
-def comparable(frame: pd.DataFrame) -> list[pd.DataFrame]:
+UNLIKE = (
+    ("data_fingerprint", "data"),
+    ("choice.task", "task"),
+    ("choice.data", "data"),
+    ("budget", "engine"),
+)
+"""Columns whose values must not share a table, and the group that, as an axis, says so in a row."""
+
+
+def groups_of(axes: Sequence[str]) -> set[str]:
+    """Config groups that axes belong to: `model` of `config.model.cutoff`."""
+    return {axis.removeprefix(CHOICE).removeprefix(CONFIG).split(".")[0] for axis in axes}
+
+
+def comparable(frame: pd.DataFrame, axes: Sequence[str] = ()) -> list[pd.DataFrame]:
     """Split a frame into parts of one data set, task and budget each, largest first.
 
-    A run that has not told one of these (it is missing or failed early) joins the first part that
-    it does not contradict.
+    What a sweep file declares as an axis (`data`, `engine.steps`) may differ: its rows say so. A
+    run that has not told one of these (it is missing or failed early) joins the first part that it
+    does not contradict.
+
+    Args:
+        frame: runs of a sweep.
+        axes: what its file declares, as keys or columns.
     """
-    keys = [k for k in ("data_fingerprint", "choice.task", "choice.data", "budget") if k in frame]
+    declared = groups_of(axes)
+    keys = [column for column, group in UNLIKE if column in frame and group not in declared]
+    if not keys:
+        return [frame]
     finished = frame[frame["state"] == schema.FINISHED]
     parts: dict[tuple[str, ...], list[int]] = {}
     sizes = finished[keys].map(normal).value_counts(sort=True) if len(finished) else pd.Series()
@@ -85,6 +108,7 @@ def ablation_table(
     better: str = "low",
     baseline: pd.Series | None = None,
     reference: str | None = None,
+    declared: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Cells of a table: one per combination of `rows` in the frame and per split.
 
@@ -97,6 +121,7 @@ def ablation_table(
         better: "low" or "high".
         baseline: the run of the first row, from `baseline_of`.
         reference: a published table to stand beside, e.g. `forcenet.table5`.
+        declared: axes of the sweep file; what they say may differ between rows.
 
     Returns:
         Long frame: `rows`, then `CELL`. Rows in the paper's order, then as they came.
@@ -104,17 +129,19 @@ def ablation_table(
     Raises:
         UnlikeRuns: the runs must not share a table.
     """
-    _check_comparable(frame)
+    _check_comparable(frame, [*rows, *declared])
     records: list[dict[str, Any]] = []
     keys = frame[list(rows)].map(normal) if len(rows) else pd.DataFrame(index=frame.index)
     groups: dict[tuple[str, ...], list[int]] = {}
     for position, key in enumerate(keys.itertuples(index=False)):
         groups.setdefault(tuple(key), []).append(position)
+    keys_of: list[tuple[str, ...]] = []
     for positions in groups.values():
         members = frame.iloc[positions]
         _check_one_row(members, rows)
         shown = {column: members[column].iloc[0] for column in rows}
         records += [shown | _cell(members, split, metric) for split in splits]
+        keys_of += [_published_key(members, reference)] * len(splits)
     cells = pd.DataFrame(records, columns=[*rows, *CELL])
     cells["baseline"] = (
         cells["split"].map({s: _value(baseline, s, metric) for s in splits}).astype(float)
@@ -124,14 +151,14 @@ def ablation_table(
     for _, column in cells.groupby("split"):
         cells.loc[column.index, "best"] = _best(column["mean"], best_within, better)
     if reference is not None:
-        cells = _beside(cells, frame, rows, metric, reference)
+        cells = _beside(cells, pd.Series(keys_of, cells.index, dtype=object), metric, reference)
     cells["difference"] = cells["mean"] - cells["published"]
     return cells
 
 
 def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
     """Cells or runs in the order of the paper's rows; values that it does not have come last."""
-    if reference is None:
+    if reference is None or "label" in rows:
         return frame
     ranks: dict[str, dict[str, int]] = {}
     table = published.table(reference)
@@ -149,13 +176,16 @@ def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) ->
     return frame.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
 
 
-def _check_comparable(frame: pd.DataFrame) -> None:
+def _check_comparable(frame: pd.DataFrame, axes: Sequence[str]) -> None:
     finished = frame[frame["state"] == schema.FINISHED]
-    for column, what in (
-        ("data_fingerprint", "data sets"),
-        ("choice.task", "tasks"),
-        ("budget", "budgets"),
+    declared = groups_of(axes)
+    for column, what, group in (
+        ("data_fingerprint", "data sets", "data"),
+        ("choice.task", "tasks", "task"),
+        ("budget", "budgets", "engine"),
     ):
+        if group in declared:
+            continue
         values = sorted({normal(v) for v in finished.get(column, pd.Series(dtype=object))})
         if len(values) > 1:
             raise UnlikeRuns(
@@ -187,6 +217,7 @@ def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
         "half_width": half_width if complete else math.nan,
         "n": len(values),
         "planned": len(members),
+        "stale": sum(value is True for value in done["stale"]),
         "so_far": math.nan if complete else mean,
         "published": math.nan,
         "published_best": False,
@@ -206,28 +237,31 @@ def _best(values: pd.Series, within: float, better: str) -> pd.Series:
     return values <= values.min() + within + 1e-9
 
 
-def _beside(
-    cells: pd.DataFrame, frame: pd.DataFrame, rows: Sequence[str], metric: str, reference: str
-) -> pd.DataFrame:
-    """Fill `published` and `published_best`, joined on every axis of the published table."""
+def _published_key(members: pd.DataFrame, reference: str | None) -> tuple[str, ...]:
+    """What a row is on each axis of the published table; empty text where its runs differ."""
+    found = []
+    for axis in published.table(reference).axes if reference else ():
+        told = members[axis.column] if axis.column in members else pd.Series(dtype=object)
+        values = {normal(value) for value in told} - {""}
+        found.append(values.pop() if len(values) == 1 else "")
+    return tuple(found)
+
+
+def _beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) -> pd.DataFrame:
+    """Fill `published` and `published_best`, joined on every axis of the published table.
+
+    Args:
+        cells: of the table.
+        own: key of each in the published table.
+        metric: without split.
+        reference: the published table.
+    """
     table = published.table(reference)
     numbers = published.frame(reference)
-    shared = common(frame)
-    own = pd.Series(
-        [
-            tuple(
-                normal(cell[axis.column] if axis.column in rows else shared.get(axis.column))
-                for axis in table.axes
-            )
-            for _, cell in cells.iterrows()
-        ],
-        index=cells.index,
-        dtype=object,
-    )
     theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
     for column in published.measured(table, metric):
         best = _best(numbers[column.name], table.best_within, column.better or "low")
-        value_of = dict(zip(theirs, numbers[column.name], strict=True))
+        value_of = dict(zip(theirs, numbers[column.name] * column.to_ours, strict=True))
         best_of = dict(zip(theirs, best, strict=True))
         here = cells["split"] == column.split
         cells.loc[here, "published"] = own[here].map(value_of).astype(float)

@@ -35,20 +35,33 @@ def caption(
     metric: str,
     baseline: pd.Series | None,
     device: str,
+    against_baseline: bool = True,
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
     shared = common(finished)
-    title, unit, _ = render.METRIC_TITLES.get(metric, (metric, "", 4))
-    better = "higher" if metric in render.BETTER_HIGH else "lower"
-    data = str(shared.get("data", "an unnamed data set"))
+    title, unit, _ = render.title_of(metric)
+    better = "higher" if render.better(metric) == "high" else "lower"
     told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
+    if (layout := frame.attrs.get("layout")) is not None and layout.scale is not None:
+        overrides = " ".join(layout.statement.scale.get(layout.scale, []))
+        as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
+        typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
+        told.append(f"Scale {layout.scale}: `{overrides}`{typed}.")
+    if finished.empty:
+        return [*told, "Nothing of it has finished."]
+    several = [str(d) for d in finished["data"].dropna().unique()]
+    data = str(shared.get("data") or ", ".join(several) or "an unnamed data set")
     told.append(_data_sentence(data, shared))
+    if finished["data_fingerprint"].nunique() > 1:
+        told.append("Rows are on different data: compare only those of one data set.")
     spent = finished["device_seconds"].mean()
     told.append(
         f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
         f"{render.duration(spent)} of training on {device}, evaluation apart."
     )
+    if cells["stale"].any():
+        told.append(f"{render.STALE_MARK}: made with other code than the present (stale).")
     if (cells["planned"] > 1).any():
         told.append(
             "± is the half-width of the 95 % interval of the mean over seeds (Student's t)."
@@ -57,7 +70,7 @@ def caption(
             told.append("n = 1: no interval.")
     else:
         told.append("n = 1 seed, so no interval.")
-    if baseline is None:
+    if baseline is None and against_baseline:
         told.append(f"No Median baseline on this data yet; `{baseline_command(frame)}` makes it.")
     if reference is None:
         return told
@@ -89,7 +102,8 @@ def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
 
 
 def baseline_command(frame: pd.DataFrame) -> str:
-    """What makes a Median run on the data and task of a finished run."""
-    command = frame.loc[frame["state"] == schema.FINISHED, "command"].iloc[0]
+    """What makes a Median run on the data and task of a finished run, or of the first."""
+    finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
+    command = (finished if len(finished) else frame["command"]).iloc[0]
     same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|task|root)\b", o)]
     return fill_command(["model=median", *same])

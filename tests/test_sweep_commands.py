@@ -39,8 +39,8 @@ def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place): 
     assert plan["sweep"] == f"forcenet/{path.stem}"
     assert plan["groups"] == {"basis": ["sph", "sine"]}
     assert (plan["published"], plan["scale"]) == ("forcenet.table5", "laptop")
-    assert (plan["rows"], plan["columns"]) == (["basis"], ["act"])
-    assert plan["claims"]
+    assert [list(plan["statement"][part]) for part in ("rows", "columns")] == [["basis"], ["act"]]
+    assert plan["statement"]["claims"]
     assert plan["command"].startswith("run.py sweeps=forcenet/table5 basis=sph,sine")
 
 

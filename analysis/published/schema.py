@@ -11,6 +11,14 @@ from atomsweep.tracking.schema import VAL_AVERAGE, VAL_SPLITS
 
 Key = str | int | float
 
+Unit = Literal[
+    "1", "1e6", "GPU-days", "GPU-hours", "h", "1/GPU-s", "eV/Å", "meV/Å", "meV", "normalised", "%"
+]
+OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3}
+"""Factor from a paper's unit to ours, where they differ: eV and eV/Å."""
+
+MEASURED = ("test", "rotation", "cost", "relax")  # beside the validation splits
+
 Provenance = Literal["printed", "recovered", "inferred"]
 """printed in the paper; recovered from another version of it; inferred from its other numbers."""
 
@@ -37,7 +45,7 @@ class Column(_Strict):
 
     name: str
     title: str
-    unit: Literal["1", "1e6", "GPU-days", "GPU-hours", "eV/Å", "%"] = "1"
+    unit: Unit = "1"
     decimals: int = Field(ge=0, le=6)
     split: str | None = None
     metric: str | None = None
@@ -51,14 +59,21 @@ class Column(_Strict):
 
     @model_validator(mode="after")
     def _split_is_known(self) -> "Column":
-        known = (*VAL_SPLITS, VAL_AVERAGE)
+        known = (*VAL_SPLITS, VAL_AVERAGE, *MEASURED)
         if self.split is not None and self.split not in known:
             raise ValueError(
                 f"split of column {self.name} must be one of {known}, got {self.split}"
             )
         if (self.split is None) != (self.metric is None):
             raise ValueError(f"column {self.name} must have both a split and a metric, or neither")
+        if self.unit == "normalised" and self.metric is not None:
+            raise ValueError(f"column {self.name} is normalised and stands beside no metric in eV")
         return self
+
+    @property
+    def to_ours(self) -> float:
+        """What its numbers are multiplied with to stand beside ours."""
+        return OURS.get(self.unit, 1.0)
 
 
 class Row(_Strict):
@@ -79,7 +94,7 @@ class Applies(_Strict):
 class Table(_Strict):
     """One published table."""
 
-    number: int
+    number: int | str  # 5, or 1a for a part of one
     workshop_number: int | None = None
     title: str
     caption: str = ""

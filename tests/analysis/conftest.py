@@ -128,6 +128,8 @@ class Root:
             ]
             (path / schema.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
         if state == schema.FINISHED:
+            (path / schema.CHECKPOINTS).mkdir()
+            (path / schema.CHECKPOINTS / "best.pt").touch()
             write(
                 path / schema.RESULT,
                 {

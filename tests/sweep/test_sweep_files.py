@@ -45,7 +45,7 @@ seeds: [0, 1]
 scale:
   laptop: [model=forcenet_small]
   paper: [data=mini_oc_large]
-claims: [swish beats relu]
+claims: [act=swish < act=relu]
 """
 
 
@@ -213,7 +213,7 @@ def test_a_wrong_evaluation_is_a_sentence_with_its_line(tmp_path, text, sentence
 
 
 def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
-    page = (CONF.parent / "docs" / "running.md").read_text()
+    page = (CONF.parent / "docs" / "sweep-files.md").read_text()
     lines = page[page.index("    title:") :].partition("\n\n")[0].splitlines()
     text = "\n".join(line.removeprefix("    ") for line in lines)
     assert len(grid({}, written(tmp_path, text), "table").cells) == 9

@@ -23,6 +23,7 @@ from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.distributed import World, local_device
 from atomsweep.engine.evaluate import average_over_splits, evaluate
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
+from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
 from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.models.base import ForceField
@@ -265,6 +266,9 @@ class Training:
 
     def _result(self) -> dict[str, Any]:
         splits = self._evaluate_all()
+        if self.world.first:
+            for split in splits:
+                self._sample(split)
         validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
         if len(validation) == len(schema.VAL_SPLITS):
             splits[schema.VAL_AVERAGE] = average_over_splits(validation)
@@ -283,6 +287,24 @@ class Training:
                 for name, value in metrics.items()
             },
         }
+
+    def _sample(self, split: str) -> None:
+        """What the report shows of single structures; without it the run is as good."""
+        start = time.perf_counter()
+        try:
+            write_sample(
+                self.run.path,
+                split,
+                self.model,
+                self.data[split],
+                SAMPLE_BATCH,
+                self.device,
+                self.trainer.autocast,
+                needs_gradient=self.model.conservative,
+            )
+        except OSError as error:
+            log.warning("no sample of predictions on %s: %s", split, error)
+        self.eval_seconds += time.perf_counter() - start
 
     def _evaluate_all(self) -> dict[str, dict[str, float]]:
         """Metrics on every split but the training's; one that was told to stop continues there."""

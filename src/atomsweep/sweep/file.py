@@ -7,7 +7,7 @@
     seeds: [0, 1, 2]
     metrics: [forces_mae]
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
-    claims: ["swish beats relu"]
+    claims: [act=swish < act=relu]      # grammar: claims.py
     evaluations: [rotation, cost]       # after each training; or kind -> settings
 
 Keys of rows and columns are what one would type before the equals sign.
@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from atomsweep.build import UserError
+from atomsweep.sweep.claims import ClaimError, comparisons, parse
 from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
 from atomsweep.tracking.files import read_yaml
 
@@ -206,9 +207,22 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
         raise UserError(f"{path}:{doubled[0]}: {doubled[1]} is named twice")
     model = kind(content)
     try:
-        return model.model_validate(content)
+        checked = model.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}{_told(error, node, content, model)}") from error
+    if isinstance(checked, SweepFile):
+        _check_claims(checked, path, node, content)
+    return checked
+
+
+def _check_claims(statement: SweepFile, path: Path, node: Any, content: Any) -> None:
+    cells = list(statement.settings())
+    for number, claim in enumerate(statement.claims):
+        try:
+            comparisons(parse(claim), cells)
+        except ClaimError as error:
+            line, key = _place(node, content, ("claims", number))
+            raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
 
 
 def axes_of(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ class Grid:
         statement: the sweep file, if one was chosen.
         scale: of the file.
         name: of the sweep, from its file; None: to be named after axes and identities.
+        file: what was typed after `sweeps=`.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -29,6 +30,7 @@ class Grid:
     statement: SweepFile | None = None
     scale: str | None = None
     name: str | None = None
+    file: str | None = None
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings, that the file wants of every cell."""
@@ -85,6 +87,7 @@ def grid(
         statement=statement,
         scale=scale,
         name=sweep_name(chosen or "sweep", statement, scale, typed),
+        file=chosen,
     )
 
 

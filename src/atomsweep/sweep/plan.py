@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from atomsweep.sweep.file import SweepFile, axes_of
+from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
@@ -124,7 +124,7 @@ class Plan:
             "argv": [str(Path(self.argv[0]).absolute()), *self.argv[1:]],
             "directory": str(Path.cwd()),
             "groups": {key: list(values) for key, values in self.grid.groups.items()},
-            **(_stated(statement, self.grid.scale) if statement is not None else {}),
+            **(_stated(statement, self.grid) if statement is not None else {}),
             "cells": [
                 {
                     "identity": cell.identity,
@@ -148,17 +148,14 @@ def plan_path(root: Path, sweep: str) -> Path:
     return root / schema.SWEEPS / f"{sweep}.json"
 
 
-def _stated(statement: SweepFile, scale: str | None) -> dict[str, Any]:
-    """What a report needs of a sweep file."""
+def _stated(statement: SweepFile, grid: Grid) -> dict[str, Any]:
+    """What a report needs of a sweep file: the file as it was, and which part of it was wanted."""
     return {
-        "title": statement.title,
+        "file": grid.file,
+        "scale": grid.scale,
         "published": statement.published,
-        "rows": list(axes_of(statement.rows)),
-        "columns": list(axes_of(statement.columns)),
-        "metrics": list(statement.metrics),
-        "scale": scale,
-        "claims": list(statement.claims),
-        "evaluations": statement.evaluations_at(scale),
+        "statement": statement.model_dump(mode="json"),
+        "evaluations": statement.evaluations_at(grid.scale),
     }
 
 

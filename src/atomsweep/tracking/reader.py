@@ -23,6 +23,8 @@ class MirroredRun:
         result: content of `result.json`; {} unless finished.
         environment: content of `environment.json`; {} before the first start.
         sweeps: names of the sweeps that have it as a cell.
+        processes: that worked on it; 0 where none has begun.
+        allocated_seconds: device-seconds that they held, lost work included.
     """
 
     run_id: str
@@ -33,6 +35,8 @@ class MirroredRun:
     result: dict[str, Any]
     environment: dict[str, Any]
     sweeps: tuple[str, ...]
+    processes: int = 0
+    allocated_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def _run(found: Any, about: dict[str, Any]) -> MirroredRun:
         result=views.document("result", tags) or {},
         environment=views.document("environment", tags) or {},
         sweeps=tuple(sorted(member)),
+        processes=int(tags.get(schema.TAG_SEGMENTS, 0)),
+        allocated_seconds=float(tags.get(schema.TAG_ALLOCATED, 0.0)),
     )
 
 

@@ -44,6 +44,8 @@ REMADE = (
     schema.ENVIRONMENT,
     schema.DIFF,
     schema.LOG,
+    schema.EVALUATIONS,
+    schema.PREDICTIONS,
     schema.RESULT,  # last: until then the run is finished
 )
 """What a training leaves, in the order in which it may be moved away."""

@@ -28,6 +28,7 @@ LOCK = "lock"  # held by the process that trains
 CHECKPOINTS = "checkpoints"  # last.pt, best.pt
 EVALUATIONS = "evaluations"  # <kind>.json: what was evaluated after the training
 WANTED = "evaluations.json"  # kind -> settings of the evaluations that sweeps asked for
+PREDICTIONS = "predictions"  # <split>.npz: a sample of structures with what was predicted
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
 STUDY = "study"  # of a plan: what a study wants and its trials; TRIAL of each of its cells

@@ -1,0 +1,185 @@
+"""What a sweep file asks of a report: which cells there are, their rows, columns, labels, claims.
+
+The file says what is wanted and the plan, which a launch saved, which identity each cell has. A
+cell that no launch has planned has no identity yet; it is missing, and its overrides fill it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from atomsweep.build import UserError
+from atomsweep.sweep.claims import Setting
+from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
+from atomsweep.sweep.grid import PASSIVE, grid
+
+LABEL = "label"
+UNPLANNED = "unplanned-"  # begins the name that stands for an identity that nobody knows yet
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A table that is wanted.
+
+    Attributes:
+        name: of the sweep.
+        file: what one types after `sweeps=`.
+        statement: the sweep file.
+        scale: which of its scales.
+        rows: axes of the rows, in order; `label` stands for rows that have one.
+        columns: axes of the columns.
+        cells: planned or wanted cells, as in a plan; the identity may be a stand-in.
+        settings: identity → label and axis → value.
+        dropped: planned cells that the file no longer has.
+        command: launches what is missing.
+    """
+
+    name: str
+    file: str
+    statement: SweepFile
+    scale: str | None
+    rows: list[str]
+    columns: list[str]
+    cells: list[dict[str, Any]]
+    settings: dict[str, tuple[str | None, Setting]] = field(default_factory=dict)
+    dropped: int = 0
+    command: str = ""
+
+    @property
+    def settings_axes(self) -> list[str]:
+        """Every axis of rows and columns, by its key."""
+        return [*axes_of(self.statement.rows), *axes_of(self.statement.columns)]
+
+    def __deepcopy__(self, memo: object) -> "Layout":
+        return self  # it travels in `attrs`, which pandas copies at every step
+
+
+def sweep_directory() -> Path:
+    """`sweeps/` of the present directory, else of this repository."""
+    here = Path("sweeps")
+    return here if here.is_dir() else Path(__file__).parents[1] / "sweeps"
+
+
+def known_files(directory: Path) -> list[str]:
+    """Names of all tables of a directory; studies of hyper-parameters are no tables."""
+    names = (p.relative_to(directory).with_suffix("").as_posix() for p in directory.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("hpo/"))
+
+
+def layout_of(
+    name: str, plans: Mapping[str, Mapping[str, Any]], directory: Path, problems: list[str]
+) -> Layout | None:
+    """The layout of a sweep; None where neither its plan nor its name tells a sweep file.
+
+    Args:
+        name: `forcenet/table5`, or that of another scale, `forcenet/table5-node`.
+        plans: sweep → plan.
+        directory: where sweep files are.
+        problems: a file that cannot be read is added.
+    """
+    plan = plans.get(name, {})
+    file, scale = _file_of(name, plan, directory)
+    if file is None:
+        return None
+    statement = _statement(file, plan, directory, problems)
+    if statement is None:
+        return None
+    cells, dropped = _cells(name, file, statement, scale, plan, plans)
+    axes = [*axes_of(statement.rows), *axes_of(statement.columns)]
+    extra = [a for a in plan.get("groups") or {} if a not in axes and a != "seed"]
+    settings: dict[str, tuple[str | None, Setting]] = {
+        str(cell["identity"]): (cell.get("label"), _setting(cell, axes)) for cell in cells
+    }
+    return Layout(
+        name=name,
+        file=file,
+        statement=statement,
+        scale=scale or next(iter(statement.scale), None),
+        rows=_shown(statement.rows) + extra,
+        columns=_shown(statement.columns),
+        cells=cells,
+        settings=settings,
+        dropped=dropped,
+        command=plan.get("command") or _command(file, scale),
+    )
+
+
+def _file_of(name: str, plan: Mapping[str, Any], directory: Path) -> tuple[str | None, str | None]:
+    """Name of the file and scale; the name of a sweep is that of its file, and what was changed."""
+    if plan.get("file"):
+        return str(plan["file"]), plan.get("scale")
+    if plan:
+        return None, None
+    if (directory / f"{name}.yaml").is_file():
+        return name, None
+    file, _, scale = name.rpartition("-")
+    return (file, scale) if file and (directory / f"{file}.yaml").is_file() else (None, None)
+
+
+def _statement(
+    file: str, plan: Mapping[str, Any], directory: Path, problems: list[str]
+) -> SweepFile | None:
+    path = directory / f"{file}.yaml"
+    if path.is_file():
+        try:
+            return read_sweep(path)
+        except UserError as error:
+            problems.append(f"{error}; the table is laid out as it was planned")
+    try:
+        return SweepFile.model_validate(plan["statement"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _cells(
+    name: str,
+    file: str,
+    statement: SweepFile,
+    scale: str | None,
+    plan: Mapping[str, Any],
+    plans: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], int]:
+    """Cells in the file's order, with the identity that any plan knows of the same overrides."""
+    planned = list(plan.get("cells") or [])
+    try:
+        wanted = grid({}, statement, file, scale)
+    except UserError:
+        return planned, 0
+    if wanted.name != name:  # something was typed that the file does not say
+        return planned, 0
+    known = {
+        _key(cell.get("overrides") or []): cell for p in plans.values() for cell in p["cells"]
+    } | {_key(cell.get("overrides") or []): cell for cell in planned}
+    cells = []
+    for number, (overrides, label) in enumerate(wanted.cells):
+        found = known.get(_key(overrides))
+        stand_in = {"identity": f"{UNPLANNED}{number}", "overrides": overrides}
+        cells.append({**(found or stand_in), "label": label})
+    kept = {cell["identity"] for cell in cells}
+    return cells, sum(cell["identity"] not in kept for cell in planned)
+
+
+def _key(overrides: Iterable[str]) -> frozenset[str]:
+    """What tells one cell from another: overrides that change the science."""
+    return frozenset(
+        o for o in map(str, overrides) if not PASSIVE & {key_of(o), key_of(o).split(".")[0]}
+    )
+
+
+def _setting(cell: Mapping[str, Any], axes: list[str]) -> dict[str, str]:
+    typed = {key_of(o): o.partition("=")[2] for o in map(str, cell.get("overrides") or [])}
+    return {axis: typed[key_of(axis)] for axis in axes if key_of(axis) in typed}
+
+
+def _shown(points: Any) -> list[str]:
+    """Axes, or the label where every explicit point has one."""
+    if not isinstance(points, Mapping) and points and all(LABEL in point for point in points):
+        return [LABEL]
+    return list(axes_of(points))
+
+
+def _command(file: str, scale: str | None) -> str:
+    return f"python run.py sweeps={file}" + (f" scale={scale}" if scale else "")
