@@ -19,7 +19,7 @@ def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsy
     assert "**fails**" in page
     with out.with_suffix(".csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["sweep"] for row in rows} == {"forcenet/table5", "forcenet/table7"}
+    assert {row["sweep"] for row in rows} >= {"forcenet/table5", "forcenet/table7"}
     assert len(rows) == (12 + 4) * 5
     for row in rows:
         identities = row["identities"].split()

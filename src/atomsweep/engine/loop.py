@@ -300,7 +300,6 @@ class Training:
                 SAMPLE_BATCH,
                 self.device,
                 self.trainer.autocast,
-                needs_gradient=self.model.conservative,
             )
         except OSError as error:
             log.warning("no sample of predictions on %s: %s", split, error)

@@ -29,7 +29,6 @@ def write_sample(
     batch_size: int,
     device: torch.device,
     precision: Callable[[], AbstractContextManager[object]],
-    needs_gradient: bool,
 ) -> Path | None:
     """Predict forces of some structures and write them beside the reference; None without forces.
 
@@ -46,7 +45,7 @@ def write_sample(
     try:
         for start in range(0, len(chosen), batch_size):
             batch = dataset.batch(chosen[start : start + batch_size]).to(device)
-            with torch.set_grad_enabled(needs_gradient), precision():
+            with torch.no_grad(), precision():
                 output: Prediction = model(batch)
             if output.forces is None or "forces" not in batch:
                 return None
