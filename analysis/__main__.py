@@ -93,9 +93,10 @@ def _results(store: "Store", options: argparse.Namespace) -> int:
     """Tables of several sweeps as one page and one CSV, to be kept in the repository."""
     from analysis import results
 
-    found = results.reports_of(store, options.name)
-    title = options.title or f"Results of {options.name}"
-    command = f"python -m analysis results {options.name}"
+    found = results.reports_of(store, options.names)
+    names = " ".join(options.names)
+    title = options.title or f"Results of {names}"
+    command = f"python -m analysis results {names} --out {options.out}"
     for path in results.write_results(found, title, command, options.out):
         print(path)
     return 1 if options.strict and not all(one.complete for one in found) else 0
@@ -142,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     results = commands.add_parser(
         "results", help="write the tables of several sweeps as one page and one CSV"
     )
-    results.add_argument("name", help="folder of sweep files, such as forcenet, or one sweep")
+    told = "sweeps, or folders of sweep files such as forcenet"
+    results.add_argument("names", nargs="+", help=told)
     results.add_argument("--title", help="heading of the page")
     for command in (report, results):
         command.add_argument("--root", type=Path, help="directory of the runs (runs)")

@@ -5,6 +5,7 @@ Every number names the runs behind it, every claim its verdict, those that fail 
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,22 @@ HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "plan
 HEADER += ["baseline", "published", "difference", "identities"]
 
 
-def reports_of(store: Store, name: str) -> list[Report]:
-    """Reports of the sweep files in a folder, or of one sweep, of which something has finished.
+def reports_of(store: Store, wanted: Sequence[str]) -> list[Report]:
+    """Reports of sweeps, or of the files in a folder, of which something has finished.
 
     Raises:
         UnknownSweep: there is nothing of that name, or nothing of it has finished.
     """
-    names = [file for file in known_files(store.files) if file.startswith(f"{name}/")] or [name]
+    files = known_files(store.files)
+    names = [
+        file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
+    ]
     found = [report.build(store, store.sweep(file)) for file in names]
     found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
     if not found:
-        raise UnknownSweep(f"nothing of {name} has finished; launch one of {', '.join(names)}")
+        raise UnknownSweep(
+            f"nothing of {', '.join(wanted)} has finished; launch one of {', '.join(names)}"
+        )
     return found
 
 
