@@ -1,0 +1,63 @@
+"""Coefficients of atoms in the frames of their edges and back."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from atomsweep.nn.so3.constants import ConstantModule
+from atomsweep.nn.so3.layout import truncation_rescale
+from atomsweep.nn.so3.wigner import EdgeWigner
+
+
+class Frames(NamedTuple):
+    """Rotations of the edges of one batch.
+
+    Attributes:
+        there: (E, R, (L + 1)²), from an atom's coefficients to the rows of the edge.
+        home: (E, (L + 1)², R), back, with the rescaling of truncated degrees.
+    """
+
+    there: Tensor
+    home: Tensor
+
+    def into_pairs(self, x: Tensor, pairs: Tensor) -> Tensor:
+        """Coefficients of source and target side by side, in the edge's frame.
+
+        Shape: (N, (L + 1)², C), (2, E) -> (E, R, 2C).
+        """
+        source, target = pairs
+        both = torch.cat([x.index_select(0, source), x.index_select(0, target)], 2)
+        return torch.bmm(self.there.to(x.dtype), both)
+
+    def back(self, message: Tensor) -> Tensor:
+        """Out of the frame; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
+        home = self.home[:, :, : message.shape[1]]
+        return torch.bmm(home.to(message.dtype), message)
+
+
+class EdgeFrames(ConstantModule):
+    """Makes `Frames` from directions.
+
+    Args:
+        l_max: highest degree.
+        m_max: highest order kept.
+        rescale: scale truncated degrees on the way back, as EquiformerV2 does and eSCN does not.
+
+    Shape: unit vectors (E, 3).
+    """
+
+    def __init__(self, l_max: int, m_max: int, rescale: bool = True) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.wigner = EdgeWigner(l_max, m_max)
+        self.scaled = rescale and m_max < l_max
+        if self.scaled:
+            self.add_table("scale", truncation_rescale(l_max, m_max))
+            self.scale: Tensor
+
+    def forward(self, direction: Tensor) -> Frames:
+        """Rotations of unit vectors."""
+        there = self.wigner(direction)
+        home = there * self.scale if self.scaled else there
+        return Frames(there, home.transpose(1, 2))

@@ -1,0 +1,91 @@
+"""Coefficients as values on points of the sphere, and activations there."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atomsweep.nn.so3.constants import ConstantModule
+from atomsweep.nn.so3.harmonics import harmonics_table
+from atomsweep.nn.so3.layout import degrees, m_primary, truncation_rescale
+
+
+class SphereGrid(ConstantModule):
+    """Transforms to a product grid on the sphere and back; the grid of e3nn's ToS2Grid.
+
+    Polar angles (k + 1/2) π / n with weights after Driscoll and Healy (Adv. Appl. Math. 15, 202,
+    1994), n equal azimuths. A product of two functions of degree L is exact from n = 2 L + 1 on;
+    an activation has all degrees, so what it leaves beyond n is aliased: that is the equivariance
+    error of these networks (docs/models.md).
+
+    Args:
+        l_max: highest degree.
+        m_max: highest order; below l_max, rows are m-primary, else l-primary.
+        resolution: points in both angles, or (polar, azimuthal); polar even.
+        normalization: "component" keeps the variance of every degree alike (EquiformerV2),
+            "integral" is plain harmonics (eSCN).
+        rescale: also scale degrees above m_max by sqrt((2l + 1) / (2 m_max + 1)), both ways.
+    """
+
+    def __init__(
+        self,
+        l_max: int,
+        m_max: int,
+        resolution: int | tuple[int, int],
+        normalization: str = "component",
+        rescale: bool = True,
+    ) -> None:
+        super().__init__()
+        polar, azimuthal = (resolution,) * 2 if isinstance(resolution, int) else resolution
+        if polar % 2 or polar < 2 * (l_max + 1) or azimuthal < 2 * m_max + 1:
+            raise ValueError(
+                f"the grid must have an even number of at least {2 * (l_max + 1)} polar and "
+                f"{2 * m_max + 1} azimuthal points for l_max={l_max}, m_max={m_max}, got "
+                f"{polar} and {azimuthal}"
+            )
+        points, weights = product_grid(polar, azimuthal)
+        values = harmonics_table(points, l_max)  # (G, K)
+        degree = degrees(l_max)
+        if normalization == "component":
+            scale = 1 / np.sqrt((2 * degree + 1) * (l_max + 1))
+        else:
+            scale = np.full(len(degree), (4 * np.pi) ** -0.5)
+        rows = m_primary(l_max, m_max) if m_max < l_max else np.arange(len(degree))
+        factor = truncation_rescale(l_max, m_max) if rescale else np.ones(len(degree))
+        self.add_table("to_grid", (values * scale * factor)[:, rows])
+        self.add_table("from_grid", (weights[:, None] * values / scale * factor)[:, rows].T.copy())
+        self.to_grid: Tensor
+        self.from_grid: Tensor
+
+    def silu(self, x: Tensor) -> Tensor:
+        """SiLU of the function that the coefficients stand for. Shape: (E, R, C) -> the same."""
+        return _grid_silu(x, self.to_grid.to(x.dtype), self.from_grid.to(x.dtype))
+
+    def pointwise(self, x: Tensor, function: nn.Module) -> Tensor:
+        """Any function of the channels at each point. Shape: (N, R, C) -> (N, R, D)."""
+        return torch.matmul(self.from_grid, function(torch.matmul(self.to_grid, x)))
+
+
+def product_grid(polar: int, azimuthal: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (G, 3), polar angle slowest, and weights (G,) with sum 1."""
+    index = np.arange(polar)
+    angle = (index + 0.5) / polar * np.pi
+    odd = 2 * np.arange(polar // 2) + 1
+    weight = np.sin(angle) * (np.sin(np.outer(2 * index + 1, odd) * np.pi / (2 * polar)) / odd).sum(
+        1
+    )
+    azimuth = np.arange(azimuthal) / azimuthal * 2 * np.pi
+    points = np.stack(
+        [
+            np.outer(np.sin(angle), np.sin(azimuth)),
+            np.outer(np.cos(angle), np.ones(azimuthal)),
+            np.outer(np.sin(angle), np.cos(azimuth)),
+        ],
+        -1,
+    )
+    weights = np.repeat(weight / weight.sum() / azimuthal, azimuthal)
+    return points.reshape(-1, 3), weights
+
+
+def _grid_silu(x: Tensor, to_grid: Tensor, from_grid: Tensor) -> Tensor:
+    return torch.matmul(from_grid, F.silu(torch.matmul(to_grid, x)))
