@@ -167,8 +167,11 @@ class EquiformerV2(ForceField):
         with full_precision(x):
             energy = self.energy_head(x)[:, 0] / self.mean_natoms  # (N, 1)
             energy = segment_sum(energy, batch.batch, num_structures).squeeze(-1)
-        noise = None if self.noise_head is None else self.noise_head(x, edges)[:, 1:4, 0].float()
-        return Prediction(energy, self.force_head(x, edges)[:, 1:4, 0], noise)
+        noise = None if self.noise_head is None else self._vector(self.noise_head, x, edges)
+        return Prediction(energy, self._vector(self.force_head, x, edges), noise)
+
+    def _vector(self, head: "GraphAttention", x: Tensor, edges: Edges) -> Tensor:
+        return head(x, edges)[:, 1:4, 0].to(edges.radial.dtype)  # l = 1 is (x, y, z)
 
     def _edges(self, batch: Batch) -> Edges:
         with full_precision(batch.pos):
@@ -307,7 +310,7 @@ class FeedForward(nn.Module):
         self.linear2 = DegreeLinear(hidden, out_channels, l_max)
         self.grid: SphereGrid | None = None
         if sizes.activation == "grid":
-            self.grid = SphereGrid(l_max, l_max, sizes.grid_resolution)
+            self.grid = SphereGrid(l_max, None, sizes.grid_resolution)
             self.scalar = nn.Linear(channels, hidden)
             self.grid_mlp = nn.Sequential(
                 nn.Linear(hidden, hidden, bias=False),
@@ -317,7 +320,7 @@ class FeedForward(nn.Module):
                 nn.Linear(hidden, hidden, bias=False),
             )
         else:
-            self.act = GateActivation(l_max, l_max)
+            self.act = GateActivation(l_max, None)
             self.scalar = nn.Linear(channels, self.act.num_scalars(l_max, hidden))
         nn.init.zeros_(self.scalar.bias)
 

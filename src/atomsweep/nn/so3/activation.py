@@ -39,16 +39,16 @@ class GateActivation(ConstantModule):
 
     Args:
         l_max: highest degree.
-        m_max: highest order; below l_max, rows are m-primary, else l-primary.
+        m_max: highest order of m-primary rows; None for all rows, l-primary.
 
     Shape: (E, R, C), scalars (E, l_max C) -> (E, R, C).
     """
 
-    def __init__(self, l_max: int, m_max: int) -> None:
+    def __init__(self, l_max: int, m_max: int | None) -> None:
         super().__init__()
         self.l_max = l_max
         degree = degrees(l_max)
-        if m_max < l_max:
+        if m_max is not None:
             degree = degree[m_primary(l_max, m_max)]
         self.add_table("gate_of_row", degree[1:] - 1)  # row 0 is l = 0 in both orders
         self.gate_of_row: Tensor

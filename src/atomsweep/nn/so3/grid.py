@@ -20,7 +20,7 @@ class SphereGrid(ConstantModule):
 
     Args:
         l_max: highest degree.
-        m_max: highest order; below l_max, rows are m-primary, else l-primary.
+        m_max: highest order of m-primary rows; None for all rows, l-primary.
         resolution: points in both angles, or (polar, azimuthal); polar even.
         normalization: "component" keeps the variance of every degree alike (EquiformerV2),
             "integral" is plain harmonics (eSCN).
@@ -30,17 +30,18 @@ class SphereGrid(ConstantModule):
     def __init__(
         self,
         l_max: int,
-        m_max: int,
+        m_max: int | None,
         resolution: int | tuple[int, int],
         normalization: str = "component",
         rescale: bool = True,
     ) -> None:
         super().__init__()
         polar, azimuthal = (resolution,) * 2 if isinstance(resolution, int) else resolution
-        if polar % 2 or polar < 2 * (l_max + 1) or azimuthal < 2 * m_max + 1:
+        highest = l_max if m_max is None else m_max
+        if polar % 2 or polar < 2 * (l_max + 1) or azimuthal < 2 * highest + 1:
             raise ValueError(
                 f"the grid must have an even number of at least {2 * (l_max + 1)} polar and "
-                f"{2 * m_max + 1} azimuthal points for l_max={l_max}, m_max={m_max}, got "
+                f"{2 * highest + 1} azimuthal points for l_max={l_max}, m_max={m_max}, got "
                 f"{polar} and {azimuthal}"
             )
         points, weights = product_grid(polar, azimuthal)
@@ -50,8 +51,8 @@ class SphereGrid(ConstantModule):
             scale = 1 / np.sqrt((2 * degree + 1) * (l_max + 1))
         else:
             scale = np.full(len(degree), (4 * np.pi) ** -0.5)
-        rows = m_primary(l_max, m_max) if m_max < l_max else np.arange(len(degree))
-        factor = truncation_rescale(l_max, m_max) if rescale else np.ones(len(degree))
+        rows = np.arange(len(degree)) if m_max is None else m_primary(l_max, m_max)
+        factor = truncation_rescale(l_max, highest) if rescale else np.ones(len(degree))
         self.add_table("to_grid", (values * scale * factor)[:, rows])
         self.add_table("from_grid", (weights[:, None] * values / scale * factor)[:, rows].T.copy())
         self.to_grid: Tensor
