@@ -1,10 +1,11 @@
 """Coefficients of atoms in the frames of their edges and back."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from atomsweep.nn.scatter import segment_sum
 from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.layout import truncation_rescale
 from atomsweep.nn.so3.wigner import EdgeWigner
@@ -26,9 +27,7 @@ class Frames(NamedTuple):
 
         Shape: (N, (L + 1)², C), (2, E) -> (E, R, 2C).
         """
-        source, target = pairs
-        both = torch.cat([x.index_select(0, source), x.index_select(0, target)], 2)
-        return torch.bmm(self.there.to(x.dtype), both)
+        return torch.bmm(self.there.to(x.dtype), _GatherPairs.apply(x, pairs))
 
     def back(self, message: Tensor) -> Tensor:
         """Out of the frame; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
@@ -61,3 +60,29 @@ class EdgeFrames(ConstantModule):
         there = self.wigner(direction)
         home = there * self.scale if self.scaled else there
         return Frames(there, home.transpose(1, 2))
+
+
+class _GatherPairs(torch.autograd.Function):
+    """[x_source, x_target] of every edge, in one pass; the backward sums whole atoms.
+
+    Shape: (N, K, C), (2, E) -> (E, K, 2C).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(pairs)
+        ctx.num_atoms = len(x)
+        _, rows, channels = x.shape
+        row = torch.arange(rows, device=x.device)
+        index = pairs.T[:, None, :] * rows + row[:, None]  # (E, K, 2)
+        both = x.reshape(-1, channels).index_select(0, index.flatten())
+        return both.reshape(-1, rows, 2 * channels)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (pairs,) = ctx.saved_tensors
+        total = None
+        for part, atom in zip(grad.chunk(2, 2), pairs, strict=True):
+            flat = segment_sum(part.reshape(len(part), -1), atom, ctx.num_atoms)
+            total = flat if total is None else total + flat
+        return total.unflatten(1, (grad.shape[1], -1)), None

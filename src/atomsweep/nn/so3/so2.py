@@ -11,7 +11,7 @@ class SO2Convolution(nn.Module):
     """All degrees of one |m| are mixed: dense for m = 0, a complex matrix for the pairs ±m.
 
     y₊ = W_r x₊ - W_i x₋ and y₋ = W_r x₋ + W_i x₊ (eSCN, arXiv:2302.03655, Sec. 4), here as one
-    product with [[W_r, -W_i], [W_i, W_r]]. Weights of an edge multiply the inputs, the same for
+    product with [[W_r, -W_i], [W_i, W_r]], or on a CPU as three of a quarter of its size. Weights of an edge multiply the inputs, the same for
     +m and -m (EquiformerV2, arXiv:2306.12059).
 
     Args:
@@ -62,7 +62,23 @@ class SO2Convolution(nn.Module):
         extra, first = scalars.split([self.extra_scalars, rows[0] * self.out_channels], 1)
         outputs = [first.unflatten(1, (rows[0], self.out_channels))]
         for part, layer, count in zip(parts[1:], self.pairs, rows[1:], strict=True):
-            real, imag = layer.weight.chunk(2)
-            block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
-            outputs.append(F.linear(part.flatten(1), block).unflatten(1, (count, -1)))
+            outputs.append(
+                _complex_linear(
+                    part.unflatten(1, (2, -1)) if part.ndim == 3 else part, layer.weight, count
+                )
+            )
         return torch.cat(outputs, 1), extra
+
+
+def _complex_linear(x: Tensor, weight: Tensor, count: int) -> Tensor:
+    """(W_r + i W_i)(x₊ + i x₋). Shape: (E, 2, n, C) -> (E, count, D)."""
+    real, imag = weight.chunk(2)
+    if x.device.type == "cpu":  # three products for four: arithmetic is what costs here
+        plus, minus = x.flatten(2).unbind(1)
+        first, second = F.linear(plus, real), F.linear(minus, imag)
+        both = F.linear(plus + minus, real + imag)
+        out = torch.stack([first - second, both - first - second], 1)
+    else:
+        block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
+        out = F.linear(x.flatten(1), block)
+    return out.reshape(len(x), count, -1)
