@@ -24,3 +24,5 @@ CELL_OFFSETS = "cell_offsets"  # (E, 3) integers, in units of the cell's rows
 NUM_EDGES = "num_edges_per_structure"  # (B,) int64
 SID = "sid"  # (B,) int64, system (relaxation) id
 FID = "fid"  # (B,) int64, frame within the system
+DENS_FORCES = "dens_forces"  # (N, 3) what a denoising model encodes, in units of the forces
+DENS_MASK = "dens_mask"  # (N,) bool: True where the atom was corrupted and its force is encoded

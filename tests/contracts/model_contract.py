@@ -32,7 +32,6 @@ class ModelContract:
     conservative: ClassVar[bool] = False
     smooth_cutoff: ClassVar[bool] = True  # a neighbour that leaves the cutoff leaves no step
     extensive: ClassVar[bool] = True  # two copies have twice the energy
-    dead_parameters: ClassVar[tuple[str, ...]] = ()  # public code has them, nothing reads them
 
     structures: ClassVar[list[Atoms]] = [
         random_atoms(1),
@@ -255,10 +254,11 @@ class ModelContract:
         )
         loss.backward()
         for name, parameter in parameters.items():
+            if not parameter.requires_grad:
+                continue  # kept for the checkpoints of public code, and read by nothing
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
-            dead = name.startswith(self.dead_parameters)
-            assert (parameter.grad != 0).any() != dead, name
+            assert (parameter.grad != 0).any(), name
 
     def test_saved_weights_give_the_same_bits(self, model, batch):
         file = io.BytesIO()

@@ -23,15 +23,12 @@ class TestEquiformerV2(ModelContract):
     overrides = [*TINY, "model.activation=gate"]
     rotation = Symmetry.EXACT
     smooth_cutoff = False  # softmax over neighbours has no envelope
-    dead_parameters = ("energy_head.scalar.",)  # gates of l > 0, of which the energy reads none
 
 
 class TestEquiformerV2WithGrid(ModelContract):
     overrides = TINY
     rotation = Symmetry.EXACT
     smooth_cutoff = False
-    # The energy is read from l = 0, which has a path of its own
-    dead_parameters = ("energy_head.linear1.", "energy_head.grid_mlp.")
 
     def test_rotated_structure_has_rotated_forces(self, model):
         pytest.skip("up to the aliasing of the grid, which is measured below")

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
+
+
+from atomsweep import keys
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
 from atomsweep.nn.scatter import segment_sum
 
@@ -123,3 +126,14 @@ class EnergyForceField(ForceField):
         num_atoms = batch.pos.shape[0]
         forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
         return Prediction(energy if differentiable else energy.detach(), forces)
+
+
+def dens_forces(batch: Batch) -> Tensor:
+    """Forces that a model for DeNS encodes: `dens_forces` where `dens_mask` is set, else zero.
+
+    Both fields are optional; without them nothing is encoded. Shape: (N, 3).
+    """
+    if keys.DENS_FORCES not in batch:
+        return torch.zeros_like(batch.pos)
+    forces = batch[keys.DENS_FORCES].to(batch.pos.dtype)
+    return torch.where(batch[keys.DENS_MASK][:, None], forces, 0.0)

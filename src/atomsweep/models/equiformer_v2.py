@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
-from atomsweep.models.base import ForceField, Prediction
+from atomsweep.models.base import ForceField, Prediction, dens_forces
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_softmax, segment_sum
@@ -148,8 +148,9 @@ class EquiformerV2(ForceField):
         self.blocks = nn.ModuleList(Block(sizes, norm) for _ in range(num_layers))
         self.norm = make_norm(norm, sizes)
         self.energy_head = FeedForward(sizes, 1)
-        self.force_head = GraphAttention(sizes._replace(alpha_drop=0.0), 1)
-        self.noise_head = GraphAttention(sizes._replace(alpha_drop=0.0), 1) if dens else None
+        self.energy_head.freeze_vectors()
+        self.force_head = VectorAttention(sizes)
+        self.noise_head = VectorAttention(sizes) if dens else None
 
     def unsupported_elements(self) -> frozenset[int]:
         """Elements beyond the embedding."""
@@ -165,13 +166,10 @@ class EquiformerV2(ForceField):
             x = block(x, edges, batch.batch, num_structures)
         x = self.norm(x)
         with full_precision(x):
-            energy = self.energy_head(x)[:, 0] / self.mean_natoms  # (N, 1)
+            energy = self.energy_head.scalars(x) / self.mean_natoms  # (N, 1)
             energy = segment_sum(energy, batch.batch, num_structures).squeeze(-1)
-        noise = None if self.noise_head is None else self._vector(self.noise_head, x, edges)
-        return Prediction(energy, self._vector(self.force_head, x, edges), noise)
-
-    def _vector(self, head: "GraphAttention", x: Tensor, edges: Edges) -> Tensor:
-        return head(x, edges)[:, 1:4, 0].to(edges.radial.dtype)  # l = 1 is (x, y, z)
+        noise = None if self.noise_head is None else self.noise_head(x, edges)
+        return Prediction(energy, self.force_head(x, edges), noise)
 
     def _edges(self, batch: Batch) -> Edges:
         with full_precision(batch.pos):
@@ -195,10 +193,7 @@ class EquiformerV2(ForceField):
         x = x + F.pad(scalar, (0, 0, 0, size**2 - 1))
         if self.force_encoding is None:
             return x
-        forces = batch["dens_forces"] if "dens_forces" in batch else torch.zeros_like(batch.pos)
-        if "dens_mask" in batch:
-            forces = forces * batch["dens_mask"][:, None]
-        return x + self.force_encoding(forces)
+        return x + self.force_encoding(dens_forces(batch))
 
 
 def make_norm(norm: Literal["layer", "rms"], sizes: Sizes) -> nn.Module:
@@ -274,21 +269,52 @@ class GraphAttention(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """Sum of messages of each atom."""
-        target = edges.pairs[1]
+        hidden, alpha = self._hidden(x, edges)
+        message, _ = self.conv2(hidden)  # (E, R, heads V)
+        message = edges.frames.back(message * alpha[:, None])
+        total = segment_sum(message.flatten(1), edges.pairs[1], len(x))
+        return self.project(total.unflatten(1, (x.shape[1], -1)))
+
+    def _hidden(self, x: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+        """Coefficients between the convolutions, and attention of each value (E, heads V)."""
         pair = edges.frames.into_pairs(x, edges.pairs)  # (E, R, 2C)
         message, scalars = self.conv1(pair, self.radial(edges.radial, edges.elements))
         alpha, gates = scalars.split(self.extra, 1)
-        message, _ = self.conv2(self.act(message, gates))  # (E, R, heads V)
-        alpha = self._attention(alpha, target, len(x)).to(message.dtype)  # (E, heads)
-        message = (message.unflatten(2, (self.heads, -1)) * alpha[:, None, :, None]).flatten(2)
-        message = edges.frames.back(message).flatten(1)  # (E, (L + 1)² heads V)
-        total = segment_sum(message, target, len(x))
-        return self.project(total.unflatten(1, (x.shape[1], -1)))
+        hidden = self.act(message, gates)
+        alpha = self._attention(alpha, edges.pairs[1], len(x)).to(hidden.dtype)  # (E, heads)
+        return hidden, alpha.repeat_interleave(self.conv2.out_channels // self.heads, 1)
 
     def _attention(self, alpha: Tensor, target: Tensor, num_atoms: int) -> Tensor:
         alpha = self.alpha_act(self.alpha_norm(alpha.unflatten(1, (self.heads, -1))))
         logits = torch.einsum("ehc,hc->eh", alpha, self.alpha_dot)
         return self.alpha_drop(segment_softmax(logits, target, num_atoms))
+
+
+class VectorAttention(GraphAttention):
+    """The l = 1 row of one channel of a graph attention without dropout: a vector for each atom.
+
+    Only what reaches that row is computed: of the second convolution the orders |m| <= 1. Its other
+    matrices stay, as public checkpoints have them, and are not trained.
+
+    Args:
+        sizes: see `EquiformerV2`.
+
+    Shape: (N, (L + 1)², C) -> (N, 3).
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes._replace(alpha_drop=0.0), 1)
+        self.conv2.pairs[1:].requires_grad_(False)
+        self.project.bias.requires_grad_(False)
+        if sizes.activation == "gate":
+            self.conv1.pairs[1:].requires_grad_(False)  # gates mix no orders
+
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """A vector for each atom."""
+        hidden, alpha = self._hidden(x, edges)
+        message = edges.frames.vectors_back(self.conv2.vectors(hidden) * alpha[:, None])
+        total = segment_sum(message.flatten(1), edges.pairs[1], len(x)).unflatten(1, (3, -1))
+        return F.linear(total, self.project.weight[1]).squeeze(-1).to(edges.radial.dtype)
 
 
 class FeedForward(nn.Module):
@@ -332,3 +358,17 @@ class FeedForward(nn.Module):
             return self.linear2(self.act(x, scalar))
         x = self.grid.pointwise(x, self.grid_mlp)
         return self.linear2(torch.cat([F.silu(scalar)[:, None], x[:, 1:]], 1))
+
+    def scalars(self, x: Tensor) -> Tensor:
+        """Only the row l = 0 of the result. Shape: (N, (L + 1)², C) -> (N, out_channels)."""
+        if self.grid is None:
+            scalar = F.linear(x[:, 0], self.linear1.weight[0], self.linear1.bias)
+        else:
+            scalar = self.scalar(x[:, 0])
+        return F.linear(F.silu(scalar), self.linear2.weight[0], self.linear2.bias)
+
+    def freeze_vectors(self) -> None:
+        """Train no parameters that `scalars` does not read; public checkpoints have them."""
+        unused = (self.scalar,) if self.grid is None else (self.linear1, self.grid_mlp)
+        for part in unused:
+            part.requires_grad_(False)

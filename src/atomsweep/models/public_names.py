@@ -39,6 +39,29 @@ EQUIFORMER_V2: Rules = (
     (r"\.net\.6\.", ".rest.5."),
 )
 
+# eSCN of Open Catalyst's repository (fairchem 1).
+ESCN: Rules = (
+    (r"^sphere_embedding\.", "embedding."),
+    (r"^force_embedding\.", "force_encoding.linear."),
+    (r"^energy_block\.", "energy_head."),
+    (r"^force_block\.", "force_head."),
+    (r"^denoising_pos_block\.", "noise_head."),
+    (r"^layer_blocks\.", "layers."),
+    (r"\.message_block\.edge_block\.(source|target)_embedding\.", r".elements.\1."),
+    (r"\.message_block\.edge_block\.fc1_dist\.", ".edge_dist."),
+    (r"\.message_block\.edge_block\.fc1_edge_attr\.", ".edge_mix."),
+    (r"\.message_block\.so2_block_(source|target)\.", r".\1."),
+    (r"\.so2_conv\.(\d+)\.", r".pairs.\1."),
+    (r"\.fc1_dist0\.", ".dist0."),
+    (r"\.fc1_dist\.", ".dist."),
+    (r"\.fc1_(m0|r|i)\.", r".first_\1."),
+    (r"\.fc2_(m0|r|i)\.", r".second_\1."),
+    (r"_m0\.", "0."),
+    (r"\.fc1_sphere\.", ".mlp.0."),
+    (r"\.fc2_sphere\.", ".mlp.2."),
+    (r"\.fc3_sphere\.", ".mlp.4."),
+)
+
 
 def rename(state: Mapping[str, Tensor], rules: Rules, wanted: Mapping[str, Tensor]) -> dict:
     """The entries of a public state that a model here has, under its names.
@@ -58,7 +81,9 @@ def rename(state: Mapping[str, Tensor], rules: Rules, wanted: Mapping[str, Tenso
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         if name in wanted:
-            found[name] = value.reshape(wanted[name].shape) if value.ndim != wanted[name].ndim else value
+            found[name] = (
+                value.reshape(wanted[name].shape) if value.ndim != wanted[name].ndim else value
+            )
     missing = sorted(wanted.keys() - found.keys())
     wrong = [name for name, value in found.items() if value.shape != wanted[name].shape]
     if missing or wrong:

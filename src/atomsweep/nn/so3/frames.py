@@ -8,7 +8,7 @@ from torch import Tensor
 from atomsweep.nn.scatter import segment_sum
 from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.layout import truncation_rescale
-from atomsweep.nn.so3.wigner import EdgeWigner
+from atomsweep.nn.so3.wigner import EdgeWigner, edge_rotation
 
 
 class Frames(NamedTuple):
@@ -17,10 +17,12 @@ class Frames(NamedTuple):
     Attributes:
         there: (E, R, (L + 1)²), from an atom's coefficients to the rows of the edge.
         home: (E, (L + 1)², R), back, with the rescaling of truncated degrees.
+        vector_home: (E, 3, 3), the same for l = 1 as (x, y, z).
     """
 
     there: Tensor
     home: Tensor
+    vector_home: Tensor
 
     def into_pairs(self, x: Tensor, pairs: Tensor) -> Tensor:
         """Coefficients of source and target side by side, in the edge's frame.
@@ -29,10 +31,22 @@ class Frames(NamedTuple):
         """
         return torch.bmm(self.there.to(x.dtype), _GatherPairs.apply(x, pairs))
 
+    def into(self, x: Tensor, atom: Tensor) -> Tensor:
+        """Coefficients of one atom of each edge, in the edge's frame.
+
+        Shape: (N, (L + 1)², C), (E,) -> (E, R, C).
+        """
+        gathered = x.flatten(1).index_select(0, atom).unflatten(1, x.shape[1:])
+        return torch.bmm(self.there.to(x.dtype), gathered)
+
     def back(self, message: Tensor) -> Tensor:
         """Out of the frame; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
         home = self.home[:, :, : message.shape[1]]
         return torch.bmm(home.to(message.dtype), message)
+
+    def vectors_back(self, message: Tensor) -> Tensor:
+        """Vectors (x, y, z) out of the frame. Shape: (E, 3, C) -> (E, 3, C)."""
+        return torch.bmm(self.vector_home.to(message.dtype), message)
 
 
 class EdgeFrames(ConstantModule):
@@ -59,7 +73,8 @@ class EdgeFrames(ConstantModule):
         """Rotations of unit vectors."""
         there = self.wigner(direction)
         home = there * self.scale if self.scaled else there
-        return Frames(there, home.transpose(1, 2))
+        vectors = edge_rotation(direction) * (self.scale[1] if self.scaled else 1.0)
+        return Frames(there, home.transpose(1, 2), vectors.transpose(1, 2))
 
 
 class _GatherPairs(torch.autograd.Function):

@@ -12,7 +12,6 @@ from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.harmonics import harmonics_table
 from atomsweep.nn.so3.layout import degrees, m_primary, truncation_rescale
 
-
 CHUNK_COLUMNS = 2048  # columns of values on the grid that a CPU works on at a time
 
 
@@ -71,6 +70,11 @@ class SphereGrid(ConstantModule):
     def pointwise(self, x: Tensor, function: nn.Module) -> Tensor:
         """Any function of the channels at each point. Shape: (N, R, C) -> (N, R, D)."""
         return torch.matmul(self.from_grid, function(torch.matmul(self.to_grid, x)))
+
+
+def default_resolution(l_max: int, m_max: int) -> tuple[int, int]:
+    """Polar and azimuthal points of eSCN's public code."""
+    return 2 * (l_max + 1), 2 * m_max + (3 if m_max == l_max else 1)
 
 
 def product_grid(polar: int, azimuthal: int) -> tuple[np.ndarray, np.ndarray]:

@@ -46,39 +46,48 @@ class SO2Convolution(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Coefficients and extra scalars."""
-        rows = [size * (1 if m == 0 else 2) for m, size in enumerate(self.sizes)]
-        channels = x.shape[-1]
-        parts = list(x.split(rows, 1))
-        if weights is not None:
-            split = weights.unflatten(1, (-1, channels)).split(self.sizes, 1)
-            parts = [
-                parts[0] * split[0],
-                *(
-                    part.unflatten(1, (2, -1)) * weight[:, None]
-                    for part, weight in zip(parts[1:], split[1:], strict=True)
-                ),
-            ]
-        scalars = self.m0(parts[0].flatten(1))  # (E, extra + (L + 1) D)
-        extra, first = scalars.split([self.extra_scalars, rows[0] * self.out_channels], 1)
-        outputs = [first.unflatten(1, (rows[0], self.out_channels))]
-        for part, layer, count in zip(parts[1:], self.pairs, rows[1:], strict=True):
-            outputs.append(
-                _complex_linear(
-                    part.unflatten(1, (2, -1)) if part.ndim == 3 else part, layer.weight, count
-                )
-            )
+        first, pairs = self._weighted(x, weights)
+        scalars = self.m0(first.flatten(1))  # (E, extra + (L + 1) D)
+        extra, rows = scalars.split([self.extra_scalars, self.sizes[0] * self.out_channels], 1)
+        outputs = [rows]
+        for (plus, minus), layer in zip(pairs, self.pairs, strict=True):
+            outputs += _complex_linear(plus.flatten(1), minus.flatten(1), *layer.weight.chunk(2))
+        outputs = [out.unflatten(1, (-1, self.out_channels)) for out in outputs]
         return torch.cat(outputs, 1), extra
 
+    def vectors(self, x: Tensor) -> Tensor:
+        """Only the rows of l = 1, as (x, y, z), and without weights. Shape: (E, 3, D)."""
+        first, pairs = self._weighted(x, None)
+        channels = self.out_channels
+        one = slice(self.extra_scalars + channels, self.extra_scalars + 2 * channels)
+        middle = F.linear(first.flatten(1), self.m0.weight[one], self.m0.bias[one])
+        real, imag = self.pairs[0].weight.unflatten(0, (2, -1, channels))[:, 0]
+        plus, minus = (part.flatten(1) for part in pairs[0])
+        plus, minus = _complex_linear(plus, minus, real, imag)
+        return torch.stack([minus, middle, plus], 1)
 
-def _complex_linear(x: Tensor, weight: Tensor, count: int) -> Tensor:
-    """(W_r + i W_i)(x₊ + i x₋). Shape: (E, 2, n, C) -> (E, count, D)."""
-    real, imag = weight.chunk(2)
-    if x.device.type == "cpu":  # three products for four: arithmetic is what costs here
-        plus, minus = x.flatten(2).unbind(1)
+    def _weighted(
+        self, x: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The m = 0 part, and both parts of each pair, times the weights of the edge."""
+        doubled = [size for size in self.sizes[1:] for _ in range(2)]
+        first, *rest = x.split([self.sizes[0], *doubled], 1)
+        pairs = list(zip(rest[::2], rest[1::2], strict=True))
+        if weights is None:
+            return first, pairs
+        factor, *factors = weights.unflatten(1, (-1, x.shape[2])).split(self.sizes, 1)
+        both = zip(pairs, factors, strict=True)
+        return first * factor, [(plus * w, minus * w) for (plus, minus), w in both]
+
+
+def _complex_linear(
+    plus: Tensor, minus: Tensor, real: Tensor, imag: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(W_r + i W_i)(x₊ + i x₋), both parts. Shape: (E, C) twice -> (E, D) twice."""
+    if plus.device.type == "cpu":  # three products for four: arithmetic is what costs here
         first, second = F.linear(plus, real), F.linear(minus, imag)
         both = F.linear(plus + minus, real + imag)
-        out = torch.stack([first - second, both - first - second], 1)
-    else:
-        block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
-        out = F.linear(x.flatten(1), block)
-    return out.reshape(len(x), count, -1)
+        return first - second, both - first - second
+    block = torch.cat([torch.cat([real, -imag], 1), torch.cat([imag, real], 1)])
+    out_plus, out_minus = F.linear(torch.cat([plus, minus], 1), block).chunk(2, 1)
+    return out_plus, out_minus
