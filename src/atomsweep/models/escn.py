@@ -81,6 +81,8 @@ class ESCN(ForceField):
             Layer(channels, hidden_channels, edge_channels, l_max, m_max, num_basis, num_elements)
             for _ in range(num_layers)
         )
+        if not dens:
+            self.layers[0].freeze_vectors()
         self.samples = SphereSamples(num_samples, l_max)
         self.energy_head = SampleMLP(channels)
         self.force_head = SampleMLP(channels)
@@ -236,6 +238,11 @@ class Layer(nn.Module):
             nn.Linear(channels, channels, bias=False),
         )
 
+    def freeze_vectors(self) -> None:
+        """Do not train what needs l > 0 in the input, which elements alone have not."""
+        for block in (self.source, self.target):
+            block.pairs.requires_grad_(False)
+
     def forward(self, x: Tensor, edges: _Edges) -> Tensor:
         """Coefficients that are added to those of the atoms."""
         source, target = edges.pairs
@@ -246,7 +253,7 @@ class Layer(nn.Module):
         message = self.source(edges.frames.into(x, source), edge)
         message = message + self.target(edges.frames.into(x, target), edge)
         message = edges.frames.back(self.edge_grid.silu(message)).flatten(1)
-        total = segment_sum(message, target, len(x)).unflatten(1, x.shape[1:2] + (-1,))
+        total = segment_sum(message, target, len(x)).unflatten(1, (*x.shape[1:2], -1))
         return self.grid.pointwise(torch.cat([x, total.to(x.dtype)], 2), self.mlp)
 
 

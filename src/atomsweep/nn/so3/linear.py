@@ -37,11 +37,9 @@ class DegreeLinear(nn.Module):
 
 
 class ForceEncoding(nn.Module):
-    """Forces as coefficients: per-degree linear of |f|/sqrt(3) Y(f/|f|), 1 -> C channels.
+    """Forces as coefficients: per-degree linear of `force_harmonics`, 1 -> C channels.
 
-    DeNS, arXiv:2403.09549, Eq. 5. In component normalisation the l = 1 part is exactly f. A force
-    of zero has a zero encoding and zero gradient, apart from the bias of l = 0, which public code
-    keeps for every atom.
+    DeNS, arXiv:2403.09549, Eq. 5. The bias of l = 0 counts for every atom, as in public code.
 
     Args:
         channels: C.
@@ -59,9 +57,16 @@ class ForceEncoding(nn.Module):
 
     def forward(self, forces: Tensor) -> Tensor:
         """Raw forces of each atom, zero where none is encoded."""
-        square = (forces * forces).sum(-1, keepdim=True)
-        zero = square == 0
-        norm = torch.where(zero, 1.0, square).sqrt()
-        harmonics = spherical_harmonics(forces / norm, self.l_max)
-        size = torch.where(zero, 0.0, norm) * 3**-0.5
-        return self.linear((size * harmonics)[..., None])
+        return self.linear(force_harmonics(forces, self.l_max)[..., None])
+
+
+def force_harmonics(forces: Tensor, l_max: int) -> Tensor:
+    """|f|/sqrt(3) Y(f/|f|), whose l = 1 part is exactly f; zero, with its gradient, where f is.
+
+    DeNS, arXiv:2403.09549, Eq. 5. Shape: (N, 3) -> (N, (l_max + 1)²).
+    """
+    square = (forces * forces).sum(-1, keepdim=True)
+    zero = square == 0
+    norm = torch.where(zero, 1.0, square).sqrt()
+    size = torch.where(zero, 0.0, norm) * 3**-0.5
+    return size * spherical_harmonics(forces / norm, l_max)

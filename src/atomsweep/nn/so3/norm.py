@@ -77,3 +77,32 @@ class RMSNorm(ConstantModule):
             scale = (mean_square + self.eps).rsqrt()[:, None, None]
             x = x * scale * self.gain.index_select(0, self.gain_of_row)
             return torch.cat([x[:, :1] + self.bias, x[:, 1:]], 1)
+
+
+class DegreesNorm(nn.Module):
+    """Each degree over its own root mean square; the mean of l = 0 is taken off before.
+
+    The equivariant layer norm of Equiformer, arXiv:2206.11990, with a gain for each channel and a
+    bias for l = 0.
+
+    Args:
+        channels: of each degree, on a list over l of (N, 2l + 1, C_l).
+        eps: added to the mean square.
+    """
+
+    def __init__(self, channels: list[int], eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.channels = channels
+        self.gain = nn.Parameter(torch.ones(sum(channels)))
+        self.bias = nn.Parameter(torch.zeros(channels[0]))
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Normalise each atom."""
+        outputs = []
+        for degree, (part, gain) in enumerate(zip(x, self.gain.split(self.channels), strict=False)):
+            if degree == 0:
+                part = part - part.mean(2, keepdim=True)
+            scale = (part.square().mean((1, 2), keepdim=True) + self.eps).rsqrt()
+            outputs.append(part * scale * gain + (self.bias if degree == 0 else 0.0))
+        return outputs

@@ -91,3 +91,31 @@ class EdgeRadial(nn.Module):
         hidden = hidden + F.embedding(source, F.linear(self.elements.source.weight, by_source))
         hidden = hidden + F.embedding(target, F.linear(self.elements.target.weight, by_target))
         return self.rest(hidden)
+
+
+class ExpNormalSmearing(ConstantModule):
+    """f(d) exp(-β (exp(-5 d / c) - μ_k)²), f the cosine cutoff (1 + cos(π d / c)) / 2.
+
+    PhysNet's basis (arXiv:1902.08408) as TorchMD-NET and Equiformer have it: K means μ_k from
+    exp(-c / Å) to 1, β = (2 (1 - exp(-c / Å)) / K)^-2.
+
+    Args:
+        cutoff: c, Å.
+        num_basis: K.
+
+    Shape: (E,) Å -> (E, num_basis).
+    """
+
+    def __init__(self, cutoff: float, num_basis: int) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        start = np.exp(-cutoff)
+        self.add_table("means", np.linspace(start, 1.0, num_basis))
+        self.beta = float((2 / num_basis * (1 - start)) ** -2)
+        self.means: Tensor
+
+    def forward(self, dist: Tensor) -> Tensor:
+        """Basis functions of distances."""
+        fade = 0.5 * (torch.cos(dist * (torch.pi / self.cutoff)) + 1) * (dist < self.cutoff)
+        shape = torch.exp(dist * (-5.0 / self.cutoff))[:, None] - self.means
+        return fade[:, None] * torch.exp(-self.beta * shape.square())
