@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
-from atomsweep.models.base import ForceField, Prediction, dens_forces
+from atomsweep.models.base import (
+    ForceField,
+    Prediction,
+    dens_forces,
+    dens_sigma,
+    refuse_sigma_without_dens,
+)
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_softmax, segment_sum
@@ -85,10 +91,10 @@ class EquiformerV2(ForceField):
         mean_degree: messages of the first embedding are divided by it: edges of an atom in OC20.
         mean_natoms: atomic energies are divided by it: atoms of a structure in OC20.
         dens: encode forces and predict noise.
+        sigma_encoding: with `dens`, also encode the scale of the noise (2403.09549, Table 1e).
     """
 
     equivariant = True
-    supports_dens = True
 
     def __init__(
         self,
@@ -115,8 +121,11 @@ class EquiformerV2(ForceField):
         mean_degree: float,
         mean_natoms: float,
         dens: bool,
+        sigma_encoding: bool = False,
     ) -> None:
         super().__init__()
+        refuse_sigma_without_dens(dens, sigma_encoding)
+        self.supports_dens, self.supports_sigma = dens, sigma_encoding
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.mean_degree = mean_degree
@@ -145,6 +154,7 @@ class EquiformerV2(ForceField):
             num_basis, edge_channels, (l_max + 1) * channels, num_elements
         )
         self.force_encoding = ForceEncoding(channels, l_max) if dens else None
+        self.sigma_encoding = nn.Linear(1, channels) if sigma_encoding else None
         self.blocks = nn.ModuleList(Block(sizes, norm) for _ in range(num_layers))
         self.norm = make_norm(norm, sizes)
         self.energy_head = FeedForward(sizes, 1)
@@ -193,7 +203,10 @@ class EquiformerV2(ForceField):
         x = x + F.pad(scalar, (0, 0, 0, size**2 - 1))
         if self.force_encoding is None:
             return x
-        return x + self.force_encoding(dens_forces(batch))
+        x = x + self.force_encoding(dens_forces(batch))
+        if self.sigma_encoding is None:
+            return x
+        return x + F.pad(self.sigma_encoding(dens_sigma(batch))[:, None], (0, 0, 0, size**2 - 1))
 
 
 def make_norm(norm: Literal["layer", "rms"], sizes: Sizes) -> nn.Module:

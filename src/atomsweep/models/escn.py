@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
-from atomsweep.models.base import ForceField, Prediction, dens_forces
+from atomsweep.models.base import (
+    ForceField,
+    Prediction,
+    dens_forces,
+    dens_sigma,
+    refuse_sigma_without_dens,
+)
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
@@ -48,10 +54,10 @@ class ESCN(ForceField):
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
         num_elements: rows of the embeddings; row Z is element Z.
         dens: encode forces and predict noise.
+        sigma_encoding: with `dens`, also encode the scale of the noise (2403.09549, Table 1e).
     """
 
     equivariant = True
-    supports_dens = True
 
     def __init__(
         self,
@@ -68,8 +74,11 @@ class ESCN(ForceField):
         max_neighbors: int | None,
         num_elements: int,
         dens: bool,
+        sigma_encoding: bool = False,
     ) -> None:
         super().__init__()
+        refuse_sigma_without_dens(dens, sigma_encoding)
+        self.supports_dens, self.supports_sigma = dens, sigma_encoding
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.num_rows = (l_max + 1) ** 2
@@ -77,6 +86,7 @@ class ESCN(ForceField):
         self.frames = EdgeFrames(l_max, m_max, rescale=False)
         self.embedding = nn.Embedding(num_elements, channels)
         self.force_encoding = ForceEncoding(channels, l_max, FORCE_ENCODING_BOUND) if dens else None
+        self.sigma_encoding = nn.Linear(1, channels) if sigma_encoding else None
         self.layers = nn.ModuleList(
             Layer(channels, hidden_channels, edge_channels, l_max, m_max, num_basis, num_elements)
             for _ in range(num_layers)
@@ -99,6 +109,9 @@ class ESCN(ForceField):
         x = F.pad(self.embedding(batch.atomic_numbers)[:, None], (0, 0, 0, self.num_rows - 1))
         if self.force_encoding is not None:
             x = x + self.force_encoding(dens_forces(batch))
+        if self.sigma_encoding is not None:
+            sigma = self.sigma_encoding(dens_sigma(batch))[:, None]
+            x = x + F.pad(sigma, (0, 0, 0, self.num_rows - 1))
         for index, layer in enumerate(self.layers):
             x = x + layer(x, edges) if index else layer(x, edges)
         with full_precision(batch.pos):

@@ -165,7 +165,9 @@ class DegreesLinear(nn.Module):
         self.out_channels = out_channels
         self.weights = nn.ParameterList()
         for count_in, count_out in zip(in_channels, out_channels, strict=False):
-            weight = nn.Parameter(torch.empty(count_out, count_in))
+            weight = nn.Parameter(
+                torch.empty(count_out, count_in), requires_grad=count_out * count_in > 0
+            )
             if weight.numel():
                 bound = count_in**-0.5
                 if init == "uniform":
