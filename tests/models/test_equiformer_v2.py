@@ -1,10 +1,8 @@
-import numpy as np
 import pytest
 import torch
 
 from tests.contracts.compose import build_model
-from tests.contracts.graphs import make_batch, random_atoms, turned
-from tests.contracts.model_contract import ROTATION, ModelContract, Symmetry
+from tests.contracts.model_contract import ModelContract, Symmetry
 
 TINY = [
     "model=equiformer_v2_small",

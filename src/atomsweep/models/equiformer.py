@@ -8,7 +8,6 @@ the papers' SE(3) variant. Everything runs in full precision, since forces are d
 from copy import copy
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from atomsweep.models.base import ForceField, Prediction, dens_forces
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_softmax, segment_sum
-from atomsweep.nn.so3.activation import SmoothLeakyReLU
+from atomsweep.nn.so3.activation import LEAKY, SILU, SmoothLeakyReLU, gate_degrees
 from atomsweep.nn.so3.harmonics import spherical_harmonics
 from atomsweep.nn.so3.linear import force_harmonics
 from atomsweep.nn.so3.norm import DegreesNorm
@@ -191,21 +190,6 @@ class Equiformer(ForceField):
         return energy * self.mean_natoms**-0.5, x, edges
 
 
-def _moment(values: np.ndarray, weights: np.ndarray) -> float:
-    return float((weights * values**2).sum() / weights.sum()) ** -0.5
-
-
-def _second_moments() -> tuple[float, float, float]:
-    """Factors that give SiLU, sigmoid and smooth leaky ReLU of a normal variable variance 1."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    sigmoid = 1 / (1 + np.exp(-nodes))
-    leaky = 0.2 * nodes + 0.8 * nodes * sigmoid
-    return tuple(_moment(v, weights) for v in (nodes * sigmoid, sigmoid, leaky))  # type: ignore
-
-
-SILU, SIGMOID, LEAKY = _second_moments()  # e3nn's normalize2mom, without its sampling
-
-
 def _add(left: Degrees, right: Degrees) -> Degrees:
     """Sum; degrees that one of them lacks at the end count as zero."""
     longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
@@ -220,13 +204,6 @@ def _sum_edges(x: Degrees, target: Tensor, num_atoms: int) -> Degrees:
         block.unflatten(1, part.shape[1:])
         for block, part in zip(total.split(sizes, 1), x, strict=True)
     ]
-
-
-def _gate(x: Degrees, channels: list[int]) -> Degrees:
-    """SiLU of the first scalars; the others are gates of the channels of l > 0, in their order."""
-    scalars, *gates = x[0].split([*channels[: len(x)]], 2)
-    gated = [part * (gate.sigmoid() * SIGMOID) for part, gate in zip(x[1:], gates, strict=True)]
-    return [F.silu(scalars) * SILU, *gated]
 
 
 def _with_gates(channels: list[int]) -> list[int]:
@@ -349,7 +326,7 @@ class Attention(nn.Module):
             for s, t in zip(self.source(x), self.target(x), strict=True)
         ]
         wide = self.product1(message, edges.matrices, self.radial(edges.radial))
-        value = _gate(self.linear1(wide), self.sizes.channels)
+        value = gate_degrees(self.linear1(wide), self.sizes.channels)
         value = self.product2(value, edges.matrices, self.weights2)
         value = self.linear2(value[: self.used])
         if not self.sizes.attention:
@@ -414,7 +391,7 @@ class Block(nn.Module):
     def forward(self, x: Degrees, edges: _Edges) -> Degrees:
         """Update the atoms."""
         x = _add(x, self.attention(self.attention_norm(x), edges))
-        hidden = _gate(self.ffn1(self.ffn_norm(x)), self.ffn_channels)
+        hidden = gate_degrees(self.ffn1(self.ffn_norm(x)), self.ffn_channels)
         update = self.ffn2(hidden[: self.used])
         shortcut = x if self.shortcut is None else self.shortcut(x[: self.used])
         return _add(shortcut, update)

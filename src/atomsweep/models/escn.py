@@ -87,12 +87,13 @@ class ESCN(ForceField):
         self.embedding = nn.Embedding(num_elements, channels)
         self.force_encoding = ForceEncoding(channels, l_max, FORCE_ENCODING_BOUND) if dens else None
         self.sigma_encoding = nn.Linear(1, channels) if sigma_encoding else None
-        self.layers = nn.ModuleList(
+        layers = [
             Layer(channels, hidden_channels, edge_channels, l_max, m_max, num_basis, num_elements)
             for _ in range(num_layers)
-        )
+        ]
         if not dens:
-            self.layers[0].freeze_vectors()
+            layers[0].freeze_vectors()
+        self.layers = nn.ModuleList(layers)
         self.samples = SphereSamples(num_samples, l_max)
         self.energy_head = SampleMLP(channels)
         self.force_head = SampleMLP(channels)

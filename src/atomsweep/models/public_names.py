@@ -1,4 +1,4 @@
-"""Names of parameters in public checkpoints, and the names that they have here. Shapes are equal."""
+"""Names of parameters in public checkpoints, and the names that they have here; shapes agree."""
 
 import re
 from collections.abc import Mapping, Sequence

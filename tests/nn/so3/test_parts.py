@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 from e3nn import o3
+from e3nn.math import normalize2mom
 
-from atomsweep.nn.so3.activation import GateActivation, SeparableGridActivation, SmoothLeakyReLU
+from atomsweep.nn.so3.activation import (
+    LEAKY,
+    SIGMOID,
+    SILU,
+    GateActivation,
+    SeparableGridActivation,
+    SmoothLeakyReLU,
+)
 from atomsweep.nn.so3.frames import EdgeFrames
 from atomsweep.nn.so3.grid import SphereGrid, product_grid
 from atomsweep.nn.so3.harmonics import spherical_harmonics
@@ -221,6 +229,12 @@ def test_separable_activation_replaces_only_the_scalar():
 def test_smooth_leaky_relu_has_its_slopes():
     act = SmoothLeakyReLU(0.2)
     torch.testing.assert_close(act(torch.tensor([-50.0, 50.0])), torch.tensor([-10.0, 50.0]))
+
+
+def test_moments_of_activations_are_those_of_e3nn():
+    functions = (torch.nn.functional.silu, torch.sigmoid, SmoothLeakyReLU(0.2))
+    for function, factor in zip(functions, (SILU, SIGMOID, LEAKY), strict=True):
+        assert normalize2mom(function).cst == pytest.approx(factor, rel=1e-9)
 
 
 def test_linear_by_degree_has_a_bias_only_for_scalars():

@@ -26,7 +26,7 @@ def near_poles(distance):
 
 def directions():
     vec = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    equator = torch.tensor([[1.0, -1e-300, 0.0], [1.0, 1e-300, 0.0]], dtype=torch.float64)
+    equator = torch.tensor([[1.0, -1e-30, 0.0], [1.0, 1e-30, 0.0]], dtype=torch.float64)
     return torch.cat([unit(vec), AXES, near_poles(1e-3), near_poles(1e-6), equator])
 
 
@@ -49,9 +49,9 @@ def test_rotation_of_an_edge_is_proper_and_takes_it_to_y():
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 def test_matrix_of_an_edge_is_that_of_its_rotation(dtype, tolerance):
-    n = directions()
-    expected = wigner_by_quadrature(edge_rotation(n).numpy(), L)[:, m_primary(L, 2)]
-    found = EdgeWigner(L, 2).to(dtype)(n.to(dtype)).double().numpy()
+    n = directions().to(dtype)
+    expected = wigner_by_quadrature(edge_rotation(n.double()).numpy(), L)[:, m_primary(L, 2)]
+    found = EdgeWigner(L, 2).to(dtype)(n).double().numpy()
     assert np.abs(found - expected).max() < tolerance
 
 

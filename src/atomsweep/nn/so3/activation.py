@@ -8,6 +8,12 @@ from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.grid import SphereGrid
 from atomsweep.nn.so3.layout import degrees, m_primary
 
+# Factors that give an activation of a normal variable unit second moment, as e3nn's normalize2mom
+# samples them. Public weights were trained with these; the exact ones are 1.6765, 1.8462, 1.5291.
+SILU = 1.6791767923989418
+SIGMOID = 1.8467055342154763
+LEAKY = 1.531320475574866  # of SmoothLeakyReLU(0.2)
+
 
 class SeparableGridActivation(nn.Module):
     """SiLU on the sphere for l > 0; the l = 0 row is SiLU of scalars of its own.
@@ -80,3 +86,18 @@ class SmoothLeakyReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: any -> the same."""
         return self.slope * x + (1 - self.slope) * x * x.sigmoid()
+
+
+def gate_degrees(x: list[Tensor], channels: list[int]) -> list[Tensor]:
+    """SiLU of the first scalars; the others are gates of the channels of l > 0, in their order.
+
+    Both with unit second moment for normal inputs, as in e3nn's Gate (Equiformer,
+    arXiv:2206.11990).
+
+    Args:
+        x: a list over l of (N, 2l + 1, C_l), with sum(channels) scalars.
+        channels: of each degree of the result.
+    """
+    scalars, *gates = x[0].split(channels[: len(x)], 2)
+    gated = [part * (gate.sigmoid() * SIGMOID) for part, gate in zip(x[1:], gates, strict=True)]
+    return [F.silu(scalars) * SILU, *gated]

@@ -96,8 +96,9 @@ class _GatherPairs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (pairs,) = ctx.saved_tensors
-        total = None
-        for part, atom in zip(grad.chunk(2, 2), pairs, strict=True):
-            flat = segment_sum(part.reshape(len(part), -1), atom, ctx.num_atoms)
-            total = flat if total is None else total + flat
+        source, target = (
+            segment_sum(part.reshape(len(part), -1), atom, ctx.num_atoms)
+            for part, atom in zip(grad.chunk(2, 2), pairs, strict=True)
+        )
+        total = source + target
         return total.unflatten(1, (grad.shape[1], -1)), None

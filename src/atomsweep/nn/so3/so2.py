@@ -11,8 +11,8 @@ class SO2Convolution(nn.Module):
     """All degrees of one |m| are mixed: dense for m = 0, a complex matrix for the pairs ±m.
 
     y₊ = W_r x₊ - W_i x₋ and y₋ = W_r x₋ + W_i x₊ (eSCN, arXiv:2302.03655, Sec. 4), here as one
-    product with [[W_r, -W_i], [W_i, W_r]], or on a CPU as three of a quarter of its size. Weights of an edge multiply the inputs, the same for
-    +m and -m (EquiformerV2, arXiv:2306.12059).
+    product with [[W_r, -W_i], [W_i, W_r]], or on a CPU as three of a quarter of its size. Weights
+    of an edge multiply the inputs, the same for +m and -m (EquiformerV2, arXiv:2306.12059).
 
     Args:
         in_channels: C.
@@ -36,13 +36,14 @@ class SO2Convolution(nn.Module):
         size = self.sizes[0]
         self.m0 = nn.Linear(size * in_channels, size * out_channels + extra_scalars)
         nn.init.zeros_(self.m0.bias)
-        self.pairs = nn.ModuleList(
+        pairs = [
             nn.Linear(size * in_channels, 2 * size * out_channels, bias=False)
             for size in self.sizes[1:]
-        )
-        for layer in self.pairs:
+        ]
+        for layer in pairs:
             with torch.no_grad():
                 layer.weight.mul_(2**-0.5)
+        self.pairs = nn.ModuleList(pairs)
 
     def forward(self, x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Coefficients and extra scalars."""
@@ -51,7 +52,8 @@ class SO2Convolution(nn.Module):
         extra, rows = scalars.split([self.extra_scalars, self.sizes[0] * self.out_channels], 1)
         outputs = [rows]
         for (plus, minus), layer in zip(pairs, self.pairs, strict=True):
-            outputs += _complex_linear(plus.flatten(1), minus.flatten(1), *layer.weight.chunk(2))
+            real, imag = _halves(layer)
+            outputs += _complex_linear(plus.flatten(1), minus.flatten(1), real, imag)
         outputs = [out.unflatten(1, (-1, self.out_channels)) for out in outputs]
         return torch.cat(outputs, 1), extra
 
@@ -61,7 +63,7 @@ class SO2Convolution(nn.Module):
         channels = self.out_channels
         one = slice(self.extra_scalars + channels, self.extra_scalars + 2 * channels)
         middle = F.linear(first.flatten(1), self.m0.weight[one], self.m0.bias[one])
-        real, imag = self.pairs[0].weight.unflatten(0, (2, -1, channels))[:, 0]
+        real, imag = (half[:channels] for half in _halves(self.pairs[0]))
         plus, minus = (part.flatten(1) for part in pairs[0])
         plus, minus = _complex_linear(plus, minus, real, imag)
         return torch.stack([minus, middle, plus], 1)
@@ -78,6 +80,13 @@ class SO2Convolution(nn.Module):
         factor, *factors = weights.unflatten(1, (-1, x.shape[2])).split(self.sizes, 1)
         both = zip(pairs, factors, strict=True)
         return first * factor, [(plus * w, minus * w) for (plus, minus), w in both]
+
+
+def _halves(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Real and imaginary matrix of a pair ±m."""
+    assert isinstance(layer, nn.Linear)
+    real, imag = layer.weight.chunk(2)
+    return real, imag
 
 
 def _complex_linear(

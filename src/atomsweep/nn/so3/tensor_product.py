@@ -139,7 +139,8 @@ class DepthwiseProduct(ConstantModule):
             weight = split[l1].unflatten(-1, (len(paths), count))
             weight = weight.index_select(-2, getattr(self, f"path_of_row_{l1}"))
             rows = torch.bmm(matrices[l1], part) * weight
-            for (_, l3), block in zip(paths, rows.split([2 * k + 1 for _, k in paths], 1)):
+            sizes = [2 * l3 + 1 for _, l3 in paths]
+            for (_, l3), block in zip(paths, rows.split(sizes, 1), strict=True):
                 outputs[l3].append(block)
         return [torch.cat(blocks, 2) for blocks in outputs]
 

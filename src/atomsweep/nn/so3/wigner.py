@@ -214,7 +214,8 @@ def _edge_table(l_max: int) -> np.ndarray:
     with torch.device("cpu"):
         direction = torch.as_tensor(vec / np.linalg.norm(vec, axis=1, keepdims=True))
         direction[:, 1] = direction[:, 1].abs()
-        features = _features(*direction.unbind(-1), l_max).T.numpy()
+        x, y, z = direction.unbind(-1)
+        features = _features(x, y, z, l_max).T.numpy()
         target = wigner_by_quadrature(edge_rotation(direction).numpy(), l_max)
     flat = target.reshape(len(target), -1)
     table = np.linalg.lstsq(features, flat, rcond=None)[0]
