@@ -145,6 +145,26 @@ def test_edges_along_y_turn_like_others_in_single_precision(overrides):
     torch.testing.assert_close(model(at_pole).energy, model(beside).energy, rtol=2e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("overrides", [EQUIFORMER_V2, EXACT["gates"], ESCN])
+def test_gradients_in_bfloat16_point_where_those_in_single_precision_do(overrides):
+    model = made(overrides, torch.float32)
+    batch = batch_of(model, STRUCTURES, torch.float32)
+
+    def gradient():
+        model.zero_grad()
+        prediction = model(batch)
+        loss = prediction.energy.sum()
+        if overrides is not ESCN:  # whose first forces are what is left of values that cancel
+            loss = prediction.forces.square().sum() + prediction.noise.square().sum()
+        loss.backward()
+        return model.embedding.weight.grad.flatten()
+
+    exact = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = gradient()
+    assert torch.cosine_similarity(exact, rough, dim=0) > 0.95
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [EQUIFORMER_V2, EXACT["gates"], ESCN], ids=["grid", "gate", "escn"]

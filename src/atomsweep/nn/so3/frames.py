@@ -16,12 +16,16 @@ class Frames(NamedTuple):
 
     Attributes:
         there: (E, R, (L + 1)²), from an atom's coefficients to the rows of the edge.
+        there_back: its transpose, for the backward; both are contiguous, which is faster.
         home: (E, (L + 1)², R), back, with the rescaling of truncated degrees.
+        home_back: the transpose of that.
         vector_home: (E, 3, 3), the same for l = 1 as (x, y, z).
     """
 
     there: Tensor
+    there_back: Tensor
     home: Tensor
+    home_back: Tensor
     vector_home: Tensor
 
     def into_pairs(self, x: Tensor, pairs: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ class Frames(NamedTuple):
 
         Shape: (N, (L + 1)², C), (2, E) -> (E, R, 2C).
         """
-        return torch.bmm(self.there.to(x.dtype), _GatherPairs.apply(x, pairs))
+        return _rotate(self.there, self.there_back, _GatherPairs.apply(x, pairs))
 
     def into(self, x: Tensor, atom: Tensor) -> Tensor:
         """Coefficients of one atom of each edge, in the edge's frame.
@@ -37,12 +41,12 @@ class Frames(NamedTuple):
         Shape: (N, (L + 1)², C), (E,) -> (E, R, C).
         """
         gathered = x.flatten(1).index_select(0, atom).unflatten(1, x.shape[1:])
-        return torch.bmm(self.there.to(x.dtype), gathered)
+        return _rotate(self.there, self.there_back, gathered)
 
     def back(self, message: Tensor) -> Tensor:
         """Out of the frame; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
-        home = self.home[:, :, : message.shape[1]]
-        return torch.bmm(home.to(message.dtype), message)
+        rows = message.shape[1]
+        return _rotate(self.home[:, :, :rows], self.home_back[:, :rows], message)
 
     def vectors_back(self, message: Tensor) -> Tensor:
         """Vectors (x, y, z) out of the frame. Shape: (E, 3, C) -> (E, 3, C)."""
@@ -74,7 +78,32 @@ class EdgeFrames(ConstantModule):
         there = self.wigner(direction)
         home = there * self.scale if self.scaled else there
         vectors = edge_rotation(direction) * (self.scale[1] if self.scaled else 1.0)
-        return Frames(there, home.transpose(1, 2), vectors.transpose(1, 2))
+        transposed = there.transpose(1, 2).contiguous()
+        home_back = home
+        home = home.transpose(1, 2).contiguous() if self.scaled else transposed
+        return Frames(there, transposed, home, home_back, vectors.transpose(1, 2))
+
+
+def _rotate(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+    """Matrix @ x of every edge."""
+    if matrix.requires_grad or torch.compiler.is_compiling():
+        return torch.bmm(matrix.to(x.dtype), x)
+    return _Rotate.apply(x, matrix.to(x.dtype), transposed.to(x.dtype))
+
+
+class _Rotate(torch.autograd.Function):
+    """A batch of products with constant matrices, whose transposes are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix, transposed)
+        return torch.bmm(matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        matrix, transposed = ctx.saved_tensors
+        matrix, transposed = matrix.to(grad.dtype), transposed.to(grad.dtype)  # autocast
+        return _Rotate.apply(grad, transposed, matrix), None, None
 
 
 class _GatherPairs(torch.autograd.Function):

@@ -67,9 +67,19 @@ class SphereGrid(ConstantModule):
         """SiLU of the function that the coefficients stand for. Shape: (E, R, C) -> the same."""
         return _grid_silu(x, self.to_grid.to(x.dtype), self.from_grid.to(x.dtype))
 
-    def pointwise(self, x: Tensor, function: nn.Module) -> Tensor:
-        """Any function of the channels at each point. Shape: (N, R, C) -> (N, R, D)."""
-        return torch.matmul(self.from_grid, function(torch.matmul(self.to_grid, x)))
+    def pointwise(self, x: Tensor, mlp: nn.Sequential) -> Tensor:
+        """A perceptron of the channels at each point, between two linear layers without a bias.
+
+        These two commute with the transforms, so they act on coefficients, of which there are a
+        tenth as many as points.
+
+        Shape: (N, R, C) -> (N, R, D).
+        """
+        first, *middle, last = mlp
+        values = torch.matmul(self.to_grid, first(x))
+        for layer in middle:
+            values = layer(values)
+        return last(torch.matmul(self.from_grid, values))
 
 
 def default_resolution(l_max: int, m_max: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """SO(2) convolution: in the frame of an edge, rotations about it only turn ±m into one another."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,13 +75,56 @@ class SO2Convolution(nn.Module):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """The m = 0 part, and both parts of each pair, times the weights of the edge."""
         doubled = [size for size in self.sizes[1:] for _ in range(2)]
-        first, *rest = x.split([self.sizes[0], *doubled], 1)
-        pairs = list(zip(rest[::2], rest[1::2], strict=True))
+        rows = [self.sizes[0], *doubled]
         if weights is None:
-            return first, pairs
-        factor, *factors = weights.unflatten(1, (-1, x.shape[2])).split(self.sizes, 1)
-        both = zip(pairs, factors, strict=True)
-        return first * factor, [(plus * w, minus * w) for (plus, minus), w in both]
+            first, *rest = x.split(rows, 1)
+        elif torch.compiler.is_compiling():  # fuses by itself
+            first, *rest = _weigh(x, weights.unflatten(1, (-1, x.shape[2])), rows)
+        else:
+            weights = weights.to(x.dtype)
+            first, *rest = _Weigh.apply(x, weights.unflatten(1, (-1, x.shape[2])), rows)
+        return first, list(zip(rest[::2], rest[1::2], strict=True))
+
+
+def _weigh(x: Tensor, weights: Tensor, rows: list[int]) -> tuple[Tensor, ...]:
+    """Blocks of rows of `x`, each times its weights; +m and -m share them."""
+    factors = weights.split([rows[0], *rows[1::2]], 1)
+    shared = [factors[(index + 1) // 2] for index in range(len(rows))]
+    return tuple(part * w for part, w in zip(x.split(rows, 1), shared, strict=True))
+
+
+class _Weigh(torch.autograd.Function):
+    """`_weigh`, whose backward writes into place instead of joining pieces."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, rows: list[int]) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, weights)
+        ctx.rows = rows
+        return _weigh(x, weights, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weights = ctx.saved_tensors
+        rows = ctx.rows
+        shared = [rows[0], *rows[1::2]]
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            factors = weights.split(shared, 1)
+            pieces = [g * factors[(k + 1) // 2] for k, g in enumerate(grads)]
+            parts = [g * part for g, part in zip(grads, x.split(rows, 1), strict=True)]
+            pairs = zip(parts[1::2], parts[2::2], strict=True)
+            joined = torch.cat([parts[0], *(plus + minus for plus, minus in pairs)], 1)
+            return torch.cat(pieces, 1), joined, None
+        grad_x, grad_w = torch.empty_like(x), torch.empty_like(weights)
+        factors, targets = weights.split(shared, 1), grad_w.split(shared, 1)
+        inputs = zip(grads, x.split(rows, 1), grad_x.split(rows, 1), strict=True)
+        for index, (grad, part, out) in enumerate(inputs):
+            block = (index + 1) // 2
+            torch.mul(grad, factors[block], out=out)
+            if index and index % 2 == 0:  # -m, after +m
+                targets[block].addcmul_(grad, part)
+            else:
+                torch.mul(grad, part, out=targets[block])
+        return grad_x, grad_w, None
 
 
 def _halves(layer: nn.Module) -> tuple[Tensor, Tensor]:
