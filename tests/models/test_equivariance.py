@@ -166,12 +166,10 @@ def test_gradients_in_bfloat16_point_where_those_in_single_precision_do(override
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "overrides", [EQUIFORMER_V2, EXACT["gates"], ESCN], ids=["grid", "gate", "escn"]
-)
+@pytest.mark.parametrize("overrides", [EQUIFORMER_V2, ESCN], ids=["v2", "escn"])
 def test_forward_and_backward_compile_into_one_graph_each(overrides):
     torch.manual_seed(0)
-    model = build_model(overrides).eval()
+    model = build_model([*overrides, "model.num_layers=1"]).eval()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     for structures in (STRUCTURES[:1], STRUCTURES):  # two sizes, one graph
         batch = make_batch(structures, model.cutoff, None, dtype=torch.float32)
