@@ -172,7 +172,7 @@ class ModelContract:
 
     def test_gradient_of_a_force_loss_is_its_slope(self, model, batch):
         """Along a random direction of all parameters, by central differences."""
-        parameters = list(model.parameters())
+        parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
             pytest.skip("nothing to train")
         generator = torch.Generator().manual_seed(0)
@@ -200,7 +200,7 @@ class ModelContract:
         assert torch.isfinite(forces).all()
         if self.conservative:
             assert forces.abs().max() < 1e-9
-        if not (parameters := list(model.parameters())):
+        if not (parameters := [p for p in model.parameters() if p.requires_grad]):
             return
         loss = (forces - 1.0).square().sum()
         for gradient in torch.autograd.grad(loss, parameters, allow_unused=True):
