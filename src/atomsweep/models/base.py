@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from atomsweep.graph.edges import edge_vectors
-
-
 from atomsweep import keys
+from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
 from atomsweep.nn.scatter import segment_sum
 
