@@ -59,9 +59,10 @@ format: setup ## let ruff format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## a training step against the naive form; reading of every format
+bench: setup ## training steps and equivariant algebra against plain forms; reading of every format
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/data_loading.py
+	$(BIN)/python benchmarks/so3.py
 
 ui: setup ## MLflow's own pages on the runs
 	$(BIN)/python -m atomsweep ui

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
 from atomsweep.nn.scatter import segment_sum
@@ -36,14 +37,19 @@ class ForceField(nn.Module, ABC):
     Attributes:
         conservative: forces are -dE/dx of the predicted energy.
         equivariant: a rotated input gives rotated forces, exactly.
-        supports_dens: the model can encode forces and predict noise.
+        supports_dens: the model encodes the forces `dens_forces` of a batch that has them (else
+            zeros) and predicts `noise`.
+        supports_sigma: it also reads the noise's scale `dens_sigma`.
+        predicts_energy: the prediction has an energy.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
 
-    conservative: ClassVar[bool] = False
-    equivariant: ClassVar[bool] = False
-    supports_dens: ClassVar[bool] = False
+    conservative: bool = False
+    equivariant: bool = False
+    supports_dens: bool = False
+    supports_sigma: bool = False
+    predicts_energy: bool = True
 
     cutoff: float | None
     max_neighbors: int | None
@@ -123,3 +129,33 @@ class EnergyForceField(ForceField):
         num_atoms = batch.pos.shape[0]
         forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
         return Prediction(energy if differentiable else energy.detach(), forces)
+
+
+def dens_forces(batch: Batch) -> Tensor:
+    """Forces that a model for DeNS encodes: `dens_forces` where `dens_mask` is set, else zero.
+
+    Both fields are optional; without them nothing is encoded. Shape: (N, 3).
+    """
+    if keys.DENS_FORCES not in batch:
+        return torch.zeros_like(batch.pos)
+    forces = batch[keys.DENS_FORCES].to(batch.pos.dtype)
+    if keys.DENS_MASK in batch:
+        forces = torch.where(batch[keys.DENS_MASK][:, None], forces, 0.0)
+    return forces
+
+
+def dens_sigma(batch: Batch) -> Tensor:
+    """Scale of the noise of each atom's structure, Å, zero where there is none. Shape: (N, 1)."""
+    if keys.DENS_SIGMA not in batch:
+        return torch.zeros_like(batch.pos[:, :1])
+    return batch[keys.DENS_SIGMA].to(batch.pos.dtype)[:, None]
+
+
+def refuse_sigma_without_dens(dens: bool, sigma_encoding: bool) -> None:
+    """Refuse an encoding of the noise's scale in a model that is not built for denoising.
+
+    Raises:
+        ValueError: says which switch to set.
+    """
+    if sigma_encoding and not dens:
+        raise ValueError("sigma_encoding belongs to dens; set model.dens=true as well")

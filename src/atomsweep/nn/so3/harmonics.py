@@ -20,30 +20,29 @@ def spherical_harmonics(vec: Tensor, l_max: int) -> Tensor:
 
     Shape: (..., 3) -> (..., (l_max + 1)²), l-primary.
     """
-    x, y, z = vec.unsqueeze(-1).unbind(-2)  # (..., 1)
-    square = (vec * vec).sum(-1, keepdim=True)
-    real, imag = [torch.ones_like(x)], [torch.zeros_like(x)]
+    x, y, z = vec.unbind(-1)
+    square = (vec * vec).sum(-1)
+    cos, sin = [torch.ones_like(x)], [torch.zeros_like(x)]
     for _ in range(l_max):
-        real.append(real[-1] * z - imag[-1] * x)
-        imag.append(imag[-1] * z + real[-2] * x)
-    cos, sin = torch.cat(real, -1), torch.cat(imag, -1)  # (..., L + 1)
+        re, im = cos[-1], sin[-1]
+        cos.append(re * z - im * x)
+        sin.append(im * z + re * x)
 
+    # Numbers stay in Python: a tensor of them would have to be copied to a GPU, which waits.
     columns: list[Tensor] = []
-    before, legendre = vec.new_zeros(0), torch.ones_like(y)  # (..., l + 1): m = 0 ... l
+    before: list[Tensor] = []
+    legendre = [torch.ones_like(y)]  # P_l^(m)(y), m = 0 ... l, times |v|^(l - m)
     for degree in range(l_max + 1):
         if degree > 0:
-            m = torch.arange(degree, device=vec.device)
-            top = (2 * degree - 1) * legendre[..., -1:]  # (2l-1)!!
-            lower = (2 * degree - 1) * y * legendre
-            if degree > 1:
-                shrink = ((degree + m[:-1] - 1) * square) * before
-                lower = torch.cat([lower[..., :-1] - shrink, lower[..., -1:]], -1)
-            before, legendre = legendre, torch.cat([lower / (degree - m), top], -1)
-        norm = vec.new_tensor(_norms(degree))
-        scaled = legendre * norm
-        columns.append((scaled[..., 1:] * sin[..., 1 : degree + 1]).flip(-1))
-        columns.append(scaled * cos[..., : degree + 1])
-    return torch.cat(columns, -1)
+            top = (2 * degree - 1) * legendre[-1]  # (2l - 1)!!
+            rows = [(2 * degree - 1) / (degree - m) * y * p for m, p in enumerate(legendre)]
+            for m, p in enumerate(before):
+                rows[m] = rows[m] - (degree + m - 1) / (degree - m) * square * p
+            before, legendre = legendre, [*rows, top]
+        scaled = [norm * p for norm, p in zip(_norms(degree), legendre, strict=True)]
+        columns += [scaled[m] * sin[m] for m in range(degree, 0, -1)]
+        columns += [scaled[m] * cos[m] for m in range(degree + 1)]
+    return torch.stack(columns, -1)
 
 
 def harmonics_table(points: np.ndarray, l_max: int) -> np.ndarray:
