@@ -176,6 +176,8 @@ class Training:
     ) -> None:
         # Dropout and the like: on many ranks other masks than on one, but of the same kind
         torch.manual_seed(mix(self.seed, Purpose.STEP, self.step, self.world.rank))
+        corrupt = mix(self.seed, Purpose.CORRUPT, self.step)
+        batches = [self.task.prepare(batch, corrupt, self._fraction()) for batch in batches]
         counts = [self.task.counts(batch) for batch in batches]
         whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
         for count in whole.values():

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +34,19 @@ class ForceField(nn.Module, ABC):
     Attributes:
         conservative: forces are -dE/dx of the predicted energy.
         equivariant: a rotated input gives rotated forces, exactly.
-        supports_dens: the model can encode forces and predict noise.
+        supports_dens: the model encodes the forces `dens_forces` of a batch that has them (else
+            zeros) and predicts `noise`.
+        supports_sigma: it also reads the noise's scale `dens_sigma`.
+        predicts_energy: the prediction has an energy.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
 
-    conservative: ClassVar[bool] = False
-    equivariant: ClassVar[bool] = False
-    supports_dens: ClassVar[bool] = False
+    conservative: bool = False
+    equivariant: bool = False
+    supports_dens: bool = False
+    supports_sigma: bool = False
+    predicts_energy: bool = True
 
     cutoff: float | None
     max_neighbors: int | None
