@@ -69,6 +69,8 @@ def cell_of(
                 f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
                 f"nothing; leave {axis} out or choose {axis}=none"
             )
+    if config.get("dens") is not None and "dens" in config["model"]:
+        config["model"]["dens"] = True  # a model has its parts for denoising only when asked to
     source = data_source(config)
     try:
         data = {

@@ -26,8 +26,9 @@ SID = "sid"  # (B,) int64, system (relaxation) id
 FID = "fid"  # (B,) int64, frame within the system
 
 # While a model learns to denoise (`dens/`); absent otherwise, and then nothing is encoded
-DENS_MASK = "dens_mask"  # (N,) bool: the atom was moved, and its noise is to be predicted
+DENS_MASK = "dens_mask"  # (N,) bool: the forces of the atom are encoded
 DENS_FORCES = "dens_forces"  # (N, 3) forces to encode, in the units of the paper's data; else zero
 DENS_SIGMA = "dens_sigma"  # (N,) Å, scale of the noise of the atom's structure; only if encoded
+DENS_MOVED = "dens_moved"  # (N,) bool: the atom was moved, and its noise is to be predicted
 DENS_NOISE = "dens_noise"  # (N, 3) what `noise` is compared with: displacement / scale; else zero
 DENS_STRUCTURES = "dens_structures"  # (B,) bool: the structure has been corrupted

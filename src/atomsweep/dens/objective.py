@@ -20,7 +20,7 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.base import Mean, Task
 from atomsweep.tasks.s2ef import S2EF
 
-_NOTHING = 1e-12  # added to a count that may be 0, so that an empty mean is 0; no change to others
+_NOTHING = 1e-12  # added to a float32 count that may be 0: an empty mean is 0, others are the same
 DECAY = "dens_decay"  # factor of the coefficient in a prepared batch
 
 
@@ -126,7 +126,8 @@ class DenoisingTask(Task):
         encoded = draw.encoded[:, None] * batch.forces * dens.force_scale
         scale = draw.sigma[batch.batch][:, None] if dens.noise_norm == "sigma" else dens.sigma_high
         corrupted[keys.DENS_STRUCTURES] = draw.structures
-        corrupted[keys.DENS_MASK] = draw.moved
+        corrupted[keys.DENS_MASK] = draw.encoded
+        corrupted[keys.DENS_MOVED] = draw.moved
         corrupted[keys.DENS_FORCES] = encoded if dens.encode_forces else torch.zeros_like(encoded)
         corrupted[keys.DENS_NOISE] = (draw.noise / scale).to(batch.pos.dtype)
         corrupted[DECAY] = 1.0 - min(progress, 1.0) if dens.decay == "linear" else 1.0
@@ -140,17 +141,16 @@ class DenoisingTask(Task):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Structures; free atoms, or with separate means those left and those moved."""
         counts = self.task.counts(batch)
-        if keys.DENS_MASK not in batch:
+        if keys.DENS_MOVED not in batch:
             return counts
         if self.dens.reduction == "joint":
             return {**counts, "noise": counts["forces"]}
-        moved = batch[keys.DENS_MASK]
+        moved = batch[keys.DENS_MOVED]
         left = (self.task.scored_atoms(batch) & ~moved).sum()
-        real = batch.pos.dtype
         return {
             "energy": counts["energy"],
-            "forces": left.to(real) + _NOTHING,
-            "noise": moved.sum().to(real) + _NOTHING,
+            "forces": left.float() + _NOTHING,
+            "noise": moved.sum().float() + _NOTHING,
         }
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
@@ -159,10 +159,10 @@ class DenoisingTask(Task):
         All outputs are in the sums of every batch, if with weight 0, so that every parameter has a
         gradient in every step.
         """
-        if keys.DENS_MASK not in batch:
+        if keys.DENS_MOVED not in batch:
             return self.task.totals(prediction, batch)
         real = batch.pos.dtype
-        moved = batch[keys.DENS_MASK]
+        moved = batch[keys.DENS_MOVED]
         left = (self.task.scored_atoms(batch) & ~moved).to(real)
         energy = self.task.energy_errors(prediction, batch)
         if not self.dens.corrupted_energy:

@@ -132,7 +132,7 @@ class Training:
         return self._result()
 
     def _train(self) -> None:
-        optimizer = self.recipe.optimizer(self.parameters)
+        optimizer = self.recipe.new_optimizer(self.model)
         base_lr = [group["lr"] for group in optimizer.param_groups]
         average = self.recipe.average(self.model)
         self._reset_loss()

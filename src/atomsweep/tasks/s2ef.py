@@ -73,8 +73,8 @@ class S2EF(Task):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Structures, and atoms whose forces count."""
         scored = self.scored_atoms(batch)
-        structures = torch.tensor(float(len(batch.cell)), device=scored.device)
-        return {"energy": structures, "forces": scored.sum().to(structures.dtype)}
+        structures = torch.full((), float(len(batch.cell)), device=scored.device)
+        return {"energy": structures, "forces": scored.sum().float()}
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Sums of e_S and of f_i."""
@@ -113,7 +113,7 @@ class S2EF(Task):
         far = ~batch.fixed & (worst >= FORCE_THRESHOLD)
         num_far = torch.zeros_like(energy_error).index_add_(0, batch.batch, far.double())
         within = (energy_error < ENERGY_THRESHOLD) & (num_far == 0)
-        structures = torch.full_like(energy_error[:1], len(energy_error)).sum()
+        structures = energy_error.new_full((), len(energy_error))
         return {
             schema.ENERGY_MAE: Mean(energy_error.sum(), structures),
             schema.EFWT: Mean(within.double().sum(), structures),
