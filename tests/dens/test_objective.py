@@ -222,7 +222,7 @@ def test_the_coefficient_decays_linearly_with_progress(batch, model):
 @pytest.mark.parametrize("conservative", [False, True])
 @pytest.mark.parametrize("reduction", ["joint", "separate"])
 def test_the_gradient_of_a_mixed_batch_is_the_sum_of_its_parts(batch, conservative, reduction):
-    """Standard structures by the plain task, corrupted ones alone; counts are those of the whole."""
+    """Standard ones by the plain task, corrupted ones alone; counts are those of the whole."""
     torch.manual_seed(0)
     model = Toy(conservative=conservative).double()
     task, force_field = wrapped(dens(reduction=reduction), model)
