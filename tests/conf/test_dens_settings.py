@@ -1,4 +1,4 @@
-"""Settings of DeNS are those of the papers and the released code (arXiv:2403.09549, Tables 7 to 9)."""
+"""Settings of DeNS as in the papers and the released code (arXiv:2403.09549, Tables 7 to 9)."""
 
 import pytest
 import torch
