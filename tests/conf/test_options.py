@@ -17,7 +17,7 @@ from tests.data.test_store import write as write_store
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
 DENOISES = ["model.energy_head=true", "model.force_encoding=edge_projection"]
-GPU = {("engine", "gpu"), ("experiment", "forcenet"), ("experiment", "forcenet_large")}
+GPU = {("engine", "gpu"), *(pair for pair in OPTIONS if pair[0] == "experiment")}
 
 
 def extxyz(folder):
