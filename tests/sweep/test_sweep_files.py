@@ -20,8 +20,9 @@ FILES = sorted(
     if isinstance(read_statement(path), SweepFile)  # studies: test_study_file.py
 )
 SAME = {"forcenet/table3": "forcenet/table6"}  # the same cells under another name
+MANY_CELLS = ("dens/table1a", "dens/table1b", "dens/table1c")
 SCALES = [
-    (name, scale)
+    pytest.param(name, scale, marks=[pytest.mark.slow] if name in MANY_CELLS else [])
     for name in FILES
     if name not in SAME
     for scale in read_sweep(SWEEPS / f"{name}.yaml").scale
