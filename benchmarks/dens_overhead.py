@@ -1,6 +1,6 @@
 """What DeNS adds to a training step: the same model and batch with and without it, in turns.
 
-    OMP_NUM_THREADS=1 python benchmarks/dens_overhead.py [model=equiformer_v2_small] [--structures 8]
+    OMP_NUM_THREADS=1 python benchmarks/dens_overhead.py model=equiformer_v2_small --structures 8
 
 `plain` has neither the parts for denoising nor corruption; `dens` has both. The graph of corrupted
 structures is rebuilt, or kept. Times are CPU seconds of the process, the least of the repeats.

@@ -119,3 +119,12 @@ def test_a_model_without_energy_is_refused_in_one_sentence():
         task().metrics(Prediction(forces=torch.zeros(3, 3)), BATCH)
     with pytest.raises(ValueError, match="this one predicts none"):
         task().totals(Prediction(energy=torch.zeros(2)), BATCH)
+
+
+def test_a_label_that_the_data_lack_is_named():
+    batch = BATCH.clone()
+    del batch.energy
+    with pytest.raises(ValueError, match="needs the label energy"):
+        task().metrics(ZERO, batch)
+    with pytest.raises(ValueError, match="needs the label energy"):
+        task().totals(ZERO, batch)

@@ -90,14 +90,16 @@ class S2EF(Task):
 
     def energy_errors(self, prediction: Prediction, batch: Batch) -> Tensor:
         """e_S of each structure. Shape: (B,)."""
-        error = (_energy(prediction) - batch.energy) / self.normalizer.energy_std
+        error = (_energy(prediction) - _label(batch, keys.ENERGY)) / self.normalizer.energy_std
         if self.per_atom_energy:
             error = error / batch.natoms
         return error.abs() if self.energy_loss == "l1" else error.square()
 
     def force_errors(self, prediction: Prediction, batch: Batch) -> Tensor:
         """f_i of each atom. Shape: (N,)."""
-        error = (_forces(prediction) - batch.forces) / self.normalizer.forces_std  # (N, 3)
+        error = (
+            _forces(prediction) - _label(batch, keys.FORCES)
+        ) / self.normalizer.forces_std  # (N, 3)
         if self.forces_loss == "l2mae":
             return torch.linalg.vector_norm(error, dim=-1)
         return (error.abs() if self.forces_loss == "l1" else error.square()).mean(-1)
@@ -108,8 +110,12 @@ class S2EF(Task):
         EFwT is the share of structures whose energy is off by less than 0.02 eV and none of whose
         free atoms has a force component off by 0.03 eV/Å or more.
         """
-        energy_error = (_energy(prediction).double() - batch.energy.double()).abs()  # (B,)
-        worst = (_forces(prediction).double() - batch.forces.double()).abs().amax(-1)  # (N,)
+        energy_error = (
+            _energy(prediction).double() - _label(batch, keys.ENERGY).double()
+        ).abs()  # (B,)
+        worst = (
+            (_forces(prediction).double() - _label(batch, keys.FORCES).double()).abs().amax(-1)
+        )  # (N,)
         far = ~batch.fixed & (worst >= FORCE_THRESHOLD)
         num_far = torch.zeros_like(energy_error).index_add_(0, batch.batch, far.double())
         within = (energy_error < ENERGY_THRESHOLD) & (num_far == 0)
@@ -119,6 +125,12 @@ class S2EF(Task):
             schema.EFWT: Mean(within.double().sum(), structures),
             **force_metrics(_forces(prediction), batch),
         }
+
+
+def _label(batch: Batch, name: str) -> Tensor:
+    if name not in batch:
+        raise ValueError(f"task=s2ef needs the label {name}, and the data have none; see data=")
+    return batch[name]
 
 
 def _energy(prediction: Prediction) -> Tensor:
