@@ -69,8 +69,7 @@ def cell_of(
                 f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
                 f"nothing; leave {axis} out or choose {axis}=none"
             )
-    if config.get("dens") is not None and "dens" in config["model"]:
-        config["model"]["dens"] = True  # a model has its parts for denoising only when asked to
+    _ask_for_denoising(config)
     source = data_source(config)
     try:
         data = {
@@ -81,6 +80,16 @@ def cell_of(
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Cell(config, chosen, tuple(overrides), data, label)
+
+
+def _ask_for_denoising(config: dict[str, Any]) -> None:
+    """`dens=` gives the model the parts for it, where its file has the switches `dens` and so on."""
+    dens, model = config.get("dens"), config["model"]
+    if dens is None:
+        return
+    for switch, wanted in (("dens", True), ("sigma_encoding", dens.get("sigma_encoding"))):
+        if wanted and switch in model:
+            model[switch] = True
 
 
 def data_source(config: Mapping[str, Any]) -> "DataSource":
