@@ -83,7 +83,7 @@ def cell_of(
 
 
 def _ask_for_denoising(config: dict[str, Any]) -> None:
-    """`dens=` gives the model the parts for it, where its file has the switches `dens` and so on."""
+    """`dens=` sets the switches of a model that is built with or without parts for it."""
     dens, model = config.get("dens"), config["model"]
     if dens is None:
         return
