@@ -21,8 +21,15 @@ FILES = sorted(
 )
 SAME = {"forcenet/table3": "forcenet/table6"}  # the same cells under another name
 MANY_CELLS = ("dens/table1a", "dens/table1b", "dens/table1c")
+
+
+def marks(name, scale):
+    many = name in MANY_CELLS or (name.startswith("dens/") and scale == "paper")
+    return [pytest.mark.slow] if many else []
+
+
 SCALES = [
-    pytest.param(name, scale, marks=[pytest.mark.slow] if name in MANY_CELLS else [])
+    pytest.param(name, scale, marks=marks(name, scale))
     for name in FILES
     if name not in SAME
     for scale in read_sweep(SWEEPS / f"{name}.yaml").scale
