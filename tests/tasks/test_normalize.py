@@ -100,7 +100,7 @@ def test_forces_of_a_conservative_network_stay_the_gradient_of_the_energy():
             moved.pos[atom, axis] += sign * step
             energies.append(model(moved).energy.sum())
         slope = (energies[0] - energies[1]) / (2 * step)
-        assert float(forces[atom, axis]) == pytest.approx(-float(slope), rel=1e-5, abs=1e-8)
+        assert forces[atom, axis].item() == pytest.approx(-slope.item(), rel=1e-5, abs=1e-8)
 
 
 def test_statistics_are_saved_with_the_weights():
