@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from atomsweep.dens.corrupt import rebuild_edges
+from atomsweep.graph.batch import rebuild_edges
 from atomsweep.graph.neighbors import RadiusGraph
 from tests.dens.toys import SEED, STRUCTURES, batch_of, dens
 

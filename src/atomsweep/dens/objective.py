@@ -14,7 +14,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.dens.corrupt import Corruption, rebuild_edges
+from atomsweep.dens.corrupt import Corruption
+from atomsweep.graph.batch import rebuild_edges
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.base import Mean, Task
