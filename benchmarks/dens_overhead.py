@@ -41,8 +41,9 @@ def step_of(choices: list[str], structures: int) -> Callable[[int], dict[str, fl
     def step(number: int) -> dict[str, float]:
         chosen = np.random.default_rng(number).choice(len(data), structures, replace=False)
         batch = data.batch(chosen)
+        batch.places = places
         start = time.process_time()
-        batch = task.prepare(batch, number, places, 0.0)
+        batch = task.prepare(batch, number, 0.0)
         corrupted = time.process_time()
         optimizer.zero_grad()
         counts = task.counts(batch)

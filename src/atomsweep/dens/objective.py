@@ -113,7 +113,7 @@ class DenoisingTask(Task):
             self._graph = RadiusGraph(model.cutoff, model.max_neighbors)
         return self.task.adapt(model)
 
-    def prepare(self, batch: Batch, seed: int, places: Tensor, progress: float) -> Batch:
+    def prepare(self, batch: Batch, seed: int, progress: float) -> Batch:
         """A copy of the batch with some structures corrupted; the batch itself where none can be.
 
         The energy stays that of the original structure, and so do the forces.
@@ -121,7 +121,7 @@ class DenoisingTask(Task):
         dens = self.dens
         if dens.prob == 0:
             return batch
-        draw = dens.draw(batch, seed, places)
+        draw = dens.draw(batch, seed, batch.places)
         corrupted = copy(batch)
         corrupted[keys.POS] = batch.pos + draw.noise
         encoded = draw.encoded[:, None] * batch.forces * dens.force_scale
