@@ -72,7 +72,8 @@ def test_every_make_target_that_is_named_exists():
 
 def test_the_readme_lists_every_choice():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.M))
-    for group in ("model", "basis", "act", "augmentation", "data", "optim", "tracking"):
+    groups = ("model", "basis", "act", "augmentation", "task", "dens", "data", "optim", "tracking")
+    for group in groups:
         options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} - {"none"}
         missing = {option for option in options if f"`{option}`" not in rows[group]}
         assert not missing, (group, missing)

@@ -40,6 +40,23 @@ def build(node: Any, where: str) -> Any:
         raise UserError(str(error)) from error
 
 
+def build_learner(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Model and task of a run's config; the model predicts eV and eV/Å and is what is saved.
+
+    Wherever a checkpoint is read its model must come from here: the task may have parts in it.
+
+    Raises:
+        UserError: as `build`; or model, task and denoising do not fit together.
+    """
+    task, dens = build(config["task"], "task"), build(config.get("dens"), "dens")
+    model = build(config["model"], "model")
+    try:
+        task = task if dens is None else dens.around(task)
+        return task.adapt(model), task
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _check(node: Any, where: str) -> None:
     if not isinstance(node, Mapping):
         return

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atomsweep.build import UserError, build
+from atomsweep.build import UserError, build, build_learner
 from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.sweep.plan import Cell
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = ("model", "task", "augmentation", "optim", "engine")  # built, in this order
+PARTS = ("augmentation", "optim", "engine")  # built beside model and task
 LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
@@ -69,6 +69,7 @@ def cell_of(
                 f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
                 f"nothing; leave {axis} out or choose {axis}=none"
             )
+    _ask_for_denoising(config)
     source = data_source(config)
     try:
         data = {
@@ -79,6 +80,16 @@ def cell_of(
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Cell(config, chosen, tuple(overrides), data, label)
+
+
+def _ask_for_denoising(config: dict[str, Any]) -> None:
+    """`dens=` sets the switches of a model that is built with or without parts for it."""
+    dens, model = config.get("dens"), config["model"]
+    if dens is None:
+        return
+    for switch, wanted in (("dens", True), ("sigma_encoding", dens.get("sigma_encoding"))):
+        if wanted and switch in model:
+            model[switch] = True
 
 
 def data_source(config: Mapping[str, Any]) -> "DataSource":
@@ -125,9 +136,9 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         return 0
     import torch
 
-    parts = {name: build(config[name], name) for name in PARTS if name != "model"}
+    parts = {name: build(config[name], name) for name in PARTS}
     with torch.device("meta"):
-        model: ForceField = build(config["model"], "model")
+        model: ForceField = build_learner(config)[0]
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         _check_device(trainer.device)
@@ -145,8 +156,6 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
             f"has cluster.gpus={settings.gpus}; make them equal"
         )
-    if config.get("dens") is not None and not model.supports_dens:
-        raise UserError(f"{type(model).__name__} cannot encode forces; choose dens=none")
     wanted = {schema.TRAIN, *trainer.eval_splits}
     if missing := sorted(wanted - set(data_source(config).splits())):
         raise UserError(
@@ -287,7 +296,8 @@ def _fit(
 
     config = directory.config()
     torch.manual_seed(mix(config["seed"], Purpose.INITIALISE))
-    model: ForceField = build(config["model"], "model")
+    model: ForceField
+    model, task = build_learner(config)
     trainer: Trainer = build(config["engine"], "engine")
     device = _device_name(trainer.device)
     if world.first:
@@ -312,7 +322,7 @@ def _fit(
 
     return trainer.fit(
         model,
-        build(config["task"], "task"),
+        task,
         build(config["optim"], "optim"),
         data,
         build(config["augmentation"], "augmentation"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch_geometric.data import Batch
 
-from atomsweep.build import UserError, build
+from atomsweep.build import UserError, build, build_learner
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
 from atomsweep.models.base import ForceField, Prediction
@@ -52,7 +52,7 @@ class TrainedModel:
                 f"run {run.name} has no best checkpoint yet (it is {run.state()}); train it to its "
                 "first evaluation"
             ) from None
-        model: ForceField = build(self.config["model"], "model")
+        model: ForceField = build_learner(self.config)[0]
         model.load_state_dict(state["model"])
         self.model = model.to(device, dtype).eval().requires_grad_(False)
         self.step = int(state["step"])

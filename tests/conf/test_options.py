@@ -23,7 +23,8 @@ from tests.data.test_store import write as write_store
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
-GPU = {("engine", "gpu"), *(("experiment", p.stem) for p in (CONF / "experiment").glob("*.yaml"))}
+DENOISES = ["model.energy_head=true", "model.force_encoding=edge_projection"]
+GPU = {("engine", "gpu"), *(pair for pair in OPTIONS if pair[0] == "experiment")}
 OC20 = ("oc20_all", "oc20_2m")  # options that name the folders of the published archives
 
 
@@ -72,6 +73,10 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
     overrides = [f"{group}={option}"]
     if (group, option) == ("act", "none"):
         overrides.append("model=median")  # for models without an activation
+    if group == "task" and option.startswith("s2ef"):
+        overrides.append("model.energy_head=true")
+    if group == "dens" and option != "none":
+        overrides += ["task=s2ef", *DENOISES]
     if group == "data" and option in DATA_FILES:
         overrides.append(f"data.path={DATA_FILES[option](tmp_path)}")
     if group == "data" and option in OC20:
@@ -105,6 +110,13 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
         (["engine.device=mps"], "engine.device is mps, but torch sees no such device"),
         (["engine.device=tpu"], "engine.device must be cpu, cuda, mps or xpu, got 'tpu'"),
         (["engine.workers=-1"], "engine.workers must not be negative"),
+        (["task=s2ef"], "needs a model that predicts the energy, and ForceNet predicts none"),
+        (["task=s2ef", "model=gns"], "needs a model that predicts the energy, and GNS"),
+        (["dens=v3", *DENOISES], "choose task=s2ef or dens=none"),
+        (["dens=v3", "task=s2ef", DENOISES[0]], "ForceNet cannot encode forces"),
+        (["dens=v3", "task=s2ef", *DENOISES, "dens.prob=2"], "dens.prob must lie in"),
+        (["dens=v3", "task=s2ef", *DENOISES, "dens.coin=rank"], "dens.coin must be"),
+        (["task=s2ef", "task.normalizer.references=yes"], "task.normalizer.references must be"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

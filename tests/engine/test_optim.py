@@ -51,3 +51,29 @@ def test_the_average_follows_the_weights_by_its_decay():
     nn.init.constant_(model.weight, 2.0)
     average.update_parameters(model)
     assert average.module.weight.item() == pytest.approx(0.9 * 1.0 + 0.1 * 2.0)
+
+
+def test_weight_decay_can_spare_biases_and_norms():
+    class DegreeNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(3, 4))
+
+    model = nn.ModuleDict(
+        {"linear": nn.Linear(2, 3), "layer": nn.LayerNorm(3), "norm": DegreeNorm()}
+    )
+    recipe = Recipe(
+        lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5), Cosine(), 1, decay_all=False
+    )
+    optimizer = recipe.new_optimizer(model)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    found = {name: decay[id(p)] for name, p in model.named_parameters()}
+    assert found == {
+        "linear.weight": 0.5,
+        "linear.bias": 0.0,
+        "layer.weight": 0.0,
+        "layer.bias": 0.0,
+        "norm.gain": 0.0,
+    }
+    plain = Recipe(torch.optim.AdamW, Cosine(), 1).new_optimizer(model)
+    assert len(plain.param_groups) == 1

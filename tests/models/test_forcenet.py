@@ -30,6 +30,19 @@ class TestForceNetWithEnergyHead(ModelContract):
     extensive = False  # the head's bias is added once for each structure
 
 
+class TestForceNetThatDenoises(ModelContract):
+    overrides = [*TestForceNetWithEnergyHead.overrides, "model.force_encoding=edge_projection"]
+    rotation = Symmetry.LEARNED
+    extensive = False
+
+    def test_forces_are_read_only_where_the_batch_has_them(self, model, batch):
+        plain = model(batch)
+        batch.dens_forces = torch.zeros_like(batch.pos)
+        assert torch.equal(model(batch).noise, plain.noise)
+        batch.dens_forces[0, 0] = 1.0
+        assert not torch.equal(model(batch).noise, plain.noise)
+
+
 class TestForceNetOnGaussiansWithReLU(ModelContract):
     overrides = ["model=forcenet", *SMALL, "basis=gauss", "act=relu"]
     rotation = Symmetry.LEARNED

@@ -26,8 +26,16 @@ SAME = {  # the same cells under another name
     "forcenet/figure4": "forcenet/table5",
     "forcenet/figure6": "forcenet/table8",
 }
+MANY_CELLS = ("dens/table1a", "dens/table1b", "dens/table1c")
+
+
+def marks(name, scale):
+    many = name in MANY_CELLS or (name.startswith("dens/") and scale == "paper")
+    return [pytest.mark.slow] if many else []
+
+
 SCALES = [
-    (name, scale)
+    pytest.param(name, scale, marks=marks(name, scale))
     for name in FILES
     if name not in SAME
     for scale in read_sweep(SWEEPS / f"{name}.yaml").scale
@@ -220,7 +228,11 @@ def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
     assert set(yaml.safe_load(text)) == set(SweepFile.model_fields)
 
 
-PUBLISHED = [name for name in FILES if read_sweep(SWEEPS / f"{name}.yaml").published]
+PUBLISHED = [
+    name
+    for name in FILES
+    if name.startswith("forcenet/") and read_sweep(SWEEPS / f"{name}.yaml").published
+]
 
 
 @pytest.fixture(scope="module")

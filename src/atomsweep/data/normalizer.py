@@ -15,11 +15,62 @@ from atomsweep.data.store import StoreDataset
 _CHUNK = 2048  # structures held at once
 
 
-def fit_normalizer(store: StoreDataset, indices: Array) -> dict[str, Any]:
-    """Mean and standard deviation of the labels, and linear references, as plain JSON.
+class LabelStatistics:
+    """Sums over labels of frames, added chunk by chunk, from which a normaliser is made.
 
     References c minimise sum over structures of (E - sum_i c[Z_i])²; elements that do not occur get
     0, and elements that always come together share. Forces are those of free atoms, about zero.
+    """
+
+    def __init__(self) -> None:
+        size = MAX_ATOMIC_NUMBER + 1
+        self._gram, self._moment = np.zeros((size, size)), np.zeros(size)
+        self._counts: list[Array] = []
+        self._energies: list[Array] = []
+        self._squares, self._components = 0.0, 0
+
+    def add_energies(self, energy: Array, atomic_numbers: Array, natoms: Array) -> None:
+        """Take energies of frames that lie one behind the other.
+
+        Shape: (S,) eV, (N,), (S,).
+        """
+        energy = energy.astype(np.float64)
+        frame = np.repeat(np.arange(len(natoms)), natoms)
+        table = np.zeros((len(natoms), len(self._moment)))
+        np.add.at(table, (frame, atomic_numbers), 1.0)
+        self._gram += table.T @ table
+        self._moment += table.T @ energy
+        self._counts.append(table.astype("u2"))
+        self._energies.append(energy)
+
+    def add_forces(self, forces: Array, fixed: Array) -> None:
+        """Take forces. Shape: (N, 3) eV/Å, (N,)."""
+        free = forces[~fixed].astype(np.float64)
+        self._squares += float((free**2).sum())
+        self._components += free.size
+
+    def result(self) -> dict[str, Any]:
+        """Means and standard deviations, and references; parts without labels are left out."""
+        found: dict[str, Any] = {}
+        if self._energies:
+            energy = np.concatenate(self._energies)
+            found["energy"] = {"mean": float(energy.mean()), "std": float(energy.std())}
+            references = np.linalg.lstsq(self._gram, self._moment, rcond=1e-10)[0]
+            parts = zip(self._counts, self._energies, strict=True)
+            rest = np.concatenate([e - t @ references for t, e in parts])
+            found["linear_references"] = references.tolist()
+            found["energy_minus_references"] = {
+                "mean": float(rest.mean()),
+                "std": float(rest.std()),
+            }
+        if self._components:
+            spread = float(np.sqrt(self._squares / self._components))
+            found["forces"] = {"mean": 0.0, "std": spread}
+        return found
+
+
+def fit_normalizer(store: StoreDataset, indices: Array) -> dict[str, Any]:
+    """Statistics of the labels of a store's frames (`LabelStatistics`), as plain JSON.
 
     Args:
         store: the frames.
@@ -32,35 +83,14 @@ def fit_normalizer(store: StoreDataset, indices: Array) -> dict[str, Any]:
         raise DataError(f"{store.path} has no frame to fit a normaliser to")
     if not (store.has_energy or store.has_forces):
         raise DataError(f"{store.path} carries neither energies nor forces")
-    size = MAX_ATOMIC_NUMBER + 1
-    gram, moment = np.zeros((size, size)), np.zeros(size)
-    counts, energies = [], []
-    squares, components = 0.0, 0
+    statistics = LabelStatistics()
     for start in range(0, len(indices), _CHUNK):
         flat, _ = store.flat(indices[start : start + _CHUNK].tolist(), edges=False)
         if flat.energy is not None:
-            frame = np.repeat(np.arange(len(flat.natoms)), flat.natoms)
-            table = np.zeros((len(flat.natoms), size))
-            np.add.at(table, (frame, flat.atomic_numbers), 1.0)
-            gram += table.T @ table
-            moment += table.T @ flat.energy
-            counts.append(table.astype("u2"))
-            energies.append(flat.energy)
+            statistics.add_energies(flat.energy, flat.atomic_numbers, flat.natoms)
         if flat.forces is not None:
-            free = flat.forces[~flat.fixed].astype(np.float64)
-            squares += float((free**2).sum())
-            components += free.size
-    found: dict[str, Any] = {"frames": len(indices), "store": store.path.name}
-    if energies:
-        energy = np.concatenate(energies)
-        found["energy"] = {"mean": float(energy.mean()), "std": float(energy.std())}
-        references = np.linalg.lstsq(gram, moment, rcond=1e-10)[0]
-        rest = np.concatenate([e - t @ references for t, e in zip(counts, energies, strict=True)])
-        found["linear_references"] = references.tolist()
-        found["energy_minus_references"] = {"mean": float(rest.mean()), "std": float(rest.std())}
-    if components:
-        found["forces"] = {"mean": 0.0, "std": float(np.sqrt(squares / components))}
-    return found
+            statistics.add_forces(flat.forces, flat.fixed)
+    return {"frames": len(indices), "store": store.path.name, **statistics.result()}
 
 
 def load_references(path: Path) -> Array:

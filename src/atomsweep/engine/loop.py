@@ -133,7 +133,7 @@ class Training:
         return self._result()
 
     def _train(self) -> None:
-        optimizer = self.recipe.optimizer(self.parameters)
+        optimizer = self.recipe.new_optimizer(self.model)
         base_lr = [group["lr"] for group in optimizer.param_groups]
         average = self.recipe.average(self.model)
         self._reset_loss()
@@ -177,6 +177,8 @@ class Training:
     ) -> None:
         # Dropout and the like: on many ranks other masks than on one, but of the same kind
         torch.manual_seed(mix(self.seed, Purpose.STEP, self.step, self.world.rank))
+        corrupt = mix(self.seed, Purpose.CORRUPT, self.step)
+        batches = [self.task.prepare(batch, corrupt, self._fraction()) for batch in batches]
         counts = [self.task.counts(batch) for batch in batches]
         whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
         for count in whole.values():

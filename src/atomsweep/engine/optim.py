@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -86,21 +87,24 @@ class Recipe:
     """How a model is optimised.
 
     Attributes:
-        optimizer: called with the parameters.
+        optimizer: called with the parameters, or with groups of them.
         schedule: factor on the learning rate.
         batch_size: structures for one optimiser step, over all micro-batches.
         accumulate: micro-batches that one step is cut into, to save memory.
         clip_norm: largest norm of the whole gradient; None does not clip.
         ema_decay: decay of an exponential moving average of the weights, which is then what is
             evaluated and kept as best; None evaluates the weights themselves.
+        decay_all: weight decay acts on everything; False spares biases and what belongs to norms,
+            as EquiformerV2 does.
     """
 
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Iterable[Any]], Optimizer]
     schedule: Schedule
     batch_size: int
     accumulate: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None
+    decay_all: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size < self.accumulate:
@@ -113,11 +117,34 @@ class Recipe:
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay must lie in (0, 1) or be null, got {self.ema_decay}")
 
+    def new_optimizer(self, model: nn.Module) -> Optimizer:
+        """The optimiser of what is trained in `model`."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        if self.decay_all:
+            return self.optimizer(trained)
+        spared = _biases_and_norms(model)
+        return self.optimizer(
+            [
+                {"params": [p for p in trained if id(p) not in spared]},
+                {"params": [p for p in trained if id(p) in spared], "weight_decay": 0.0},
+            ]
+        )
+
     def average(self, model: nn.Module) -> AveragedModel | None:
         """The moving average of `model`, or None where the recipe has none."""
         if self.ema_decay is None:
             return None
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+
+
+def _biases_and_norms(model: nn.Module) -> set[int]:
+    """Ids of parameters called bias, of vectors, and of modules whose class is some norm."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.endswith("bias") or parameter.ndim <= 1 or "norm" in type(module).__name__.lower()
+    }
 
 
 def set_learning_rate(optimizer: Optimizer, base: Sequence[float], factor: float) -> None:

@@ -12,6 +12,7 @@ class Purpose(IntEnum):
     INITIALISE = 0
     STEP = 1
     AUGMENT = 2
+    CORRUPT = 3
 
 
 def mix(seed: int, purpose: Purpose, step: int = 0, rank: int = 0) -> int:

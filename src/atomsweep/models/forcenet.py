@@ -6,7 +6,7 @@ v0.1.0) differ, a switch has both readings; the defaults in conf/model/forcenet.
 give the published parameter counts, which are the port's. docs/models.md lists the differences.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from atomsweep.nn.basis import ActFactory, BasisFactory
 from atomsweep.nn.cutoff import cosine_cutoff
 from atomsweep.nn.edge_features import EdgeFeatures, EdgeFeatureSet
 from atomsweep.nn.elements import PROPERTIES, element_properties, elements_without_properties
+from atomsweep.nn.force_projection import ForceProjection
 from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
@@ -54,6 +55,8 @@ class ForceNet(ForceField):
             the port.
         self_message: an atom sends v ⊙ F_d(h_t) to itself; False is ablation (7).
         energy_head: also predict the energy, from the sum of the atoms' last states.
+        force_encoding: for DeNS, "edge_projection" adds forces projected on the edges to the
+            inputs of F_b, and a second decoder for the noise. Ours, not the paper's.
 
     Raises:
         ValueError: a part is missing, or two switches contradict one another.
@@ -81,6 +84,7 @@ class ForceNet(ForceField):
         keep_self_bias: bool = False,
         self_message: bool = True,
         energy_head: bool = False,
+        force_encoding: Literal["edge_projection"] | None = None,
     ) -> None:
         super().__init__()
         if act is None:
@@ -101,6 +105,8 @@ class ForceNet(ForceField):
             )
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
+        self.predicts_energy = energy_head
+        self.supports_dens = self.supports_sigma = force_encoding is not None
 
         self.edge_input = EdgeFeatures(cutoff, edge_features, min_distance)
         self.edge_basis = basis(in_dim=self.edge_input.out_dim)
@@ -113,21 +119,23 @@ class ForceNet(ForceField):
         self.node_basis = self.edge_basis.for_nodes(in_dim=len(PROPERTIES))
         self.register_buffer("element_properties", element_properties(), persistent=False)
         self.element_properties: Tensor
+        self.force_projection = ForceProjection() if force_encoding is not None else None
+        edge_dim = self.edge_basis.out_dim
+        if self.force_projection is not None:
+            edge_dim += self.force_projection.out_dim
         self.node_linear = nn.Linear(self.node_basis.out_dim, hidden_channels)
 
         def basis_linear() -> nn.Linear | None:
             if not self.edge_basis.linear_follows:
                 return None
-            return nn.Linear(self.edge_basis.out_dim, hidden_channels)
+            return nn.Linear(edge_dim, hidden_channels)
 
         self.shared_basis_linear = basis_linear() if share_basis_linear else None
         self.blocks = nn.ModuleList(
             MessageBlock(
                 hidden_channels,
                 act,
-                edge_dim=(
-                    hidden_channels if self.edge_basis.linear_follows else self.edge_basis.out_dim
-                ),
+                edge_dim=hidden_channels if self.edge_basis.linear_follows else edge_dim,
                 basis_linear=None if share_basis_linear else basis_linear(),
                 condition_on_nodes=condition_on_nodes,
                 num_edge_hidden=num_edge_hidden,
@@ -147,9 +155,16 @@ class ForceNet(ForceField):
         encoded_channels = decoder_channels if post_encoder_linear else hidden_channels
         self.decoder = make_mlp(encoded_channels, decoder_channels, 3, act, batch_norm=True)
         self.energy_head = nn.Linear(encoded_channels, 1) if energy_head else None
+        self.noise_decoder = (
+            make_mlp(encoded_channels, decoder_channels, 3, act, batch_norm=True)
+            if force_encoding is not None
+            else None
+        )
 
         # As in the port: the other layers keep torch's own initialisation.
         xavier_uniform(self.decoder)
+        if self.noise_decoder is not None:
+            xavier_uniform(self.noise_decoder)
         if self.shared_basis_linear is not None:
             xavier_uniform(self.shared_basis_linear)
 
@@ -158,7 +173,7 @@ class ForceNet(ForceField):
         return elements_without_properties() | self.edge_input.unsupported_elements()
 
     def forward(self, batch: Batch) -> Prediction:
-        """Forces (N, 3) eV/Å, and the energy (B,) eV if there is a head for it."""
+        """Forces (N, 3) eV/Å; energy (B,) eV and noise (N, 3) if there are heads for them."""
         self.check_elements_on_cpu(batch.atomic_numbers)
 
         # The fastest sine turns a rounding error of its argument into one a hundred times larger,
@@ -177,16 +192,19 @@ class ForceNet(ForceField):
             if self.energy_head is not None:
                 total = segment_sum(h, batch.batch, batch.cell.shape[0])
                 energy = self.energy_head(total).squeeze(-1)
-        return Prediction(energy=energy, forces=forces)
+            noise = self.noise_decoder(h) if self.noise_decoder is not None else None
+        return Prediction(energy=energy, forces=forces, noise=noise)
 
     def _embed_edges(self, batch: Batch) -> "_Edges":
-        features, dist = self.edge_input(
-            edge_vectors(batch), batch.edge_index, batch.atomic_numbers
-        )
+        edge_vec = edge_vectors(batch)
+        features, dist = self.edge_input(edge_vec, batch.edge_index, batch.atomic_numbers)
         weight = cosine_cutoff(dist, self.edge_input.cutoff)
+        basis = self.edge_basis(features)
+        if self.force_projection is not None:
+            basis = torch.cat([basis, self.force_projection(batch, edge_vec)], dim=-1)
         return _Edges(
             batch.edge_index,
-            self.edge_basis(features),
+            basis,
             weight[:, None],
             self.shared_basis_linear,
         )

@@ -48,6 +48,7 @@ class GNS(ForceField):
         super().__init__()
         if act is None:
             raise ValueError("GNS needs an activation, got none; choose one, e.g. act=relu")
+        self.predicts_energy = False
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.edge_input = EdgeFeatures(cutoff, "full", min_distance)

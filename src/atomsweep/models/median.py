@@ -16,6 +16,7 @@ class MedianBaseline(ForceField):
     median is a statistic, and the constant with the least mean absolute error.
     """
 
+    predicts_energy = False
     cutoff: float | None = None
     max_neighbors: int | None = None
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from atomsweep.models.base import Prediction
+from atomsweep.models.base import ForceField, Prediction
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,26 @@ class Task(ABC):
 
     labels: ClassVar[tuple[str, ...]]
     coefficients: Mapping[str, float]
+
+    def adapt(self, model: ForceField) -> ForceField:
+        """The model as it is trained, saved and used for this task: its outputs in eV and eV/Å.
+
+        Raises:
+            ValueError: the model cannot do what the task asks for.
+        """
+        return model
+
+    def prepare(self, batch: Batch, seed: int, progress: float) -> Batch:
+        """The batch that the model is trained on, after augmentation; here as it is.
+
+        Args:
+            batch: structures, on the device, with `places` (B,): where each stands in the whole
+                batch of this step, over all micro-batches and ranks, so that what is drawn does not
+                depend on the division.
+            seed: of this step.
+            progress: share of the budget that is used.
+        """
+        return batch
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch_geometric.data import Batch
 
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
-from atomsweep.tracking import schema
+from atomsweep.tasks.force_metrics import force_metrics
 
 
 class S2F(Task):
@@ -44,25 +44,8 @@ class S2F(Task):
         return {"forces": (self._weights(batch) * error).sum()}
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
-        """OC20's force metrics over free atoms, atom-weighted: MAE, its components, cosine, norm.
-
-        The norm metric is the mean absolute error of the norm. The cosine of a zero vector is 0.
-        """
-        free = (~batch.fixed).to(torch.float64)  # (N,)
-        forces, target = _forces(prediction).double(), batch.forces.double()
-        error = (forces - target).abs()  # (N, 3)
-        atoms = free.sum()
-        by_component = (free[:, None] * error).sum(0)  # (3,)
-        cosine = torch.cosine_similarity(forces, target, dim=-1, eps=1e-8)
-        norm_error = (forces.norm(dim=-1) - target.norm(dim=-1)).abs()
-        return {
-            schema.FORCES_MAE: Mean(by_component.sum(), 3 * atoms),
-            schema.FORCES_X_MAE: Mean(by_component[0], atoms),
-            schema.FORCES_Y_MAE: Mean(by_component[1], atoms),
-            schema.FORCES_Z_MAE: Mean(by_component[2], atoms),
-            schema.FORCES_COS: Mean((free * cosine).sum(), atoms),
-            schema.FORCES_MAGNITUDE: Mean((free * norm_error).sum(), atoms),
-        }
+        """Force metrics over free atoms."""
+        return force_metrics(_forces(prediction), batch)
 
     def _weights(self, batch: Batch) -> Tensor:
         fixed = batch.fixed if self.fixed_by == "flag" else batch.tags == 0

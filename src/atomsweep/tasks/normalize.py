@@ -1,0 +1,165 @@
+"""Labels with zero mean and unit spread: the one place that scales them, and undoes it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from atomsweep import keys
+from atomsweep.data.base import MAX_ATOMIC_NUMBER
+from atomsweep.data.normalizer import LabelStatistics
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.nn.scatter import segment_sum
+
+
+class Normalizer(nn.Module):
+    """Ê = (E - sum_i c[Z_i] - μ) / σ_E and f̂ = f / σ_F, with statistics of the training split.
+
+    The statistics are buffers: they are saved with the weights.
+
+    Args:
+        energy_mean: μ, eV; None takes it from the training split.
+        energy_std: σ_E, eV; None takes it from the training split.
+        forces_std: σ_F, eV/Å, about zero over free atoms; "energy" sets it to the number of σ_E, as
+            MD17's recipes do; None takes it from the training split.
+        references: c, an energy of each element: "fit" finds them by least squares on the training
+            split, "none" has none (or the data set subtracts its own).
+    """
+
+    def __init__(
+        self,
+        energy_mean: float | None = None,
+        energy_std: float | None = None,
+        forces_std: float | Literal["energy"] | None = None,
+        references: Literal["none", "fit"] = "none",
+    ) -> None:
+        super().__init__()
+        for name, value in (("energy_std", energy_std), ("forces_std", forces_std)):
+            if isinstance(value, (int, float)) and not value > 0:
+                raise ValueError(f"task.normalizer.{name} must be positive, got {value}")
+        if forces_std == "energy" and energy_std is not None:
+            forces_std = energy_std
+        self.given = (energy_mean, energy_std, forces_std)
+        self.fit_references = references == "fit"
+        known = [value if isinstance(value, (int, float)) else torch.nan for value in self.given]
+        for name, value in zip(("energy_mean", "energy_std", "forces_std"), known, strict=True):
+            self.register_buffer(name, torch.tensor(float(value)))
+        self.register_buffer("references", torch.zeros(MAX_ATOMIC_NUMBER + 1))
+        self.energy_mean: Tensor
+        self.energy_std: Tensor
+        self.forces_std: Tensor
+        self.references: Tensor
+
+    @property
+    def needs_fit(self) -> bool:
+        """Something is to be taken from the training split."""
+        return self.fit_references or any(not isinstance(v, (int, float)) for v in self.given)
+
+    def fit(self, statistics: LabelStatistics) -> None:
+        """Take what was not given.
+
+        Raises:
+            ValueError: there are no labels, or all are the same.
+        """
+        found = statistics.result()
+        if "energy" not in found or "forces" not in found:
+            raise ValueError(
+                "task=s2ef needs energies and forces of the training split, and the data set has "
+                "no " + ("energies" if "energy" not in found else "forces of free atoms")
+            )
+        mean, std, forces_std = self.given
+        energy = found["energy_minus_references" if self.fit_references else "energy"]
+        if self.fit_references:
+            self.references.copy_(torch.tensor(found["linear_references"]))
+        mean = mean if mean is not None else energy["mean"]
+        std = std if std is not None else energy["std"]
+        if forces_std is None:
+            forces_std = found["forces"]["std"]
+        elif forces_std == "energy":
+            forces_std = std
+        if not (std > 0 and forces_std > 0):
+            raise ValueError(
+                "all energies or all forces of the training split are equal, so they cannot be "
+                "normalised; set task.normalizer.energy_std and forces_std"
+            )
+        for buffer, value in (
+            (self.energy_mean, mean),
+            (self.energy_std, std),
+            (self.forces_std, forces_std),
+        ):
+            buffer.fill_(value)
+
+    def energy_offset(self, batch: Batch) -> Tensor:
+        """What is added to σ_E Ê: the mean and the elements' references, eV. Shape: (B,)."""
+        offset = self.energy_mean.to(batch.pos.dtype).expand(len(batch.cell))
+        if not self.fit_references:
+            return offset
+        by_atom = self.references.to(batch.pos.dtype)[batch.atomic_numbers]  # (N,)
+        return offset + segment_sum(by_atom[:, None], batch.batch, len(batch.cell)).squeeze(-1)
+
+
+class NormalizedModel(ForceField):
+    """A network whose outputs are Ê and f̂, as a force field in eV and eV/Å.
+
+    Forces of a conservative network are -dÊ/dx and are scaled by σ_E, so that they stay the
+    gradient of the energy.
+
+    Args:
+        model: the network.
+        normalizer: statistics of the labels, shared with the task.
+    """
+
+    def __init__(self, model: ForceField, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.model = model
+        self.normalizer = normalizer
+        self.cutoff, self.max_neighbors = model.cutoff, model.max_neighbors
+        for name in ("conservative", "equivariant", "supports_dens", "supports_sigma"):
+            setattr(self, name, getattr(model, name))
+        self.predicts_energy = model.predicts_energy
+
+    def unsupported_elements(self) -> frozenset[int]:
+        """Those of the network."""
+        return self.model.unsupported_elements()
+
+    def fit_statistics(self, batches: Iterable[Batch]) -> None:
+        """Take the normaliser's statistics, and the network's own, in one pass.
+
+        Raises:
+            ValueError: the data have no energies or forces.
+        """
+        if not self.normalizer.needs_fit:
+            self.model.fit_statistics(batches)
+            return
+        statistics = LabelStatistics()
+        watched = _watched(batches, statistics)
+        self.model.fit_statistics(watched)
+        for _ in watched:  # what the network did not ask for
+            pass
+        self.normalizer.fit(statistics)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Energy (B,) eV and forces (N, 3) eV/Å; the noise as the network has it."""
+        energy, forces, noise = self.model(batch)
+        dtype, normalizer = batch.pos.dtype, self.normalizer
+        scale = normalizer.energy_std if self.conservative else normalizer.forces_std
+        if energy is not None:
+            energy = energy.to(dtype) * normalizer.energy_std + normalizer.energy_offset(batch)
+        if forces is not None:
+            forces = forces.to(dtype) * scale
+        return Prediction(energy, forces, noise)
+
+
+def _watched(batches: Iterable[Batch], statistics: LabelStatistics) -> Iterator[Batch]:
+    for batch in batches:
+        if keys.ENERGY in batch:
+            statistics.add_energies(
+                batch.energy.cpu().numpy(),
+                batch.atomic_numbers.cpu().numpy(),
+                batch.natoms.cpu().numpy(),
+            )
+        if keys.FORCES in batch:
+            statistics.add_forces(batch.forces.cpu().numpy(), batch.fixed.cpu().numpy())
+        yield batch

@@ -1,0 +1,146 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.tasks.normalize import NormalizedModel, Normalizer
+from tests.contracts.graphs import make_batch, random_atoms
+from tests.dens.toys import Toy
+
+STRUCTURES = [random_atoms(seed, repeats=(1, 2, 1 + seed % 3)) for seed in range(12)]
+
+
+def batches(offset=0.0):
+    made = []
+    for start in (0, 5):
+        batch = make_batch(STRUCTURES[start : start + 5 + start], None, dtype=torch.float32)
+        batch.energy = batch.energy + offset * torch.zeros(len(batch.cell)).index_add_(
+            0, batch.batch, batch.atomic_numbers.float()
+        )
+        made.append(batch)
+    return made
+
+
+def of_free_atoms(parts):
+    return np.concatenate([b.forces[~b.fixed].double().numpy() for b in parts])
+
+
+class Constant(ForceField):
+    cutoff, max_neighbors = None, None
+
+    def forward(self, batch):
+        return Prediction(torch.ones(len(batch.cell)), torch.ones_like(batch.pos))
+
+
+def fitted(parts, **options):
+    normalizer = Normalizer(**options)
+    model = NormalizedModel(Constant(), normalizer)
+    model.fit_statistics(iter(parts))
+    return model, normalizer
+
+
+def test_statistics_are_those_of_all_training_labels_over_free_atoms():
+    parts = batches()
+    _, normalizer = fitted(parts)
+    energies = np.concatenate([b.energy.double().numpy() for b in parts])
+    assert float(normalizer.energy_mean) == pytest.approx(energies.mean(), rel=1e-6)
+    assert float(normalizer.energy_std) == pytest.approx(energies.std(), rel=1e-6)
+    forces = of_free_atoms(parts)
+    assert float(normalizer.forces_std) == pytest.approx(np.sqrt((forces**2).mean()), rel=1e-6)
+
+
+def test_what_is_given_is_not_fitted_and_nothing_is_read():
+    def never():
+        raise AssertionError
+        yield
+
+    normalizer = Normalizer(-0.5, 2.0, 3.0)
+    NormalizedModel(Constant(), normalizer).fit_statistics(never())
+    assert [float(b) for b in (normalizer.energy_mean, normalizer.energy_std)] == [-0.5, 2.0]
+    _, partly = fitted(batches(), energy_std=2.0)
+    assert float(partly.energy_std) == 2.0
+    assert np.isfinite(float(partly.energy_mean))
+
+
+def test_forces_can_share_the_spread_of_the_energies():
+    _, normalizer = fitted(batches(), forces_std="energy")
+    assert normalizer.forces_std == normalizer.energy_std
+    assert float(Normalizer(0.0, 4.0, "energy").forces_std) == 4.0
+
+
+def test_references_take_out_what_each_element_adds():
+    """Total energies of 7 eV for each proton; references leave the rest, as it was."""
+    parts = batches(offset=7.0)
+    model, normalizer = fitted(parts, references="fit")
+    plain = batches()
+    spread = np.concatenate([b.energy.numpy() for b in plain]).std()
+    assert float(normalizer.energy_std) <= spread * (1 + 1e-4)
+    table = np.zeros((12, 119))
+    energies = np.concatenate([b.energy.double().numpy() for b in parts])
+    for row, atoms in enumerate(STRUCTURES[:5] + STRUCTURES[5:15]):
+        np.add.at(table[row], atoms.atomic_numbers, 1)
+    expected = table @ np.linalg.lstsq(table, energies, rcond=1e-10)[0]
+    rest = energies - expected
+    predicted = torch.cat([model(b).energy for b in parts]).numpy()
+    np.testing.assert_allclose(predicted, expected + rest.mean() + rest.std(), rtol=1e-4)
+
+
+def test_forces_of_a_conservative_network_stay_the_gradient_of_the_energy():
+    torch.manual_seed(0)
+    network = Toy(conservative=True).double()
+    model = NormalizedModel(network, Normalizer(0.3, 2.0, 5.0)).double().eval()
+    batch = make_batch(STRUCTURES[:2], 4.0)
+    forces, step = model(batch).forces, 1e-5
+    for atom, axis in [(0, 0), (1, 2)]:
+        energies = []
+        for sign in (1, -1):
+            moved = batch.clone()
+            moved.pos[atom, axis] += sign * step
+            energies.append(model(moved).energy.sum())
+        slope = (energies[0] - energies[1]) / (2 * step)
+        assert forces[atom, axis].item() == pytest.approx(-slope.item(), rel=1e-5, abs=1e-8)
+
+
+def test_statistics_are_saved_with_the_weights():
+    parts = batches()
+    model, _ = fitted(parts)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = NormalizedModel(Constant(), Normalizer())
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(parts[0]).energy, model(parts[0]).energy)
+    assert torch.equal(other(parts[0]).forces, model(parts[0]).forces)
+
+
+def test_the_network_still_fits_its_own_statistics_in_the_same_pass():
+    class First(Constant):
+        seen = 0
+
+        def fit_statistics(self, batches):
+            next(iter(batches))
+            self.seen += 1
+
+    model = NormalizedModel(network := First(), Normalizer())
+    parts = batches()
+    model.fit_statistics(iter(parts))
+    assert network.seen == 1
+    energies = np.concatenate([b.energy.numpy() for b in parts])
+    assert float(model.normalizer.energy_mean) == pytest.approx(energies.mean(), rel=1e-5)
+
+
+def test_labels_that_are_missing_or_all_the_same_are_told():
+    parts = batches()
+    for batch in parts:
+        del batch.energy
+    with pytest.raises(ValueError, match="the data set has no energies"):
+        fitted(parts)
+    parts = batches()
+    for batch in parts:
+        batch.energy = torch.ones_like(batch.energy)
+    with pytest.raises(ValueError, match="cannot be normalised; set task.normalizer.energy_std"):
+        fitted(parts)
+    with pytest.raises(ValueError, match="energy_std must be positive"):
+        Normalizer(energy_std=0.0)
