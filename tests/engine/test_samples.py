@@ -37,7 +37,7 @@ def write(tmp_path, count, told=True):
     model = Twice().train()
     model.told = told
     path = samples.write_sample(
-        tmp_path, "val_id", model, dataset(count), 5, torch.device("cpu"), nullcontext, False
+        tmp_path, "val_id", model, dataset(count), 5, torch.device("cpu"), nullcontext
     )
     assert model.training
     return path

@@ -128,7 +128,7 @@ def test_a_cell_whose_process_dies_elsewhere_is_taken_over(tmp_path, context):
 
 
 def test_a_table_goes_on_with_what_a_study_stops_and_a_study_does_not(tmp_path, context):
-    (run,) = runs_of(tmp_path, "{do: work, sleep: 0.4}")
+    (run,) = runs_of(tmp_path, "{do: work, sleep: 3.0}")
     run.ask_to_stop(study="s", trial=3)
     assert run.state() == schema.PRUNED
     stopped = []
