@@ -329,8 +329,7 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
     if evidence.reference is None:
         return None
     table = published.table(evidence.reference)
-    split, _, name = metric.rpartition("/")
-    columns = [i for i, c in enumerate(table.columns) if c.metric == name and c.split == split]
+    columns = [i for i, c in enumerate(table.columns) if f"{c.split}/{c.metric}" == metric]
     if not columns:
         return None
     wanted = [normal(_value(member, axis.column)) for axis in table.axes]

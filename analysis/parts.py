@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import curves, published, render, tables, words
 from analysis.frames import METRIC, as_float, columns, common, normal, records
 from analysis.layout import Layout
+from analysis.published.schema import EVALUATED
 from analysis.render import Grid
 from analysis.runs import Store
 from atomsweep.sweep.claims import is_split
@@ -216,7 +217,8 @@ def _metric(finished: pd.DataFrame, reference: str | None) -> str:
     there = [
         c.removeprefix(METRIC).partition("/")[2] for c in columns(finished) if c.startswith(METRIC)
     ]
-    wanted = [c.metric for c in published.measured(published.table(reference))] if reference else []
+    told = published.measured(published.table(reference)) if reference else []
+    wanted = [c.metric for c in told if c.split not in EVALUATED]
     for metric in [*wanted, schema.FORCES_MAE, *there]:
         if metric in there:
             return str(metric)

@@ -133,6 +133,10 @@ class Store:
     def _laid_out(self, layout: Layout) -> pd.DataFrame:
         frame = self._of_cells(layout.cells, layout.name)
         frame["label"] = [layout.settings[identity][0] for identity in frame["identity"]]
+        for axis in layout.settings_axes:  # a shared run may have been asked for in other words
+            if (column := CHOICE + axis) in frame:
+                told = [layout.settings[identity][1] for identity in frame["identity"]]
+                frame[column] = [s.get(axis, v) for s, v in zip(told, frame[column], strict=True)]
         rows = _fill_axes(frame, layout.rows)
         across = _fill_axes(frame, layout.columns)
         frame = _labelled(

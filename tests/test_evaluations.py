@@ -149,6 +149,29 @@ def test_of_several_evaluations_one_that_fails_takes_no_other_along(run):
     assert outcome_of(run, -9).state == schema.INTERRUPTED
 
 
+def test_what_another_sweep_wants_of_a_shared_run_is_not_this_ones_business(run):
+    """A result that another sweep wanted was replaced by hand; a launch that asks for none ends."""
+    evaluations.want(run, {"rotation": FULL | SMALL})
+    evaluate(run, "rotation", SMALL | {"seed": 1})
+    assert outcome_of(run).state == schema.INTERRUPTED
+    assert outcome_of(run, asked={}).state == schema.FINISHED
+    assert outcome_of(run, asked={"rotation": FULL | SMALL}).state == schema.INTERRUPTED
+
+
+@pytest.mark.parametrize("device", ["xpu", "nope"])
+def test_a_device_that_is_not_there_is_named_and_no_checkpoint_is_blamed(
+    run, device, tmp_path, capsys
+):
+    ase.io.write(tmp_path / "in.extxyz", Atoms("N2", [(0, 0, 0), (0, 0, 1.2)], cell=[8] * 3))
+    for words in (["evaluate", str(run.path), "rotation"], ["relax", str(run.path), "in.extxyz"]):
+        words[-1] = words[-1].replace("in.extxyz", str(tmp_path / "in.extxyz"))
+        assert main([*words, "--device", device]) == 1
+        told = capsys.readouterr().err
+        assert device in told
+        assert "device" in told
+        assert "checkpoint" not in told
+
+
 def test_a_run_that_is_made_again_is_evaluated_again(run):
     evaluations.want(run, {"rotation": FULL | SMALL})
     job(str(run.path))
@@ -194,6 +217,12 @@ def test_what_cannot_be_relaxed_is_a_sentence(run, tmp_path, capsys):
     for file, words in (("missing.extxyz", "missing.extxyz"), ("bad.extxyz", "cannot be read as")):
         assert main(["relax", str(run.path), str(tmp_path / file)]) == 1
         assert words in capsys.readouterr().err
+    ase.io.write(tmp_path / "in.extxyz", Atoms("N2", [(0, 0, 0), (0, 0, 1.2)], cell=[8] * 3))
+    command = ["relax", str(run.path), str(tmp_path / "in.extxyz"), "--steps", "1"]
+    assert main([*command, "--out", str(tmp_path / "relaxed.nonsense")]) == 1
+    told = capsys.readouterr()
+    assert "ASE writes no files that end as relaxed.nonsense" in told.err
+    assert "relaxing" not in told.err
     assert not list(tmp_path.glob("*relaxed*"))
 
 

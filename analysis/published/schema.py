@@ -14,10 +14,11 @@ Key = str | int | float
 Unit = Literal[
     "1", "1e6", "GPU-days", "GPU-hours", "h", "1/GPU-s", "eV/Å", "meV/Å", "meV", "normalised", "%"
 ]
-OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3}
-"""Factor from a paper's unit to ours, where they differ: eV and eV/Å."""
+OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3, "%": 1e-2}
+"""Factor from a paper's unit to ours, where they differ: eV, eV/Å and shares."""
 
-MEASURED = ("test", "rotation", "cost", "relax")  # beside the validation splits
+EVALUATED = ("rotation", "cost", "relax")  # kinds of evaluations after training
+MEASURED = ("test", *EVALUATED)  # beside the validation splits
 
 Provenance = Literal["printed", "recovered", "inferred"]
 """printed in the paper; recovered from another version of it; inferred from its other numbers."""

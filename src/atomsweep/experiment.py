@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atomsweep.build import UserError, build, build_learner
+from atomsweep.build import UserError, build, build_learner, check_device
 from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.sweep.plan import Cell
@@ -141,7 +141,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         model: ForceField = build_learner(config)[0]
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
-        _check_device(trainer.device)
+        check_device(trainer.device, "engine.device", "engine=cpu")
     recipe: Recipe = parts["optim"]
     if recipe.batch_size // recipe.accumulate < ranks:
         raise UserError(
@@ -366,25 +366,6 @@ def num_ranks(config: Mapping[str, Any]) -> int:
         return started
     cluster = config["cluster"]
     return int(cluster.get("nodes", 1)) * int(cluster.get("ranks", 1))
-
-
-def _check_device(name: str) -> None:
-    """Refuse a device that torch does not see.
-
-    Raises:
-        UserError: names it.
-    """
-    import torch
-
-    try:
-        kind = torch.device(name).type
-        there = kind == "cpu" or torch.get_device_module(kind).is_available()
-    except (RuntimeError, AttributeError) as error:
-        raise UserError(f"engine.device must be cpu, cuda, mps or xpu, got {name!r}") from error
-    if not there:
-        raise UserError(
-            f"engine.device is {name}, but torch sees no such device here; choose engine=cpu"
-        )
 
 
 def _device_name(device: str) -> str:

@@ -184,7 +184,7 @@ def run_sweep(
     width = max(len(run.path.name) for run in runs)
     finished = True
     for run in runs:
-        outcome = outcomes.get(run.path) or outcome_of(run)
+        outcome = outcomes.get(run.path) or outcome_of(run, asked=wanted_evaluations)
         told = outcome.message
         if result := run.result:
             told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"

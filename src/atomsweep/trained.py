@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch_geometric.data import Batch
 
-from atomsweep.build import UserError, build, build_learner
+from atomsweep.build import UserError, build, build_learner, check_device
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
 from atomsweep.models.base import ForceField, Prediction
@@ -161,10 +161,12 @@ def load(
         dtype: float32 or float64.
 
     Raises:
-        UserError: there is no such run, or it has no checkpoint.
+        UserError: there is no such run, device or precision, or the run has no checkpoint.
     """
     if dtype not in ("float32", "float64"):
         raise UserError(f"dtype must be float32 or float64, got {dtype}")
+    if device is not None:
+        check_device(device, "device", "device cpu")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return TrainedModel(find_run(run, root), where, getattr(torch, dtype))
 

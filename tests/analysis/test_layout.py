@@ -125,3 +125,27 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
 def test_a_published_table_that_is_not_there_is_a_problem(place):
     (place / "sweeps" / "mine.yaml").write_text(FILE + "published: forcenet.table99\n")
     assert any("forcenet.table99" in problem for problem in built(place, "mine").problems)
+
+
+def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(make_root, place):
+    """`model=forcenet size=small` and `model=forcenet_small` are one run, of the first's name."""
+    (place / "sweeps" / "all.yaml").write_text(
+        "title: All\npublished: forcenet.table1\nrows: {model: [gns, forcenet]}\n"
+        "overrides: [size=small]\nmetrics: [forces_mae]\n"
+    )
+    root = make_root(place / "runs")
+    root.run("a" * 12, model="gns", sweep="all")
+    root.run("b" * 12, model="forcenet_small", sweep="table5")
+    cells = {"a" * 12: "gns", "b" * 12: "forcenet"}
+    chosen = {
+        identity: {"model": model, "seed": "0", "size": "small"}
+        for identity, model in cells.items()
+    }
+    root.plan(chosen, {"model": ["gns", "forcenet"]}, sweep="all")
+    plan = json.loads((place / "runs/_sweeps/all.json").read_text()) | {"file": "all"}
+    (place / "runs/_sweeps/all.json").write_text(json.dumps(plan))
+    made = built(place, "all").parts[0]
+    assert made.cells["mean"].notna().all()
+    averages = made.cells[made.cells["split"] == "val_avg"]
+    assert averages["published"].tolist() == [0.0469, 0.0360]
+    assert averages["choice.model"].tolist() == ["gns", "forcenet"]

@@ -55,6 +55,24 @@ def test_other_tables_have_the_papers_numbers():
     assert value("forcenet.table8", "afbt_val_avg", model="forcenet_large") == 12.66
 
 
+@pytest.mark.parametrize(
+    ("reference", "metric", "factor"),
+    [
+        ("forcenet.table1", "cost/device_hours_per_million", 1.0),
+        ("forcenet.table2", "rotation/forces_std", 1.0),
+        ("forcenet.table8", "relax/val_avg/adwt", 0.01),
+        ("forcenet.table8", "relax/val_ood_both/afbt", 0.01),
+    ],
+)
+def test_numbers_of_evaluations_stand_beside_ours_in_our_unit(reference, metric, factor):
+    columns = [
+        c
+        for c in published.measured(published.table(reference))
+        if f"{c.split}/{c.metric}" == metric
+    ]
+    assert [c.to_ours for c in columns] == [factor]
+
+
 @pytest.mark.parametrize("reference", published.references())
 def test_averages_are_the_mean_of_their_splits(reference):
     table, frame = published.table(reference), published.frame(reference)

@@ -85,6 +85,10 @@ def _relax(options: argparse.Namespace) -> int:
         text = str(error) or type(error).__name__
         raise UserError(f"{options.structures} cannot be read as structures: {text}") from error
     out = options.out or options.structures.with_name(f"{options.structures.stem}-relaxed.extxyz")
+    if not _writable(out):  # found before anything is relaxed
+        raise UserError(
+            f"ASE writes no files that end as {out.name}; choose another --out, e.g. relaxed.extxyz"
+        )
     model = load(options.run, options.root, options.device)
     try:
         optimizer = LBFGS(maxstep=options.maxstep)
@@ -116,6 +120,15 @@ def _relax(options: argparse.Namespace) -> int:
         f"{ends.count('stopped')} stopped after {options.steps} steps, {failed} failed\n"
     )
     return int(failed > 0)
+
+
+def _writable(out: Path) -> bool:
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    try:
+        return bool(get_ioformat(filetype(str(out), read=False)).can_write)
+    except UnknownFileTypeError:
+        return False
 
 
 def parsed(words: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from atomsweep.build import UserError
+from atomsweep.build import UserError, check_device
 from atomsweep.console import to_file
 from atomsweep.data.progress import Progress
 from atomsweep.evaluations.cost import cost
@@ -91,7 +91,9 @@ def _evaluate_locked(
     run: RunDirectory, kind: str, settings: Mapping[str, Any], device: str | None
 ) -> None:
     engine = run.config().get("engine") or {}
-    where = torch.device(device or engine.get("device", "cpu"))
+    name = str(device or engine.get("device", "cpu"))
+    check_device(name, "device", "--device cpu")
+    where = torch.device(name)
     log.info("%s: evaluation %s on %s", run.name, kind, where)
     start = time.perf_counter()
     try:

@@ -222,9 +222,17 @@ def _part(others: Sequence[ForkServerProcess]) -> None:
             process.join()
 
 
-def outcome_of(run: RunDirectory, exitcode: int | None = None) -> Outcome:
-    """How a run ended, from what it left and how its process ended, if it had one."""
-    state = evaluations.standing(run)
+def outcome_of(
+    run: RunDirectory, exitcode: int | None = None, asked: evaluations.Wanted | None = None
+) -> Outcome:
+    """How a run ended, from what it left and how its process ended, if it had one.
+
+    Args:
+        run: that is asked about.
+        exitcode: of its process.
+        asked: evaluations that it must have had; None takes what all sweeps want of it.
+    """
+    state = evaluations.standing(run, asked)
     if state in (schema.FINISHED, schema.PRUNED):
         return Outcome(state)
     if state == schema.FAILED:

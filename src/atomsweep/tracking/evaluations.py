@@ -84,10 +84,15 @@ def forget_failures(run: RunDirectory) -> None:
         path.unlink(missing_ok=True)
 
 
-def standing(run: RunDirectory) -> str:
-    """State of a run for a launch, to which a run is finished once it has been evaluated."""
+def standing(run: RunDirectory, asked: Wanted | None = None) -> str:
+    """State of a run for a launch, to which a run is finished once it has been evaluated.
+
+    Args:
+        run: any.
+        asked: evaluations that the launch asks for; None takes what all sweeps want of the run.
+    """
     state = run.state()
-    if state != schema.FINISHED or not missing(run):
+    if state != schema.FINISHED or not missing(run, asked):
         return state
     if is_locked(run.path / schema.LOCK):
         return schema.RUNNING
