@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from atomsweep.data import store as store_module
 from atomsweep.data.base import DataError, Structure, usable
 from atomsweep.data.record import VERSION, WITH_EDGES, decode, encode
 from atomsweep.data.store import StoreDataset, StoreWriter
@@ -254,6 +256,16 @@ try:
 except OSError as error:
     print(type(error).__name__, error)
 """
+
+
+def test_a_full_disk_is_called_full_whatever_lmdb_calls_it(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    for free, told in ((4096, "the disk is full"), (1 << 30, "Input/output error")):
+        monkeypatch.setattr(
+            store_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
+        )
+        with pytest.raises(OSError, match=told), store_module._named_errors(tmp_path / "a.lmdb"):
+            raise lmdb.Error("mdb_txn_commit: Input/output error")
 
 
 def test_a_full_disk_names_the_path_and_leaves_nothing(tmp_path):

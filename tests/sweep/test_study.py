@@ -182,6 +182,25 @@ def test_a_failed_run_is_started_again_so_often_and_then_the_trial_has_no_value(
     assert driver(tmp_path, statement(trials=1))({}) == []
 
 
+def test_trials_that_all_fail_do_not_use_up_the_study(tmp_path):
+    def fail_all(made):
+        ended = {}
+        while wanted := made(ended):
+            ended = {}
+            for run in wanted:
+                run.fail("ImportError: broken")
+                ended[run.path] = Outcome(schema.FAILED, "ImportError: broken")
+
+    made = driver(tmp_path, statement(retries=0, trials=40))
+    with pytest.raises(UserError, match="[56] trials in a row have failed, .*ImportError: broken"):
+        fail_all(made)
+    assert states(made).count("FAIL") in (5, 6)  # two at once
+    assert set(states(made)) == {"FAIL"}
+    later = driver(tmp_path, statement(retries=0, trials=8))  # mended
+    to_the_end(later)
+    assert states(later).count("COMPLETE") == 8
+
+
 def test_a_preempted_run_goes_on_and_counts(tmp_path):
     made = driver(tmp_path, statement(trials=1))
     (run,) = made({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import struct
 import threading
 from collections.abc import Iterable
@@ -44,6 +45,7 @@ from atomsweep.graph.neighbors import RadiusGraph
 _META, _NUM_EDGES = b"meta", b"num_edges"
 _BATCH_BYTES = 32 << 20  # written in one transaction
 _FIRST_MAP = 64 << 20
+_NEARLY_FULL = 1 << 20  # bytes that a failed write leaves on a full disk
 
 
 def _key(index: int) -> bytes:
@@ -205,8 +207,11 @@ class _named_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.MapFullError):
             full = "No space left" in str(error) or "File too large" in str(error)
+            # where only a part of a page fitted, LMDB says "Input/output error"
+            full = full or shutil.disk_usage(self.path.parent).free < _NEARLY_FULL
             code = errno.ENOSPC if full else errno.EIO
-            raise OSError(code, f"cannot write the store: {error}", str(self.path)) from error
+            told = "the disk is full" if full else str(error)
+            raise OSError(code, f"cannot write the store: {told}", str(self.path)) from error
 
 
 def sync_directory(path: Path) -> None:

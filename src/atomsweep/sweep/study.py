@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CELLS = "cells"  # attribute of a trial: its runs, as plans list them
+FAILED_IN_A_ROW = 5  # trials after which no new one is begun: the next would fail alike
 ASKING_SECONDS = 1.0  # of one call: the executor looks after its processes in between
 
 Compose = Callable[[Point, int], "Cell"]
@@ -83,6 +84,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self.busy: set[Path] = set()  # handed to the executor
+        self.failed_in_a_row, self.last_failure = 0, ""
         self.until = math.inf
         if self.statement.timeout is not None:
             self.until = time.monotonic() + 60 * self.statement.timeout
@@ -97,7 +99,11 @@ class Driver:
     # What an executor calls
 
     def __call__(self, ended: Mapping[Path, Outcome]) -> list[RunDirectory]:
-        """Take in how runs ended and go, settle trials, begin others; returns what is to run."""
+        """Take in how runs ended and go, settle trials, begin others; returns what is to run.
+
+        Raises:
+            UserError: so many trials in a row have failed that another would be lost too.
+        """
         self.busy -= ended.keys()
         wanted: list[RunDirectory] = []
         for active in list(self.active.values()):
@@ -122,6 +128,13 @@ class Driver:
             return study_store.adopt(self.study, self.statement, self._to_adopt.pop(0))
         if len(self.active) >= self.parallel or time.monotonic() >= self.until:
             return None
+        if self.failed_in_a_row >= FAILED_IN_A_ROW:
+            if self.active:
+                return None
+            raise UserError(
+                f"{self.failed_in_a_row} trials in a row have failed, the last with "
+                f"{self.last_failure!r}; mend that, then the same command goes on"
+            )
         begun = self.count() - len(self._numbers("WAITING"))
         if begun >= self.wanted:
             return None
@@ -246,6 +259,7 @@ class Driver:
             return
         self._constrain(active.trial, values)
         self.active.pop(active.trial.number)
+        self.failed_in_a_row = 0
         self.study.tell(active.trial, [values[name] for name in self.statement.objectives])
         told = ", ".join(f"{name} {values[name]:.5g}" for name in self.statement.objectives)
         log.info("trial %d is complete: %s", active.trial.number, told)
@@ -266,6 +280,8 @@ class Driver:
         self.active.pop(trial.number, None)
         trial.set_user_attr(MESSAGE, message)
         self.study.tell(trial, state=TrialState[state])
+        self.failed_in_a_row = self.failed_in_a_row + 1 if state == "FAIL" else 0
+        self.last_failure = message
         word = "has failed" if state == "FAIL" else "is pruned"
         log.info("trial %d %s: %s", trial.number, word, message)
         self.changed()
