@@ -63,6 +63,7 @@ def cell_of(
         )
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
+    _check_numbers(config)
     for axis in AXES:
         if chosen.get(axis, "none") != "none" and axis not in config["model"]:
             raise UserError(
@@ -80,6 +81,22 @@ def cell_of(
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Cell(config, chosen, tuple(overrides), data, label)
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """What no signature checks, in time: cells that differ by seed alone are built once."""
+    cluster = config["cluster"]
+    wrong = {"seed": config["seed"]} if type(config["seed"]) is not int else {}
+    for key in ("ranks", "nodes", "parallel"):
+        value = cluster.get(key)
+        if value is None and (key == "parallel" or key not in cluster):
+            continue
+        if type(value) is not int or value < 1:
+            wrong[f"cluster.{key}"] = value
+    for key, value in wrong.items():
+        least = "" if key == "seed" else " of at least 1"
+        or_null = " or null" if key == "cluster.parallel" else ""
+        raise UserError(f"{key} must be a whole number{least}{or_null}, got {value!r}")
 
 
 def _ask_for_denoising(config: dict[str, Any]) -> None:

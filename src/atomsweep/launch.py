@@ -23,11 +23,12 @@ from atomsweep.experiment import (
     slurm_job,
     train,
 )
+from atomsweep.processes import end_with_parent
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.plan import Cell, Plan
 from atomsweep.sweep.slurm_settings import slurm_settings
-from atomsweep.sweep.survey import Entry, check_rerun, restart, summary, survey, table
+from atomsweep.sweep.survey import Entry, check_plan, check_rerun, restart, summary, survey, table
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.identity import canonical
 from atomsweep.tracking.mirror import mirror
@@ -69,6 +70,7 @@ def run(cfg: DictConfig) -> float | None:
     if Ranks.here().rank == 0:  # torchrun may have started others
         to_terminal()
     rerun = check_rerun(cfg.rerun)
+    check_plan(cfg.plan)
     typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
     root = Path(cell.config["root"]).absolute()
@@ -235,7 +237,7 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
     kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
     examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
     sizes: dict[str, int] = {}
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
+    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
         checked = executor.map(_check, [(cell.config, here) for cell in examples.values()])
         for (kind, cell), (size, problem) in zip(examples.items(), checked, strict=True):
             if problem is not None:
@@ -255,7 +257,7 @@ def check_one(cell: Cell, context: "ForkServerContext") -> int:
     """
     from concurrent.futures import ProcessPoolExecutor
 
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
+    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
         size, problem = executor.submit(_check, (cell.config, True)).result()
     if problem is not None:
         raise UserError(problem)

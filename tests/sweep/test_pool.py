@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -224,3 +226,30 @@ def test_a_cell_is_done_when_it_has_been_evaluated(tmp_path, context):
         *(count + 1 for count in segments[2:]),
     ]
     assert again[runs[0].path].state == schema.FINISHED
+
+
+BUSY_WORKER = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from atomsweep.processes import end_with_parent
+from atomsweep.sweep.pool import fork_server
+if __name__ == "__main__":
+    executor = ProcessPoolExecutor(1, fork_server([]), end_with_parent)
+    print(executor.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(BUSY_WORKER)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = Path("/proc") / parent.stdout.readline().strip()
+    assert worker.exists()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not worker.exists()

@@ -164,6 +164,12 @@ def test_without_a_file_the_last_key_runs_fastest():
         ("{act:", "{basis:", r":1: basis is an axis of the rows and of the columns"),
         ("{act: [relu, swish]}", "{seed: [1]}", r":1: seed is no axis of a table"),
         ("sine, act", "sine, wings", r":1: exclude names wings, which is not an axis"),
+        (
+            "sine, act: relu",
+            "gauss, act: relu",
+            r":1: exclude names basis=gauss, act=relu, which no",
+        ),
+        ("[{basis: sine, act: relu}]", "[{basis: sph}, {basis: sine}]", r":1: exclude leaves no"),
         ("[0, 1]", "[0, 0]", r":8: seeds: every value must be named once"),
         ("[0, 1]", "[0, half]", r":8: seeds.1: .*valid integer.*got 'half'"),
         ("[optim.batch_size=8]", "[batch 8]", r":4: overrides: expected overrides such as"),

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from atomsweep.data.locked_build import remove_tree
 from atomsweep.data.progress import Progress
 from atomsweep.data.store import StoreDataset, StoreWriter, close_environment
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.processes import end_with_parent
 
 PART = 5000  # frames
 ENDS = "_relaxations"  # of the second store, with both ends of every relaxation
@@ -204,14 +202,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _convert_part(conversion: Conversion, part: Part, path: Path) -> None:

@@ -154,6 +154,11 @@ class SweepFile(Statement):
         for excluded in self.exclude:
             if unknown := sorted(set(excluded) - known):
                 raise ValueError(f"exclude names {unknown[0]}, which is not an axis")
+            if not any(_matches(setting, excluded) for _, setting in self._product()):
+                told = ", ".join(f"{key}={spelt(value)}" for key, value in excluded.items())
+                raise ValueError(f"exclude names {told}, which no cell has")
+        if next(self.settings(), None) is None:
+            raise ValueError("exclude leaves no cell")
         return self
 
     def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
@@ -162,14 +167,15 @@ class SweepFile(Statement):
 
     def settings(self) -> Iterator[tuple[str | None, dict[str, str]]]:
         """Label and axis → value of each cell, rows first; a label where a row has one."""
+        for label, setting in self._product():
+            if not any(_matches(setting, excluded) for excluded in self.exclude):
+                yield label, setting
+
+    def _product(self) -> Iterator[tuple[str | None, dict[str, str]]]:
         for row, column in itertools.product(_points(self.rows), _points(self.columns)):
             labels = [str(part[LABEL]) for part in (row, column) if LABEL in part]
             setting = {k: spelt(v) for part in (row, column) for k, v in part.items() if k != LABEL}
-            if not any(
-                all(setting.get(key) == spelt(value) for key, value in excluded.items())
-                for excluded in self.exclude
-            ):
-                yield ", ".join(labels) or None, setting
+            yield ", ".join(labels) or None, setting
 
 
 def read_sweep(path: Path) -> SweepFile:
@@ -261,6 +267,10 @@ def check_keys(keys: Iterable[str]) -> None:
     for key in keys:
         if not _KEY.fullmatch(key) or key in LAUNCH_KEYS:
             raise ValueError(f"{key!r} is no config key that a cell can set")
+
+
+def _matches(setting: Mapping[str, str], excluded: Setting) -> bool:
+    return all(setting.get(key) == spelt(value) for key, value in excluded.items())
 
 
 def _points(points: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

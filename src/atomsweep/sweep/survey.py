@@ -74,6 +74,16 @@ def check_rerun(rerun: object) -> str:
     return str(rerun)
 
 
+def check_plan(plan: object) -> None:
+    """Refuse what is neither true nor false: a launch that was not wanted costs more than a word.
+
+    Raises:
+        UserError: says what can be typed.
+    """
+    if not isinstance(plan, bool):
+        raise UserError(f"plan must be true or false, got {plan}")
+
+
 def survey(
     cells: Sequence[Cell],
     root: Path,

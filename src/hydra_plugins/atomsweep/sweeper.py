@@ -30,7 +30,7 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.launch import run_sweep, warm_up
         from atomsweep.sweep.grid import grid
         from atomsweep.sweep.study_file import StudyFile, read_statement
-        from atomsweep.sweep.survey import check_rerun
+        from atomsweep.sweep.survey import check_plan, check_rerun
 
         to_terminal()
         try:
@@ -38,9 +38,12 @@ class AtomsweepSweeper(Sweeper):
             path = None if chosen is None else self._path_of(chosen)
             statement = None if path is None else read_statement(path)
             check_rerun(self._config.rerun)
+            check_plan(self._config.plan)
             if isinstance(statement, StudyFile):
                 sys.exit(self._study(statement, chosen, arguments))
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
+            if not wanted.cells:
+                raise UserError("every cell is excluded; take something out of exclude")
             context = warm_up()
             cells = []
             for typed, label in wanted.cells:
