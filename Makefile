@@ -41,7 +41,7 @@ test-slow: setup ## the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
 
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS)
 
 slurm-up: ## a SLURM on this machine, to try; its last line says how to use it
 	@tools/slurm-local.sh up
