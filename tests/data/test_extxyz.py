@@ -420,3 +420,27 @@ def test_ase_trajectories_are_read(real_data, tmp_path):
     assert list(source.describe()["tags"]["train"]) == [TAGS_DERIVED]
     with_forces_on_fixed = [np.abs(s.forces[s.fixed]).max() for s in frames if s.fixed.any()]
     assert min(with_forces_on_fixed) > 0
+
+
+@pytest.mark.parametrize("energy", ["abc", '"1 2 3"'])
+def test_an_energy_that_is_no_number_is_told_with_file_and_frame(tmp_path, energy):
+    text = text_of(frame(0))
+    path = write_text(tmp_path, text + re.sub(r"energy=\S+", f"energy={energy}", text))
+    faults = [one.fault for one in FILES.frames(path, 0, 0, None)]
+    assert faults[0] == ""
+    assert faults[1]
+
+
+def test_a_number_of_atoms_that_lies_ends_at_the_end_of_the_file(tmp_path):
+    path = write_text(tmp_path, text_of(frame(0)) + f"{10**30}\nabc\n")
+    faults = [one.fault for one in FILES.frames(path, 0, 0, None)]
+    assert "the file ends within this frame" in faults[1]
+
+
+FILES = ExtXYZReader("energy", "forces", 1.0, ("energy", "forces"))
+
+
+def write_text(folder, text):
+    path = folder / "odd.extxyz"
+    path.write_text(text)
+    return path

@@ -1,13 +1,16 @@
 """Relaxations in flat arrays, and splits by OC20's mapping on them."""
 
 import collections
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 
 from atomsweep.data.base import DataError
 from atomsweep.data.groups import group_names
+from atomsweep.data.npz import read_npz
 from atomsweep.data.unpickle import RefusedPickle
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract
@@ -90,6 +93,11 @@ def test_every_frame_is_what_the_arrays_say(tmp_path):
         ({"energy": np.full(20, np.nan)}, "frame 0 of .*a.npz: energy is nan"),
         ({"sys_numbers": np.full(12, 119, dtype="u1")}, "atomic number 119"),
         ({"sys_cell": np.zeros((4, 3, 3))}, "no volume"),
+        ({"fid": np.full(20, 0.5)}, "a.npz: fid must hold whole numbers"),
+        ({"sys_offset": np.arange(5) * 3.0}, "a.npz: sys_offset must hold whole numbers"),
+        ({"sid": np.int64(3)}, "a.npz: sid must be an array of numbers"),
+        ({"energy": np.full(20, "x")}, "a.npz: energy must be an array of numbers"),
+        ({"sys_sid": np.zeros(0, int)}, "a.npz: sys_sid is empty"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path, changes, sentence):
@@ -219,3 +227,15 @@ def test_the_42_real_relaxations_are_read_as_numpy_reads_them(real_data, tmp_pat
             systems[-1].add(structure.sid)
     assert len(systems[0] | systems[1]) == 42
     assert not systems[0] & systems[1]
+
+
+def test_a_negative_shape_is_refused_before_anything_is_read(tmp_path):
+    path = tmp_path / "negative.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (-1, 3)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pos.npy", header.getvalue() + bytes(2400))
+    with pytest.raises(DataError, match="negative.npz has the impossible shape"):
+        read_npz(path)

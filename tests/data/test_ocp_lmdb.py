@@ -325,3 +325,19 @@ def test_a_third_partys_is2re_file_is_read(real_data, tmp_path):
     assert len(structures) == 68
     assert structures[9].sid == 9
     assert all(s.forces is None and np.isfinite(s.energy) for s in structures)
+
+
+@pytest.mark.parametrize("changes", [{"sid": 10**30}, {"force": [[0.0] * 3]}])
+def test_ids_and_forces_of_odd_kinds_are_told_with_file_and_index(tmp_path, changes):
+    records = [pickle.dumps(s2ef_fields(0)), pickle.dumps(s2ef_fields(1, **changes))]
+    with pytest.raises(DataError, match="frame 1 of .*lmdb: "):
+        one_file(tmp_path, records).prepare(progress=False)
+
+
+def test_relaxations_without_sid_are_systems_of_their_own(tmp_path):
+    fields = [is2re_fields(seed) for seed in range(3)]
+    for one in fields:
+        one.pop("sid", None)
+    write_lmdb(tmp_path / "a.lmdb", [pickle.dumps(one) for one in fields])
+    frames = list(IS2RE().frames(tmp_path / "a.lmdb", 0, 0, 3))
+    assert [f.structure.sid for f in frames] == [0, 1, 2]

@@ -228,3 +228,18 @@ def test_a_storage_in_any_protocol_is_decoded(protocol):
     cut = Reduced(torch.storage._load_from_bytes, buffer.getvalue()[:-1])
     with pytest.raises(RefusedPickle, match="size is not that of its data"):
         decode_record(pickle.dumps({"pos": cut}))
+
+
+@pytest.mark.parametrize("field", ["pos", "sid", "cell"])
+def test_shared_lists_cannot_become_more_than_the_pickle_holds(field):
+    shared = [0.0] * 10
+    for _ in range(12):
+        shared = [shared] * 10
+    data = pickle.dumps({**s2ef_fields(3), field: shared})
+    with pytest.raises(RefusedPickle, match="come to more than its size"):
+        decode_record(data)
+
+
+def test_plain_lists_are_still_decoded():
+    fields = {"pos": [[0.0, 1.0, 2.0]] * 9, "tags": [1] * 300}
+    assert decode_record(pickle.dumps(fields)) == fields

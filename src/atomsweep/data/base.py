@@ -75,6 +75,9 @@ def structure_fault(structure: Structure) -> str | None:
             return f"{name} must have shape ({n}, 3) for {n} atoms, got {value.shape}"
         if not np.isfinite(value).all():
             return f"{name} of atom {int(np.argmax(~np.isfinite(value).all(1)))} is NaN or Inf"
+    for name in ("sid", "fid"):
+        if not -(1 << 63) <= getattr(structure, name) < 1 << 63:
+            return f"{name} does not fit into 64 bits"
     for name in ("tags", "fixed"):
         value = getattr(structure, name)
         if value.shape != (n,):

@@ -7,8 +7,10 @@ import gzip
 import io
 import lzma
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -108,7 +110,7 @@ def read_frames(path: Path, file_number: int, options: FrameOptions) -> Iterator
             continue
         try:
             structure, rule = _structure(item, options)
-        except DataError as error:
+        except (DataError, ValueError, TypeError) as error:  # an energy that is no number
             yield Frame(index, None, fault=str(error))
             continue
         structure.sid = _identifier(item.info, ("sid", "system_id"), file_number)
@@ -160,8 +162,8 @@ def _text_frames(path: Path) -> Iterator[Any]:
                     shown = line.strip()[:40]
                     yield f"expected a number of atoms, got {shown!r}; the rest of the file is lost"
                     return
-                lines = [line, *(file.readline() for _ in range(natoms + 1))]
-                if not lines[-1]:
+                lines = [line, *islice(file, min(max(natoms + 1, 0), sys.maxsize))]
+                if len(lines) < natoms + 2:
                     yield f"the file ends within this frame of {natoms} atoms"
                     return
                 try:

@@ -73,6 +73,12 @@ def _frames(file: Path, labels: Labels) -> Iterator[Frame]:
 
 def _places(file: Path, arrays: dict[str, Array]) -> Array:
     """(S,) place of each frame's system, after the arrays were found to fit together."""
+    for name in arrays:
+        if arrays[name].ndim == 0 or arrays[name].dtype.kind not in "biuf":
+            raise DataError(f"{file}: {name} must be an array of numbers")
+    for name in ("sys_sid", "sid"):
+        if len(arrays[name]) == 0:
+            raise DataError(f"{file}: {name} is empty")
     systems, frames, offset = len(arrays["sys_sid"]), len(arrays["sid"]), arrays["sys_offset"]
     atoms = int(offset[-1]) if offset.shape == (systems + 1,) else -1
     expected: dict[str, tuple[int, ...]] = {
@@ -84,6 +90,11 @@ def _places(file: Path, arrays: dict[str, Array]) -> Array:
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise DataError(f"{file}: {name} must have shape {shape}, got {arrays[name].shape}")
+    for name in ("sys_sid", "sys_offset", "sys_numbers", "sys_tags", "sid", "fid"):
+        if arrays[name].dtype.kind not in "iu":
+            raise DataError(
+                f"{file}: {name} must hold whole numbers, it holds {arrays[name].dtype}"
+            )
     if offset[0] != 0 or (np.diff(offset) < 1).any():
         raise DataError(f"{file}: sys_offset must begin with 0 and grow, system by system")
     order = np.argsort(arrays["sys_sid"], kind="stable")

@@ -59,6 +59,8 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
             raise DataError(f"{name} has no readable header: {error}") from error
         if dtype.hasobject or dtype.kind not in "biufUS":
             raise DataError(f"{name} holds Python objects ({dtype}), which are never loaded")
+        if min(shape, default=0) < 0:  # a negative size would be read without end
+            raise DataError(f"{name} has the impossible shape {shape}")
         size = math.prod(shape) * dtype.itemsize
         limit = max(FREE_BYTES, min(MAX_BYTES, MAX_RATIO * max(info.compress_size, 1)))
         if size > limit:

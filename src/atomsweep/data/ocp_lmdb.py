@@ -128,7 +128,9 @@ class S2EF(OcpReader):
         energy, forces = _first(fields, _ENERGY), _first(fields, _FORCES)
         structure = _structure(fields, number, index)
         structure.energy = _number(energy) if "energy" in self.labels else None
-        structure.forces = forces if "forces" in self.labels else None
+        structure.forces = (
+            np.asarray(forces) if forces is not None and "forces" in self.labels else None
+        )
         for label, names in (("energy", _ENERGY), ("forces", _FORCES)):
             if label in self.labels and getattr(structure, label) is None:
                 raise DataError(_missing(label, names, fields))
@@ -156,6 +158,8 @@ class IS2RE(OcpReader):
     def frame(self, index: int, fields: dict[str, Any], number: int) -> Frame:
         """The initial structure, its energy is `y_relaxed`."""
         fields.setdefault("fid", 0)  # one record for each system
+        if fields.get("sid") is None:  # a system of its own, apart from those of other files
+            fields["sid"] = (number << 32) + index
         structure = _structure(fields, number, 0)
         rule = set_tags(structure)
         if not self.labels:

@@ -154,7 +154,7 @@ class _LoadStorage(_Call):
 class _Encode(_Call):
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise RefusedPickle(f"asks for the encoding {encoding!r}")
+            raise RefusedPickle("asks for an encoding other than latin1")
         return text.encode("latin1")
 
 
@@ -170,8 +170,9 @@ class _EmptyBytes(_Call):
 
 class _MakeDtype(_Call):
     def __call__(self, code: str, *_: Any) -> _Dtype:
-        if code not in _CODES:
-            raise RefusedPickle(f"holds numpy values of type {code!r}")
+        if type(code) is not str or code not in _CODES:
+            shown = repr(code) if type(code) is str else f"a {type(code).__name__}"
+            raise RefusedPickle(f"holds numpy values of type {shown}")
         dtype = _Dtype()
         dtype.code = code
         return dtype
@@ -316,10 +317,35 @@ def _check_memo(data: bytes, at: int = 0) -> int:
     return at + 1
 
 
+def _check_expanded(loaded: Any, limit: int) -> None:
+    """Lists within lists, shared by reference, do not come to more values than a pickle has bytes.
+
+    Raises:
+        RefusedPickle: they do: an array made of them would not fit into memory.
+    """
+    waiting, count, records = [loaded], 0, set()
+    while waiting:
+        value = waiting.pop()
+        if type(value) is _Record:
+            if id(value) in records:
+                continue
+            records.add(id(value))
+            value = vars(value)
+        if type(value) is dict:
+            value = list(value.values())
+        if type(value) in (list, tuple, set, frozenset):
+            count += len(value)
+            if count > limit:
+                raise RefusedPickle("holds lists within lists that come to more than its size")
+            waiting.extend(value)
+
+
 def _load(unpickler: type[_Unpickler], data: bytes) -> Any:
     try:
         _check_memo(data)
-        return unpickler(io.BytesIO(data)).load()
+        loaded = unpickler(io.BytesIO(data)).load()
+        _check_expanded(loaded, len(data))
+        return loaded
     except RefusedPickle:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
