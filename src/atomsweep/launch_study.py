@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
-from atomsweep.experiment import prepare_data
+from atomsweep.experiment import num_ranks, prepare_data
 from atomsweep.launch import check_all, check_one, command, execute
 from atomsweep.sweep import study_record, study_store
 from atomsweep.sweep.file import key_of, spelt
@@ -271,8 +271,8 @@ def _parallel(statement: StudyFile, config: Mapping[str, Any]) -> int:
     if (settings := slurm_settings(config)) is not None:
         room = settings.array_parallelism
     else:
-        engine = config["engine"]
-        room = slots(config["cluster"]["parallel"], engine["threads"], engine["device"])
+        engine, ranks = config["engine"], num_ranks(config)
+        room = slots(config["cluster"]["parallel"], engine["threads"], engine["device"], ranks)
     return max(1, -(-room // len(statement.seeds)))
 
 

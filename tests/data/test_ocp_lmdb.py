@@ -1,7 +1,6 @@
 import json
 import pickle
 
-import lmdb
 import numpy as np
 import pytest
 import torch
@@ -302,20 +301,32 @@ def test_adsorbates_and_catalysts_are_never_divided(tmp_path, split_by, groups):
     assert not sides[0] & sides[1]
 
 
-def test_the_real_records_are_read_as_pickle_reads_them(real_data, tmp_path):
+def test_the_real_records_are_the_frames_of_the_flat_arrays(real_data, tmp_path):
     folder = real_data / "oc20_s2ef_layout" / "lmdb_demo"
-    source = FileSource(S2EF(), str(folder), str(tmp_path), val_fraction=0, workers=1)
-    ours = iter(all_of(source.split("train")))
-    for name, count in (("data.0000.lmdb", 60), ("data.0001.lmdb", 20)):
-        env = lmdb.open(str(folder / name), subdir=False, readonly=True, lock=False)
-        with env.begin() as transaction:
-            for index in range(count):
-                trusted = pickle.loads(transaction.get(str(index).encode()))  # our own files
-                fields = vars(trusted)
-                fields = fields["_store"].to_dict() if "_store" in fields else fields
-                assert_is(next(ours), fields)
-        env.close()
-    assert next(ours, None) is None
+    ours = all_of(FileSource(S2EF(), str(folder), str(tmp_path), val_fraction=0).split("train"))
+    assert len(ours) == 80
+    flat = np.load(real_data / "oc20_42_relaxations.npz")
+    systems = {sid: place for place, sid in enumerate(flat["sys_sid"].tolist())}
+    sizes = np.diff(flat["sys_offset"])[[systems[sid] for sid in flat["sid"].tolist()]]
+    ends = np.cumsum(sizes)
+    place = {key: i for i, key in enumerate(zip(flat["sid"], flat["fid"], strict=True))}
+    shifts = {}
+    for structure in ours:
+        if (structure.sid, structure.fid) not in place:
+            continue  # of a system that the arrays leave out
+        frame = place[structure.sid, structure.fid]
+        rows = slice(ends[frame] - sizes[frame], ends[frame])
+        system = systems[structure.sid]
+        atoms = slice(flat["sys_offset"][system], flat["sys_offset"][system + 1])
+        assert np.array_equal(structure.atomic_numbers, flat["sys_numbers"][atoms])
+        assert np.array_equal(structure.tags, flat["sys_tags"][atoms])
+        assert np.array_equal(structure.fixed, flat["sys_fixed"][atoms].astype(bool))
+        assert np.allclose(structure.cell, flat["sys_cell"][system], atol=1e-5)
+        assert np.allclose(structure.pos, flat["pos"][rows], atol=5e-6)  # re-encoded
+        assert np.allclose(structure.forces, flat["forces"][rows], atol=1e-6)
+        shifts.setdefault(structure.sid, []).append(structure.energy - flat["energy"][frame])
+    assert sum(map(len, shifts.values())) == 56
+    assert all(np.ptp(of_a_system) < 2e-3 for of_a_system in shifts.values())  # a reference energy
 
 
 def test_a_third_partys_is2re_file_is_read(real_data, tmp_path):

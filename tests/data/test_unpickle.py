@@ -5,7 +5,6 @@ import subprocess
 from collections import OrderedDict
 from contextlib import suppress
 
-import lmdb
 import numpy as np
 import pytest
 import torch
@@ -184,23 +183,6 @@ def test_plain_values_need_no_names():
     assert decode_plain(pickle.dumps({"random1": (1, 2.5, "a")})) == {"random1": (1, 2.5, "a")}
     with pytest.raises(RefusedPickle, match="numpy"):
         decode_plain(pickle.dumps(np.float64(1)))
-
-
-@pytest.mark.parametrize("shard", ["data.0000.lmdb", "data.0001.lmdb"])
-def test_real_records_are_what_pickle_and_pyg_give(real_data, shard):
-    path = real_data / "oc20_s2ef_layout" / "lmdb_demo" / shard
-    env = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
-    with env.begin() as transaction:
-        records = [transaction.get(str(index).encode()) for index in range(5)]
-    env.close()
-    for record in records:
-        decoded = decode_record(record)
-        trusted = pickle.loads(record)  # our own files
-        attributes = vars(trusted)
-        expected = attributes["_store"].to_dict() if "_store" in attributes else attributes
-        assert set(decoded) == {name for name, value in expected.items() if value is not None}
-        for name, value in decoded.items():
-            assert np.array_equal(value, np.asarray(expected[name])), name
 
 
 @pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])

@@ -145,6 +145,7 @@ class IS2RE(OcpReader):
         labels: [energy] asks for `y_relaxed`; [] reads test files without it.
     """
 
+    version = 2  # records without a sid are systems of their own
     labels: Labels = ("energy",)
 
     def __post_init__(self) -> None:
