@@ -8,7 +8,7 @@ import yaml
 from analysis import published
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
-from atomsweep.sweep.file import SweepFile, axes_of, read_sweep
+from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid
 from atomsweep.sweep.study_file import read_statement
 from tests.contracts.compose import CONF, compose_with_choices
@@ -232,6 +232,24 @@ def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
     text = "\n".join(line.removeprefix("    ") for line in lines)
     assert len(grid({}, written(tmp_path, text), "table").cells) == 9
     assert set(yaml.safe_load(text)) == set(SweepFile.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("override", "told", "line"),
+    [
+        ("basis=foo", "In 'config': Could not find 'basis/foo'", 3),
+        ("experiment=nope", "In 'config': Could not find 'experiment/nope'", 2),
+        ("model.depth=3", "Could not override 'model.depth'", 4),
+        ("act=relu", "something else", None),
+    ],
+)
+def test_what_hydra_refuses_is_found_in_the_file(tmp_path, override, told, line):
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        "title: x\nexperiment: nope\nrows: {basis: [sph, foo]}\noverrides: [model.depth=3]\n"
+    )
+    place = place_of(path, ["seed=0", override], told)
+    assert place == (f"{path}: " if line is None else f"{path}:{line}: {override}: ")
 
 
 PUBLISHED = [

@@ -255,6 +255,20 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+def place_of(path: Path, overrides: Sequence[str], told: str) -> str:
+    """`file:line: override: ` of the override that a message is about, as far as it can be told."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if f"{key_of(override)}/{value}" not in told and key_of(override) not in told.split("'"):
+            continue
+        for words in ((key, value), (value,), (key,)):
+            for number, line in enumerate(lines, 1):
+                if all(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line) for word in words):
+                    return f"{path}:{number}: {override}: "
+    return f"{path}: "
+
+
 def different(values: list[Any]) -> list[Any]:
     """`values`, each of which is named once, or a ValueError."""
     if len(set(values)) != len(values):

@@ -47,7 +47,7 @@ class AtomsweepSweeper(Sweeper):
             context = warm_up()
             cells = []
             for typed, label in wanted.cells:
-                cfg = self._loader.load_sweep_config(self._config, typed)
+                cfg = self._compose(typed, path)
                 cells.append(cell_of(cfg, cfg.hydra.runtime.choices, typed, label))
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, context))
         except UserError as error:
@@ -55,19 +55,13 @@ class AtomsweepSweeper(Sweeper):
 
     def _study(self, statement: Any, chosen: str, arguments: list[str]) -> int:
         """Drive a study, which composes its trials one by one."""
-        from hydra.errors import HydraException
-
-        from atomsweep.build import UserError
         from atomsweep.experiment import cell_of
         from atomsweep.launch import warm_up
         from atomsweep.launch_study import Request, run_study
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
         def compose(overrides: list[str]) -> Any:
-            try:
-                cfg = self._loader.load_sweep_config(self._config, overrides)
-            except HydraException as error:
-                raise UserError(" ".join(str(error).split())) from error
+            cfg = self._compose(overrides, None)
             return cell_of(cfg, cfg.hydra.runtime.choices, overrides)
 
         typed = {
@@ -84,6 +78,20 @@ class AtomsweepSweeper(Sweeper):
         context = warm_up()
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose, conf)
         return run_study(request, self._config.plan, self._config.rerun, context)
+
+    def _compose(self, overrides: list[str], path: Path | None) -> DictConfig:
+        """The config of a cell; what Hydra says of a wrong one becomes a sentence."""
+        from hydra.errors import HydraException
+
+        from atomsweep.build import UserError
+        from atomsweep.sweep.file import place_of
+
+        try:
+            return self._loader.load_sweep_config(self._config, overrides)
+        except HydraException as error:
+            told = " ".join(str(error).partition("Config search path")[0].split())
+            where = "" if path is None else place_of(path, overrides, told)
+            raise UserError(f"{where}{told}") from error
 
     def _typed(self, arguments: list[str]) -> dict[str, list[str]]:
         """Key → what was typed for it: one override, or one for each swept value."""
