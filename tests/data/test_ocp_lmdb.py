@@ -200,8 +200,23 @@ def test_a_file_cut_off_and_a_file_that_is_none_are_errors(tmp_path):
 
 def test_duplicate_ids_are_named(tmp_path):
     records = [as_pyg_2(s2ef_fields(seed)) for seed in (0, 1, 0)]
-    with pytest.raises(DataError, match="frames 0 and 2 have the same sid 0 and fid 0"):
+    with pytest.raises(DataError, match="frame 0 of .*lmdb and frame 2 of .* same sid 0 and fid 0"):
         one_file(tmp_path, records).prepare()
+
+
+def test_duplicates_are_named_by_file_and_frame_behind_what_was_left_out(tmp_path):
+    seeds = ((5, 1, 6), (7, 1))
+    for name, some in zip("ab", seeds, strict=True):
+        fields = [s2ef_fields(seed) for seed in some]
+        for seed, one in zip(some, fields, strict=True):
+            if seed in (5, 7):  # more than 50 eV/Å
+                one["force"] = one["force"] * 0 + 99.0
+        write_lmdb(tmp_path / f"data.000{'ab'.index(name)}.lmdb", [as_pyg_2(f) for f in fields])
+    source = FileSource(S2EF(), str(tmp_path), str(tmp_path / "root"), val_fraction=0, workers=1)
+    with pytest.raises(
+        DataError, match="frame 1 of .*data.0000.lmdb and frame 1 of .*data.0001.lmdb have"
+    ):
+        source.prepare()
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def convert(
             for work in missing:
                 _convert_part(conversion, *work)
                 bar.update(1)
-    report = _combined(paths, out)
+    report = _combined(parts, paths)
     if not report.frames:
         raise DataError(
             f"no usable frame for {out.stem} in {files[0]}"
@@ -208,6 +208,8 @@ def _start_worker() -> None:
 def _convert_part(conversion: Conversion, part: Part, path: Path) -> None:
     report = Report()
     ends: list[Structure] = []
+    dropped: list[int] = []  # numbers of frames that are not in the store
+    following = part.start
     try:
         with StoreWriter(path, graph=conversion.graph) as writer:
             for frame in _usable(conversion, part, report):
@@ -217,6 +219,8 @@ def _convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 except DataError as error:  # a neighbour list that cannot be made
                     _fault(report, f"{_called(frame, part)}: {error}", conversion.on_error)
                     continue
+                dropped += range(following, frame.index)
+                following = frame.index + 1
                 report.tags[frame.tags_rule] += 1
                 ends += frame.ends
             if conversion.reader.relaxations:
@@ -227,6 +231,7 @@ def _convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "skipped": report.skipped,
                 "filtered": report.filtered,
                 "tags": dict(report.tags),
+                "dropped": dropped,
             }
     finally:
         close_environment(part.file)
@@ -260,29 +265,38 @@ def _fault(report: Report, message: str, on_error: OnError) -> None:
     report.skipped.append(message)
 
 
-def _combined(paths: Sequence[Path], out: Path) -> Report:
+def _combined(parts: Sequence[Part], paths: Sequence[Path]) -> Report:
     """What came out of all parts.
 
     Raises:
-        DataError: two frames have the same ids.
+        DataError: two frames have the same ids; names both.
     """
     report = Report()
-    pairs = []
+    pairs, dropped = [], []
     for path in paths:
         store = StoreDataset(path)
-        part = store.meta["report"]
-        report.skipped += part["skipped"]
-        report.filtered += part["filtered"]
-        report.tags.update(part["tags"])
+        told = store.meta["report"]
+        report.skipped += told["skipped"]
+        report.filtered += told["filtered"]
+        report.tags.update(told["tags"])
+        dropped.append(told.get("dropped", []))  # none in parts of an earlier version
         pairs.append(np.stack([store.sids, store.fids], axis=1))
         close_environment(path)
     ids = np.concatenate(pairs)
     if len(repeated := _repeated(ids)):
         sid, fid = ids[repeated[0]].tolist()
         first = int(np.flatnonzero((ids == ids[repeated[0]]).all(1))[0])
+        ends = np.cumsum([len(pair) for pair in pairs])
+        frames = []
+        for place in (first, int(repeated[0])):
+            of = int(np.searchsorted(ends, place, side="right"))
+            number = parts[of].start + place - int(ends[of] - len(pairs[of]))
+            for left_out in dropped[of]:  # in order
+                number += left_out <= number
+            frames.append(f"frame {number} of {parts[of].file}")
         raise DataError(
-            f"{out.stem}: frames {first} and {int(repeated[0])} have the same sid {sid} and fid "
-            f"{fid}, and {len(repeated)} frames in all repeat another's; remove the duplicates"
+            f"{frames[0]} and {frames[1]} have the same sid {sid} and fid {fid}, and "
+            f"{len(repeated)} frames in all repeat another's; remove the duplicates"
         )
     report.frames = len(ids)
     return report
