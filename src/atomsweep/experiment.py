@@ -21,7 +21,6 @@ from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
-from atomsweep.tracking.environment import cpu_name
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
@@ -310,13 +309,14 @@ def _fit(
     import torch
 
     from atomsweep.engine.seeds import Purpose, mix
+    from atomsweep.trained import device_name
 
     config = directory.config()
     torch.manual_seed(mix(config["seed"], Purpose.INITIALISE))
     model: ForceField
     model, task = build_learner(config)
     trainer: Trainer = build(config["engine"], "engine")
-    device = _device_name(trainer.device)
+    device = device_name(torch.device(trainer.device))
     if world.first:
         directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)
         directory.write_environment(device=device)
@@ -383,15 +383,6 @@ def num_ranks(config: Mapping[str, Any]) -> int:
         return started
     cluster = config["cluster"]
     return int(cluster.get("nodes", 1)) * int(cluster.get("ranks", 1))
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    kind = torch.device(device).type
-    if kind in ("cuda", "xpu"):
-        return str(torch.get_device_module(kind).get_device_name(torch.device(device)))
-    return f"{kind} ({cpu_name()})"
 
 
 def _first_line(error: Exception) -> str:

@@ -192,6 +192,6 @@ def device_name(device: torch.device) -> str:
     """Name of a device, as run directories have it."""
     from atomsweep.tracking.environment import cpu_name
 
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu ({cpu_name()})"
+    if device.type in ("cuda", "xpu"):
+        return str(torch.get_device_module(device.type).get_device_name(device))
+    return f"{device.type} ({cpu_name()})"
