@@ -135,3 +135,20 @@ def test_frames_that_are_there_need_no_tblite(made, monkeypatch):
         str(made.root), **vars(made.recipe), train_size=40, val_size=10, name="mini_md_tiny"
     )
     assert len(again.split("test")) == 10
+
+
+def test_the_oracle_is_bit_equal_whatever_the_threads():
+    from threadpoolctl import threadpool_limits
+
+    numbers = np.array([{"C": 6, "O": 8, "H": 1}[s] for s in MOLECULES["ethanol"][0]])
+    pos = np.array(MOLECULES["ethanol"][1])
+    noise = 0.02 * np.random.default_rng(0).standard_normal((12, *pos.shape))
+
+    def path():
+        oracle = XTB(numbers)
+        return np.array([oracle(pos + n)[1] for n in noise])
+
+    with threadpool_limits(limits=1):
+        alone = path()
+    with threadpool_limits(limits=4):
+        assert all(np.array_equal(path(), alone) for _ in range(3))

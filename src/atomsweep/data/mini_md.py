@@ -26,7 +26,7 @@ from atomsweep.data.progress import Progress
 if TYPE_CHECKING:
     from ase import Atoms
 
-GENERATOR = 1  # raise when the same recipe would give other data
+GENERATOR = 2  # raise when the same recipe would give other data
 NOTE = "GFN2-xTB, not DFT: numbers are not comparable with those on MD17"
 FRAMES = "frames.npz"
 ARRAYS = ("numbers", "pos", "energy", "forces")
@@ -192,7 +192,10 @@ class MiniMD(MoleculeSource):
 
 
 class XTB:
-    """GFN2-xTB energies and forces of one molecule (tblite).
+    """GFN2-xTB energies and forces of one molecule (tblite), on one thread.
+
+    More threads add up in an order that differs from call to call, and dynamics make of that another
+    trajectory; for molecules of this size they are slower, too.
 
     Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019).
 
@@ -211,23 +214,32 @@ class XTB:
         self.numbers = numbers
         self._calculator: Any = None
         self._last: Any = None
+        self._threads: Any = None
 
     def __call__(self, pos: Array) -> tuple[float, Array]:
         """Energy, eV, and forces (N, 3), eV/Å, at positions (N, 3), Å."""
         from ase.units import Bohr, Hartree
-        from tblite.interface import Calculator
 
         if self._calculator is None:
-            self._calculator = Calculator("GFN2-xTB", self.numbers, pos / Bohr)
-            self._calculator.set("verbosity", 0)
-            # 0.001 of the default: forces are to be gradients of the energies to 1e-5 eV/Å
-            self._calculator.set("accuracy", 1e-3)
+            self._calculator, self._threads = self._set_up(pos / Bohr)
         else:
             self._calculator.update(positions=pos / Bohr)
-        # from the orbitals of the step before: half the iterations
-        self._last = self._calculator.singlepoint(self._last)
+        with self._threads.limit(limits=1):
+            # from the orbitals of the step before: half the iterations
+            self._last = self._calculator.singlepoint(self._last)
         energy, gradient = self._last["energy"], self._last["gradient"]
         return float(energy * Hartree), -np.asarray(gradient) * Hartree / Bohr
+
+    def _set_up(self, pos: Array) -> tuple[Any, Any]:
+        """Calculator at positions in Bohr, and a handle on the threads of the libraries it loaded."""
+        from tblite.interface import Calculator
+        from threadpoolctl import ThreadpoolController
+
+        calculator = Calculator("GFN2-xTB", self.numbers, pos)
+        calculator.set("verbosity", 0)
+        # 0.001 of the default: forces are to be gradients of the energies to 1e-5 eV/Å
+        calculator.set("accuracy", 1e-3)
+        return calculator, ThreadpoolController()
 
 
 def langevin(
