@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from atomsweep.tracking import schema
-from atomsweep.tracking.environment import made_with_other_code
+from atomsweep.tracking.code import changed
 from atomsweep.units import SECONDS_PER_DAY
 
 CHOICE = "choice."  # + group: what was chosen
@@ -91,7 +91,7 @@ def row_of(
         "device": environment.get("device"),
         "commit": environment.get("commit"),
         "dirty": environment.get("dirty"),
-        "stale": state == schema.FINISHED and made_with_other_code(environment),
+        "stale": state == schema.FINISHED and bool(changed(environment)),
         "data": data.get("name"),
         "data_fingerprint": data.get("fingerprint") or run.get("data_fingerprint"),
         "data_provenance": _provenance(data.get("provenance")),

@@ -7,7 +7,7 @@ from atomsweep.sweep.costs import Costs
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.survey import check_rerun, duration, restart, survey, table
 from atomsweep.tracking import evaluations, schema
-from atomsweep.tracking.environment import code_fingerprint
+from atomsweep.tracking.code import code_of, hash_of
 from atomsweep.tracking.run import RunDirectory, find_runs
 
 STATES = ("missing", "queued", "running", "interrupted", "failed", "stale", "finished")
@@ -52,7 +52,7 @@ def stand(tmp_path):
     finish(runs["finished"])
     finish(runs["stale"])
     environment = runs["stale"].path / schema.ENVIRONMENT
-    environment.write_text(environment.read_text().replace(code_fingerprint(), "0" * 12))
+    environment.write_text(environment.read_text().replace(hash_of("engine/loop.py"), "0" * 12))
     with runs["running"].lock():
         yield lambda: survey(cells, tmp_path, {c.identity: 1000 for c in cells})
 
@@ -126,11 +126,12 @@ def test_a_run_that_two_codes_worked_on_is_stale(tmp_path, monkeypatch):
     one = cell()
     run = one.create(tmp_path, None, "")
     with run.lock():
-        monkeypatch.setattr("atomsweep.tracking.environment.code_fingerprint", lambda: "1" * 12)
+        other = {"engine/loop.py": "1" * 12}
+        monkeypatch.setattr("atomsweep.tracking.run.code_of", lambda config: other)
         run.write_environment(device="cpu")
         monkeypatch.undo()
     finish(run)
-    assert run.environment["code"] == ["1" * 12, code_fingerprint()]
+    assert run.environment["code"] == [other, code_of(one.config)]
     assert [entry.state for entry in survey([one], tmp_path, {})] == ["stale"]
 
 

@@ -194,8 +194,8 @@ class MiniMD(MoleculeSource):
 class XTB:
     """GFN2-xTB energies and forces of one molecule (tblite), on one thread.
 
-    More threads add up in an order that differs from call to call, and dynamics make of that another
-    trajectory; for molecules of this size they are slower, too.
+    More threads add up in an order that differs from call to call, and dynamics make another
+    trajectory of that; for molecules of this size they are slower, too.
 
     Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019).
 
@@ -231,7 +231,7 @@ class XTB:
         return float(energy * Hartree), -np.asarray(gradient) * Hartree / Bohr
 
     def _set_up(self, pos: Array) -> tuple[Any, Any]:
-        """Calculator at positions in Bohr, and a handle on the threads of the libraries it loaded."""
+        """Calculator at positions in Bohr, and a handle on the threads of its libraries."""
         from tblite.interface import Calculator
         from threadpoolctl import ThreadpoolController
 

@@ -9,7 +9,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.costs import Costs, remaining
 from atomsweep.sweep.plan import Cell
 from atomsweep.tracking import evaluations, schema
-from atomsweep.tracking.environment import made_with_other_code
+from atomsweep.tracking.code import changed
 from atomsweep.tracking.run import RunDirectory, find_runs
 
 Rerun = Literal["none", "failed", "stale", "all"]
@@ -119,7 +119,7 @@ def survey(
 def state_of(run: RunDirectory) -> str:
     """State of a run, `stale` where it is finished with other code than the present."""
     state = run.state()
-    if state == schema.FINISHED and made_with_other_code(run.environment):
+    if state == schema.FINISHED and changed(run.environment):
         return schema.STALE
     return state
 

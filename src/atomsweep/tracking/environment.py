@@ -1,13 +1,10 @@
 """Where a run was made: versions, machine, commit, uncommitted changes; nothing heavy imported."""
 
-import hashlib
 import os
 import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,9 +25,6 @@ PACKAGES = (
     "vesin",
     "lmdb",
 )
-SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment.py")
-"""What of the package decides a result: its rooms and modules, element tables included."""
-
 MAX_DIFF = 2_000_000  # bytes; a longer diff is cut and says so
 GIT_SECONDS = 20.0
 SNAPSHOT = "snapshot.json"  # in a copy of the code: what git said where the copy was made
@@ -51,33 +45,6 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         **commit,
     }
-
-
-@cache
-def code_fingerprint() -> str:
-    """12 hex digits over the files of `SCIENCE`: equal code gives equal results.
-
-    A comment counts as a change; a change elsewhere (sweeps, tracking, words) does not.
-    """
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for name in SCIENCE:
-        for path in sorted(
-            p for p in [package / name, *(package / name).rglob("*")] if p.is_file()
-        ):
-            if path.suffix in (".py", ".csv"):
-                digest.update(path.relative_to(package).as_posix().encode() + b"\0")
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
-
-
-def made_with_other_code(environment: Mapping[str, Any]) -> bool:
-    """Whether a run's `environment.json` names code that is not the present code.
-
-    A run from before code was recorded names none, so nothing tells that it was another.
-    """
-    code = environment.get("code")
-    return bool(code) and code != [code_fingerprint()]
 
 
 def version_of(package: str) -> str | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.tracking import environment, schema, segments
+from atomsweep.tracking.code import code_of
 from atomsweep.tracking.files import (
     append_line,
     dumps,
@@ -371,13 +372,14 @@ class RunDirectory:
     def write_environment(self, **fields: Any) -> None:
         """Write versions, host and commit, and uncommitted changes to `git.diff` if there are any.
 
-        `code` lists the fingerprints of the code of all processes that worked on the run.
+        `code` lists what `code_of` found for all processes that worked on the run.
 
         Args:
             fields: what this module cannot know without torch, e.g. `device="NVIDIA H100"`.
         """
-        code = [*(self.environment.get("code") or []), environment.code_fingerprint()]
-        found = {**environment.environment(), **fields, "code": list(dict.fromkeys(code))}
+        code, present = self.environment.get("code") or [], code_of(self.config())
+        code = [*code, present] if present not in code else code
+        found = {**environment.environment(), **fields, "code": code}
         write_atomic(self.path / schema.ENVIRONMENT, dumps(found, indent=2))
         if found["dirty"]:
             diff = environment.diff_of(environment.source_directory())
