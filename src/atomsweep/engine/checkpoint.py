@@ -29,10 +29,11 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 
     Raises:
         ValueError: the file is damaged or holds something other than tensors and numbers.
+        FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError: as they come.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise ValueError(

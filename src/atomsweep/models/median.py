@@ -12,7 +12,7 @@ from atomsweep.models.base import ForceField, Prediction
 class MedianBaseline(ForceField):
     """Predicts the median of each force component over the free atoms of the training split.
 
-    "Median" of ForceNet, arXiv:2103.01436, Table 2. Nothing is trained and no edge is read; the
+    "Median" of ForceNet, arXiv:2103.01436, Table 1. Nothing is trained and no edge is read; the
     median is a statistic, and the constant with the least mean absolute error.
     """
 
