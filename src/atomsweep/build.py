@@ -97,8 +97,9 @@ def _check_arguments(node: Mapping[str, Any], where: str) -> None:
     name = str(node["_target_"])
     allowed = (*TARGETS, *(f"{package}." for package in plugins()))
     if not name.startswith(allowed):
+        known = ", ".join(f"{prefix}*" for prefix in allowed)
         raise UserError(
-            f"{where}._target_ must lie in one of {', '.join(t + '*' for t in allowed)}, got {name}; "
+            f"{where}._target_ must lie in one of {known}, got {name}; "
             f"if you trust it, {PLUGINS}={name.partition('.')[0]} in the environment allows it"
         )
     try:

@@ -1,6 +1,7 @@
 """`sweeps=forcenet/table5`: the directory `sweeps/` beside `conf/` as a config group.
 
-And the groups in `conf/` of packages that `ATOMSWEEP_PLUGINS` names. What a file says is read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
+Also the groups in `conf/` of packages that `ATOMSWEEP_PLUGINS` names. What a sweep file says is
+read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
 """
 
 import sys
