@@ -107,7 +107,7 @@ def _check_arguments(node: Mapping[str, Any], where: str) -> None:
     except pydoc.ErrorDuringImport as error:
         told = f"{type(error.value).__name__}: {error.value}"
         raise UserError(f"{where}._target_ {name} cannot be imported: {told}") from error.value
-    if not callable(target) or not getattr(target, "__module__", "").startswith(allowed):
+    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(allowed):
         raise UserError(f"{where}._target_ {name} does not exist; see the options of {where}")
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     parameters = inspect.signature(target).parameters
