@@ -1,6 +1,6 @@
 import pytest
 
-from atomsweep.build import UserError, build
+from atomsweep.build import PLUGINS, UserError, build, plugins
 
 RECIPE = {
     "_target_": "atomsweep.engine.optim.Recipe",
@@ -49,3 +49,38 @@ def test_an_integer_passes_for_a_float_and_null_for_an_optional():
 
 def test_nothing_is_built_from_null():
     assert build(None, "augmentation") is None
+
+
+@pytest.fixture
+def somelab(tmp_path, monkeypatch):
+    """A package outside, which can be imported and which nobody has said to trust."""
+    (tmp_path / "somelab").mkdir()
+    (tmp_path / "somelab" / "__init__.py").write_text(
+        "import os\nclass Part:\n    def __init__(self, size: int) -> None: self.size = size\n"
+    )
+    (tmp_path / "somelab" / "broken.py").write_text("import nothing_like_it\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(PLUGINS, raising=False)
+
+
+@pytest.mark.usefixtures("somelab")
+def test_a_package_outside_is_built_from_only_if_the_environment_names_it(monkeypatch):
+    node = {"_target_": "somelab.Part", "size": 3}
+    with pytest.raises(UserError, match=r"model._target_ must lie .* ATOMSWEEP_PLUGINS=somelab"):
+        build(node, "model")
+    monkeypatch.setenv(PLUGINS, "somelab")
+    assert build(node, "model").size == 3
+    with pytest.raises(UserError, match="model.size must be int"):
+        build(node | {"size": "big"}, "model")
+    with pytest.raises(UserError, match="does not exist"):
+        build({"_target_": "somelab.os.system", "command": "true"}, "model")
+    with pytest.raises(UserError, match="cannot be imported: .*nothing_like_it"):
+        build({"_target_": "somelab.broken.Part"}, "model")
+
+
+@pytest.mark.usefixtures("somelab")
+@pytest.mark.parametrize("name", ["no_such_lab", "os", "a.b"])
+def test_a_plugin_that_is_no_package_is_named(monkeypatch, name):
+    monkeypatch.setenv(PLUGINS, f"somelab, {name}")
+    with pytest.raises(UserError, match=f"ATOMSWEEP_PLUGINS names {name}, which is no package"):
+        plugins()

@@ -1,19 +1,43 @@
 """Config node → object, after every argument was held against its target's signature.
 
-A config is not a program: only what lies in `TARGETS` can be named.
+A config is not a program: only what lies in `TARGETS` can be named, and in the packages that the
+user of this process trusts with the environment variable `ATOMSWEEP_PLUGINS`. A config cannot.
 """
 
 import inspect
+import os
 import pydoc
 import typing
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 TARGETS = ("atomsweep.", "torch.nn.", "torch.optim.")
+PLUGINS = "ATOMSWEEP_PLUGINS"  # names of packages, separated by commas
 
 
 class UserError(Exception):
     """Something the user can mend: one sentence that says what to do."""
+
+
+def plugins() -> dict[str, Path]:
+    """Packages outside this one whose parts may be chosen, with the folder of each.
+
+    Raises:
+        UserError: one of them cannot be found.
+    """
+    found = {}
+    for name in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(","))):
+        spec = find_spec(name) if name.isidentifier() else None
+        places = spec.submodule_search_locations if spec is not None else None
+        if not places:
+            raise UserError(
+                f"{PLUGINS} names {name}, which is no package that can be found; install it, or "
+                "put the folder that it lies in into PYTHONPATH"
+            )
+        found[name] = Path(next(iter(places))).absolute()
+    return found
 
 
 def build(node: Any, where: str) -> Any:
@@ -71,12 +95,19 @@ def _check_arguments(node: Mapping[str, Any], where: str) -> None:
     from pydantic.errors import PydanticSchemaGenerationError
 
     name = str(node["_target_"])
-    if not name.startswith(TARGETS):
+    allowed = (*TARGETS, *(f"{package}." for package in plugins()))
+    if not name.startswith(allowed):
+        known = ", ".join(f"{prefix}*" for prefix in allowed)
         raise UserError(
-            f"{where}._target_ must lie in one of {', '.join(t + '*' for t in TARGETS)}, got {name}"
+            f"{where}._target_ must lie in one of {known}, got {name}; "
+            f"if you trust it, {PLUGINS}={name.partition('.')[0]} in the environment allows it"
         )
-    target = pydoc.locate(name)
-    if not callable(target) or not getattr(target, "__module__", "").startswith(TARGETS):
+    try:
+        target = pydoc.locate(name)
+    except pydoc.ErrorDuringImport as error:
+        told = f"{type(error.value).__name__}: {error.value}"
+        raise UserError(f"{where}._target_ {name} cannot be imported: {told}") from error.value
+    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(allowed):
         raise UserError(f"{where}._target_ {name} does not exist; see the options of {where}")
     given = {key: value for key, value in node.items() if not key.startswith("_")}
     parameters = inspect.signature(target).parameters

@@ -6,7 +6,7 @@ Heavy rooms are imported where they are used: planning and `--help` start withou
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atomsweep.build import UserError, build, build_learner, check_device
 from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
+from atomsweep.sweep.file import key_of
 from atomsweep.sweep.plan import Cell
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
@@ -63,12 +64,7 @@ def cell_of(
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
     _check_numbers(config)
-    for axis in AXES:
-        if chosen.get(axis, "none") != "none" and axis not in config["model"]:
-            raise UserError(
-                f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
-                f"nothing; leave {axis} out or choose {axis}=none"
-            )
+    _check_axes(config, chosen, {key_of(override).partition(".")[0] for override in overrides})
     _ask_for_denoising(config)
     source = data_source(config)
     try:
@@ -80,6 +76,19 @@ def cell_of(
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Cell(config, chosen, tuple(overrides), data, label)
+
+
+def _check_axes(config: dict[str, Any], chosen: dict[str, str], typed: Collection[str]) -> None:
+    """A basis or activation that the model does not take is refused, or `none` if nobody asked."""
+    for axis in AXES:
+        if axis in config["model"] or chosen.get(axis, "none") == "none":
+            continue
+        if axis in typed:
+            raise UserError(
+                f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
+                f"nothing; leave {axis} out or choose {axis}=none"
+            )
+        config[axis], chosen[axis] = None, "none"
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:

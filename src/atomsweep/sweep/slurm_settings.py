@@ -1,12 +1,13 @@
 """What a cell asks of SLURM: the config group `cluster`, options slurm_gpu and slurm_cpu."""
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from atomsweep.build import UserError, build
+from atomsweep.build import PLUGINS, UserError, build
 
 TIME_S = "ATOMSWEEP_TIME_S"  # wall time of a job, told to the job
 SIGNAL_S = "ATOMSWEEP_SIGNAL_S"  # warning before its end
@@ -82,6 +83,7 @@ class SlurmSettings:
     def executor_parameters(self, name: str, code: Path) -> dict[str, Any]:
         """Arguments of `submitit.SlurmExecutor.update_parameters` for jobs called `name`."""
         path = f"{shlex.quote(str(code / 'src'))}:{shlex.quote(str(code))}"
+        trusted = os.environ.get(PLUGINS)
         return {
             "job_name": name,
             "partition": self.partition,
@@ -104,6 +106,7 @@ class SlurmSettings:
             "setup": [
                 *self.preamble,
                 f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+                *([f"export {PLUGINS}={shlex.quote(trusted)}"] if trusted else []),
                 "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}",
                 "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",  # srun forgets it, 22.05+
                 f"export {TIME_S}={60 * self.time_min} {SIGNAL_S}={self.signal_s}",

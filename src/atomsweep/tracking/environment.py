@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from atomsweep import build
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 
@@ -33,6 +34,7 @@ SNAPSHOT = "snapshot.json"  # in a copy of the code: what git said where the cop
 def environment() -> dict[str, Any]:
     """Versions, host and commit of this process, as plain values."""
     commit = commit_of(source_directory())
+    plugins = {name: commit_of(folder) for name, folder in build.plugins().items()}
     return {
         "python": platform.python_version(),
         "packages": {name: version_of(name) for name in PACKAGES},
@@ -44,6 +46,7 @@ def environment() -> dict[str, Any]:
         else os.cpu_count(),
         "command": sys.argv,
         **commit,
+        **({"plugins": plugins} if plugins else {}),
     }
 
 

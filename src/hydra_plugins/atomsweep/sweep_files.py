@@ -1,8 +1,10 @@
 """`sweeps=forcenet/table5`: the directory `sweeps/` beside `conf/` as a config group.
 
-What a file says is read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
+Also the groups in `conf/` of packages that `ATOMSWEEP_PLUGINS` names. What a sweep file says is
+read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
 """
 
+import sys
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -13,18 +15,30 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 GROUP = "sweeps"
+CONF = "conf"
 
 
 class SweepSearchPath(SearchPathPlugin):
     """Finds `sweeps/` from wherever the main config is, not from the working directory."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the directory that `conf/` lies in, as far as sweeps are concerned."""
+        """Append the directory that `conf/` lies in, as far as sweeps are concerned, and plugins.
+
+        What is here comes before what a plugin calls by the same name.
+        """
+        from atomsweep.build import UserError, plugins
+
         for element in list(search_path.get_path()):
             if element.provider == "main":
                 beside = Path(element.path.removeprefix("file://")).parent
                 if (beside / GROUP).is_dir():
                     search_path.append(GROUP, f"{SweepFiles.scheme()}://{beside}")
+        try:
+            for name, folder in plugins().items():
+                if (folder / CONF).is_dir():
+                    search_path.append(name, f"file://{folder / CONF}")
+        except UserError as error:
+            sys.exit(f"error: {error}")
 
 
 class SweepFiles(FileConfigSource):
