@@ -95,3 +95,32 @@ def test_one_of_two_codes_is_enough(package):
     assert changed({"code": [second]}) == []
     assert changed({"code": [first, second]}) == ["engine/loop.py"]
     assert changed({}) == []
+
+
+def test_code_of_a_plugin_counts_too(tmp_path, monkeypatch):
+    lab = tmp_path / "mylab"
+    (lab / "nets").mkdir(parents=True)
+    for path, text in {
+        "__init__.py": "",
+        "nets/__init__.py": "from .parts import Part\n",
+        "nets/parts.py": "from atomsweep.nn.bessel import Bessel\n",
+        "nets/unused.py": "",
+        "net.py": "def make():\n    from mylab.nets import Part\n",
+    }.items():
+        (lab / path).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab")
+    reached = code_of({"model": {"_target_": "mylab.net.Net"}})
+    mine = {path for path in reached if ":" in path}
+    assert mine == {
+        f"mylab:{p}" for p in ("__init__.py", "net.py", "nets/__init__.py", "nets/parts.py")
+    }
+    assert "nn/bessel.py" in reached
+    edit(lab / "nets" / "unused.py")
+    assert changed({"code": [reached]}) == []
+    edit(lab / "nets" / "parts.py")
+    assert changed({"code": [reached]}) == ["mylab:nets/parts.py"]
+    monkeypatch.delenv("ATOMSWEEP_PLUGINS")
+    code.hash_of.cache_clear()
+    assert changed({"code": [reached]}) == []  # nothing tells
+    code.imported_by.cache_clear()
