@@ -1,7 +1,8 @@
 """What every model promises: one forward from a batch to a `Prediction`, and what is built in."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -129,6 +130,23 @@ class EnergyForceField(ForceField):
         num_atoms = batch.pos.shape[0]
         forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
         return Prediction(energy if differentiable else energy.detach(), forces)
+
+
+def require_positive(**sizes: float | Sequence[int] | None) -> None:
+    """Refuse sizes of a network that make none: zero, negative, infinite, an empty list.
+
+    Args:
+        sizes: arguments of the model by name; None passes, since it stands for no limit.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for name, value in sizes.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, Sequence) else (value,)
+        if not values or not all(0 < number < math.inf for number in values):
+            raise ValueError(f"model.{name} must be positive, got {value}")
 
 
 def dens_forces(batch: Batch) -> Tensor:
