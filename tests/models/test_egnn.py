@@ -147,7 +147,7 @@ def energy_by_loops(model, batch, readout):
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
     cell, x = batch.cell[0].numpy(), batch.pos.numpy().copy()
     h = [
-        weights["embedding.weight"][:, 0] * number + weights["embedding.bias"]
+        weights["embedding.weight"][:, 0] * (number - 30) / 20 + weights["embedding.bias"]
         for number in batch.atomic_numbers.tolist()
     ]
     edges = list(zip(batch.edge_index.T.tolist(), batch.cell_offsets.numpy(), strict=True))

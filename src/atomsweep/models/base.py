@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 from atomsweep import keys
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
+from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
 
 
@@ -121,11 +122,13 @@ class EnergyForceField(ForceField):
         self.check_elements_on_cpu(batch.atomic_numbers)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
-            edge_vec = edge_vectors(batch)
+            with full_precision(batch.pos):
+                edge_vec = edge_vectors(batch)
             if not edge_vec.requires_grad:
                 edge_vec.requires_grad_()
             energy = self.energy(batch, edge_vec)
-            (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
+            with full_precision(batch.pos):  # autocast rounds forwards; their backwards follow
+                (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
         source, target = batch.edge_index
         num_atoms = batch.pos.shape[0]
         forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
