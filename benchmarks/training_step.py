@@ -4,7 +4,7 @@
 
 Models are those of conf/model/, on the same batch of alloy slabs of 86 atoms. Compared with: SchNet
 and DimeNet++ of torch_geometric, of the same size (of DimeNet++ its blocks over listed triplets,
-since its own forward knows no cells); ForceNet and GNS with the concatenation that `PairLinear`
+since its own forward knows no cells); the others with the concatenation that `PairLinear`
 avoids. Each pair is measured in turns in one process. Times are CPU seconds of the process (wall
 time on a GPU), the least of the repeats. Memory is the largest sum of tensors that a step made and
 that were alive at once.
@@ -39,7 +39,10 @@ from atomsweep.models.base import EnergyForceField, ForceField
 from atomsweep.nn.mlp import PairLinear
 
 METALS = ("Cu", "Ni", "Pd", "Pt", "Ag", "Au")
-MODELS = ("gns", "schnet", "dimenet_pp", "dimenet_pp_large", "forcenet", "forcenet_large")
+MODELS = (
+    "gns", "schnet", "dimenet_pp", "dimenet_pp_large", "forcenet", "forcenet_large",
+    "egnn_72k", "egnn_629k", "megnet_986k", "megnet_1_2m",
+)  # fmt: skip
 CONF = Path(__file__).parents[1] / "conf"
 
 
@@ -147,7 +150,7 @@ def listed_triplets(batch: Batch) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def with_concatenation(model: ForceField) -> Iterator[None]:
-    """ForceNet without the split of `PairLinear`."""
+    """A model without the split of `PairLinear`."""
     with mock.patch.object(PairLinear, "forward", concatenated):
         yield
 
@@ -244,7 +247,7 @@ def measured(name: str, model: ForceField, batch: Batch, repeats: int, cuda: boo
         label, other = "torch_geometric", PublicSchNet(model)
     elif name.startswith("dimenet"):
         label, other = "torch_geometric", PublicDimeNet(model)
-    elif name.startswith(("forcenet", "gns")):
+    else:
         label = "concatenation"
     variants = {}
     work = partial(step, model, torch.optim.Adam(model.parameters(), lr=1e-6), batch)

@@ -147,5 +147,8 @@ def test_small_models_have_fewer_parameters_and_the_same_parts(name):
     assert published["model"]["_target_"] == small["model"]["_target_"]
     if name == "median" or name.endswith("_small"):
         assert published["model"] == small["model"]
+    elif name == "egnn_72k":  # small as it is, on a smaller graph
+        assert preflight(small) == preflight(published)
+        assert small["model"]["cutoff"] < published["model"]["cutoff"]
     else:
         assert preflight(small) < 0.05 * preflight(published)

@@ -6,7 +6,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from atomsweep.models.base import ForceField
 
@@ -28,3 +28,8 @@ def compose(overrides: list[str]) -> DictConfig:
 def build_model(overrides: list[str]) -> ForceField:
     """The model of `python run.py <overrides>`."""
     return instantiate(compose(overrides).model)
+
+
+def model_config(overrides: list[str]) -> Any:
+    """The model of `python run.py <overrides>` as a run gets it, plain and resolved."""
+    return OmegaConf.to_container(compose(overrides).model, resolve=True)

@@ -1,7 +1,8 @@
 """What every model promises: one forward from a batch to a `Prediction`, and what is built in."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch_geometric.data import Batch
 from atomsweep import keys
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
+from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
 
 
@@ -120,15 +122,34 @@ class EnergyForceField(ForceField):
         self.check_elements_on_cpu(batch.atomic_numbers)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
-            edge_vec = edge_vectors(batch)
+            with full_precision(batch.pos):
+                edge_vec = edge_vectors(batch)
             if not edge_vec.requires_grad:
                 edge_vec.requires_grad_()
             energy = self.energy(batch, edge_vec)
-            (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
+            with full_precision(batch.pos):  # autocast rounds forwards; their backwards follow
+                (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
         source, target = batch.edge_index
         num_atoms = batch.pos.shape[0]
         forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
         return Prediction(energy if differentiable else energy.detach(), forces)
+
+
+def require_positive(**sizes: float | Sequence[int] | None) -> None:
+    """Refuse sizes of a network that make none: zero, negative, infinite, an empty list.
+
+    Args:
+        sizes: arguments of the model by name; None passes, since it stands for no limit.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for name, value in sizes.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, Sequence) else (value,)
+        if not values or not all(0 < number < math.inf for number in values):
+            raise ValueError(f"model.{name} must be positive, got {value}")
 
 
 def dens_forces(batch: Batch) -> Tensor:

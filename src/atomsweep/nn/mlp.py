@@ -1,6 +1,7 @@
 """Multi-layer perceptrons over atoms, and the linear layer over pairs of atoms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -87,9 +88,28 @@ def make_mlp(
     return nn.Sequential(*layers)
 
 
+def stacked_mlp(
+    widths: Sequence[int], act: Callable[[], nn.Module], act_last: bool = False
+) -> nn.Sequential:
+    """Linear layers of the given widths with an activation between them.
+
+    Args:
+        widths: channels of the input and of every layer; a single one gives no layer.
+        act: factory of the activation.
+        act_last: put one behind the last layer too.
+
+    Shape: (..., widths[0]) -> (..., widths[-1]).
+    """
+    layers: list[nn.Module] = []
+    for in_dim, out_dim in pairwise(widths):
+        layers += [nn.Linear(in_dim, out_dim), act()]
+    return nn.Sequential(*(layers if act_last else layers[:-1]))
+
+
 def xavier_uniform(module: nn.Module) -> None:
     """Set the linear layers below `module` to Xavier-uniform weights and zero bias."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
