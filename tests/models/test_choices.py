@@ -1,11 +1,13 @@
-"""What the choices of basis, activation and ablation do to ForceNet."""
+"""What the choices of basis, activation and ablation do to ForceNet; sizes that no model has."""
 
 from itertools import product
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
+from atomsweep.build import UserError, build
 from tests.contracts.compose import CONF, build_model, compose
 from tests.contracts.graphs import make_batch, random_atoms
 
@@ -62,3 +64,19 @@ def test_forward_and_backward_compile_into_one_graph_each():
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     for eager, fused in zip(gradients(model.eval()), gradients(compiled), strict=True):
         torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model", ["forcenet_small", "gns", "schnet", "dimenet_pp", "egnn_72k", "megnet_986k"]
+)
+@pytest.mark.parametrize(
+    "wrong", ["hidden_channels=0", "num_layers=-1", "cutoff=-1.0", "cutoff=.inf", "max_neighbors=0"]
+)
+def test_sizes_that_make_no_network_are_refused_by_name(model, wrong):
+    config = OmegaConf.to_container(compose([f"model={model}"]).model, resolve=True)
+    key, value = wrong.split("=")
+    if key not in config:
+        pytest.skip(f"{model} has no {key}")
+    config[key] = yaml.safe_load(value)
+    with pytest.raises(UserError, match=rf"model\.{key} must be positive, got "):
+        build(config, "model")

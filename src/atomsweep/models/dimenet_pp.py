@@ -22,7 +22,7 @@ from torch_geometric.nn.models.dimenet import (
 
 from atomsweep.graph.blocks import EdgeBlocks
 from atomsweep.graph.edges import reverse_edges
-from atomsweep.models.base import EnergyForceField
+from atomsweep.models.base import EnergyForceField, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.bessel import SphericalBesselBasis
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
@@ -57,7 +57,7 @@ class DimeNetPlusPlus(EnergyForceField):
         output_initializer: of the last layers; "zeros" starts with an energy of zero.
 
     Raises:
-        ValueError: there is no activation.
+        ValueError: there is no activation, or a size is not positive.
     """
 
     def __init__(
@@ -81,6 +81,18 @@ class DimeNetPlusPlus(EnergyForceField):
         super().__init__()
         if act is None:
             raise ValueError("DimeNet++ needs an activation, got none; choose one, e.g. act=swish")
+        require_positive(
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            triplet_channels=triplet_channels,
+            basis_channels=basis_channels,
+            output_channels=output_channels,
+            num_spherical=num_spherical,
+            num_radial=num_radial,
+            cutoff=cutoff,
+            max_neighbors=max_neighbors,
+            envelope_exponent=envelope_exponent,
+        )
         self.cutoff: float = cutoff
         self.max_neighbors = max_neighbors
         self.rbf = BesselBasisLayer(num_radial, cutoff, envelope_exponent)

@@ -96,8 +96,9 @@ class EGNN(EnergyForceField):
         self.output = stacked_mlp([projection_channels[-1], *output_channels, 1], act)
         xavier_uniform(self)
         for layer in self.layers:
-            nn.init.xavier_uniform_(layer.position_mlp[-1].weight, gain=POSITION_GAIN)
-        self.layers[-1].position_mlp.requires_grad_(False)
+            *_, last = layer.get_submodule("position_mlp").parameters()
+            nn.init.xavier_uniform_(last, gain=POSITION_GAIN)
+        self.layers[-1].get_submodule("position_mlp").requires_grad_(False)
 
     def unsupported_elements(self) -> frozenset[int]:
         """The empty one."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
-from atomsweep.models.base import ForceField, Prediction
+from atomsweep.models.base import ForceField, Prediction, require_positive
 from atomsweep.nn.basis import ActFactory, BasisFactory
 from atomsweep.nn.cutoff import cosine_cutoff
 from atomsweep.nn.edge_features import EdgeFeatures, EdgeFeatureSet
@@ -98,11 +98,13 @@ class ForceNet(ForceField):
             )
         if keep_self_bias and not filter_only:
             raise ValueError("keep_self_bias belongs to filter_only; set filter_only=true as well")
-        if hidden_channels < 1 or num_layers < 1 or decoder_channels < 1 or cutoff <= 0:
-            raise ValueError(
-                "hidden_channels, num_layers, decoder_channels and cutoff must be positive, got "
-                f"{hidden_channels}, {num_layers}, {decoder_channels}, {cutoff}"
-            )
+        require_positive(
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            decoder_channels=decoder_channels,
+            cutoff=cutoff,
+            max_neighbors=max_neighbors,
+        )
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.predicts_energy = energy_head

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
-from atomsweep.models.base import ForceField, Prediction
+from atomsweep.models.base import ForceField, Prediction, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.edge_features import EdgeFeatures
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
@@ -33,7 +33,7 @@ class GNS(ForceField):
         min_distance: distances over cutoff are clamped to this from below; None for no clamp.
 
     Raises:
-        ValueError: there is no activation.
+        ValueError: there is no activation, or a size is not positive.
     """
 
     def __init__(
@@ -48,6 +48,13 @@ class GNS(ForceField):
         super().__init__()
         if act is None:
             raise ValueError("GNS needs an activation, got none; choose one, e.g. act=relu")
+        require_positive(
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            cutoff=cutoff,
+            max_neighbors=max_neighbors,
+            min_distance=min_distance,
+        )
         self.predicts_energy = False
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors

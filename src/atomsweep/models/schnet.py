@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from atomsweep.models.base import EnergyForceField
+from atomsweep.models.base import EnergyForceField, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.cutoff import half_cosine_cutoff
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
@@ -36,7 +36,7 @@ class SchNet(EnergyForceField):
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
 
     Raises:
-        ValueError: there is no activation.
+        ValueError: there is no activation, or a size is not positive.
     """
 
     def __init__(
@@ -54,6 +54,14 @@ class SchNet(EnergyForceField):
             raise ValueError(
                 "SchNet needs an activation, got none; choose one, e.g. act=shifted_softplus"
             )
+        require_positive(
+            hidden_channels=hidden_channels,
+            num_filters=num_filters,
+            num_layers=num_layers,
+            num_gaussians=num_gaussians,
+            cutoff=cutoff,
+            max_neighbors=max_neighbors,
+        )
         self.cutoff: float = cutoff
         self.max_neighbors = max_neighbors
         self.num_gaussians = num_gaussians
