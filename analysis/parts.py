@@ -126,7 +126,7 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
     metric, splits = _splits(finished, baseline, metric)
     declared = list(layout.settings_axes) if layout else []
     arguments: dict[str, Any] = {
-        "best_within": table.best_within if table and published.measured(table, metric) else 0.0,
+        "best_within": table.within(metric) if table else 0.0,
         "better": render.better(metric),
         "baseline": baseline,
         "reference": reference,
@@ -230,17 +230,21 @@ def _splits(
 ) -> tuple[str, list[str]]:
     """Metric without a split, and its splits: the four and their average, where there is a number.
 
-    `val_id/forces_cos` is of one split; `rotation/forces_std` of an evaluation after training.
+    `val_id/forces_cos` is of one split; `rotation/forces_std` of an evaluation after training;
+    `relax/adwt` of an evaluation of each split, whose splits are `relax/val_id` ….
     """
     first, slash, name = metric.partition("/")
-    if slash:
+    spread = name in schema.EVALUATED_BY_SPLIT.get(first, ())
+    if slash and not spread:
         return name, [first]
+    name, before = (name, f"{first}/") if spread else (metric, "")
 
     def known(split: str) -> bool:
-        column = f"{METRIC}{schema.metric_name(split, metric)}"
+        column = f"{METRIC}{schema.metric_name(split, name)}"
         return column in finished and bool(finished[column].notna().any())
 
-    return metric, [split for split in tables.SPLITS if known(split)] or list(tables.SPLITS)
+    splits = [before + split for split in tables.SPLITS]
+    return name, [split for split in splits if known(split)] or splits
 
 
 def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> list[str]:

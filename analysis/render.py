@@ -31,7 +31,15 @@ METRIC_TITLES = {
     schema.FORCES_Z_MAE: ("Force MAE, z", "eV/Å", 4),
     schema.FORCES_MAGNITUDE: ("Error of the force's magnitude", "eV/Å", 4),
     schema.FORCES_COS: ("Force cosine", "", 4),
+    schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
+    schema.EFWT: ("EFwT", "", 4),
     schema.LOSS: ("Loss", "", 4),
+    "forces_std": ("Instability under rotation", "eV/Å", 4),
+    "device_hours_per_million": ("Inference", "device-hours per 10⁶ structures", 2),
+    "seconds_per_system": ("Relaxation", "s per system", 2),
+    "adwt": ("ADwT", "", 4),
+    "afbt": ("AFbT", "", 4),
+    "fbt": ("FbT", "", 4),
 }
 _BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
 STALE_MARK = "†"  # after a number that other code than the present made
@@ -68,6 +76,7 @@ def better(metric: str) -> str:
 
 def split_title(split: str) -> str:
     """A split as papers call it; the kind of an evaluation by its own name."""
+    split = split.rpartition("/")[2]  # of `relax/val_id`
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 

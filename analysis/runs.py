@@ -310,9 +310,8 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     row["path"] = str(path)
     row["link"] = pages.get(str(run.get("uid") or path.name))
     _add_time(row, path, problems)
-    measured = evaluations(path, problems)
-    if measured and state == schema.FINISHED:
-        row.update({METRIC + name: value for name, value in measured.items()})
+    if state == schema.FINISHED:
+        row.update(evaluations(path, problems))
     return row
 
 

@@ -8,7 +8,15 @@ from typing import Any
 import pandas as pd
 
 from analysis import published, render
-from analysis.frames import COUNT, common, fill_command, normal
+from analysis.frames import (
+    COUNT,
+    common,
+    device_of,
+    fill_command,
+    is_timed,
+    normal,
+    records,
+)
 from atomsweep.tracking import schema
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
@@ -39,7 +47,7 @@ def caption(
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
-    shared = common(finished)
+    shared, split = common(finished), cells["split"].iloc[0]
     title, unit, _ = render.title_of(metric)
     better = "higher" if render.better(metric) == "high" else "lower"
     told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
@@ -60,6 +68,9 @@ def caption(
         f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
         f"{render.duration(spent)} of training on {device}, evaluation apart."
     )
+    on = sorted({device_of(run, f"{split}/{metric}") for run in records(finished)})
+    if is_timed(metric) and len(on) > 1:
+        told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
     if cells["stale"].any():
         told.append(f"{render.STALE_MARK}: made with other code than the present (stale).")
     if (cells["planned"] > 1).any():
@@ -75,8 +86,8 @@ def caption(
     if reference is None:
         return told
     table, paper = published.table(reference), published.paper(reference)
-    if table.best_within:
-        told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
+    if within := table.within(metric):
+        told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
         told.append(
             f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "

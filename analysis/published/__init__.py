@@ -68,9 +68,9 @@ def frame(reference: str) -> "pd.DataFrame":
     return result.astype(dict.fromkeys(numbers, float))
 
 
-def measured(chosen: Table, metric: str | None = None) -> list[Column]:
-    """Columns that a run's final metrics can stand beside, of one metric if named."""
-    return [c for c in chosen.columns if c.metric is not None and metric in (None, c.metric)]
+def measured(chosen: Table) -> list[Column]:
+    """Columns that a run's final metrics can stand beside."""
+    return [c for c in chosen.columns if c.metric is not None]
 
 
 def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from atomsweep.tracking.schema import VAL_AVERAGE, VAL_SPLITS
+from atomsweep.tracking.schema import FORCES_MAE, VAL_AVERAGE, VAL_SPLITS
 
 Key = str | int | float
 
@@ -72,6 +72,11 @@ class Column(_Strict):
         return self
 
     @property
+    def full_name(self) -> str | None:
+        """The metric of a run that it stands beside, `val_id/forces_mae`."""
+        return None if self.metric is None else f"{self.split}/{self.metric}"
+
+    @property
     def to_ours(self) -> float:
         """What its numbers are multiplied with to stand beside ours."""
         return OURS.get(self.unit, 1.0)
@@ -103,12 +108,16 @@ class Table(_Strict):
     axes: tuple[Axis, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    best_within: float = 0.0  # bold: the best of a column and all within this of it
+    best_within: float = 0.0  # bold: the best of a column of force errors and all within this of it
     applies: Applies | None = None
     setting: dict[
         str, Key
     ] = {}  # the paper's choices where ours may differ; then the report says so
     footnotes: tuple[str, ...] = ()
+
+    def within(self, metric: str | None) -> float:
+        """What forgives a difference of a metric: it is of force errors, and of nothing else."""
+        return self.best_within if (metric or "").endswith(FORCES_MAE) else 0.0
 
     @model_validator(mode="after")
     def _rows_fit(self) -> "Table":
