@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import published
 from analysis.compute import Curve
 from analysis.frames import CHOICE, CONFIG, METRIC, device_of, is_timed, normal, records
-from analysis.layout import Layout
+from analysis.layout import LABEL, Layout
 from analysis.statistics import paired_interval, seeds_to_decide
 from atomsweep.sweep.claims import Claim, ClaimError, Setting, comparisons, is_split, parse
 from atomsweep.tracking import schema
@@ -229,7 +229,9 @@ def _metric(claim: Claim, evidence: Evidence) -> str:
     before = f"{first}/" if spread else ""
     split = claim.split or own_split
     if split is None:
-        splits = (schema.VAL_AVERAGE, *schema.VAL_SPLITS)
+        table = published.table(evidence.reference) if evidence.reference else None
+        papers = [c.split for c in table.columns if c.split and c.metric == bare] if table else []
+        splits = (schema.VAL_AVERAGE, *papers, *schema.VAL_SPLITS)
         names = {s: METRIC + before + schema.metric_name(s, bare) for s in splits}
         there = [s for s in splits if names[s] in evidence.frame.columns]
         split = there[0] if there else schema.VAL_AVERAGE
@@ -359,7 +361,7 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
     columns = [i for i, c in enumerate(table.columns) if f"{c.split}/{c.metric}" == metric]
     if not columns:
         return None
-    wanted = [normal(_value(member, axis.column)) for axis in table.axes]
+    wanted = [published.key_of(axis, _value(member, axis.column)) for axis in table.axes]
     for row in table.rows:
         if [normal(value) for value in row.key] == wanted:
             value = row.values[columns[0]]
@@ -369,6 +371,8 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
 
 def _value(member: _Member, column: str) -> Any:
     """Value of a column in a cell: what the file sets, else what its runs have in common."""
+    if column == LABEL:
+        return member.cell[0]
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
     if bare in member.cell[1]:
         return member.cell[1][bare]

@@ -22,6 +22,7 @@ SPLIT_TITLES = {
     "val_ood_ads": "OOD Ads",
     "val_ood_cat": "OOD Cat",
     "val_ood_both": "OOD Both",
+    "val_ood": "OOD",
     schema.VAL_AVERAGE: "Avg",
 }
 METRIC_TITLES = {
@@ -159,12 +160,13 @@ def paper_layout(
     rows: Sequence[str],
     reference: str | None = None,
     baseline_name: str | None = "Median",
+    baseline_line: bool = True,
 ) -> Grid:
     """One line per row, one column per split, as papers print it; first the baseline.
 
     After the splits: the first split's ratio to the baseline, then, for the last split (the
     average), the paper's number and the difference. Without a baseline's name neither its line nor
-    the ratio are shown.
+    the ratio are shown; without its line it is a row like others.
     """
     splits = list(dict.fromkeys(cells["split"]))
     first, last = splits[0], splits[-1]
@@ -177,7 +179,7 @@ def paper_layout(
     if reference:
         header += [f"Paper {split_title(last)}", "Difference"]
     lines = []
-    if baseline_name:
+    if baseline_name and baseline_line:
         by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
         top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
         top += [Text(number(by_split[s], decimals)) for s in splits]

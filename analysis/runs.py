@@ -58,6 +58,7 @@ class Store:
         plans: sweep name → its plan, as the sweeper wrote it.
         problems: what could not be read, or contradicts itself; one sentence each.
         source: where it was read from, for messages.
+        typed: what commands need beside a sweep's name to launch into this place.
         journal: lines of the journal of a run, given its `path`.
         files: where sweep files are.
     """
@@ -67,6 +68,7 @@ class Store:
     problems: list[str] = field(default_factory=list)
     source: str = ""
     journal: Callable[[str], Journal] = lambda path: []
+    typed: str = ""  # `root=…` of commands that fill it, where it is not the usual place
     files: Path = field(default_factory=sweep_directory)
 
     @classmethod
@@ -132,6 +134,7 @@ class Store:
 
     def _laid_out(self, layout: Layout) -> pd.DataFrame:
         frame = self._of_cells(layout.cells, layout.name)
+        frame["command"] = frame["command"].map(self._placed)
         frame["label"] = [layout.settings[identity][0] for identity in frame["identity"]]
         for axis in layout.settings_axes:  # a shared run may have been asked for in other words
             if (column := CHOICE + axis) in frame:
@@ -140,10 +143,17 @@ class Store:
         rows = _fill_axes(frame, layout.rows)
         across = _fill_axes(frame, layout.columns)
         frame = _labelled(
-            frame.drop(columns=FALLBACK), layout.name, [*rows, *across], layout.command
+            frame.drop(columns=FALLBACK),
+            layout.name,
+            [*rows, *across],
+            self._placed(layout.command),
         )
         frame.attrs.update(layout=layout, columns=across)
         return frame
+
+    def _placed(self, command: str) -> str:
+        """A command that launches into this place."""
+        return command if not self.typed or " root=" in command else f"{command} {self.typed}"
 
     def _of_cells(self, cells: Sequence[Mapping[str, Any]], sweep: str) -> pd.DataFrame:
         """Runs in the order of the cells; what was typed for each is in the column `FALLBACK`."""

@@ -242,7 +242,7 @@ def _published_key(members: pd.DataFrame, reference: str | None) -> tuple[str, .
     found = []
     for axis in published.table(reference).axes if reference else ():
         told = members[axis.column] if axis.column in members else pd.Series(dtype=object)
-        values = {normal(value) for value in told} - {""}
+        values = {published.key_of(axis, value) for value in told} - {""}
         found.append(values.pop() if len(values) == 1 else "")
     return tuple(found)
 

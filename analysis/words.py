@@ -55,7 +55,7 @@ def caption(
         overrides = " ".join(layout.statement.scale.get(layout.scale, []))
         as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
         typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
-        told.append(f"Scale {layout.scale}: `{overrides}`{typed}.")
+        told.append(f"Scale {layout.scale}: `{overrides}`{typed}{layout.statement.smaller}.")
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]
@@ -98,9 +98,25 @@ def caption(
         for column, theirs in table.setting.items()
         if column in shared and normal(shared[column]) != normal(theirs)
     ]
+    differs += [
+        f"{axis.name} {normal(shared[axis.column])} (paper: "
+        f"{axis.label(axis.stand_ins[normal(shared[axis.column])])})"
+        for axis in table.axes
+        if axis.column != "label" and normal(shared.get(axis.column)) in axis.stand_ins
+    ]
     if differs:
         told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
     return told
+
+
+def apart(reference: str) -> str:
+    """Why the numbers of a published table stand beside none of ours."""
+    table = published.table(reference)
+    units = ", ".join(dict.fromkeys(c.unit for c in table.columns if c.unit not in ("1", "1e6")))
+    return (
+        f"Table {table.number} of the paper ({published.paper(reference).dataset}; {units}) is "
+        "shown in full; none of its rows and columns is of the same kind as these numbers."
+    )
 
 
 def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:

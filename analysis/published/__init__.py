@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from analysis.published.schema import Column, Paper, Table
+from analysis.published.schema import Axis, Column, Paper, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,13 @@ def frame(reference: str) -> "pd.DataFrame":
     result = pd.DataFrame(rows, columns=names)
     numbers = [column.name for column in chosen.columns]
     return result.astype(dict.fromkeys(numbers, float))
+
+
+def key_of(axis: Axis, value: Any) -> str:
+    """What a value of ours is on an axis of a table: itself, or the row that it stands in for."""
+    from analysis.frames import normal
+
+    return normal(axis.stand_ins.get(normal(value), value))
 
 
 def measured(chosen: Table) -> list[Column]:

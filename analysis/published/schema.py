@@ -18,7 +18,7 @@ OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3, "%": 1e-2}
 """Factor from a paper's unit to ours, where they differ: eV, eV/Å and shares."""
 
 EVALUATED = ("rotation", "cost", "relax")  # kinds of evaluations after training
-MEASURED = ("test", *EVALUATED)  # beside the validation splits
+MEASURED = ("val_ood", "test", *EVALUATED)  # beside OC20's validation splits
 
 Provenance = Literal["printed", "recovered", "inferred"]
 """printed in the paper; recovered from another version of it; inferred from its other numbers."""
@@ -32,9 +32,10 @@ class Axis(_Strict):
     """What tells rows apart, and the column of a frame of runs that holds it."""
 
     name: str
-    column: str = Field(pattern=r"^(choice|config)\.\w+(\.\w+)*$")
+    column: str = Field(pattern=r"^((choice|config)\.\w+(\.\w+)*|label)$")
     title: str
     labels: dict[str, str] = {}  # our name of a choice -> the paper's, in the paper's order
+    stand_ins: dict[str, str] = {}  # a smaller choice, or a sweep file's label -> key of its row
 
     def label(self, value: Key) -> str:
         """The paper's name of `value`; where it has none, ours."""
@@ -142,6 +143,12 @@ class Table(_Strict):
                     )
             if unknown := set(row.marks) - {*axes, *names}:
                 raise ValueError(f"marks of table {self.number} name no column: {sorted(unknown)}")
+        for position, axis in enumerate(self.axes):
+            there = {str(row.key[position]) for row in self.rows}
+            if unknown := set(axis.stand_ins.values()) - there:
+                raise ValueError(
+                    f"table {self.number} has no row {sorted(unknown)} to stand in for"
+                )
         if self.applies and (unknown := set(self.applies.axes) - set(axes)):
             raise ValueError(f"table {self.number} applies to unknown axes {sorted(unknown)}")
         return self
