@@ -120,6 +120,8 @@ class Store:
         if name not in known and layout is None:
             if name != "latest":
                 known = list(dict.fromkeys([*known, *known_files(self.files)]))
+            if name in known_files(self.files):
+                raise UnknownSweep(self.problems[-1].partition(";")[0])
             hint = f"known: {', '.join(known)}" if known else f"{self.source} has none"
             raise UnknownSweep(f"there is no sweep {name}; {hint}")
         plan = self.plans.get(name)
