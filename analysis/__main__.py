@@ -1,6 +1,7 @@
 """Reports from runs: `python -m analysis report <sweep | latest | column=value ...>`."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ MOST_GAPS = 12  # printed; the page has all
 EPILOG = """\
 what to report on:
   forcenet/table5              a sweep file: its table, launched or not
-  all                          every sweep file and every sweep, with an index
+  all                          every published table, sweep file and sweep, with an index
   latest                       the newest sweep
   basis_act-1a2b3c             a sweep by its name
   choice.basis=sph,sine ...    runs that have one of these values in each named column
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _results(store, options)
         if options.runs == ["all"]:
             return _all(store, options)
+        if _is_paper_only(store, options.runs):
+            return _published(options.runs[0], options)
         report: hpo.StudyReport | reports.Report
         if (study := hpo.study_of(store, options.runs)) is not None:
             report = hpo.build(store, study)
@@ -62,31 +65,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _all(store: "Store", options: argparse.Namespace) -> int:
-    """A report of everything; a sweep of which nothing has finished is named and left out."""
-    from analysis import report as reports
-    from analysis import writing
-    from analysis.layout import known_files
+    """A page of every table, whether anything of it has finished or not, and an index."""
+    from analysis.overview import write_all
 
     out = options.out or Path("reports")
-    done, complete = [], True
-    for name in dict.fromkeys([*known_files(store.files), *store.sweeps()]):
-        try:
-            report = reports.build(store, store.sweep(name))
-            if not (report.trained["state"] == "finished").any():
-                raise LookupError(f"nothing has finished; {report.command} launches it")
-            page = writing.write(report, out / writing.slug(report.name))
-        except (LookupError, ValueError) as error:
-            print(f"{name}: {error}")
-            complete = False
-            continue
-        complete &= report.complete
-        done.append((report, page))
-        print(f"{name}: {report.summary}\n  {page}")
+    complete = not store.problems
+    for entry in write_all(store, out):
+        command = f"\n  fill it: {entry.command}" if entry.command else ""
+        print(f"{entry.name}: {entry.told}{command}\n  {out / entry.page if entry.page else '-'}")
+        complete &= entry.complete
     for problem in store.problems:
         print(f"problem: {problem}")
-    if done:
-        print(f"\nIndex: {writing.write_index(done, out)}")
-    return 1 if not done or (options.strict and not complete) else 0
+    print(f"\nIndex: {out / 'index.html'}")
+    return 1 if options.strict and not complete else 0
+
+
+def _published(name: str, options: argparse.Namespace) -> int:
+    """A published table that no sweep file answers."""
+    from analysis import paper, render
+
+    reference = paper.reference_of(name)
+    assert reference is not None
+    page = paper.write(reference, options.out or Path("reports") / reference.replace(".", "/"))
+    shown = paper.paper_of(reference)
+    print(f"{shown.heading}\n{shown.cited}\n\n{render.markdown(shown.grid)}\n{shown.caption}")
+    print(f"\n{paper.sentence(reference)}\n\nReport: {page}")
+    return 1 if options.strict else 0
 
 
 def _results(store: "Store", options: argparse.Namespace) -> int:
@@ -102,6 +106,15 @@ def _results(store: "Store", options: argparse.Namespace) -> int:
     return 1 if options.strict and not all(one.complete for one in found) else 0
 
 
+def _is_paper_only(store: "Store", words: Sequence[str]) -> bool:
+    """Whether a published table is meant that neither a sweep nor a sweep file answers."""
+    from analysis import paper
+    from analysis.layout import known_files
+
+    known = {*store.sweeps(), *known_files(store.files)}
+    return len(words) == 1 and words[0] not in known and paper.reference_of(words[0]) is not None
+
+
 def _store(options: argparse.Namespace) -> "Store":
     if options.source == "mlflow":
         from analysis.mlflow_runs import read_mlflow
@@ -110,7 +123,9 @@ def _store(options: argparse.Namespace) -> "Store":
         return read_mlflow(uri, options.experiment)
     from analysis.runs import read
 
-    return read(options.root or _root())
+    store = read(options.root or _root())
+    store.typed = shlex.join([f"root={options.root}"]) if options.root else ""
+    return store
 
 
 def _root() -> Path:

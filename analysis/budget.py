@@ -113,6 +113,11 @@ def told(saved: Saving, split: str) -> str:
         spread = "one seed, no interval"
     else:
         spread = f"95 % interval {saved.low:.1f} to {saved.high:.1f}, n = {saved.n}"
+    if saved.low <= 1.0:
+        return (
+            f"{saved.row} is not shown to need less training than {saved.other} for what that ends "
+            f"with on {render.split_title(split)}: {saved.factor:.1f} × ({spread})."
+        )
     return (
         f"{saved.row} reaches the final value of {saved.other} on {render.split_title(split)} with "
         f"{saved.factor:.1f} × less training ({spread})."

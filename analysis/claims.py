@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis import published
 from analysis.compute import Curve
-from analysis.frames import CHOICE, CONFIG, METRIC, normal, records
-from analysis.layout import Layout
+from analysis.frames import CHOICE, CONFIG, METRIC, device_of, is_timed, normal, records
+from analysis.layout import LABEL, Layout
 from analysis.statistics import paired_interval, seeds_to_decide
 from atomsweep.sweep.claims import Claim, ClaimError, Setting, comparisons, is_split, parse
 from atomsweep.tracking import schema
@@ -209,6 +209,8 @@ def _judged(claim: Claim, cells: Sequence[_Member], evidence: Evidence) -> Judge
     told = [c.paper_holds for c in found if c.paper_holds is not None]
     paper = all(told) if len(told) == len(found) else (False if False in told else None)
     note = "" if claim.hours is None else "at equal training time, of the best value until then"
+    if base := _taken_off(claim, metric):
+        note = f"minus {base}"
     if claim.hours:
         note = f"at {claim.hours:g} device-hours of training, of the best value until then"
     return Judged(claim.text, metric, verdict, found, paper, note)
@@ -220,17 +222,20 @@ def _metric(claim: Claim, evidence: Evidence) -> str:
     if name in OF_THE_RUN:
         return name
     first, slash, rest = name.partition("/")
-    if slash and not is_split(first):
+    spread = rest in schema.EVALUATED_BY_SPLIT.get(first, ())
+    if slash and not spread and not is_split(first):
         return name
-    own_split, bare = (first, rest) if slash else (None, name)
+    own_split, bare = (first, rest) if slash and not spread else (None, rest if spread else name)
+    before = f"{first}/" if spread else ""
     split = claim.split or own_split
     if split is None:
-        splits = (schema.VAL_AVERAGE, *schema.VAL_SPLITS)
-        there = [
-            s for s in splits if METRIC + schema.metric_name(s, bare) in evidence.frame.columns
-        ]
+        table = published.table(evidence.reference) if evidence.reference else None
+        papers = [c.split for c in table.columns if c.split and c.metric == bare] if table else []
+        splits = (schema.VAL_AVERAGE, *papers, *schema.VAL_SPLITS)
+        names = {s: METRIC + before + schema.metric_name(s, bare) for s in splits}
+        there = [s for s in splits if names[s] in evidence.frame.columns]
         split = there[0] if there else schema.VAL_AVERAGE
-    return schema.metric_name(split, bare)
+    return before + schema.metric_name(split, bare)
 
 
 def _comparison(
@@ -240,18 +245,19 @@ def _comparison(
     ours: list[dict[float, float]] = [{}, {}]
     if not note:
         ours = _values(claim, left, right, metric, evidence)
+        if base := _taken_off(claim, metric):
+            ours = _gaps(ours, _values(claim, left, right, base, evidence))
     one, other = (
         {seed: factor * value for seed, value in side.items()}
         for factor, side in zip(claim.factors, ours, strict=True)
     )
-    effect, half, n, verdict, certain, needed = compare(
-        one, other, claim.order, _tolerance(evidence), tries
-    )
+    tolerance = published.table(evidence.reference).within(metric) if evidence.reference else 0.0
+    effect, half, n, verdict, certain, needed = compare(one, other, claim.order, tolerance, tries)
     if not note and n == 0:
         note = "no seed that both have finished"
     elif not note and n == 1:
         note = "one seed has no interval"
-    theirs = [_published(member, metric, evidence) for member in (left, right)]
+    theirs = [_told(claim, member, metric, evidence) for member in (left, right)]
     paper, paper_holds = None, None
     if claim.hours is None and theirs[0] is not None and theirs[1] is not None:
         paper = (theirs[0], theirs[1])
@@ -259,7 +265,7 @@ def _comparison(
             claim.factors[0] * paper[0],
             claim.factors[1] * paper[1],
             claim.order,
-            _tolerance(evidence),
+            tolerance,
         )
     return Comparison(
         left=evidence.words(left.cell),
@@ -303,6 +309,23 @@ def _values(
     return sides
 
 
+def _taken_off(claim: Claim, metric: str) -> str | None:
+    """Full name of the number that a gap begins at; None where the claim is of no gap."""
+    if claim.minus is None:
+        return None
+    return metric.replace(f"{claim.split}/", f"{claim.minus}/")
+
+
+def _gaps(
+    values: Sequence[Mapping[float, float]], bases: Sequence[Mapping[float, float]]
+) -> list[dict[float, float]]:
+    """Seed → value − base of each side, of the seeds that have both."""
+    return [
+        {seed: value - base[seed] for seed, value in side.items() if seed in base}
+        for side, base in zip(values, bases, strict=True)
+    ]
+
+
 def _unlike(claim: Claim, left: _Member, right: _Member, metric: str) -> str:
     """Why two cells must not be compared; empty if they may."""
     runs = [
@@ -314,14 +337,20 @@ def _unlike(claim: Claim, left: _Member, right: _Member, metric: str) -> str:
     axes = {axis.partition(".")[0] for axis in (*left.cell[1], *right.cell[1])}
     if "data" not in axes and len({run["data_fingerprint"] for run in runs}) > 1:
         return "different data sets"
-    timed = claim.hours is not None or metric in ("device_seconds", "eval_seconds", "gpu_days")
-    if timed and len({run["device"] for run in runs}) > 1:
-        return "times of unlike devices"
+    if claim.hours is not None or is_timed(metric):
+        there = sorted({device_of(run, metric) for run in runs})
+        if len(there) > 1:
+            return f"times on unlike devices: {', '.join(there)}"
     return ""
 
 
-def _tolerance(evidence: Evidence) -> float:
-    return published.table(evidence.reference).best_within if evidence.reference else 0.0
+def _told(claim: Claim, member: _Member, metric: str, evidence: Evidence) -> float | None:
+    """The paper's number of a cell, or its gap between two splits."""
+    value, base = _published(member, metric, evidence), _taken_off(claim, metric)
+    if value is None or base is None:
+        return value
+    taken = _published(member, base, evidence)
+    return None if taken is None else value - taken
 
 
 def _published(member: _Member, metric: str, evidence: Evidence) -> float | None:
@@ -332,7 +361,7 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
     columns = [i for i, c in enumerate(table.columns) if f"{c.split}/{c.metric}" == metric]
     if not columns:
         return None
-    wanted = [normal(_value(member, axis.column)) for axis in table.axes]
+    wanted = [published.key_of(axis, _value(member, axis.column)) for axis in table.axes]
     for row in table.rows:
         if [normal(value) for value in row.key] == wanted:
             value = row.values[columns[0]]
@@ -342,6 +371,8 @@ def _published(member: _Member, metric: str, evidence: Evidence) -> float | None
 
 def _value(member: _Member, column: str) -> Any:
     """Value of a column in a cell: what the file sets, else what its runs have in common."""
+    if column == LABEL:
+        return member.cell[0]
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
     if bare in member.cell[1]:
         return member.cell[1][bare]

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import render
 from analysis.budget import draw_points, pareto, published_points
 from analysis.curves import INK, MUTED, SERIES, dress
-from analysis.frames import CONFIG, METRIC, as_float, records
+from analysis.frames import CONFIG, METRIC, as_float, device_of, records
 from analysis.parts import Part
 from analysis.render import Grid, Text
 from analysis.sections import Picture, Section
@@ -91,7 +91,8 @@ def inference_section(part: Part, number: int) -> Section:
 
 
 def _devices(part: Part, column: str) -> list[str]:
-    return list(part.frame.loc[part.frame[column].notna(), "device"].map(str))
+    runs = records(part.frame[part.frame[column].notna()])
+    return [device_of(run, column.removeprefix(METRIC)) for run in runs]
 
 
 def _error_column(part: Part) -> str | None:

@@ -22,6 +22,7 @@ CHOICE = "choice."  # + group: what was chosen
 CONFIG = "config."  # + dotted key: what that amounts to
 METRIC = "metric."  # + split/metric: final value of the chosen checkpoint
 COUNT = "count."  # + split: structures of the data set
+MEASURED_ON = "measured_on."  # + kind of evaluation: device that it ran on
 SEED = "seed"
 
 COLUMNS: dict[str, Any] = {
@@ -56,6 +57,7 @@ COLUMNS: dict[str, Any] = {
 }
 """Columns that every frame of runs has, and their value where a run does not tell."""
 
+_TIMED = re.compile(r"(^|_)(seconds|hours|days|per_s|per_second)(_|$)")
 _GPU = re.compile(
     r"cuda|nvidia|gpu|geforce|tesla|quadro|rtx|instinct|radeon|\b[ahblv]\d{2,3}\b", re.I
 )
@@ -128,7 +130,8 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     gpu = frame["device"].map(is_gpu).astype(bool)
     frame["gpu_days"] = frame["device_days"].where(gpu)
     extra = sorted(c for c in columns(frame) if c not in COLUMNS)
-    order = [c for kind in (CHOICE, CONFIG, METRIC, COUNT) for c in extra if c.startswith(kind)]
+    kinds = (CHOICE, CONFIG, METRIC, COUNT, MEASURED_ON)
+    order = [c for kind in kinds for c in extra if c.startswith(kind)]
     return frame[[*COLUMNS, *order]]
 
 
@@ -213,6 +216,17 @@ def iso(moment: Any) -> str | None:
 def is_gpu(device: str | None) -> bool:
     """Whether time on a device may be called GPU time; of an unknown kind of device it may not."""
     return device is not None and not device.lower().startswith("cpu") and bool(_GPU.search(device))
+
+
+def is_timed(metric: str) -> bool:
+    """Whether a number is a time, or per time: it means nothing on another device."""
+    return bool(_TIMED.search(metric.rpartition("/")[2]))
+
+
+def device_of(run: Mapping[str, Any], metric: str) -> str:
+    """Device that a number was measured on: that of its evaluation, else that of the training."""
+    own = run.get(f"{MEASURED_ON}{metric.partition('/')[0]}")
+    return str(own or run.get("device") or "an unknown device")
 
 
 def fill_command(overrides: Iterable[str]) -> str:

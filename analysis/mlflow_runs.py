@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.evaluations import columns_of
 from analysis.frames import row_of
 from analysis.runs import READ_ERRORS, Store, known_plan
 from atomsweep.tracking import schema
@@ -64,6 +65,10 @@ def _row(run: MirroredRun, problems: list[str]) -> Mapping[str, Any]:
         problems.append(f"{run.name} is finished without metrics in its {schema.RESULT}")
     row["name"] = run.name.removesuffix(f"-{row['identity']}")
     row["path"] = PATH + run.run_id
+    if run.state == schema.FINISHED:
+        for kind, content in run.evaluations.items():
+            where = f"{run.name}, evaluation {kind} in MLflow"
+            row.update(columns_of(kind, content, where, problems))
     if run.processes:
         row.update(processes=run.processes, allocated_seconds=run.allocated_seconds)
     return row

@@ -1,15 +1,17 @@
 """Report → one HTML page that needs nothing else: no network, light and dark, phone and print."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis import curves, published, render
+from analysis import curves, paper, render
 from analysis.frames import METRIC, as_float, normal, records
 from analysis.layout import UNPLANNED
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
+    from analysis.overview import Entry
     from analysis.parts import Part
     from analysis.report import Report
 
@@ -43,9 +45,18 @@ def page(report: "Report") -> str:
     )
 
 
-def index(entries: list[tuple["Report", str]]) -> str:
-    """A page that leads to several."""
-    return _environment().get_template("index.html").render(entries=entries)
+def paper_page(shown: paper.Paper) -> str:
+    """The page of a published table that no sweep answers."""
+    told = paper.sentence(shown.reference)
+    return _environment().get_template("paper.html").render(paper=shown, sentence=told)
+
+
+def index(
+    groups: Sequence[tuple[str, Sequence["Entry"]]], problems: Sequence[str], source: str
+) -> str:
+    """A page that leads to all tables, by paper."""
+    template = _environment().get_template("index.html")
+    return template.render(groups=groups, problems=problems, source=source)
 
 
 def _environment() -> Any:
@@ -87,7 +98,7 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
         "baseline": _baseline(part),
         "rows": _rows(part, number),
         "figures": figures,
-        "paper": _paper(part.reference),
+        "paper": None if part.paper is None else paper.paper_of(part.paper),
         "seeds": bool((part.cells["planned"] > 1).any()),
     }
 
@@ -159,34 +170,6 @@ def _run_behind(run: dict[str, Any], part: "Part") -> dict[str, Any]:
         "created": run["created"] or render.NOTHING,
         "link": run["link"],
         "command": None if run["state"] == schema.FINISHED else run["command"],
-    }
-
-
-def _paper(reference: str | None) -> dict[str, Any] | None:
-    """The published table in full."""
-    if reference is None:
-        return None
-    table, paper = published.table(reference), published.paper(reference)
-    rows = [
-        [axis.label(value) for axis, value in zip(table.axes, row.key, strict=True)]
-        + [
-            render.NOTHING if value is None else f"{value:.{column.decimals}f}"
-            for column, value in zip(table.columns, row.values, strict=True)
-        ]
-        for row in table.rows
-    ]
-    return {
-        "number": table.number,
-        "workshop": table.workshop_number,
-        "title": paper.title,
-        "citation": paper.citation,
-        "arxiv": paper.arxiv,
-        "dataset": paper.dataset,
-        "caption": table.caption,
-        "axes": len(table.axes),
-        "header": [axis.title for axis in table.axes] + [c.title for c in table.columns],
-        "rows": rows,
-        "footnotes": [paper.footnotes[key] for key in table.footnotes],
     }
 
 

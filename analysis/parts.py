@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import curves, published, render, tables, words
 from analysis.frames import METRIC, as_float, columns, common, normal, records
 from analysis.layout import Layout
-from analysis.published.schema import EVALUATED
+from analysis.published.schema import EVALUATED, Table
 from analysis.render import Grid
 from analysis.runs import Store
 from atomsweep.sweep.claims import is_split
@@ -35,13 +35,15 @@ class Part:
     device: str
     across: list[str] = field(default_factory=list)  # those of `rows` that are columns of the file
     against_baseline: bool = True
+    baseline_line: bool = True  # it has a line of its own, and is none of the rows
+    paper: str | None = None  # published table that the file names, whether it stands beside or not
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
 
     @property
     def layout(self) -> Grid:
         """The table as papers print it."""
         name = "Median" if self.against_baseline else None
-        return render.paper_layout(self.cells, self.rows, self.reference, name)
+        return render.paper_layout(self.cells, self.rows, self.reference, name, self.baseline_line)
 
     @property
     def matrix(self) -> Grid | None:
@@ -123,10 +125,10 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
     metric = _metric(finished, reference) if wanted is None else wanted
     table = published.table(reference) if reference else None
     baseline = tables.baseline_of(store.runs, frame)
-    metric, splits = _splits(finished, baseline, metric)
+    metric, splits = _splits(finished, table, metric)
     declared = list(layout.settings_axes) if layout else []
     arguments: dict[str, Any] = {
-        "best_within": table.best_within if table and published.measured(table, metric) else 0.0,
+        "best_within": table.within(metric) if table else 0.0,
         "better": render.better(metric),
         "baseline": baseline,
         "reference": reference,
@@ -142,6 +144,7 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
     problems += _metric_problems(finished, metric, splits)
     order = None if layout else reference
     cells = tables.in_order(cells, rows, order)
+    paper = reference
     if table is not None and cells["published"].isna().all():
         arguments["reference"] = reference = None
     device = words.devices(finished)
@@ -160,7 +163,11 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
         device=device,
         across=[c for c in frame.attrs.get("columns") or [] if c in rows],
         against_baseline=not evaluated,
+        baseline_line=not evaluated and not _has_baseline(cells),
+        paper=paper,
     )
+    if paper is not None and reference is None:
+        part.caption.append(words.apart(paper))
     part.curves = _curves(store, tables.in_order(frame, rows, order), part)
     return part
 
@@ -192,10 +199,16 @@ def gaps_of(part: Part) -> list[Gap]:
             progress = f"step {render.count(run['step'])} of {render.count(run['total_steps'])}"
         reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
-    if part.baseline is None and part.against_baseline:
+    if part.baseline is None and part.baseline_line:
         command = words.baseline_command(part.frame)
         gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
     return gaps
+
+
+def _has_baseline(cells: pd.DataFrame) -> bool:
+    """Whether the baseline is a row of the table."""
+    models = cells.get("choice.model")
+    return models is not None and bool((models == tables.BASELINE_MODEL).any())
 
 
 def _curves(store: Store, frame: pd.DataFrame, part: Part) -> dict[str, pd.DataFrame]:
@@ -225,22 +238,31 @@ def _metric(finished: pd.DataFrame, reference: str | None) -> str:
     return schema.FORCES_MAE
 
 
-def _splits(
-    finished: pd.DataFrame, baseline: pd.Series | None, metric: str
-) -> tuple[str, list[str]]:
-    """Metric without a split, and its splits: the four and their average, where there is a number.
+def _splits(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple[str, list[str]]:
+    """Metric without a split, and its splits: those with a number, the average last.
 
-    `val_id/forces_cos` is of one split; `rotation/forces_std` of an evaluation after training.
+    Where nothing has finished they are those of the published table, or OC20's.
+
+    `val_id/forces_cos` is of one split; `rotation/forces_std` of an evaluation after training;
+    `relax/adwt` of an evaluation of each split, whose splits are `relax/val_id` ….
     """
     first, slash, name = metric.partition("/")
-    if slash:
+    spread = name in schema.EVALUATED_BY_SPLIT.get(first, ())
+    if slash and not spread:
         return name, [first]
+    name, before = (name, f"{first}/") if spread else (metric, "")
 
     def known(split: str) -> bool:
-        column = f"{METRIC}{schema.metric_name(split, metric)}"
+        column = f"{METRIC}{schema.metric_name(split, name)}"
         return column in finished and bool(finished[column].notna().any())
 
-    return metric, [split for split in tables.SPLITS if known(split)] or list(tables.SPLITS)
+    parts = (c.removeprefix(METRIC).split("/") for c in columns(finished) if c.startswith(METRIC))
+    others = {p[0] for p in parts if len(p) == 2 and p[1] == name and is_split(p[0])}
+    others -= {schema.TRAIN, *tables.SPLITS}
+    splits = [*schema.VAL_SPLITS, *sorted(others, reverse=True), schema.VAL_AVERAGE]
+    theirs = [c.split for c in table.columns if c.metric == name and c.split] if table else []
+    found = [before + split for split in splits if known(before + split)]
+    return name, found or theirs or [before + split for split in tables.SPLITS]
 
 
 def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> list[str]:

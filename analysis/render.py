@@ -22,6 +22,7 @@ SPLIT_TITLES = {
     "val_ood_ads": "OOD Ads",
     "val_ood_cat": "OOD Cat",
     "val_ood_both": "OOD Both",
+    "val_ood": "OOD",
     schema.VAL_AVERAGE: "Avg",
 }
 METRIC_TITLES = {
@@ -31,7 +32,15 @@ METRIC_TITLES = {
     schema.FORCES_Z_MAE: ("Force MAE, z", "eV/Å", 4),
     schema.FORCES_MAGNITUDE: ("Error of the force's magnitude", "eV/Å", 4),
     schema.FORCES_COS: ("Force cosine", "", 4),
+    schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
+    schema.EFWT: ("EFwT", "", 4),
     schema.LOSS: ("Loss", "", 4),
+    "forces_std": ("Instability under rotation", "eV/Å", 4),
+    "device_hours_per_million": ("Inference", "device-hours per 10⁶ structures", 2),
+    "seconds_per_system": ("Relaxation", "s per system", 2),
+    "adwt": ("ADwT", "", 4),
+    "afbt": ("AFbT", "", 4),
+    "fbt": ("FbT", "", 4),
 }
 _BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
 STALE_MARK = "†"  # after a number that other code than the present made
@@ -68,6 +77,7 @@ def better(metric: str) -> str:
 
 def split_title(split: str) -> str:
     """A split as papers call it; the kind of an evaluation by its own name."""
+    split = split.rpartition("/")[2]  # of `relax/val_id`
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 
@@ -150,12 +160,13 @@ def paper_layout(
     rows: Sequence[str],
     reference: str | None = None,
     baseline_name: str | None = "Median",
+    baseline_line: bool = True,
 ) -> Grid:
     """One line per row, one column per split, as papers print it; first the baseline.
 
     After the splits: the first split's ratio to the baseline, then, for the last split (the
     average), the paper's number and the difference. Without a baseline's name neither its line nor
-    the ratio are shown.
+    the ratio are shown; without its line it is a row like others.
     """
     splits = list(dict.fromkeys(cells["split"]))
     first, last = splits[0], splits[-1]
@@ -168,7 +179,7 @@ def paper_layout(
     if reference:
         header += [f"Paper {split_title(last)}", "Difference"]
     lines = []
-    if baseline_name:
+    if baseline_name and baseline_line:
         by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
         top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
         top += [Text(number(by_split[s], decimals)) for s in splits]

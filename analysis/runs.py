@@ -58,6 +58,7 @@ class Store:
         plans: sweep name → its plan, as the sweeper wrote it.
         problems: what could not be read, or contradicts itself; one sentence each.
         source: where it was read from, for messages.
+        typed: what commands need beside a sweep's name to launch into this place.
         journal: lines of the journal of a run, given its `path`.
         files: where sweep files are.
     """
@@ -67,6 +68,7 @@ class Store:
     problems: list[str] = field(default_factory=list)
     source: str = ""
     journal: Callable[[str], Journal] = lambda path: []
+    typed: str = ""  # `root=…` of commands that fill it, where it is not the usual place
     files: Path = field(default_factory=sweep_directory)
 
     @classmethod
@@ -118,6 +120,8 @@ class Store:
         if name not in known and layout is None:
             if name != "latest":
                 known = list(dict.fromkeys([*known, *known_files(self.files)]))
+            if name in known_files(self.files):
+                raise UnknownSweep(self.problems[-1].partition(";")[0])
             hint = f"known: {', '.join(known)}" if known else f"{self.source} has none"
             raise UnknownSweep(f"there is no sweep {name}; {hint}")
         plan = self.plans.get(name)
@@ -132,6 +136,7 @@ class Store:
 
     def _laid_out(self, layout: Layout) -> pd.DataFrame:
         frame = self._of_cells(layout.cells, layout.name)
+        frame["command"] = frame["command"].map(self._placed)
         frame["label"] = [layout.settings[identity][0] for identity in frame["identity"]]
         for axis in layout.settings_axes:  # a shared run may have been asked for in other words
             if (column := CHOICE + axis) in frame:
@@ -140,10 +145,17 @@ class Store:
         rows = _fill_axes(frame, layout.rows)
         across = _fill_axes(frame, layout.columns)
         frame = _labelled(
-            frame.drop(columns=FALLBACK), layout.name, [*rows, *across], layout.command
+            frame.drop(columns=FALLBACK),
+            layout.name,
+            [*rows, *across],
+            self._placed(layout.command),
         )
         frame.attrs.update(layout=layout, columns=across)
         return frame
+
+    def _placed(self, command: str) -> str:
+        """A command that launches into this place."""
+        return command if not self.typed or " root=" in command else f"{command} {self.typed}"
 
     def _of_cells(self, cells: Sequence[Mapping[str, Any]], sweep: str) -> pd.DataFrame:
         """Runs in the order of the cells; what was typed for each is in the column `FALLBACK`."""
@@ -310,9 +322,8 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     row["path"] = str(path)
     row["link"] = pages.get(str(run.get("uid") or path.name))
     _add_time(row, path, problems)
-    measured = evaluations(path, problems)
-    if measured and state == schema.FINISHED:
-        row.update({METRIC + name: value for name, value in measured.items()})
+    if state == schema.FINISHED:
+        row.update(evaluations(path, problems))
     return row
 
 

@@ -242,7 +242,7 @@ def _published_key(members: pd.DataFrame, reference: str | None) -> tuple[str, .
     found = []
     for axis in published.table(reference).axes if reference else ():
         told = members[axis.column] if axis.column in members else pd.Series(dtype=object)
-        values = {normal(value) for value in told} - {""}
+        values = {published.key_of(axis, value) for value in told} - {""}
         found.append(values.pop() if len(values) == 1 else "")
     return tuple(found)
 
@@ -259,11 +259,14 @@ def _beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) ->
     table = published.table(reference)
     numbers = published.frame(reference)
     theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
-    for column in published.measured(table, metric):
-        best = _best(numbers[column.name], table.best_within, column.better or "low")
+    for column in published.measured(table):
+        here = cells["split"] + "/" + metric == column.full_name
+        if not here.any():
+            continue
+        within = table.within(column.metric)
+        best = _best(numbers[column.name], within, column.better or "low")
         value_of = dict(zip(theirs, numbers[column.name] * column.to_ours, strict=True))
         best_of = dict(zip(theirs, best, strict=True))
-        here = cells["split"] == column.split
         cells.loc[here, "published"] = own[here].map(value_of).astype(float)
         cells.loc[here, "published_best"] = own[here].map(best_of).map(lambda b: b is True)
     return cells

@@ -8,7 +8,15 @@ from typing import Any
 import pandas as pd
 
 from analysis import published, render
-from analysis.frames import COUNT, common, fill_command, normal
+from analysis.frames import (
+    COUNT,
+    common,
+    device_of,
+    fill_command,
+    is_timed,
+    normal,
+    records,
+)
 from atomsweep.tracking import schema
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
@@ -39,7 +47,7 @@ def caption(
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
-    shared = common(finished)
+    shared, split = common(finished), cells["split"].iloc[0]
     title, unit, _ = render.title_of(metric)
     better = "higher" if render.better(metric) == "high" else "lower"
     told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
@@ -47,7 +55,7 @@ def caption(
         overrides = " ".join(layout.statement.scale.get(layout.scale, []))
         as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
         typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
-        told.append(f"Scale {layout.scale}: `{overrides}`{typed}.")
+        told.append(f"Scale {layout.scale}: `{overrides}`{typed}{layout.statement.smaller}.")
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]
@@ -60,6 +68,9 @@ def caption(
         f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
         f"{render.duration(spent)} of training on {device}, evaluation apart."
     )
+    on = sorted({device_of(run, f"{split}/{metric}") for run in records(finished)})
+    if is_timed(metric) and len(on) > 1:
+        told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
     if cells["stale"].any():
         told.append(f"{render.STALE_MARK}: made with other code than the present (stale).")
     if (cells["planned"] > 1).any():
@@ -75,8 +86,8 @@ def caption(
     if reference is None:
         return told
     table, paper = published.table(reference), published.paper(reference)
-    if table.best_within:
-        told.append(f"Bold: best and within {table.best_within:g} of it, ours and theirs apart.")
+    if within := table.within(metric):
+        told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
         told.append(
             f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
@@ -87,9 +98,25 @@ def caption(
         for column, theirs in table.setting.items()
         if column in shared and normal(shared[column]) != normal(theirs)
     ]
+    differs += [
+        f"{axis.name} {normal(shared[axis.column])} (paper: "
+        f"{axis.label(axis.stand_ins[normal(shared[axis.column])])})"
+        for axis in table.axes
+        if axis.column != "label" and normal(shared.get(axis.column)) in axis.stand_ins
+    ]
     if differs:
         told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
     return told
+
+
+def apart(reference: str) -> str:
+    """Why the numbers of a published table stand beside none of ours."""
+    table = published.table(reference)
+    units = ", ".join(dict.fromkeys(c.unit for c in table.columns if c.unit not in ("1", "1e6")))
+    return (
+        f"Table {table.number} of the paper ({published.paper(reference).dataset}; {units}) is "
+        "shown in full; none of its rows and columns is of the same kind as these numbers."
+    )
 
 
 def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:

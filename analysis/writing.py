@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,6 @@ def write(report: Report, out: Path) -> Path:
         for picture in section.pictures:
             curves.save(picture.figure, out / picture.name)
     return out / "report.html"
-
-
-def write_index(reports: Sequence[tuple[Report, Path]], out: Path) -> Path:
-    """A page that leads to several; returns its path."""
-    from analysis.page import index
-
-    entries = [(report, page.relative_to(out).as_posix()) for report, page in reports]
-    (out / "index.html").write_text(index(entries), encoding="utf-8")
-    return out / "index.html"
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from analysis.published.schema import Column, Paper, Table
+from analysis.published.schema import Axis, Column, Paper, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,9 +68,16 @@ def frame(reference: str) -> "pd.DataFrame":
     return result.astype(dict.fromkeys(numbers, float))
 
 
-def measured(chosen: Table, metric: str | None = None) -> list[Column]:
-    """Columns that a run's final metrics can stand beside, of one metric if named."""
-    return [c for c in chosen.columns if c.metric is not None and metric in (None, c.metric)]
+def key_of(axis: Axis, value: Any) -> str:
+    """What a value of ours is on an axis of a table: itself, or the row that it stands in for."""
+    from analysis.frames import normal
+
+    return normal(axis.stand_ins.get(normal(value), value))
+
+
+def measured(chosen: Table) -> list[Column]:
+    """Columns that a run's final metrics can stand beside."""
+    return [c for c in chosen.columns if c.metric is not None]
 
 
 def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from atomsweep.tracking.schema import VAL_AVERAGE, VAL_SPLITS
+from atomsweep.tracking.schema import FORCES_MAE, VAL_AVERAGE, VAL_SPLITS
 
 Key = str | int | float
 
@@ -18,7 +18,7 @@ OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3, "%": 1e-2}
 """Factor from a paper's unit to ours, where they differ: eV, eV/Å and shares."""
 
 EVALUATED = ("rotation", "cost", "relax")  # kinds of evaluations after training
-MEASURED = ("test", *EVALUATED)  # beside the validation splits
+MEASURED = ("val_ood", "test", *EVALUATED)  # beside OC20's validation splits
 
 Provenance = Literal["printed", "recovered", "inferred"]
 """printed in the paper; recovered from another version of it; inferred from its other numbers."""
@@ -32,9 +32,10 @@ class Axis(_Strict):
     """What tells rows apart, and the column of a frame of runs that holds it."""
 
     name: str
-    column: str = Field(pattern=r"^(choice|config)\.\w+(\.\w+)*$")
+    column: str = Field(pattern=r"^((choice|config)\.\w+(\.\w+)*|label)$")
     title: str
     labels: dict[str, str] = {}  # our name of a choice -> the paper's, in the paper's order
+    stand_ins: dict[str, str] = {}  # a smaller choice, or a sweep file's label -> key of its row
 
     def label(self, value: Key) -> str:
         """The paper's name of `value`; where it has none, ours."""
@@ -72,6 +73,11 @@ class Column(_Strict):
         return self
 
     @property
+    def full_name(self) -> str | None:
+        """The metric of a run that it stands beside, `val_id/forces_mae`."""
+        return None if self.metric is None else f"{self.split}/{self.metric}"
+
+    @property
     def to_ours(self) -> float:
         """What its numbers are multiplied with to stand beside ours."""
         return OURS.get(self.unit, 1.0)
@@ -103,12 +109,16 @@ class Table(_Strict):
     axes: tuple[Axis, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    best_within: float = 0.0  # bold: the best of a column and all within this of it
+    best_within: float = 0.0  # bold: the best of a column of force errors and all within this of it
     applies: Applies | None = None
     setting: dict[
         str, Key
     ] = {}  # the paper's choices where ours may differ; then the report says so
     footnotes: tuple[str, ...] = ()
+
+    def within(self, metric: str | None) -> float:
+        """What forgives a difference of a metric: it is of force errors, and of nothing else."""
+        return self.best_within if (metric or "").endswith(FORCES_MAE) else 0.0
 
     @model_validator(mode="after")
     def _rows_fit(self) -> "Table":
@@ -133,6 +143,12 @@ class Table(_Strict):
                     )
             if unknown := set(row.marks) - {*axes, *names}:
                 raise ValueError(f"marks of table {self.number} name no column: {sorted(unknown)}")
+        for position, axis in enumerate(self.axes):
+            there = {str(row.key[position]) for row in self.rows}
+            if unknown := set(axis.stand_ins.values()) - there:
+                raise ValueError(
+                    f"table {self.number} has no row {sorted(unknown)} to stand in for"
+                )
         if self.applies and (unknown := set(self.applies.axes) - set(axes)):
             raise ValueError(f"table {self.number} applies to unknown axes {sorted(unknown)}")
         return self

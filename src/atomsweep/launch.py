@@ -16,6 +16,7 @@ from atomsweep.engine.ranks import RankLost, Ranks
 from atomsweep.experiment import (
     LAUNCH,
     cell_of,
+    data_source,
     job,
     num_ranks,
     preflight,
@@ -26,6 +27,7 @@ from atomsweep.experiment import (
 from atomsweep.processes import end_with_parent
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.names import split_lacking
 from atomsweep.sweep.plan import Cell, Plan
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.sweep.survey import Entry, check_plan, check_rerun, restart, summary, survey, table
@@ -162,7 +164,12 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, first["sweep"])
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
-    parameters = check_all(plan.cells, context, here=not plan_only)
+    _check_splits(plan.cells, grid)
+    try:
+        parameters = check_all(plan.cells, context, here=not plan_only)
+    except UserError as error:
+        smaller = "" if grid.statement is None else grid.statement.smaller
+        raise UserError(f"{error}{smaller}") from error
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
     if plan_only:
@@ -216,6 +223,23 @@ def execute(
     each = f", {ranks} ranks each" if ranks > 1 else ""
     log.info("%d at a time on this machine%s", parallel, each)
     return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed, ranks)
+
+
+def _check_splits(cells: Sequence[Cell], grid: Grid) -> None:
+    """Refuse a table of splits that no run will evaluate.
+
+    Raises:
+        UserError: names the metric and the splits that there are.
+    """
+    if grid.statement is None:
+        return
+    for cell in {cell.data["fingerprint"]: cell for cell in cells}.values():
+        splits = data_source(cell.config).splits()
+        if name := split_lacking(grid.statement.metrics, splits):
+            raise UserError(
+                f"the table asks for {name}, but data={cell.data['name']} has the splits "
+                f"{', '.join(splits)}"
+            )
 
 
 def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Verdicts on claims: against scipy, by simulation, and from a store to the page."""
 
+import json
 import math
 import random
 import shutil
@@ -10,6 +11,7 @@ from scipy import stats
 from analysis import report, runs, writing
 from analysis.claims import FAILS, HOLDS, UNDECIDED, compare, satisfied
 from analysis.statistics import paired_interval, seeds_to_decide
+from atomsweep.tracking import schema
 from benchmarks.synthetic_store import error_of, make_store
 
 LEFT = dict(enumerate([0.0512, 0.0498, 0.0531, 0.0507, 0.0520]))
@@ -122,10 +124,11 @@ def made(tmp_path):
 def test_claims_of_a_sweep_are_judged_beside_the_papers_numbers(made):
     first, second, third = made.claims
     assert len(first.comparisons) == 6
-    assert len(second.comparisons) == 5
+    assert len(second.comparisons) == 11
     assert len(third.comparisons) == 10
-    one = second.comparisons[0]
+    one = second.comparisons[2]
     assert (one.left, one.right, one.paper) == ("Spherical, Swish", "Sine, Swish", (0.0360, 0.0367))
+    assert second.comparisons[1].right == "Sine, ReLU"
     assert first.metric == "val_avg/forces_mae"
     assert [claim.paper_holds for claim in made.claims] == [True, True, True]
     base = {"data": "mini_oc", "model": "forcenet_small", "optim": "laptop", "engine": "cpu"}
@@ -162,4 +165,62 @@ def test_claims_are_in_every_form_of_the_report(made, tmp_path):
         assert claim.text in text
         assert f"{claim.verdict:>9}  {claim.text}" in made.text
     assert "every basis" in page
-    assert (tmp_path / "out" / "claims.csv").read_text().count("\n") == 22
+    assert (tmp_path / "out" / "claims.csv").read_text().count("\n") == 28
+
+
+def rewrite(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def verdicts_of(root, sweep):
+    store = runs.read(root)
+    return {claim.text: claim for claim in report.build(store, store.sweep(sweep)).claims}
+
+
+def test_a_gap_between_splits_is_compared_seed_by_seed(tmp_path):
+    root = tmp_path / "runs"
+    make_store(root, "forcenet/table7", range(3))
+    text = next(t for t in verdicts_of(root, "forcenet/table7") if "val_ood_both minus" in t)
+    gaps = {"rotate_z": [0.010, 0.011, 0.009], "none": [0.015, 0.017, 0.0145]}
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        gap = gaps[run["choices"]["augmentation"]][run["seed"]]
+        rewrite(
+            path / schema.RESULT,
+            lambda r, gap=gap: r["metrics"].update(
+                {"val_ood_both/forces_mae": r["metrics"]["val_id/forces_mae"] + gap}
+            ),
+        )
+    claim = verdicts_of(root, "forcenet/table7")[text]
+    (one,) = claim.comparisons
+    test = stats.ttest_rel(gaps["rotate_z"], gaps["none"])
+    low, high = test.confidence_interval(0.95)
+    assert (one.effect - one.half_width, one.effect + one.half_width) == pytest.approx((low, high))
+    assert (claim.verdict, claim.note) == (HOLDS, "minus val_id/forces_mae")
+    assert one.paper == pytest.approx((0.0126, 0.0134))
+    assert claim.paper_holds
+
+
+def test_times_on_unlike_devices_decide_nothing_and_say_why(tmp_path):
+    root = tmp_path / "runs"
+    make_store(root, "forcenet/table1", range(3))
+    by_device = "model=dimenet_pp > 18 * model=forcenet on device_seconds"
+    by_cost = "model=dimenet_pp > 6 * model=forcenet on cost/device_hours_per_million"
+    for path in root.glob("run-*"):
+        model = json.loads((path / schema.RUN).read_text())["choices"]["model"]
+        hours = {"dimenet_pp": 9.0, "forcenet": 1.0}.get(model, 2.0)
+        content = {"metrics": {"cost/device_hours_per_million": hours}, "device": "cpu (Other)"}
+        (path / schema.EVALUATIONS).mkdir()
+        (path / schema.EVALUATIONS / "cost.json").write_text(json.dumps(content))
+    assert verdicts_of(root, "forcenet/table1")[by_cost].verdict == HOLDS
+    for path in root.glob("run-*"):
+        if json.loads((path / schema.RUN).read_text())["choices"]["model"] == "dimenet_pp":
+            rewrite(path / schema.ENVIRONMENT, lambda e: e.update(device="NVIDIA H200"))
+            rewrite(path / schema.EVALUATIONS / "cost.json", lambda e: e.update(device="NVIDIA A"))
+    claims = verdicts_of(root, "forcenet/table1")
+    for text, other in ((by_device, "NVIDIA H200, cpu (made up)"), (by_cost, "NVIDIA A, cpu (O")):
+        assert claims[text].verdict == UNDECIDED
+        assert f"times on unlike devices: {other}" in claims[text].comparisons[0].note
+        assert math.isnan(claims[text].comparisons[0].effect)

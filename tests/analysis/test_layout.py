@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analysis import layout, report, runs, writing
+from analysis import layout, published, report, runs, writing
 from analysis.__main__ import main
 from atomsweep.tracking import schema
 from benchmarks.synthetic_store import make_store
@@ -17,6 +17,7 @@ rows:
 columns: {act: [relu, swish]}
 seeds: [0, 1]
 metrics: [forces_mae, cost/structures_per_second]
+evaluations: [cost]
 scale: {laptop: [data=mini_oc], node: [data=mini_oc_large]}
 claims: ['"wide" < "small"']
 """
@@ -116,7 +117,13 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "all"]) == 0
     printed = capsys.readouterr().out
-    assert "forcenet/table5: nothing has finished; python run.py sweeps=forcenet/table5" in printed
+    told = "Nothing has finished.\n  fill it: python run.py sweeps=forcenet/table5"
+    assert f"forcenet/table5: {told}" in printed
+    for reference in published.references():
+        paper, _, table = reference.partition(".")
+        assert (tmp_path / "reports" / paper / table / "report.html").is_file(), reference
+    alone = (tmp_path / "reports/dens/table4_cost/report.html").read_text()
+    assert "none of our runs answers this table" in alone
     index = (tmp_path / "reports" / "index.html").read_text()
     assert 'href="forcenet/table7/report.html"' in index
     assert main(["report", "all", "--strict"]) == 1

@@ -10,8 +10,17 @@ from analysis.__main__ import main
 from analysis.mlflow_runs import read_mlflow
 from atomsweep.tracking import schema, views
 from atomsweep.tracking.mirror import sync
+from atomsweep.tracking.store import connect
 
 SWEEP = "basis_act-1a2b3c"
+
+
+def evaluated(run, rate, created=1786529000.0):
+    """What `cost` leaves in a run."""
+    content = {"metrics": {"cost/structures_per_second": rate}, "device": "cpu (Other)"}
+    (run / schema.EVALUATIONS).mkdir(exist_ok=True)
+    path = run / schema.EVALUATIONS / "cost.json"
+    path.write_text(json.dumps(content | {"settings": {}, "created": created}))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +33,9 @@ def places(tmp_path_factory, make_root):
     root.run("f" * 12, model="median", basis="none", act="none", val_id=0.1, sweep=None)
     long = root.run("e" * 12, name="long", sweep=None, overrides=["note=" + "x" * views.MAX_TAG])
     assert (long / schema.RUN).stat().st_size > views.MAX_TAG
+    for run in root.path.iterdir():
+        if (run / schema.RESULT).is_file():
+            evaluated(run, 12.5)
     cells = {
         "0" * 12: {"basis": "sph", "act": "swish"},
         "1" * 12: {"basis": "sph", "act": "relu"},
@@ -112,3 +124,28 @@ def test_a_run_that_cannot_be_read_is_a_problem(places):
     assert len(store.problems) == 3
     for name in ("odd0", "odd1", "odd2"):
         assert any(name in problem for problem in store.problems)
+
+
+def test_evaluations_and_predictions_are_mirrored_and_replaced_when_made_again(make_root, tmp_path):
+    root = make_root(tmp_path / "runs")
+    run = root.run("0" * 12)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert sync(root.path, uri).values > 0  # trained, not yet evaluated
+    (run / schema.PREDICTIONS).mkdir()
+    (run / schema.PREDICTIONS / "val_id.npz").write_bytes(b"a sample")
+    evaluated(run, 12.5)
+    assert sync(root.path, uri).values == 1
+    assert sync(root.path, uri).changed == 0  # twice is once
+    name = f"{schema.FINAL}cost/structures_per_second"
+    for later, rate in enumerate((12.5, 11.0)):  # the later counts, larger or smaller
+        evaluated(run, rate, 1786529000.0 + later)
+        sync(root.path, uri)
+        client = connect(uri, "atomsweep").client
+        found = read_mlflow(uri).runs
+        assert found["metric.cost/structures_per_second"].tolist() == [rate]
+        assert found["measured_on.cost"].tolist() == ["cpu (Other)"]
+        mlflow_id = found["path"][0].removeprefix("mlflow:")
+        assert client.get_run(mlflow_id).data.metrics[name] == rate
+    files = {file.path for file in client.list_artifacts(mlflow_id, schema.PREDICTIONS)}
+    files |= {file.path for file in client.list_artifacts(mlflow_id, schema.EVALUATIONS)}
+    assert files == {"predictions/val_id.npz", "evaluations/cost.json"}

@@ -106,3 +106,25 @@ def test_a_wrong_claim_is_found_when_its_file_is_read_with_line_and_key(tmp_path
     )
     with pytest.raises(UserError, match=r"t\.yaml:5: claims\.1: act has no value tanh"):
         read_sweep(path)
+
+
+def test_every_other_cell_is_all_of_the_table_whatever_differs():
+    assert pairs("basis=sph and act=swish <= every other cell") == {
+        ("sph swish", " ".join(setting.values()))
+        for _, setting in TABLE
+        if setting != {"basis": "sph", "act": "swish"}
+    }
+    assert len(pairs("basis=sph <= every other cell")) == 2 * 4
+    assert len(pairs("basis=sph and act=swish <= every other cell for act=swish")) == 2
+
+
+def test_a_gap_is_between_two_splits():
+    claim = parse("a=1 < a=2 on val_ood_both minus val_id")
+    assert (claim.split, claim.metric, claim.minus) == ("val_ood_both", None, "val_id")
+    claim = parse("a=1 < a=2 on val_ood_both/energy_mae minus val_id")
+    assert (claim.split, claim.metric, claim.minus) == ("val_ood_both", "energy_mae", "val_id")
+    for wrong in ("forces_mae minus val_id", "val_id minus forces_mae", "val_id minus val_id"):
+        with pytest.raises(ClaimError, match="a gap is between two splits"):
+            parse(f"a=1 < a=2 on {wrong}")
+    with pytest.raises(ClaimError, match="cannot be taken `at` a time"):
+        parse("a=1 < a=2 on val_ood_both minus val_id at equal device-time")

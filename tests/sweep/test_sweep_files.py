@@ -11,6 +11,7 @@ from atomsweep.experiment import cell_of, preflight
 from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid
 from atomsweep.sweep.study_file import read_statement
+from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
 from tests.data.pyg_records import write_oc20_layout
 
@@ -330,3 +331,71 @@ def test_first_and_last_cell_of_our_files_compose_and_build(name, scale, oc20, m
 def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypatch):
     monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
     cells_compose_and_build(cells_at(name, scale))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "metrics: [forces_mea]",
+            "metrics.0: there is no metric forces_mea; did you mean forces_mae?",
+        ),
+        ("metrics: [valid/forces_mae]", "begins with neither a split nor an evaluation"),
+        (
+            "metrics: [cost/speed]",
+            "there is no metric of cost speed; known are structures_per_second",
+        ),
+        ("metrics: [cost/batch_size]", "measured by nothing here; add evaluations: [cost]"),
+        (
+            "metrics: [relax/vall_id/adwt]\nevaluations: [relax]",
+            "names no split; splits are val_id",
+        ),
+        ("claims: [act=swish < act=relu on forces_mea]", "claims.0: there is no metric forces_mea"),
+        ("claims: [act=swish < act=relu on rotation/forces_std]", "add evaluations: [rotation]"),
+        (
+            "published: forcenet.table55",
+            "published: there is no table of forcenet table55; did you",
+        ),
+        (
+            "published: forcent.table5",
+            "published: there is no paper forcent; did you mean forcenet?",
+        ),
+    ],
+)
+def test_a_name_that_nothing_has_is_told_when_the_file_is_read(tmp_path, line, told):
+    sweeps = tmp_path / "sweeps"
+    sweeps.mkdir()
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis/published").symlink_to(CONF.parent / "analysis/published")
+    file = sweeps / "mine.yaml"
+    file.write_text(f"title: T\nrows: {{act: [relu, swish]}}\n{line}\n")
+    with pytest.raises(UserError) as error:
+        read_sweep(file)
+    message = str(error.value)
+    assert message.startswith(f"{file}:3: ")
+    assert told in message
+
+
+def test_a_split_that_runs_do_not_evaluate_is_named():
+    from atomsweep.sweep.names import split_lacking
+
+    names = ["forces_mae", "val_id/forces_mae", "cost/batch_size", "val_avg/forces_mae"]
+    assert split_lacking(names, ["train", "val_id", "test"]) == "val_avg/forces_mae"
+    assert split_lacking(names, ["train", *schema.VAL_SPLITS]) is None
+
+
+def test_every_metric_of_the_tasks_and_relaxations_can_be_named():
+    from atomsweep.evaluations.relaxation import split_metrics
+
+    assert {*split_metrics([], [], None), "seconds"} == set(schema.EVALUATED_BY_SPLIT["relax"])
+
+
+def test_a_table_without_a_laptops_size_names_the_file_that_has_it():
+    statement = read_sweep(SWEEPS / "forcenet/table2.yaml")
+    with pytest.raises(
+        UserError, match="it has paper; `sweeps=forcenet/table2_mini` asks the same"
+    ):
+        statement.overrides_at("laptop")
+    for name in FILES:
+        mini = read_sweep(SWEEPS / f"{name}.yaml").mini
+        assert mini is None or mini in FILES

@@ -1,10 +1,10 @@
 """The grammar of claims: a paper's sentence about a table, as a predicate over its cells.
 
-    claim    = side ("<" | "<=" | ">" | ">=") (side | "every other" axis) {modifier}
+    claim    = side ("<" | "<=" | ">" | ">=") (side | "every other" (axis | "cell")) {modifier}
     side     = [factor "*"] point
     point    = "label" | axis=value {"and" axis=value}
     modifier = "for" (("every" axis | axis=value) {"and" …})
-             | "on" (split | metric | split/metric)
+             | "on" (split | metric | split/metric) ["minus" split]
              | "at" ("equal device-time" | hours "device-hours")
 
 What a claim means, and what decides it, is told in docs/sweep-files.md; the statistics are in
@@ -28,6 +28,9 @@ _FACTOR = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][-+]?\d+)?)\s*(?:\*|×)\s*(.+)")
 _OTHER = re.compile(rf"every other ({_KEY})")
 _EVERY = re.compile(rf"every ({_KEY})")
 _HOURS = re.compile(r"([0-9]*\.?[0-9]+) device-hours")
+EVERY_CELL = "cell"  # of `every other cell`
+MINUS = " minus "  # between the splits of a gap
+
 _NAME = re.compile(r"[A-Za-z]\w*(?:/[A-Za-z]\w*)?")
 _SPLIT = re.compile(r"(?:train|val|test)(?:_\w+)?")
 
@@ -63,12 +66,15 @@ class Claim:
         text: as it was written.
         left: what it is about.
         order: `<`, `<=`, `>` or `>=`: of the numbers, whichever is better.
-        right: what it is compared with; None for `every other` value of the axis of `left`.
+        right: what it is compared with; None for `every other` value of the axis of `left`, or
+            for every other cell.
+        every_cell: whether it is compared with every other cell of the table.
         factors: what each side's number is multiplied with.
         every: axes it is claimed for all values of.
         where: axes that are held at a value.
         metric: `val_id/forces_mae` or `forces_mae`; None for the first metric of the file.
         split: `val_id`; None for the split that decides.
+        minus: split whose number is taken off, so that a gap between two splits is compared.
         hours: compared at this many device-hours of training; 0 for equal device-time; None for
             what the runs ended with.
     """
@@ -83,6 +89,8 @@ class Claim:
     metric: str | None = None
     split: str | None = None
     hours: float | None = None
+    every_cell: bool = False
+    minus: str | None = None
 
     def axes(self) -> set[str]:
         """Every axis that it names."""
@@ -106,7 +114,8 @@ def parse(text: str) -> Claim:
     head, order, rest = parts
     tail, *modifiers = re.split(r"\s(?=(?:for|on|at)\s)", rest)
     first, left = _side(head)
-    second, right = _right(tail, left)
+    every_cell = tail == f"every other {EVERY_CELL}"
+    second, right = (1.0, None) if every_cell else _right(tail, left)
     found: dict[str, str] = {}
     for modifier in modifiers:
         word, _, value = modifier.partition(" ")
@@ -114,7 +123,9 @@ def parse(text: str) -> Claim:
             raise ClaimError(f"{word!r} is said twice in {text!r}")
         found[word] = value
     every, where = _scope(found.get("for"))
-    split, metric = _selected(found.get("on"))
+    split, metric, minus = _selected(found.get("on"))
+    if minus and "at" in found:
+        raise ClaimError(f"a gap between splits cannot be taken `at` a time, in {text!r}")
     assert order in get_args(Order)
     return Claim(
         text=text,
@@ -127,6 +138,8 @@ def parse(text: str) -> Claim:
         metric=metric,
         split=split,
         hours=_hours(found.get("at")),
+        every_cell=every_cell,
+        minus=minus,
     )
 
 
@@ -134,7 +147,8 @@ def comparisons(claim: Claim, cells: Sequence[tuple[str | None, Setting]]) -> li
     """Which cells a claim compares: positions of left and right.
 
     Two cells are compared that agree on every axis that neither side names. Where each side is one
-    cell only, as in tables that are no product, they are compared whatever else differs.
+    cell only, as in tables that are no product, they are compared whatever else differs; so is
+    every other cell.
 
     Args:
         claim: parsed.
@@ -146,7 +160,10 @@ def comparisons(claim: Claim, cells: Sequence[tuple[str | None, Setting]]) -> li
     _check_names(claim, cells)
     here = [i for i, (_, s) in enumerate(cells) if _held(claim.where, s)]
     left = [i for i in here if claim.left.fits(*cells[i])]
-    if claim.right is None:
+    if claim.every_cell:
+        right = [i for i in here if i not in left]
+        named = {axis for _, setting in cells for axis in setting}
+    elif claim.right is None:
         (axis, value), *more = claim.left.values.items()
         rest = Point(dict(more))
         right = [
@@ -234,15 +251,20 @@ def _scope(text: str | None) -> tuple[tuple[str, ...], dict[str, str] | None]:
     return tuple(every), where or None
 
 
-def _selected(text: str | None) -> tuple[str | None, str | None]:
+def _selected(text: str | None) -> tuple[str | None, str | None, str | None]:
+    """Split, metric, and the split whose number is taken off."""
     if text is None:
-        return None, None
-    if not _NAME.fullmatch(text):
-        raise ClaimError(f"`on` names a split or a metric, such as `on val_ood_both`, got {text!r}")
-    if is_split(text):
-        return text, None
-    first, _, name = text.partition("/")
-    return (first, name) if is_split(first) else (None, text)
+        return None, None, None
+    name, _, minus = text.partition(MINUS)
+    if not _NAME.fullmatch(name):
+        raise ClaimError(f"`on` names a split or a metric, such as `on val_ood_both`, got {name!r}")
+    first, _, rest = name.partition("/")
+    split, metric = (first, rest or None) if is_split(first) else (None, name)
+    if minus and (split is None or not is_split(minus) or minus == split):
+        raise ClaimError(
+            f"a gap is between two splits, such as `on val_ood_both minus val_id`, got {text!r}"
+        )
+    return split, metric, minus or None
 
 
 def _hours(text: str | None) -> float | None:

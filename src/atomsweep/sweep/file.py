@@ -16,6 +16,7 @@ Keys of rows and columns are what one would type before the equals sign.
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -31,8 +32,9 @@ from pydantic import (
 )
 
 from atomsweep.build import UserError
-from atomsweep.sweep.claims import ClaimError, comparisons, parse
+from atomsweep.sweep.claims import ClaimError
 from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
+from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.tracking.files import read_yaml
 
 LABEL = "label"
@@ -86,6 +88,11 @@ class Statement(BaseModel):
     def _seeds_are_different(cls, seeds: list[int]) -> list[int]:
         return different(seeds)
 
+    @property
+    def smaller(self) -> str:
+        """Clause that names another file of a laptop's size; empty where there is none."""
+        return ""
+
     def overrides_at(self, scale: str | None) -> list[str]:
         """Overrides of all cells at a scale; None: at the first.
 
@@ -96,7 +103,7 @@ class Statement(BaseModel):
             scale = next(iter(self.scale), None)
         elif scale not in self.scale:
             known = ", ".join(self.scale) or "none"
-            raise UserError(f"the sweep has no scale {scale}; it has {known}")
+            raise UserError(f"the sweep has no scale {scale}; it has {known}{self.smaller}")
         shared = [] if self.experiment is None else [f"experiment={self.experiment}"]
         return [*shared, *self.overrides, *(self.scale[scale] if scale is not None else [])]
 
@@ -106,6 +113,7 @@ class SweepFile(Statement):
 
     Attributes:
         published: the paper's table, `<paper>.<table>` of `analysis/published/`.
+        mini: the sweep file that asks the same at a size for a laptop, where this one has none.
         rows: axes whose product are the rows, or the rows one by one.
         columns: axes whose product are the columns, or the columns one by one.
         exclude: settings that are left out, each a part of a row and column.
@@ -116,6 +124,7 @@ class SweepFile(Statement):
     """
 
     published: str | None = Field(None, pattern=r"^\w+\.\w+$")
+    mini: str | None = None
     rows: Axes | list[Setting]
     columns: Axes | list[Setting] = {}
     exclude: list[Setting] = []
@@ -160,6 +169,11 @@ class SweepFile(Statement):
         if next(self.settings(), None) is None:
             raise ValueError("exclude leaves no cell")
         return self
+
+    @property
+    def smaller(self) -> str:
+        """Clause that names the file of a laptop's size; empty where this one has it itself."""
+        return f"; `sweeps={self.mini}` asks the same at a size for a laptop" if self.mini else ""
 
     def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings at a scale; None: at the first."""
@@ -217,17 +231,27 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
     except ValidationError as error:
         raise UserError(f"{path}{_told(error, node, content, model)}") from error
     if isinstance(checked, SweepFile):
-        _check_claims(checked, path, node, content)
+        _check_words(checked, path, node, content)
     return checked
 
 
-def _check_claims(statement: SweepFile, path: Path, node: Any, content: Any) -> None:
-    cells = list(statement.settings())
-    for number, claim in enumerate(statement.claims):
+def _check_words(statement: SweepFile, path: Path, node: Any, content: Any) -> None:
+    """Claims against the table; metrics and published table against what there is."""
+    cells, kinds = list(statement.settings()), list(statement.evaluations)
+    checks: list[tuple[tuple[str | int, ...], Callable[[], object]]] = []
+    for i, name in enumerate(statement.metrics):
+        checks.append((("metrics", i), partial(check_metric, name, kinds)))
+    for i, claim in enumerate(statement.claims):
+        checks.append((("claims", i), partial(check_claim, claim, cells, kinds)))
+    root = next((parent for parent in path.parents if parent.name == "sweeps"), None)
+    if statement.published is not None and root is not None:
+        named = partial(check_published, statement.published, root)
+        checks.append((("published",), named))
+    for place, check in checks:
         try:
-            comparisons(parse(claim), cells)
-        except ClaimError as error:
-            line, key = _place(node, content, ("claims", number))
+            check()
+        except (ClaimError, UnknownNameError) as error:
+            line, key = _place(node, content, place)
             raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
 
 

@@ -23,6 +23,7 @@ class MirroredRun:
         result: content of `result.json`; {} unless finished.
         environment: content of `environment.json`; {} before the first start.
         sweeps: names of the sweeps that have it as a cell.
+        evaluations: kind → content of `evaluations/<kind>.json`.
         processes: that worked on it; 0 where none has begun.
         allocated_seconds: device-seconds that they held, lost work included.
     """
@@ -35,6 +36,7 @@ class MirroredRun:
     result: dict[str, Any]
     environment: dict[str, Any]
     sweeps: tuple[str, ...]
+    evaluations: dict[str, dict[str, Any]]
     processes: int = 0
     allocated_seconds: float = 0.0
 
@@ -106,6 +108,7 @@ def _run(found: Any, about: dict[str, Any]) -> MirroredRun:
         result=views.document("result", tags) or {},
         environment=views.document("environment", tags) or {},
         sweeps=tuple(sorted(member)),
+        evaluations=views.evaluations_of(tags),
         processes=int(tags.get(schema.TAG_SEGMENTS, 0)),
         allocated_seconds=float(tags.get(schema.TAG_ALLOCATED, 0.0)),
     )

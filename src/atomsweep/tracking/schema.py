@@ -65,6 +65,45 @@ FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
 ENERGY_MAE = "energy_mae"  # eV, mean over structures
 EFWT = "efwt"  # share of structures with energy within 0.02 eV and all forces within 0.03 eV/Å
 LOSS = "loss"
+METRICS = (
+    FORCES_MAE,
+    FORCES_X_MAE,
+    FORCES_Y_MAE,
+    FORCES_Z_MAE,
+    FORCES_COS,
+    FORCES_MAGNITUDE,
+    ENERGY_MAE,
+    EFWT,
+    LOSS,
+)  # of tasks: what a sweep file can name; a task with another one adds it here
+OF_RESULT = ("parameters", "device_seconds", "eval_seconds")  # beside the metrics
+
+# Metrics of evaluations, `<kind>/<name>`, and of those of each split `<kind>/<split>/<name>`
+EVALUATED = {
+    "rotation": ("forces_std", "forces_std_norm", "structures", "free_atoms"),
+    "cost": (
+        "structures_per_second",
+        "device_hours_per_million",
+        "atoms_per_second",
+        "batch_size",
+        "seconds_per_batch",
+        "peak_memory_gib",
+    ),
+    "relax": ("seconds_per_system",),
+}
+EVALUATED_BY_SPLIT = {
+    "relax": (
+        "adwt",
+        "afbt",
+        "fbt",
+        "distance",
+        "converged",
+        "failed",
+        "steps",
+        "systems",
+        "seconds",
+    ),
+}
 STRUCTURES_PER_S = "structures_per_s"  # of training, all devices together
 STRUCTURES_PER_S_RANK = "structures_per_s_per_rank"  # of each of them
 

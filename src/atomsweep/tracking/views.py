@@ -17,6 +17,7 @@ MAX_TAG = 8000
 MAX_PARTS = 90  # tags for one document
 CUT = " ... [cut here; whole in the artifacts]"
 
+EVALUATION = "evaluation."  # + kind: document of what was evaluated after the training
 DOCUMENTS = (schema.RUN, schema.STATUS, schema.RESULT, schema.ENVIRONMENT)
 
 
@@ -102,6 +103,8 @@ def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]
         found[schema.TAG_MEMBER + sweep] = True
     for name in DOCUMENTS:
         found |= document_tags(Path(name).stem, _read(run.path / name))
+    for kind, content in evaluations(run).items():
+        found |= document_tags(f"{EVALUATION}{kind}", content)
     return {
         name_for(name): shorten(value, MAX_TAG)
         for name, value in found.items()
@@ -110,13 +113,46 @@ def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]
 
 
 def final_metrics(run: RunDirectory) -> dict[str, float]:
-    """Metrics of the result as `final/<split>/<metric>`; {} unless the run is finished."""
-    metrics = (run.result or {}).get("metrics") or {}
+    """Metrics of the result as `final/<split>/<metric>`; {} unless the run is finished.
+
+    What was evaluated after the training is among them: `final/cost/structures_per_second`.
+    """
+    if run.result is None:
+        return {}
+    metrics = dict(run.result.get("metrics") or {})
+    for content in evaluations(run).values():
+        told = content.get("metrics")
+        metrics |= told if isinstance(told, Mapping) else {}
     return {
         name_for(schema.FINAL + name): float(value)
         for name, value in metrics.items()
         if isinstance(value, int | float)
     }
+
+
+def settled(run: RunDirectory) -> int:
+    """When the last of `final_metrics` was known, ms since 1970."""
+    times = [content.get("created") for content in evaluations(run).values()]
+    return round(1000 * max([run.status.get("finished") or 0.0, *(t or 0.0 for t in times)]))
+
+
+def evaluations(run: RunDirectory) -> dict[str, dict[str, Any]]:
+    """Kind → content of `evaluations/<kind>.json`; what cannot be read is left out."""
+    found = {path.stem: _read(path) for path in evaluation_files(run)}
+    return {kind: content for kind, content in found.items() if content}
+
+
+def evaluation_files(run: RunDirectory) -> list[Path]:
+    """Results of evaluations."""
+    return sorted((run.path / schema.EVALUATIONS).glob("*.json"))
+
+
+def evaluations_of(tags: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What `tags` wrote of evaluations, by kind."""
+    first = schema.TAG_DOCUMENT + EVALUATION
+    kinds = {tag.removeprefix(first).partition(".")[0] for tag in tags if tag.startswith(first)}
+    found = {kind: document(EVALUATION + kind, tags) for kind in sorted(kinds)}
+    return {kind: content for kind, content in found.items() if content}
 
 
 def uid(run: RunDirectory) -> str:

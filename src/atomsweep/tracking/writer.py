@@ -8,6 +8,8 @@ they were logged, so a batch that was sent twice is one batch.
 
 import json
 import logging
+import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,11 +255,12 @@ class _Pass:
         from mlflow.entities import Metric
 
         result = run.result or {}
-        step, time = int(result.get("step", 0)), round(1000 * run.status.get("finished", 0.0))
+        step, time = int(result.get("step", 0)), views.settled(run)
+        held = found.data.metrics  # an evaluation can be made again, and then counts
         new = [
             Metric(name, value, time, step)
             for name, value in views.final_metrics(run).items()
-            if name not in found.data.metrics
+            if name not in held or not _same(held[name], value)
         ]
         for batch in _batches(new, BATCH):
             self._log(found, metrics=batch)
@@ -280,7 +283,7 @@ class _Pass:
         if state not in (schema.RUNNING, schema.QUEUED):
             names += _LATE_FILES
         if state == schema.FINISHED:
-            names.append(_BEST)
+            names += [_BEST, *_evaluated(run)]
         old = json.loads(found.data.tags.get(schema.TAG_MIRRORED_FILES, "{}"))
         now = {name: _mark(run.path / name) for name in names}
         new = {name: mark for name, mark in now.items() if mark and old.get(name) != mark}
@@ -385,6 +388,13 @@ def _mirrored_lines(found: Any) -> int:
     return int(found.data.tags.get(schema.TAG_MIRRORED_LINES, 0))
 
 
+def _same(held: float, value: float) -> bool:
+    """Whether MLflow holds a value; SQL stores keep infinity as the largest float."""
+    if math.isinf(value):
+        return math.copysign(sys.float_info.max, value) == held or value == held
+    return held == value or (math.isnan(held) and math.isnan(value))
+
+
 def _is_tracked(run: RunDirectory) -> bool:
     try:
         return run.config().get("tracking", {}) is not None
@@ -392,8 +402,14 @@ def _is_tracked(run: RunDirectory) -> bool:
         return True  # and reported as a problem
 
 
+def _evaluated(run: RunDirectory) -> list[str]:
+    """Files that came after the training: evaluations, and predictions of a few structures."""
+    predicted = sorted((run.path / schema.PREDICTIONS).glob("*.npz"))
+    return [str(p.relative_to(run.path)) for p in (*views.evaluation_files(run), *predicted)]
+
+
 def _signature(run: RunDirectory) -> tuple[Any, ...]:
-    files = (*_EARLY_FILES, *_LATE_FILES, schema.STATUS, _BEST)
+    files = (*_EARLY_FILES, *_LATE_FILES, schema.STATUS, _BEST, *_evaluated(run))
     return (run.state(), *(_mark(run.path / name) for name in files))
 
 
