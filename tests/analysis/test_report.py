@@ -339,7 +339,9 @@ def test_durations_are_read_at_a_glance(seconds, text):
 def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_path):
     before = built(table5)
     path = next(table5.path.glob("*000000000001")) / schema.ENVIRONMENT
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": ["0" * 12]}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"code": [{"engine/loop.py": "0" * 12}]})
+    )
     after = built(table5)
     assert "1 of them with other code than the present (stale)" in after.summary
     assert "stale" not in before.summary

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -262,8 +263,13 @@ PUBLISHED = [
 
 @pytest.fixture(scope="module")
 def oc20(tmp_path_factory):
-    """OC20 in the folders of its archives, three records each."""
-    return write_oc20_layout(tmp_path_factory.mktemp("oc20"))
+    """OC20 in the folders of its archives, three records each; a file of MD17."""
+    folder = write_oc20_layout(tmp_path_factory.mktemp("oc20"))
+    (folder / "md17").mkdir()
+    numbers = [6] * 9 + [8] * 4 + [1] * 8
+    pos = np.random.default_rng(0).standard_normal((1001, len(numbers), 3))
+    np.savez(folder / "md17/md17_aspirin.npz", E=pos[:, 0, 0], F=pos, R=pos, z=numbers)
+    return folder
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
