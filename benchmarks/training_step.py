@@ -50,6 +50,8 @@ def slab(seed: int) -> Atoms:
     atoms = fcc111(first, (4, 4, 5), a=3.9, vacuum=8.0, periodic=False)
     atoms.symbols[rng.random(len(atoms)) < 0.5] = second
     add_adsorbate(atoms, molecule("CH3OH"), height=2.0, position=(2.0, 2.0))
+    tags = [2] * 6 + [1] * 16 + [0] * 64  # adsorbate, surface, below it: as in OC20
+    atoms.set_tags(np.array(tags)[np.argsort(np.argsort(-atoms.positions[:, 2], kind="stable"))])
     atoms.rattle(0.1, seed=seed)
     return atoms
 

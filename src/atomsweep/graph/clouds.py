@@ -52,8 +52,8 @@ def adsorbate_clouds(batch: Batch, sample_size: int, seed: int) -> PointClouds:
     uniformly without replacement. Theirs are drawn from the first of these atoms only, and know no
     periodic images. A structure without adsorbate has a cloud around every atom.
 
-    What is drawn is a function of (seed, sid, place of the atom in its structure): the same in every
-    epoch, batch and process, for all frames of a relaxation, wherever the atoms are.
+    What is drawn is a function of (seed, sid, place of the atom in its structure): the same in
+    every epoch, batch and process, for all frames of a relaxation, wherever the atoms are.
 
     Sizes depend on the tags, so on a GPU this waits for them. On the meta device, which has no
     values, every atom is a centre, and the clouds are as large as may be.

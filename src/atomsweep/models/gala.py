@@ -49,8 +49,8 @@ class Gala(ForceField):
 
     Rotations, translations and the choice of images leave the energy as it is. Reflections do not:
     a trivector, which the products have as soon as r' is in them, changes its sign. With
-    `equivariant: none` r stays x_j - x_i, and a reflection changes nothing either. Vectors go to the
-    nearest image, so the energy jumps where an atom passes half a cell from a centre.
+    `equivariant: none` r stays x_j - x_i, and a reflection changes nothing either. Vectors go to
+    the nearest image, so the energy jumps where an atom passes half a cell from a centre.
 
     Args:
         hidden_channels: channels of v.

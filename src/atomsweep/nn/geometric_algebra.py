@@ -21,7 +21,10 @@ def multivector(vector: Tensor) -> Tensor:
 
 
 def geometric_product(a: Tensor, b: Tensor) -> Tensor:
-    """ab of every two multivectors of two lists. Shape: (C, J, 8), (C, K, 8) -> (C, J, K, 8)."""
+    """Products of every two multivectors of two lists.
+
+    Shape: (C, J, 8), (C, K, 8) -> (C, J, K, 8).
+    """
     table = _product_table().to(a)
     left = torch.einsum("cji,ilo->cjol", a, table)  # a· as a matrix
     product = left.flatten(1, 2) @ b.mT  # (C, J * 8, K)
@@ -44,7 +47,7 @@ def invariants(x: Tensor) -> Tensor:
 
 
 def inverse_length(x: Tensor) -> Tensor:
-    """1 over the length of all components, rounded off at zero. Shape: (..., 8) -> (..., 1)."""
+    """One over the length of all components, rounded off at zero. Shape: (..., 8) -> (..., 1)."""
     return torch.rsqrt(x.square().sum(-1, keepdim=True) + SMOOTH**2)
 
 
