@@ -47,7 +47,6 @@ def slabs(turn=None, **changes):
         structures = [turned(atoms, turn) for atoms in structures]
     batch = make_batch(structures, None)
     batch.tags = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 0, 0, 1, 0, 1, 0, 0, 2])
-    batch.sid = torch.tensor([4, 9])
     return batch
 
 
@@ -68,7 +67,7 @@ def test_every_choice_turns_with_its_structure_and_batches(overrides):
     assert_close(turned_one.forces, prediction.forces @ torch.tensor(ROTATION).T)
     for number in range(2):
         single = make_batch([random_atoms(number + 1)], None)
-        single.tags, single.sid = batch.tags[batch.batch == number], batch.sid[[number]]
+        single.tags = batch.tags[batch.batch == number]
         alone = model(single)
         assert_close(alone.energy, prediction.energy[[number]])
         assert_close(alone.forces, prediction.forces[batch.batch == number])

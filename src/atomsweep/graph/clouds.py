@@ -52,8 +52,8 @@ def adsorbate_clouds(batch: Batch, sample_size: int, seed: int) -> PointClouds:
     uniformly without replacement. Theirs are drawn from the first of these atoms only, and know no
     periodic images. A structure without adsorbate has a cloud around every atom.
 
-    What is drawn is a function of (seed, sid, place of the atom in its structure): the same in
-    every epoch, batch and process, for all frames of a relaxation, wherever the atoms are.
+    What is drawn is a function of the seed and of the structure's elements and tags in their order:
+    the same in every epoch, batch and process, for all frames of a relaxation, wherever atoms are.
 
     Sizes depend on the tags, so on a GPU this waits for them. On the meta device, which has no
     values, every atom is a centre, and the clouds are as large as may be.
@@ -86,8 +86,10 @@ def _members(batch: Batch, tags: Tensor, sample_size: int, seed: int) -> tuple[T
     """Members of each structure's clouds, and which places are filled. Shape: (B, M), (B, M)."""
     num_structures, num_atoms = len(batch.cell), len(tags)
     place = torch.arange(num_atoms, device=tags.device) - batch.ptr[batch.batch]
-    sid = batch.sid if keys.SID in batch else torch.zeros_like(batch.natoms)
-    drawn = uniform(seed, _STREAM, sid[batch.batch], place)  # (N,), in (0, 1)
+    kinds = uniform(seed, _STREAM, place, batch.atomic_numbers, tags)
+    name = torch.zeros_like(batch.natoms)  # (B,), of integers, so that no order of adding matters
+    name = name.index_add_(0, batch.batch, (kinds * (1 << 40)).long())
+    drawn = uniform(seed, _STREAM + 1, name[batch.batch], place)  # (N,), in (0, 1)
     rank = torch.where(tags == SUBSURFACE, drawn, -tags.double())
     order = torch.argsort(rank, stable=True)
     order = order[torch.argsort(batch.batch[order], stable=True)]  # by structure, then by rank
