@@ -5,7 +5,8 @@
 Models are those of conf/model/, on the same batch of alloy slabs of 86 atoms. Compared with: SchNet
 and DimeNet++ of torch_geometric, of the same size (of DimeNet++ its blocks over listed triplets,
 since its own forward knows no cells); ForceNet and GNS with the concatenation that `PairLinear`
-avoids; Gala with everything kept for the backward, nothing made again. Each pair is measured in turns in one process. Times are CPU seconds of the process (wall
+avoids; Gala with everything kept for the backward. Each pair is measured in turns in one process.
+Times are CPU seconds of the process (wall
 time on a GPU), the least of the repeats. Memory is the largest sum of tensors that a step made and
 that were alive at once.
 """
