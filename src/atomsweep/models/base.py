@@ -44,6 +44,7 @@ class ForceField(nn.Module, ABC):
             zeros) and predicts `noise`.
         supports_sigma: it also reads the noise's scale `dens_sigma`.
         predicts_energy: the prediction has an energy.
+        forces_wanted: set by the task; without it no gradient is taken for forces.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
@@ -53,6 +54,7 @@ class ForceField(nn.Module, ABC):
     supports_dens: bool = False
     supports_sigma: bool = False
     predicts_energy: bool = True
+    forces_wanted: bool = True
 
     cutoff: float | None
     max_neighbors: int | None
@@ -125,7 +127,12 @@ class EnergyForceField(ForceField):
         with full_precision(batch.pos):
             edge_vec = edge_vectors(batch)
         return energy_and_forces(
-            partial(self.energy, batch), edge_vec, source, target, len(batch.pos)
+            partial(self.energy, batch),
+            edge_vec,
+            source,
+            target,
+            len(batch.pos),
+            self.forces_wanted,
         )
 
 
@@ -135,6 +142,7 @@ def energy_and_forces(
     source: Tensor,
     target: Tensor,
     num_atoms: int,
+    forces_wanted: bool = True,
 ) -> Prediction:
     """A network's energy, and -dE/dx, where the energy reads positions through vectors alone.
 
@@ -146,9 +154,12 @@ def energy_and_forces(
         source: atom at the end of each vector.
         target: atom at the start of each vector.
         num_atoms: N.
+        forces_wanted: take the gradient; else the prediction has no forces.
 
     Shape: vectors (P, 3), source and target (P,).
     """
+    if not forces_wanted:
+        return Prediction(energy_of(vectors))
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         if not vectors.requires_grad:

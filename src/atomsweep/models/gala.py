@@ -158,6 +158,7 @@ class Gala(ForceField):
             clouds.member.flatten(),
             clouds.centre.repeat_interleave(clouds.member.shape[1]),
             len(batch.pos),
+            self.forces_wanted,
         )
 
     def energy(self, batch: Batch, clouds: PointClouds, vectors: Tensor) -> Tensor:
