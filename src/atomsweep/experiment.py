@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from atomsweep.engine.signals import StopFlag
     from atomsweep.engine.trainer import Trainer, Update
     from atomsweep.models.base import ForceField
+    from atomsweep.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,9 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
 
     parts = {name: build(config[name], name) for name in PARTS}
     with torch.device("meta"):
-        model: ForceField = build_learner(config)[0]
+        model: ForceField
+        task: Task
+        model, task = build_learner(config)
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         check_device(trainer.device, "engine.device", "engine=cpu")
@@ -181,13 +184,48 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
             f"has cluster.gpus={settings.gpus}; make them equal"
         )
+    source = data_source(config)
     wanted = {schema.TRAIN, *trainer.eval_splits}
-    if missing := sorted(wanted - set(data_source(config).splits())):
+    if missing := sorted(wanted - set(source.splits())):
         raise UserError(
             f"the data set has no split {missing[0]}; it has "
-            f"{', '.join(data_source(config).splits())}: set engine.eval_splits and engine.metric"
+            f"{', '.join(source.splits())}: set engine.eval_splits and engine.metric"
+        )
+    _check_labels(task, source)
+    metric = trainer.metric.partition("/")[2]
+    if task.metric_names and metric not in task.metric_names:
+        raise UserError(
+            f"engine.metric is {trainer.metric}, and {type(task).__name__} measures "
+            f"{', '.join(task.metric_names)}; set metric to one of these"
         )
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _check_labels(task: "Task", source: "DataSource") -> None:
+    """Refuse data that do not carry what the task learns, as far as that is known unread.
+
+    Raises:
+        UserError: names the label, or says whose energy the data have.
+    """
+    name, there = type(task).__name__, source.label_names()
+    lacking = sorted(set(task.labels) - there) if there is not None else []
+    if lacking:
+        raise UserError(
+            f"{name} learns {' and '.join(task.labels)}, and structures of {source.name} carry no "
+            f"{lacking[0]}; choose another task or other data"
+        )
+    if source.relaxed_energy in (None, task.relaxed_energy) or "energy" not in task.labels:
+        return
+    if task.relaxed_energy:
+        raise UserError(
+            f"{name} learns the energy of the relaxed structure from the initial one, and "
+            f"{source.name} has frames with their own energies; choose data=mini_oc_is2re or other "
+            "IS2RE data"
+        )
+    raise UserError(
+        f"{name} learns the energy of the structure itself, and {source.name} has that of the "
+        "relaxed one; choose task=is2re"
+    )
 
 
 # What a process does

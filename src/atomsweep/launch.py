@@ -105,10 +105,11 @@ def run(cfg: DictConfig) -> float | None:
     if result is None:
         log.info("%s: %s", outcome.state, outcome.message)
         return None
+    decisive = str(cell.config["engine"]["metric"])
     for name, value in result["metrics"].items():
-        if name.endswith(schema.FORCES_MAE):
+        if name.partition("/")[2] == decisive.partition("/")[2]:
             log.info("%-28s %.5f", name, value)
-    return float(result["metrics"][cell.config["engine"]["metric"]])
+    return float(result["metrics"][decisive])
 
 
 def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,6 +152,42 @@ class StructureDataset(ABC):
         return f"structure {index} of {self.name}"
 
 
+class RelaxedEnergies(StructureDataset):
+    """Initial structures that carry the energy of the relaxed ones, and no forces: IS2RE.
+
+    Args:
+        ends: both ends of relaxations: even indices initial, odd ones relaxed, with its energy.
+        name: what errors call it.
+    """
+
+    has_energy, has_forces = True, False
+
+    def __init__(self, ends: StructureDataset, name: str) -> None:
+        self.ends, self.name = ends, name
+        self.fingerprint = f"{ends.fingerprint}-initial" if ends.fingerprint else ""
+        self.cache_dir = ends.cache_dir
+
+    def __len__(self) -> int:
+        return len(self.ends) // 2
+
+    def __getitem__(self, index: int) -> Structure:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} structures, got index {index}")
+        energy = self.ends[2 * index + 1].energy
+        if energy is None:
+            raise DataError(f"{self.where(index)}: its relaxed end carries no energy")
+        return replace(self.ends[2 * index], energy=energy, forces=None)
+
+    @property
+    def natoms(self) -> Array:
+        """(len,) int64."""
+        return self.ends.natoms[0::2]
+
+    def where(self, index: int) -> str:
+        """How messages name a structure: by its place in the file."""
+        return self.ends.where(2 * index)
+
+
 class InMemoryDataset(StructureDataset):
     """A list of structures as a data set, checked when read."""
 
@@ -211,11 +247,17 @@ class DataSource(ABC):
         name: short name for reports.
         on_error: "raise" stops at the first unusable structure; "skip" drops, counts and logs it.
         skipped: what was dropped, a list of messages for each split or file.
+        relaxed_energy: energies are those of the relaxed structures (IS2RE); None: not known.
     """
 
     name: str
     on_error: OnError = "raise"
     skipped: dict[str, list[str]]
+    relaxed_energy: bool | None = False
+
+    def label_names(self) -> frozenset[str] | None:
+        """Which of energy and forces every structure carries; None: not known before reading."""
+        return frozenset(("energy", "forces"))
 
     @abstractmethod
     def prepare(self, progress: bool = True) -> None:

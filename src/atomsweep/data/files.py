@@ -106,6 +106,7 @@ class FileSource(DataSource):
         if self.mapping is not None and not self.mapping.is_file():
             raise FileNotFoundError(f"no mapping at {self.mapping}; set data.mapping")
         self.reader, self.max_force = reader, max_force
+        self.relaxed_energy = reader.relaxed_energy
         self.on_error = check_on_error(on_error)
         self.skipped = {}
         self.licence = licence
@@ -136,6 +137,10 @@ class FileSource(DataSource):
         if self.mapping is None or not self.val_fraction or self.split_by not in FIELDS:
             return []
         return [content_hash([self.mapping], self.root)]
+
+    def label_names(self) -> frozenset[str] | None:
+        """What the reader insists on."""
+        return None if self.reader.labels is None else frozenset(self.reader.labels)
 
     @property
     def directory(self) -> Path:

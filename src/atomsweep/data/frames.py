@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,11 +45,15 @@ class Reader(ABC):
         version: raised when the same files give other data than before.
         suffixes: of its files, also followed by one of `COMPRESSED`.
         relaxations: frames carry both ends of a relaxation.
+        labels: of energy and forces, what every frame carries; None: not known before reading.
+        relaxed_energy: the energy is that of the relaxed structure; None: the files do not say.
     """
 
     version = 1
     suffixes: tuple[str, ...]
     relaxations = False
+    labels: Sequence[str] | None = None
+    relaxed_energy: ClassVar[bool | None] = None
 
     @abstractmethod
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:

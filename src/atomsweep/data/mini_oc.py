@@ -22,6 +22,7 @@ from atomsweep.data.base import (
     DataSource,
     OnError,
     Provenance,
+    RelaxedEnergies,
     StructureDataset,
     check_on_error,
     check_split,
@@ -99,10 +100,13 @@ class MiniOC(DataSource):
         self.workers = workers
         self.on_error = check_on_error(on_error)
         self.skipped = {}
-        self.directory = Path(root) / f"mini_oc-{self.fingerprint()}"
+        self.directory = Path(root) / f"mini_oc-{self._recipe_hash()}"
 
     def fingerprint(self) -> str:
         """Hash of the recipe and of the generator's version."""
+        return self._recipe_hash()
+
+    def _recipe_hash(self) -> str:
         text = json.dumps(self.recipe.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -118,7 +122,7 @@ class MiniOC(DataSource):
             from atomsweep.data.mini_oc_run import build_data_set
 
             build_data_set(
-                self.recipe, partial, self.fingerprint(), self.provenance, self.workers, progress
+                self.recipe, partial, self._recipe_hash(), self.provenance, self.workers, progress
             )
 
         build_once(self.directory, build, f"the data set {self.name}")
@@ -187,6 +191,40 @@ class MiniOC(DataSource):
             "skipped": {key: len(faults) for key, faults in self.skipped.items()},
             "provenance": self.provenance.as_dict(),
         }
+
+
+class MiniOCIS2RE(MiniOC):
+    """The relaxations of `MiniOC` for IS2RE: initial structures with energies of the relaxed ones.
+
+    The same files and splits; one structure for each relaxation. Args are those of `MiniOC`.
+    """
+
+    relaxed_energy = True
+
+    def label_names(self) -> frozenset[str]:
+        """The relaxed energy alone."""
+        return frozenset(("energy",))
+
+    def fingerprint(self) -> str:
+        """Of the recipe, and of what the labels are."""
+        return hashlib.sha256(f"is2re {self._recipe_hash()}".encode()).hexdigest()[:12]
+
+    def split(self, name: str) -> StructureDataset:
+        """Initial structures of a split, with the energy of the relaxed ones."""
+        check_split(name, SPLITS, self.name)
+        self.prepare()
+        ends = StoreDataset(self.directory / f"{name}_relaxations.lmdb")
+        dataset, faults = usable(RelaxedEnergies(ends, f"{self.name} {name}"), self.on_error)
+        if faults:
+            self.skipped[name] = faults
+        return dataset
+
+    def describe(self) -> dict[str, Any]:
+        """That of `MiniOC`, with the number of structures that are learnt from."""
+        found = super().describe()
+        for split, about in found["splits"].items():
+            about["structures"] = len(self.split(split))
+        return found
 
 
 def frame_kinds(fids: Array) -> Array:

@@ -82,6 +82,12 @@ class NativeStore(FileSource):
         for split in self.paths:
             self._store(split)
 
+    def label_names(self) -> frozenset[str]:
+        """What the training store carries."""
+        store = self._store("train")
+        there = {"energy": store.has_energy, "forces": store.has_forces}
+        return frozenset(label for label, has in there.items() if has)
+
     def _store(self, split: str) -> StoreDataset:
         return StoreDataset(self._files[split][0])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class S2EF(OcpReader):
             subtracts nothing.
     """
 
+    relaxed_energy: ClassVar[bool] = False
     labels: Labels = ("energy", "forces")
     linear_references: str | None = None
 
@@ -146,6 +147,7 @@ class IS2RE(OcpReader):
     """
 
     version = 2  # records without a sid are systems of their own
+    relaxed_energy: ClassVar[bool] = True
     labels: Labels = ("energy",)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from atomsweep.dens.random import normal, uniform
+from atomsweep.draws import normal, uniform
 
 _COIN, _SCALE, _ATOM, _NOISE = range(4)  # streams of random numbers
 

@@ -86,7 +86,7 @@ class DenoisingTask(Task):
     The gradient of a batch is the sum of what its standard and its corrupted structures give.
     """
 
-    labels = S2EF.labels
+    labels, metric_names = S2EF.labels, S2EF.metric_names
 
     def __init__(self, task: S2EF, dens: Denoising) -> None:
         self.task, self.dens = task, dens

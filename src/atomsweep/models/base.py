@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class ForceField(nn.Module, ABC):
             zeros) and predicts `noise`.
         supports_sigma: it also reads the noise's scale `dens_sigma`.
         predicts_energy: the prediction has an energy.
+        forces_wanted: set by the task; without it no gradient is taken for forces.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
@@ -52,6 +54,7 @@ class ForceField(nn.Module, ABC):
     supports_dens: bool = False
     supports_sigma: bool = False
     predicts_energy: bool = True
+    forces_wanted: bool = True
 
     cutoff: float | None
     max_neighbors: int | None
@@ -120,19 +123,52 @@ class EnergyForceField(ForceField):
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV and forces (N, 3) eV/Å."""
         self.check_elements_on_cpu(batch.atomic_numbers)
-        differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
-            with full_precision(batch.pos):
-                edge_vec = edge_vectors(batch)
-            if not edge_vec.requires_grad:
-                edge_vec.requires_grad_()
-            energy = self.energy(batch, edge_vec)
-            with full_precision(batch.pos):  # autocast rounds forwards; their backwards follow
-                (slope,) = torch.autograd.grad(energy.sum(), edge_vec, create_graph=differentiable)
         source, target = batch.edge_index
-        num_atoms = batch.pos.shape[0]
-        forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
-        return Prediction(energy if differentiable else energy.detach(), forces)
+        with full_precision(batch.pos):
+            edge_vec = edge_vectors(batch)
+        return energy_and_forces(
+            partial(self.energy, batch),
+            edge_vec,
+            source,
+            target,
+            len(batch.pos),
+            self.forces_wanted,
+        )
+
+
+def energy_and_forces(
+    energy_of: Callable[[Tensor], Tensor],
+    vectors: Tensor,
+    source: Tensor,
+    target: Tensor,
+    num_atoms: int,
+    forces_wanted: bool = True,
+) -> Prediction:
+    """A network's energy, and -dE/dx, where the energy reads positions through vectors alone.
+
+    Taken in any gradient mode; with gradients on, forces can be differentiated again.
+
+    Args:
+        energy_of: energy (B,) from the vectors.
+        vectors: from atom `target` to atom `source`, Å.
+        source: atom at the end of each vector.
+        target: atom at the start of each vector.
+        num_atoms: N.
+        forces_wanted: take the gradient; else the prediction has no forces.
+
+    Shape: vectors (P, 3), source and target (P,).
+    """
+    if not forces_wanted:
+        return Prediction(energy_of(vectors))
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not vectors.requires_grad:
+            vectors.requires_grad_()
+        energy = energy_of(vectors)
+        with full_precision(vectors):  # autocast rounds forwards; their backwards follow
+            (slope,) = torch.autograd.grad(energy.sum(), vectors, create_graph=differentiable)
+    forces = segment_sum(slope, target, num_atoms) - segment_sum(slope, source, num_atoms)
+    return Prediction(energy if differentiable else energy.detach(), forces)
 
 
 def require_positive(**sizes: float | Sequence[int] | None) -> None:

@@ -15,9 +15,11 @@ from atomsweep.models.base import ForceField, Prediction
 class Mean:
     """A mean that has not been divided yet: merged over batches and ranks by addition.
 
+    A metric that adds means of unlike things, an energy's and a force's, has a row for each.
+
     Attributes:
-        total: () sum of what is averaged.
-        count: () number of things, or sum of their weights.
+        total: () or (T,) sum of what is averaged.
+        count: () or (T,) number of things, or sum of their weights.
     """
 
     total: Tensor
@@ -28,9 +30,8 @@ class Mean:
         return Mean(self.total + other.total, self.count + other.count)
 
     def value(self) -> float:
-        """The mean; NaN when nothing was counted."""
-        count = float(self.count)
-        return float(self.total) / count if count else float("nan")
+        """The mean, or the sum of the T means; NaN when nothing was counted."""
+        return float((self.total.double() / self.count.double()).sum())
 
 
 class Task(ABC):
@@ -41,10 +42,14 @@ class Task(ABC):
 
     Attributes:
         labels: fields of the batch that are compared with a prediction.
+        relaxed_energy: the energy among them is that of the relaxed structure.
+        metric_names: what `metrics` gives; empty leaves `engine.metric` unchecked.
         coefficients: weight of each loss term.
     """
 
     labels: ClassVar[tuple[str, ...]]
+    relaxed_energy: ClassVar[bool] = False
+    metric_names: ClassVar[tuple[str, ...]] = ()
     coefficients: Mapping[str, float]
 
     def adapt(self, model: ForceField) -> ForceField:

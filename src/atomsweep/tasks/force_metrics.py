@@ -7,6 +7,15 @@ from torch_geometric.data import Batch
 from atomsweep.tasks.base import Mean
 from atomsweep.tracking import schema
 
+FORCE_METRICS = (
+    schema.FORCES_MAE,
+    schema.FORCES_X_MAE,
+    schema.FORCES_Y_MAE,
+    schema.FORCES_Z_MAE,
+    schema.FORCES_COS,
+    schema.FORCES_MAGNITUDE,
+)
+
 
 def force_metrics(forces: Tensor, batch: Batch) -> dict[str, Mean]:
     """MAE, its components, cosine and error of the norm over free atoms, atom-weighted.

@@ -64,12 +64,12 @@ class Normalizer(nn.Module):
             ValueError: there are no labels, or all are the same.
         """
         found = statistics.result()
-        if "energy" not in found or "forces" not in found:
+        mean, std, forces_std = self.given
+        if "energy" not in found or (forces_std is None and "forces" not in found):
             raise ValueError(
-                "task=s2ef needs energies and forces of the training split, and the data set has "
+                "labels are normalised with statistics of the training split, and the data set has "
                 "no " + ("energies" if "energy" not in found else "forces of free atoms")
             )
-        mean, std, forces_std = self.given
         energy = found["energy_minus_references" if self.fit_references else "energy"]
         if self.fit_references:
             self.references.copy_(torch.tensor(found["linear_references"]))

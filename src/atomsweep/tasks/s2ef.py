@@ -9,7 +9,7 @@ from torch_geometric.data import Batch
 from atomsweep import keys
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.base import Mean, Task
-from atomsweep.tasks.force_metrics import force_metrics
+from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tracking import schema
 
@@ -34,6 +34,12 @@ class S2EF(Task):
     """
 
     labels: ClassVar[tuple[str, ...]] = (keys.ENERGY, keys.FORCES)
+    metric_names: ClassVar[tuple[str, ...]] = (
+        schema.ENERGY_MAE,
+        schema.EFWT,
+        schema.NORMALISED_L1,
+        *FORCE_METRICS,
+    )
 
     def __init__(
         self,
@@ -105,24 +111,33 @@ class S2EF(Task):
         return (error.abs() if self.forces_loss == "l1" else error.square()).mean(-1)
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
-        """Energy MAE, forces' metrics over free atoms, and EFwT.
+        """Energy MAE, forces' metrics over free atoms, EFwT, and the normalised L1.
 
         EFwT is the share of structures whose energy is off by less than 0.02 eV and none of whose
-        free atoms has a force component off by 0.03 eV/Å or more.
+        free atoms has a force component off by 0.03 eV/Å or more. The normalised L1 is the mean
+        of |ΔE| / σ_E over structures plus that of |Δf| / σ_F over components of all atoms, fixed
+        ones included, whatever the loss is: Open MatSci ML Toolkit, arXiv:2210.17484, Table 2.
         """
         energy_error = (
             _energy(prediction).double() - _label(batch, keys.ENERGY).double()
         ).abs()  # (B,)
-        worst = (
-            (_forces(prediction).double() - _label(batch, keys.FORCES).double()).abs().amax(-1)
-        )  # (N,)
+        errors = (
+            _forces(prediction).double() - _label(batch, keys.FORCES).double()
+        ).abs()  # (N, 3)
+        worst = errors.amax(-1)  # (N,)
         far = ~batch.fixed & (worst >= FORCE_THRESHOLD)
         num_far = torch.zeros_like(energy_error).index_add_(0, batch.batch, far.double())
         within = (energy_error < ENERGY_THRESHOLD) & (num_far == 0)
         structures = energy_error.new_full((), len(energy_error))
+        terms = [
+            energy_error.sum() / self.normalizer.energy_std,
+            errors.sum() / self.normalizer.forces_std,
+        ]
+        components = structures.new_full((), errors.numel())
         return {
             schema.ENERGY_MAE: Mean(energy_error.sum(), structures),
             schema.EFWT: Mean(within.double().sum(), structures),
+            schema.NORMALISED_L1: Mean(torch.stack(terms), torch.stack([structures, components])),
             **force_metrics(_forces(prediction), batch),
         }
 

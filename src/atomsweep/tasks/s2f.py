@@ -8,7 +8,7 @@ from torch_geometric.data import Batch
 
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
-from atomsweep.tasks.force_metrics import force_metrics
+from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 
 
 class S2F(Task):
@@ -24,6 +24,7 @@ class S2F(Task):
     """
 
     labels: ClassVar[tuple[str, ...]] = ("forces",)
+    metric_names: ClassVar[tuple[str, ...]] = FORCE_METRICS
 
     def __init__(
         self, fixed_weight: float = 0.05, fixed_by: Literal["flag", "tags"] = "flag"

@@ -28,6 +28,7 @@ NEUTRAL_KEYS: Mapping[str, str] = {
     "sweeps": "which file asked for the run",
     "search": "how a study chooses values; the values themselves are in their groups",
     "experiment": "a bundle of choices; the choices themselves are in their groups",
+    "metric": "the default of engine.metric, which counts",
     "hydra": "the composer's own settings",
     "engine.device": "the same arithmetic elsewhere; recorded in environment.json",
     "engine.threads": "speed only",

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from atomsweep.dens.random import normal, uniform
+from atomsweep.draws import normal, uniform
 
 NUMBERS = torch.arange(20_000)
 
