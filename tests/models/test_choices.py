@@ -67,7 +67,7 @@ def test_forward_and_backward_compile_into_one_graph_each():
 
 
 @pytest.mark.parametrize(
-    "model", ["forcenet_small", "gns", "schnet", "dimenet_pp", "egnn_72k", "megnet_986k"]
+    "model", ["forcenet_small", "gns", "schnet", "dimenet_pp", "egnn_72k", "megnet_986k", "gala"]
 )
 @pytest.mark.parametrize(
     "wrong", ["hidden_channels=0", "num_layers=-1", "cutoff=-1.0", "cutoff=.inf", "max_neighbors=0"]

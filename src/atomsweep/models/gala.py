@@ -4,7 +4,7 @@ Spellings, arXiv:2110.02393, as the Open MatSci ML Toolkit uses it, arXiv:2210.1
 `graph/clouds.py`, the algebra `nn/geometric_algebra.py`.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Batch
 
 from atomsweep.graph.clouds import PointClouds, adsorbate_clouds
-from atomsweep.models.base import ForceField, Prediction, energy_and_forces
+from atomsweep.models.base import ForceField, Prediction, energy_and_forces, require_positive
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.geometric_algebra import (
     NUM_COMPONENTS,
@@ -102,10 +102,12 @@ class Gala(ForceField):
         sample_seed: int,
     ) -> None:
         super().__init__()
-        sizes = {"hidden_channels": hidden_channels, "num_layers": num_layers}
-        for name, size in (sizes | {"dilation": dilation, "sample_size": sample_size}).items():
-            if not size > 0:
-                raise ValueError(f"model.{name} must be positive, got {size}")
+        require_positive(
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            dilation=dilation,
+            sample_size=sample_size,
+        )
         self.sample_size, self.sample_seed = sample_size, sample_seed
         self.residual, self.block_norm = residual, block_norm == "layer"
         wide = max(1, int(dilation * hidden_channels))
@@ -170,7 +172,10 @@ class Gala(ForceField):
             zip(self.blocks, self.perceptrons, strict=True)
         ):
             last = number == len(self.blocks) - 1
-            made = [_in_chunks(attention, r, v, clouds.mask) for attention in block]
+            made = [
+                _in_chunks(cast(_Attention, attention), r, v, clouds.mask)
+                for attention in block.children()
+            ]
             turned = made[0][0]
             new = perceptron(made[-1][1])
             v = v + new if self.residual and not last else new
@@ -180,7 +185,7 @@ class Gala(ForceField):
                 with full_precision(r):
                     r = (turned + r if self.residual else turned) * mask
                     if len(self.equivariant_norms):
-                        norm = self.equivariant_norms[number]
+                        norm = cast(RunningNorm, self.equivariant_norms[number])
                         norm.update(r.detach(), mask)
                         r = norm(r)
         if self.final_norm is not None:
