@@ -178,8 +178,9 @@ class EquiformerV2(ForceField):
         with full_precision(x):
             energy = self.energy_head.scalars(x) / self.mean_natoms  # (N, 1)
             energy = segment_sum(energy, batch.batch, num_structures).squeeze(-1)
-        noise = None if self.noise_head is None else self.noise_head(x, edges)
-        return Prediction(energy, self.force_head(x, edges), noise)
+        pair = edges.frames.into_pairs(x, edges.pairs)  # rotated once for both heads
+        noise = None if self.noise_head is None else self.noise_head(pair, edges, len(x))
+        return Prediction(energy, self.force_head(pair, edges, len(x)), noise)
 
     def _edges(self, batch: Batch) -> Edges:
         with full_precision(batch.pos):
@@ -282,19 +283,19 @@ class GraphAttention(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """Sum of messages of each atom."""
-        hidden, alpha = self._hidden(x, edges)
+        pair = edges.frames.into_pairs(x, edges.pairs)  # (E, R, 2C)
+        hidden, alpha = self._hidden(pair, edges, len(x))
         message, _ = self.conv2(hidden)  # (E, R, heads V)
         message = edges.frames.back(message * alpha[:, None])
         total = segment_sum(message.flatten(1), edges.pairs[1], len(x))
         return self.project(total.unflatten(1, (x.shape[1], -1)))
 
-    def _hidden(self, x: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    def _hidden(self, pair: Tensor, edges: Edges, num_atoms: int) -> tuple[Tensor, Tensor]:
         """Coefficients between the convolutions, and attention of each value (E, heads V)."""
-        pair = edges.frames.into_pairs(x, edges.pairs)  # (E, R, 2C)
         message, scalars = self.conv1(pair, self.radial(edges.radial, edges.elements))
         alpha, gates = scalars.split(self.extra, 1)
         hidden = self.act(message, gates)
-        alpha = self._attention(alpha, edges.pairs[1], len(x)).to(hidden.dtype)  # (E, heads)
+        alpha = self._attention(alpha, edges.pairs[1], num_atoms).to(hidden.dtype)  # (E, heads)
         return hidden, alpha.repeat_interleave(self.conv2.out_channels // self.heads, 1)
 
     def _attention(self, alpha: Tensor, target: Tensor, num_atoms: int) -> Tensor:
@@ -312,7 +313,7 @@ class VectorAttention(GraphAttention):
     Args:
         sizes: see `EquiformerV2`.
 
-    Shape: (N, (L + 1)², C) -> (N, 3).
+    Shape: source and target in the frames of their edges (E, R, 2C) -> (N, 3).
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -322,11 +323,14 @@ class VectorAttention(GraphAttention):
         if sizes.activation == "gate":
             self.conv1.pairs[1:].requires_grad_(False)  # gates mix no orders
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, pair: Tensor, edges: Edges, num_atoms: int
+    ) -> Tensor:
         """A vector for each atom."""
-        hidden, alpha = self._hidden(x, edges)
+        hidden, alpha = self._hidden(pair, edges, num_atoms)
         message = edges.frames.vectors_back(self.conv2.vectors(hidden) * alpha[:, None])
-        total = segment_sum(message.flatten(1), edges.pairs[1], len(x)).unflatten(1, (3, -1))
+        total = segment_sum(message.flatten(1), edges.pairs[1], num_atoms)
+        total = total.unflatten(1, (3, -1))
         return F.linear(total, self.project.weight[1]).squeeze(-1).to(edges.radial.dtype)
 
 
