@@ -101,7 +101,7 @@ def _results(store: "Store", options: argparse.Namespace) -> int:
     names = " ".join(options.names)
     title = options.title or f"Results of {names}"
     command = f"python -m analysis results {names} --out {options.out}"
-    for path in results.write_results(found, title, command, options.out):
+    for path in results.write_results(found, title, command, options.out, options.note):
         print(path)
     return 1 if options.strict and not all(one.complete for one in found) else 0
 
@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     told = "sweeps, or folders of sweep files such as forcenet"
     results.add_argument("names", nargs="+", help=told)
     results.add_argument("--title", help="heading of the page")
+    results.add_argument("--note", help="what a reader must know of how the runs were made")
     for command in (report, results):
         command.add_argument("--root", type=Path, help="directory of the runs (runs)")
         told = "directory to write to (reports/<sweep>)" if command is report else "page to write"

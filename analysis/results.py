@@ -5,6 +5,7 @@ Every number names the runs behind it, every claim its verdict, those that fail 
 
 import csv
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def reports_of(store: Store, wanted: Sequence[str]) -> list[Report]:
     return found
 
 
-def write_results(reports: list[Report], title: str, command: str, out: Path) -> list[Path]:
+def write_results(
+    reports: list[Report], title: str, command: str, out: Path, note: str | None = None
+) -> list[Path]:
     """Write the page and, beside it, the CSV; returns both paths."""
     out.parent.mkdir(parents=True, exist_ok=True)
     table = out.with_suffix(".csv")
@@ -51,15 +54,16 @@ def write_results(reports: list[Report], title: str, command: str, out: Path) ->
         writer.writerows(
             line for one in reports for part in one.parts for line in _lines(one, part)
         )
-    out.write_text(_page(reports, title, command, table.name), encoding="utf-8")
+    out.write_text(_page(reports, title, command, table.name, note), encoding="utf-8")
     return [out, table]
 
 
-def _page(reports: list[Report], title: str, command: str, table: str) -> str:
+def _page(reports: list[Report], title: str, command: str, table: str, note: str | None) -> str:
     """The whole page as Markdown."""
     text = [
         f"# {title}",
         "Made by the program, not by hand; every number is of the runs that it names.",
+        *([f"**Note.** {note}"] if note else []),
     ]
     text += [f"    {command}", f"The same numbers, one per line: [{table}]({table})."]
     claims = [claim for one in reports for claim in one.claims]
@@ -75,7 +79,7 @@ def _page(reports: list[Report], title: str, command: str, table: str) -> str:
     for one in reports:
         text += [f"## {one.heading} ({one.name})", one.summary]
         if one.command:
-            text += [f"    {one.command}"]
+            text += [f"    {_anywhere(one.command)}"]
         for part in one.parts:
             text += [render.markdown(part.layout), " ".join(part.caption)]
         if one.claims:
@@ -86,6 +90,13 @@ def _page(reports: list[Report], title: str, command: str, table: str) -> str:
     if claims:
         text += [writing.CLAIMS_NOTE]
     return "\n\n".join(text) + "\n"
+
+
+def _anywhere(command: str) -> str:
+    """The command without the places of the machine that it was typed on."""
+    return shlex.join(
+        word for word in shlex.split(command) if not word.startswith(("root=", "tracking"))
+    )
 
 
 def _count(claims: list[Any]) -> str:

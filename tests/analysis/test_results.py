@@ -29,6 +29,9 @@ def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsy
         assert all(f"`{identity}`" in page for identity in identities)
     assert main(words) == 0
     assert out.read_text() == page
+    assert str(tmp_path) not in page.replace(str(out), "")
+    assert main([*words, "--note", "Made under load."]) == 0
+    assert out.read_text().replace("**Note.** Made under load.\n\n", "") == page
 
 
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
