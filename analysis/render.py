@@ -18,6 +18,7 @@ NOTHING = "–"
 MINUS = "−"
 
 SPLIT_TITLES = {
+    schema.TRAIN: "Train",
     "val_id": "ID",
     "val_ood_ads": "OOD Ads",
     "val_ood_cat": "OOD Cat",
@@ -34,6 +35,10 @@ METRIC_TITLES = {
     schema.FORCES_COS: ("Force cosine", "", 4),
     schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
     schema.EFWT: ("EFwT", "", 4),
+    schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
+    schema.EWT: ("Energy within 0.02 eV", "", 4),
+    schema.EFWT: ("Energy and forces within threshold", "", 4),
+    schema.NORMALISED_L1: ("L1 loss", "normalised", 4),
     schema.LOSS: ("Loss", "", 4),
     "forces_std": ("Instability under rotation", "eV/Å", 4),
     "device_hours_per_million": ("Inference", "device-hours per 10⁶ structures", 2),

@@ -308,14 +308,18 @@ class Training:
         self.eval_seconds += time.perf_counter() - start
 
     def _evaluate_all(self) -> dict[str, dict[str, float]]:
-        """Metrics on every split but the training's; one that was told to stop continues there."""
+        """Metrics on every split; one that was told to stop continues there.
+
+        On the training split where `engine.eval_splits` names it.
+        """
         key = {"step": self.step, "checkpoint_step": self.best_step}
         path, splits = self._path(EVALUATED), {}
         done = self.world.tell(_read(path, key) if self.world.first else None)
         if done is not None:
             splits, self.eval_seconds = done["splits"], done["eval_seconds"]
         for split in self.data:
-            if split == schema.TRAIN or split in splits:
+            unasked = split == schema.TRAIN and split not in self.trainer.eval_splits
+            if unasked or split in splits:
                 continue
             splits[split] = self._evaluate(self.model, split)
             if self.world.first:

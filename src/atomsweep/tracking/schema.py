@@ -75,6 +75,8 @@ METRICS = (
     FORCES_COS,
     FORCES_MAGNITUDE,
     ENERGY_MAE,
+    EWT,
+    NORMALISED_L1,
     EFWT,
     LOSS,
 )  # of tasks: what a sweep file can name; a task with another one adds it here
