@@ -25,6 +25,7 @@ from atomsweep.engine.evaluate import average_over_splits, evaluate
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
 from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
 from atomsweep.engine.seeds import Purpose, mix
+from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.models.base import ForceField
 from atomsweep.nn.sync_norm import synchronise_batch_norm
@@ -96,8 +97,10 @@ class Training:
         self.device = local_device(self.trainer.device, self.world.local_rank)
         if self.world.size > 1:
             synchronise_batch_norm(self.model)
-        self.model.to(self.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.sharded = self.trainer.sharded and self.world.size > 1 and bool(self.parameters)
+        if not self.sharded:  # else it may not fit there before it is in shards
+            self.model.to(self.device)
         self.batches = StepBatches(
             self.data[schema.TRAIN],
             self.recipe.batch_size,
@@ -125,7 +128,7 @@ class Training:
         if self.parameters:
             self._train()
             best = self._load(checkpoint.BEST)
-            self.model.load_state_dict(best["model"])
+            load_weights(self.model, best["model"])
             self.best_step = best["step"]
         elif self.world.first:
             self.run.rewind(0)
@@ -133,9 +136,11 @@ class Training:
         return self._result()
 
     def _train(self) -> None:
+        average = self.recipe.average(self.model)
+        if self.sharded:
+            self._shard(average)
         optimizer = self.recipe.new_optimizer(self.model)
         base_lr = [group["lr"] for group in optimizer.param_groups]
-        average = self.recipe.average(self.model)
         self._reset_loss()
         self._resume(optimizer, average)
         self.started_at = (time.perf_counter(), self._fraction())
@@ -172,6 +177,14 @@ class Training:
                 if stopping and not last:
                     raise self._interrupted()
 
+    def _shard(self, average: AveragedModel | None) -> None:
+        self.world.share(self.model)  # while all of it is there
+        shard(self.model, self.device, self.model.conservative)
+        if average is not None:
+            shard(average.module, self.device, self.model.conservative)
+            average.to(self.device)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+
     def _step(
         self, batches: list[Batch], optimizer: Optimizer, average: AveragedModel | None
     ) -> None:
@@ -194,7 +207,10 @@ class Training:
             )
             part.backward()  # type: ignore[union-attr]
             loss += part.detach()  # type: ignore[union-attr]
-        loss = self.world.add_gradients(self.parameters, loss)
+        if self.sharded:  # which has added up the gradients already
+            loss = self.world.add(loss)
+        else:
+            loss = self.world.add_gradients(self.parameters, loss)
         if self.recipe.clip_norm is not None:
             clip(self.parameters, self.recipe.clip_norm)
         optimizer.step()
@@ -263,12 +279,13 @@ class Training:
         )
         if metrics[self.trainer.metric] < self.best:
             self.best, self.best_step = metrics[self.trainer.metric], self.step
+            state = self._best_state(model)
             if self.world.first:
-                checkpoint.save(self._path(checkpoint.BEST), self._best_state(model))
+                checkpoint.save(self._path(checkpoint.BEST), state)
 
     def _result(self) -> dict[str, Any]:
         splits = self._evaluate_all()
-        if self.world.first:
+        if self.world.first or self.sharded:
             for split in splits:
                 self._sample(split)
         validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
@@ -302,6 +319,7 @@ class Training:
                 SAMPLE_BATCH,
                 self.device,
                 self.trainer.autocast,
+                keep=self.world.first,
             )
         except OSError as error:
             log.warning("no sample of predictions on %s: %s", split, error)
@@ -335,6 +353,7 @@ class Training:
                 self.device,
                 self.trainer.workers,
                 self._check_stop,
+                together=self.sharded,
             ),
             self.device,
             self.trainer.autocast,
@@ -372,7 +391,7 @@ class Training:
     # Checkpoints
 
     def _save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
-        if not self.world.first:
+        if not self.world.first and not self.sharded:
             return
         state = {
             "model": self.model.state_dict(),
@@ -389,20 +408,23 @@ class Training:
             "values": self.values,
             "unevaluated": self.unevaluated,
         }
-        checkpoint.save(self._path(checkpoint.LAST), state)
+        state = whole(state, keep=self.world.first) if self.sharded else state
+        if self.world.first:
+            checkpoint.save(self._path(checkpoint.LAST), state)
 
     def _resume(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
         found = self.world.tell(self._path(checkpoint.LAST).exists())
         if not found:
             if self.world.first:
                 self.run.rewind(0)
-            self.world.share(self.model)
+            if not self.sharded:
+                self.world.share(self.model)
             return
         state = self._load(checkpoint.LAST)
-        self.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, state["model"])
+        load_optimizer(optimizer, state["optimizer"])
         if average is not None:
-            average.load_state_dict(state["average"])
+            load_weights(average, state["average"])
         self.loss_sum.copy_(state["loss_sum"])
         for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
             setattr(self, name, state[name])
@@ -427,7 +449,9 @@ class Training:
         return found
 
     def _best_state(self, model: nn.Module) -> dict[str, Any]:
-        return {"model": model.state_dict(), "step": self.step, "identity": self.run.identity}
+        state = model.state_dict()
+        state = whole(state, keep=self.world.first) if self.sharded else state
+        return {"model": state, "step": self.step, "identity": self.run.identity}
 
     # Small things
 
