@@ -75,7 +75,7 @@ def made(mini_oc_tiny):
     return make
 
 
-def in_double(path):
+def in_double(path, work=job):
     """A run in double precision, where rounding does not hide a wrong sum."""
     torch.set_default_dtype(torch.float64)
     read = GraphDataset.batch
@@ -88,7 +88,7 @@ def in_double(path):
 
     GraphDataset.batch = batch
     try:
-        job(path)
+        work(path)
     finally:
         GraphDataset.batch = read
         torch.set_default_dtype(torch.float32)
