@@ -18,6 +18,7 @@ from atomsweep.engine.distributed import join
 from atomsweep.engine.ranks import Ranks
 from atomsweep.experiment import data_source
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.models.median import Median
 from atomsweep.tracking import schema
 from tests.contracts.compose import compose_with_choices
 from tests.engine import test_distributed as ranked
@@ -68,7 +69,7 @@ def ranked_loop():
 def test_a_sharded_run_is_that_of_one_process_and_its_checkpoint_goes_on_there(
     tmp_path, made, context
 ):
-    """Stopped on two ranks in shards after step 4, it ends in one process as one that began there."""
+    """Stopped in shards on two ranks after step 4, it ends in one process as one of its own."""
     one = alone(made(tmp_path / "one", *RECIPE), in_double)
     two = made(tmp_path / "two", *SHARDED)
     assert one.identity == two.identity
@@ -115,7 +116,7 @@ def partial_stop(path):
 def whole_parts(run):
     """A batch that four ranks can share in two micro-batches."""
     text = (run.path / schema.CONFIG).read_text()
-    (run.path / schema.CONFIG).write_text(text.replace("batch_size: 7", "batch_size: 8"))
+    (run.path / schema.CONFIG).write_text(text.replace("batch_size: 7", "batch_size: 12"))
     return run
 
 
@@ -133,8 +134,8 @@ def gradients_of_every_model(path):
             torch.manual_seed(0)
             model = build_learner(config)[0].double()
             graph = RadiusGraph(model.cutoff, model.max_neighbors)
-            data = GraphDataset(data_source(config).split("train"), graph)
-            every, mine = in_doubles(data, np.arange(4)), np.arange(ranks.rank, 4, ranks.size)
+            data = GraphDataset(data_source(config).split("val_id"), graph)
+            every, mine = in_doubles(data, np.arange(2)), np.arange(ranks.rank, 2, ranks.size)
             loss_of(model, every).backward()
             expected = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
             forces = model(every).forces.detach()
@@ -196,7 +197,7 @@ def test_every_model_has_the_same_gradients_in_shards(tmp_path, made, context, m
 
 def test_blocks_that_share_weights_with_others_are_not_units():
     shared = nn.Linear(2, 2)
-    model = nn.Module()
+    model = Median()
     model.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(shared), nn.Sequential(shared)])
     model.more = nn.ModuleList([nn.ReLU(), nn.Linear(2, 2)])
     assert sharding._blocks(model) == [model.blocks[0], model.more[1]]

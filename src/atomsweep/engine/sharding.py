@@ -5,7 +5,7 @@ freed in between. What is written is whole, so a checkpoint of a sharded run is 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from atomsweep.models.base import ForceField
 
 
 def shard(model: nn.Module, device: torch.device, conservative: bool) -> None:
@@ -44,22 +46,18 @@ def shard(model: nn.Module, device: torch.device, conservative: bool) -> None:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Members of the outermost module lists that share no parameter with the rest."""
+    """What a force field repeats: members of its own module lists, sharing no parameter."""
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     return [
         block
-        for block in _listed(model)
+        for part in model.modules()
+        if isinstance(part, ForceField)
+        for blocks in part.children()
+        if isinstance(blocks, nn.ModuleList)
+        for block in blocks
         if any(True for _ in block.parameters())
         and all(uses[id(p)] == 1 for _, p in block.named_parameters(remove_duplicate=False))
     ]
-
-
-def _listed(module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield from _listed(child)
 
 
 def whole(state: Any, keep: bool = True) -> Any:
