@@ -18,7 +18,7 @@ from atomsweep.engine.distributed import join
 from atomsweep.engine.ranks import Ranks
 from atomsweep.experiment import data_source
 from atomsweep.graph.neighbors import RadiusGraph
-from atomsweep.models.median import Median
+from atomsweep.models.median import MedianBaseline
 from atomsweep.tracking import schema
 from tests.contracts.compose import compose_with_choices
 from tests.engine import test_distributed as ranked
@@ -197,7 +197,7 @@ def test_every_model_has_the_same_gradients_in_shards(tmp_path, made, context, m
 
 def test_blocks_that_share_weights_with_others_are_not_units():
     shared = nn.Linear(2, 2)
-    model = Median()
+    model = MedianBaseline()
     model.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(shared), nn.Sequential(shared)])
     model.more = nn.ModuleList([nn.ReLU(), nn.Linear(2, 2)])
     assert sharding._blocks(model) == [model.blocks[0], model.more[1]]
