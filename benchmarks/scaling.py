@@ -1,14 +1,14 @@
 """Structures per second of training on 1, 2, 4 processes of this machine, and with workers.
 
     python benchmarks/scaling.py [--ranks 1 2 4] [--scaling strong weak] [KEY=VALUE ...]
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py --workers 0 1 2 [--read-each-batch]
+    python benchmarks/scaling.py --workers 0 1 2 [--read-each-batch]
 
 Each number is a run of `run.py`, the fastest entry of its journal, the best of the repeats, which
 take turns. Strong scaling: the batch of a step is the same on any number of ranks, and so is the
 loss curve. Weak scaling: each rank has as much of a batch as one process alone. The efficiency is
 the speed over that of the first row, divided by how many times its ranks there are. Ranks that
 outnumber the cores share them; what such a row shows is the cost of messages and of small parts,
-not how the program scales. One thread a rank is assumed.
+not how the program scales. Set OMP_NUM_THREADS=1: one thread a rank is assumed.
 """
 
 import argparse
