@@ -41,6 +41,8 @@ MODELS = {
     "equiformer_v2_small": [],
     "escn_small": [],
     "equiformer_l2": [],
+    "egnn_72k": [],
+    "megnet_986k": [],
 }
 
 

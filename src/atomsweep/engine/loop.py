@@ -334,7 +334,7 @@ class Training:
                 SAMPLE_BATCH,
                 self.device,
                 self.trainer.autocast,
-                keep=self.world.first,
+                self.world.first,
             )
         except OSError as error:
             log.warning("no sample of predictions on %s: %s", split, error)
