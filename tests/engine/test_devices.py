@@ -9,6 +9,7 @@ from torch import nn
 from atomsweep.engine import devices
 from atomsweep.engine.devices import backend_of, missing_backend, refusal
 from atomsweep.experiment import UserError, cell_of, preflight
+from atomsweep.launch import placed
 from atomsweep.nn.bessel import SphericalBesselBasis
 from tests.contracts.compose import compose_with_choices
 
@@ -80,3 +81,20 @@ def test_cells_of_a_sweep_over_ranks_are_runs_of_their_own(mini_oc_tiny):
     assert plain.identity == cell(1, []).identity
     assert cell(2, ["engine.threads"]).science["measured"] == {"engine.threads": 1}
     assert "measured" not in cell(2, ["engine.steps", "cluster", "optim.batch_size"]).science
+
+
+def test_cells_with_other_numbers_of_ranks_are_started_apart_and_one_at_a_time(mini_oc_tiny):
+    words = ["data=mini_oc_tiny", f"data.root={mini_oc_tiny.directory.parent}"]
+    cells = [
+        cell_of(*compose_with_choices(typed), typed, None, ["cluster.ranks", "seed"])
+        for ranks in (1, 2)
+        for seed in (0, 1)
+        for typed in [[*words, f"cluster.ranks={ranks}", f"seed={seed}"]]
+    ]
+    names = [f"{cell.config['cluster']['ranks']}, {cell.config['seed']}" for cell in cells]
+    groups = placed(cells, names, names[1:])
+    assert [runs for _, runs in groups] == [["1, 1"], ["2, 0", "2, 1"]]
+    assert [config["cluster"] for config, _ in groups] == [
+        {"parallel": 1, "ranks": 1},
+        {"parallel": 1, "ranks": 2},
+    ]
