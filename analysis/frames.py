@@ -108,7 +108,7 @@ def row_of(
         row.update(
             {key: result.get(key) for key in ("parameters", "device_seconds", "eval_seconds")}
         )
-        metrics = result.get("metrics") or {}
+        metrics = {**(result.get("throughput") or {}), **(result.get("metrics") or {})}
         row.update({METRIC + name: as_float(value) for name, value in metrics.items()})
     else:
         row.update({key: status.get(key) for key in ("device_seconds", "eval_seconds")})

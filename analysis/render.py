@@ -18,6 +18,7 @@ NOTHING = "–"
 MINUS = "−"
 
 SPLIT_TITLES = {
+    schema.TRAIN: "Train",
     "val_id": "ID",
     "val_ood_ads": "OOD Ads",
     "val_ood_cat": "OOD Cat",
@@ -34,6 +35,11 @@ METRIC_TITLES = {
     schema.FORCES_COS: ("Force cosine", "", 4),
     schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
     schema.EFWT: ("EFwT", "", 4),
+    schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
+    schema.EWT: ("Energy within 0.02 eV", "", 4),
+    schema.EFWT: ("Energy and forces within threshold", "", 4),
+    schema.NORMALISED_L1: ("L1 loss", "normalised", 4),
+    schema.EPOCH_STRUCTURES_PER_S: ("Structures per second", "1/s", 1),
     schema.LOSS: ("Loss", "", 4),
     "forces_std": ("Instability under rotation", "eV/Å", 4),
     "device_hours_per_million": ("Inference", "device-hours per 10⁶ structures", 2),
@@ -42,7 +48,7 @@ METRIC_TITLES = {
     "afbt": ("AFbT", "", 4),
     "fbt": ("FbT", "", 4),
 }
-_BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
+_BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|per_s|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
 STALE_MARK = "†"  # after a number that other code than the present made
 
 

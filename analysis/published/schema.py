@@ -61,15 +61,20 @@ class Column(_Strict):
 
     @model_validator(mode="after")
     def _split_is_known(self) -> "Column":
-        known = (*VAL_SPLITS, VAL_AVERAGE, *MEASURED)
+        known = (TRAIN, *VAL_SPLITS, VAL_AVERAGE, *MEASURED)
         if self.split is not None and self.split not in known:
             raise ValueError(
                 f"split of column {self.name} must be one of {known}, got {self.split}"
             )
         if (self.split is None) != (self.metric is None):
             raise ValueError(f"column {self.name} must have both a split and a metric, or neither")
-        if self.unit == "normalised" and self.metric is not None:
-            raise ValueError(f"column {self.name} is normalised and stands beside no metric in eV")
+        if self.metric is not None and (self.unit == "normalised") != (
+            self.metric == NORMALISED_L1
+        ):
+            raise ValueError(
+                f"column {self.name} is {self.unit} and cannot stand beside {self.metric}; what is "
+                f"normalised goes with {NORMALISED_L1} alone"
+            )
         return self
 
     @property

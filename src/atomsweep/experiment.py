@@ -6,7 +6,7 @@ Heavy rooms are imported where they are used: planning and `--help` start withou
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,10 @@ from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.plan import Cell
+from atomsweep.sweep.pool import visible_gpus
 from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
+from atomsweep.tracking.identity import measured
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def cell_of(
     choices: Mapping[str, Any],
     overrides: Sequence[str],
     label: str | None = None,
+    axes: Iterable[str] = (),
 ) -> Cell:
     """The cell that a composed config stands for. Needs no torch and touches no data.
 
@@ -66,6 +69,7 @@ def cell_of(
         raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
     _check_numbers(config)
     _check_axes(config, chosen, {key_of(override).partition(".")[0] for override in overrides})
+    _choose_device(config)
     _ask_for_denoising(config)
     source = data_source(config)
     try:
@@ -76,7 +80,7 @@ def cell_of(
         }
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    return Cell(config, chosen, tuple(overrides), data, label)
+    return Cell(config, chosen, tuple(overrides), data, label, measured(config, axes))
 
 
 def _check_axes(config: dict[str, Any], chosen: dict[str, str], typed: Collection[str]) -> None:
@@ -106,6 +110,13 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
         least = "" if key == "seed" else " of at least 1"
         or_null = " or null" if key == "cluster.parallel" else ""
         raise UserError(f"{key} must be a whole number{least}{or_null}, got {value!r}")
+
+
+def _choose_device(config: dict[str, Any]) -> None:
+    """`auto` is a CUDA device where cells of this launch get one, else the CPU; needs no torch."""
+    if config["engine"].get("device") == "auto":
+        gpus = config["cluster"].get("gpus", len(visible_gpus()))
+        config["engine"]["device"] = "cuda" if gpus else "cpu"
 
 
 def _ask_for_denoising(config: dict[str, Any]) -> None:
@@ -162,6 +173,8 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         return 0
     import torch
 
+    from atomsweep.engine.devices import missing_backend, refusal
+
     parts = {name: build(config[name], name) for name in PARTS}
     with torch.device("meta"):
         model: ForceField
@@ -170,6 +183,8 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         check_device(trainer.device, "engine.device", "engine=cpu")
+        if ranks > 1 and (problem := missing_backend(torch.device(trainer.device))) is not None:
+            raise UserError(problem)
     recipe: Recipe = parts["optim"]
     if recipe.batch_size // recipe.accumulate < ranks:
         raise UserError(
@@ -177,8 +192,9 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
             "ranks a structure; use fewer ranks or a larger batch"
         )
-    if trainer.device == "mps" and ranks > 1:
-        raise UserError("engine.device=mps has no messages between ranks; set cluster.ranks=1")
+    dens = config.get("dens") is not None
+    if (problem := refusal(trainer, model, dens, ranks)) is not None:
+        raise UserError(problem)
     if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
         raise UserError(
             f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
@@ -325,7 +341,8 @@ def _joined(
     """Signal handlers and the other ranks, which are left behind where a signal has come."""
     import torch
 
-    from atomsweep.engine.distributed import join, local_device
+    from atomsweep.engine.devices import local_device
+    from atomsweep.engine.distributed import join
     from atomsweep.engine.signals import Interrupted, stop_on_signals
 
     config = directory.config()

@@ -76,6 +76,10 @@ def run(cfg: DictConfig) -> float | None:
     typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
     root = Path(cell.config["root"]).absolute()
+    if cell.choices.get("engine") == "ddp" and num_ranks(cell.config) == 1:
+        log.warning(
+            "engine=ddp in one process: cluster.ranks=N trains with N, on each of cluster.nodes"
+        )
     log.info("run %s", cell.name)
     parameters = preflight(cell.config, here=not cfg.plan)
     entries = survey([cell], root, {cell.identity: parameters})
@@ -109,6 +113,8 @@ def run(cfg: DictConfig) -> float | None:
     for name, value in result["metrics"].items():
         if name.partition("/")[2] == decisive.partition("/")[2]:
             log.info("%-28s %.5f", name, value)
+    for name, value in (result.get("throughput") or {}).items():
+        log.info("%-28s %.1f", name, value)
     return float(result["metrics"][decisive])
 
 
@@ -186,7 +192,9 @@ def run_sweep(
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
         with mirror(first["tracking"], root):
             try:
-                outcomes = execute(wanted, first, context)
+                outcomes = {}
+                for config, some in placed(plan.cells, runs, wanted):
+                    outcomes |= execute(some, config, context)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
@@ -201,6 +209,27 @@ def run_sweep(
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
     return int(not finished)
+
+
+def placed(
+    cells: Sequence[Cell], runs: Sequence[RunDirectory], wanted: Sequence[RunDirectory]
+) -> list[tuple[Mapping[str, Any], list[RunDirectory]]]:
+    """What is wanted, for each way of running it: with so many ranks, threads, on such a device.
+
+    Cells whose speed is measured run one at a time, unless `cluster.parallel` says otherwise.
+    """
+    groups: dict[str, tuple[Mapping[str, Any], list[RunDirectory]]] = {}
+    for cell, run in zip(cells, runs, strict=True):
+        config = cell.config
+        if cell.measured and config["cluster"].get("parallel", 1) is None:
+            config = {**config, "cluster": {**config["cluster"], "parallel": 1}}
+        way = canonical(
+            [config["cluster"], config["engine"]["threads"], config["engine"]["device"]]
+        )
+        group = groups.setdefault(way, (config, []))
+        if run in wanted:
+            group[1].append(run)
+    return [group for group in groups.values() if group[1]]
 
 
 def execute(

@@ -75,7 +75,7 @@ def made(mini_oc_tiny):
     return make
 
 
-def in_double(path):
+def in_double(path, work=job):
     """A run in double precision, where rounding does not hide a wrong sum."""
     torch.set_default_dtype(torch.float64)
     read = GraphDataset.batch
@@ -88,7 +88,7 @@ def in_double(path):
 
     GraphDataset.batch = batch
     try:
-        job(path)
+        work(path)
     finally:
         GraphDataset.batch = read
         torch.set_default_dtype(torch.float32)
@@ -379,6 +379,19 @@ def test_every_structure_is_evaluated_once_whatever_the_number_of_ranks(mini_oc_
     from atomsweep.engine.batches import eval_shares
 
     data = GraphDataset(mini_oc_tiny.split("val_id"), None)
+    for size in (2, 5):  # in shards all ranks have as many forwards, some of which do not count
+        shares = [
+            [
+                *eval_shares(
+                    data, 2, World(rank, size), torch.device("cpu"), 0, lambda: None, together=True
+                )
+            ]
+            for rank in range(size)
+        ]
+        assert len({len(share) for share in shares}) == 1
+        counted = [b for share in shares for b in share if "surplus" not in b]
+        assert sum(len(b.sid) for b in counted) == len(data)
+        assert size == 2 or len(counted) < sum(len(share) for share in shares)
     for size in (1, 2, 3):
         seen, checks = [], [[] for _ in range(size)]
         for rank in range(size):

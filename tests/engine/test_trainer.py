@@ -107,7 +107,8 @@ def weights(model):
 
 def metrics_of(run):
     clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME, *SPEED}
-    return [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
+    lines = [line for line in run.journal() if "train/epoch" not in line]  # these are rates
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
 def shake(batch, random):
@@ -193,8 +194,17 @@ def test_an_infinite_loss_stops_with_step_and_structures_and_keeps_the_checkpoin
 
 def test_a_budget_in_epochs_is_that_many_passes(tmp_path):
     trainer = dataclasses.replace(TRAINER, steps=None, epochs=2.0)
-    _, result = fit(new_run(tmp_path / "a"), trainer)
+    run = new_run(tmp_path / "a")
+    _, result = fit(run, trainer)
     assert result["step"] == 2 * 30 // 6
+    epochs = [line for line in run.journal() if "train/epoch" in line]
+    assert [(line["step"], line["train/epoch"]) for line in epochs] == [(5, 1), (10, 2)]
+    assert result["throughput"] == {
+        name: epochs[-1][name] for name in epochs[-1] if name.endswith("_per_s")
+    }
+    structures, _, edges = result["throughput"].values()
+    assert structures > 0
+    assert edges == 0  # the toy model asks for none
 
 
 def test_a_budget_in_device_time_ends_when_it_is_used_and_evaluates(tmp_path):

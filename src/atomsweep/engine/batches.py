@@ -89,6 +89,7 @@ def eval_shares(
     device: torch.device,
     workers: int,
     check: Callable[[], None],
+    together: bool = False,
 ) -> Generator[Batch, None, None]:
     """This rank's batches of a split, every `world.size`-th structure; in all, each once.
 
@@ -99,18 +100,22 @@ def eval_shares(
         device: where they will go.
         workers: threads that make batches ahead.
         check: called equally often on all ranks, before each batch of the rank that has most.
+        together: all ranks get equally many batches; one that is `surplus` does not count.
     """
     mine = np.arange(world.rank, len(data), world.size)
     rounds = -(-len(data) // (world.size * batch_size))
     shares = [mine[i * batch_size : (i + 1) * batch_size] for i in range(rounds)]
 
     def read(share: Array) -> Batch:
-        return pinned(data.batch(share), device)
+        batch = pinned(data.batch(share if len(share) else np.zeros(1, dtype=int)), device)
+        if not len(share):
+            batch.surplus = True
+        return batch
 
-    with closing(prefetch(read, [s for s in shares if len(s)], workers)) as made:
+    with closing(prefetch(read, [s for s in shares if len(s) or together], workers)) as made:
         for share in shares:
             check()
-            if len(share):
+            if len(share) or together:
                 yield next(made)
 
 

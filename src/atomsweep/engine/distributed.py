@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from atomsweep.engine.devices import backend_of, missing_backend
 from atomsweep.engine.ranks import JOIN_S, POLL_S, RankLost, Ranks, invitation, invite
 from atomsweep.tasks.base import Mean
 
@@ -41,7 +42,10 @@ class World:
         rank: of this process.
         size: number of processes.
         local_rank: of this process on its machine.
+        waited: seconds of the host in messages of the training, those of others included.
     """
+
+    waited: float = 0.0
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
@@ -54,7 +58,7 @@ class World:
     def add(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            self._reduce(tensor)
         return tensor
 
     def add_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ class World:
         there = torch.tensor(present, dtype=torch.float32).to(loss.device, non_blocking=True)
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([*(g.flatten() for g in grads), there, loss.reshape(1)])
-        dist.all_reduce(flat)
+        self._reduce(flat)
         sizes = [g.numel() for g in grads]
         *summed, there, loss = flat.split([*sizes, len(present), 1])
         found = present if all(present) else (there > 0).tolist()
@@ -85,8 +89,13 @@ class World:
         if self.size == 1:
             return flag
         told = torch.tensor([int(flag)])
-        dist.all_reduce(told)
+        self._reduce(told)
         return int(told) > 0
+
+    def _reduce(self, tensor: Tensor) -> None:
+        start = time.perf_counter()
+        dist.all_reduce(tensor)
+        self.waited += time.perf_counter() - start
 
     def of_first(self, value: float) -> float:
         """What rank 0 has measured."""
@@ -150,9 +159,11 @@ def join(
     if ranks.size == 1:
         yield ALONE
         return
+    if (problem := missing_backend(device)) is not None:
+        raise ValueError(problem)
     store = _meet(ranks, directory, check)
     dist.init_process_group(
-        _backend(device),
+        backend_of(device),
         store=dist.PrefixStore("group", store),
         rank=ranks.rank,
         world_size=ranks.size,
@@ -168,23 +179,6 @@ def join(
         raise
     finally:
         dist.destroy_process_group()
-
-
-def local_device(device: str, local_rank: int) -> torch.device:
-    """The device of a rank: accelerators of one machine are dealt to its ranks in turn."""
-    chosen = torch.device(device)
-    if chosen.index is not None or chosen.type not in ("cuda", "xpu"):
-        return chosen
-    module = torch.get_device_module(chosen.type)
-    index = local_rank % max(1, module.device_count())
-    module.set_device(index)
-    return torch.device(chosen.type, index)
-
-
-def _backend(device: torch.device) -> str:
-    """Control and object messages always go through gloo, so they never wait for the device."""
-    special = {"cuda": "nccl", "xpu": "xccl"}.get(device.type)
-    return "gloo" if special is None else f"cpu:gloo,{device.type}:{special}"
 
 
 def _meet(ranks: Ranks, directory: Path, check: Callable[[], None]) -> dist.TCPStore:

@@ -34,6 +34,8 @@ def evaluate(
                 batch = cpu_batch.to(device, non_blocking=True)
                 with precision():
                     output: Prediction = model(batch)
+                if "surplus" in cpu_batch:  # was only for the ranks that share the model's weights
+                    continue
                 if device.type == "mps":  # which has no float64 to add up in
                     output = Prediction(*(x if x is None else x.cpu() for x in output))
                     batch = cpu_batch

@@ -20,12 +20,15 @@ from torch_geometric.data import Batch
 from atomsweep.data.batching import GraphDataset, eval_batches
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
-from atomsweep.engine.distributed import World, local_device
+from atomsweep.engine.devices import local_device
+from atomsweep.engine.distributed import World
 from atomsweep.engine.evaluate import average_over_splits, evaluate
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
 from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
 from atomsweep.engine.seeds import Purpose, mix
+from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole
 from atomsweep.engine.signals import Interrupted, StopFlag
+from atomsweep.engine.throughput import COUNTED, Throughput
 from atomsweep.models.base import ForceField
 from atomsweep.nn.sync_norm import synchronise_batch_norm
 from atomsweep.tasks.base import Task
@@ -96,8 +99,10 @@ class Training:
         self.device = local_device(self.trainer.device, self.world.local_rank)
         if self.world.size > 1:
             synchronise_batch_norm(self.model)
-        self.model.to(self.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.sharded = self.trainer.sharded and self.world.size > 1 and bool(self.parameters)
+        if not self.sharded:  # else it may not fit there before it is in shards
+            self.model.to(self.device)
         self.batches = StepBatches(
             self.data[schema.TRAIN],
             self.recipe.batch_size,
@@ -111,7 +116,6 @@ class Training:
         sampler = self.batches.sampler
         self.total_steps = self.trainer.total_steps(sampler.steps_per_epoch)
         self.started_at: tuple[float, float] | None = None  # wall clock and fraction
-        self.logged_at: tuple[int, float] = (0, 0.0)  # step and device-seconds, for the speed
         self.unevaluated = False  # the evaluation of this step was broken off
         self.loss_sum: Tensor
         self.loss_count: int
@@ -125,7 +129,7 @@ class Training:
         if self.parameters:
             self._train()
             best = self._load(checkpoint.BEST)
-            self.model.load_state_dict(best["model"])
+            load_weights(self.model, best["model"])
             self.best_step = best["step"]
         elif self.world.first:
             self.run.rewind(0)
@@ -133,37 +137,53 @@ class Training:
         return self._result()
 
     def _train(self) -> None:
+        average = self.recipe.average(self.model)
+        if self.sharded:
+            self._shard(average)
         optimizer = self.recipe.new_optimizer(self.model)
         base_lr = [group["lr"] for group in optimizer.param_groups]
-        average = self.recipe.average(self.model)
         self._reset_loss()
         self._resume(optimizer, average)
         self.started_at = (time.perf_counter(), self._fraction())
-        self.logged_at = (self.step, self.device_seconds)
         if self.unevaluated:
             self._evaluate_and_save(optimizer, average)
+        sampler = self.batches.sampler
+        speed = Throughput(
+            self.world,
+            sampler.batch_size,
+            sampler.steps_per_epoch,
+            self.step,
+            self.trainer.log_every,
+        )
         self.model.train()
         clock = time.perf_counter()
         with closing(self.batches.start(self.step)) as batches:
             while (fraction := self._fraction()) < 1.0:
                 set_learning_rate(optimizer, base_lr, self.recipe.schedule(fraction))
-                self._step(next(batches), optimizer, average)
+                made = next(batches)
+                speed.count(made)
+                self._step(made, optimizer, average)
                 self.step += 1
                 stopping = self.world.any(bool(self.stop))
                 last = self.step == self.total_steps
                 log_now = self.step % self.trainer.log_every == 0 or last
                 eval_now = self.step % self.trainer.eval_every == 0 or last
                 save_now = self.step % self.trainer.checkpoint_every == 0 or eval_now or stopping
-                if log_now or save_now:
+                epoch_over = speed.due(self.step)
+                if log_now or save_now or epoch_over:
                     self._check_finite()
                 now = time.perf_counter()  # after the only synchronisation of a step that has one
                 self._count_time(now - clock)
+                speed.tick(now - clock)
                 clock = now
                 last = last or self._fraction() >= 1.0
                 if log_now:
-                    self._log_loss()
+                    self._log_loss(speed)
+                if epoch_over:
+                    self._log_epoch(speed)
                 if eval_now or last:
                     self._evaluate_and_save(optimizer, average)
+                    speed.skip()
                     clock = time.perf_counter()
                 elif save_now:
                     self._save(optimizer, average)
@@ -171,6 +191,14 @@ class Training:
                     self._tell()
                 if stopping and not last:
                     raise self._interrupted()
+
+    def _shard(self, average: AveragedModel | None) -> None:
+        self.world.share(self.model)  # while all of it is there
+        shard(self.model, self.device, self.model.conservative)
+        if average is not None:
+            shard(average.module, self.device, self.model.conservative)
+            average.to(self.device)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
 
     def _step(
         self, batches: list[Batch], optimizer: Optimizer, average: AveragedModel | None
@@ -194,13 +222,16 @@ class Training:
             )
             part.backward()  # type: ignore[union-attr]
             loss += part.detach()  # type: ignore[union-attr]
-        loss = self.world.add_gradients(self.parameters, loss)
+        if self.sharded:  # which has added up the gradients already
+            loss = self.world.add(loss)
+        else:
+            loss = self.world.add_gradients(self.parameters, loss)
         if self.recipe.clip_norm is not None:
             clip(self.parameters, self.recipe.clip_norm)
         optimizer.step()
         if average is not None:
             average.update_parameters(self.model)
-        self.loss_sum += loss.double()
+        self.loss_sum += loss.to(self.loss_sum.dtype)
         self.loss_count += 1
         unseen = (self.first_bad < 0) & ~torch.isfinite(loss)
         self.first_bad = torch.where(unseen, self.step, self.first_bad)
@@ -217,22 +248,17 @@ class Training:
             "these labels"
         )
 
-    def _log_loss(self) -> None:
+    def _log_loss(self, speed: Throughput) -> None:
         name = schema.metric_name(schema.TRAIN, schema.LOSS)
         self.values[name] = float(self.loss_sum) / self.loss_count
-        self._journal({name: self.values[name], **self._speed()})
+        self._journal({name: self.values[name], **speed.since_entry(self.step)})
         self._reset_loss()
 
-    def _speed(self) -> dict[str, float]:
-        """Structures per second of training since the last entry, of all ranks and of each."""
-        step, seconds = self.logged_at
-        self.logged_at = (self.step, self.device_seconds)
-        structures = (self.step - step) * self.batches.sampler.batch_size
-        by_rank = structures / max(self.device_seconds - seconds, 1e-9)
-        return {
-            schema.metric_name(schema.TRAIN, schema.STRUCTURES_PER_S): by_rank * self.world.size,
-            schema.metric_name(schema.TRAIN, schema.STRUCTURES_PER_S_RANK): by_rank,
-        }
+    def _log_epoch(self, speed: Throughput) -> None:
+        rates = speed.of_epoch(self.step)
+        self._journal(rates)
+        names = [schema.metric_name(schema.TRAIN, name) for name in COUNTED]
+        self.values |= {name: rates[name] for name in names}
 
     def _evaluate_and_save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
         """A checkpoint follows in any case: one that is told to stop meanwhile evaluates again."""
@@ -263,12 +289,13 @@ class Training:
         )
         if metrics[self.trainer.metric] < self.best:
             self.best, self.best_step = metrics[self.trainer.metric], self.step
+            state = self._best_state(model)
             if self.world.first:
-                checkpoint.save(self._path(checkpoint.BEST), self._best_state(model))
+                checkpoint.save(self._path(checkpoint.BEST), state)
 
     def _result(self) -> dict[str, Any]:
         splits = self._evaluate_all()
-        if self.world.first:
+        if self.world.first or self.sharded:
             for split in splits:
                 self._sample(split)
         validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
@@ -283,6 +310,11 @@ class Training:
             "parameters": sum(p.numel() for p in self.parameters),
             "device_seconds": self.device_seconds,
             "eval_seconds": self.eval_seconds,
+            "throughput": {  # of the last epoch
+                name: self.values[name]
+                for name in (schema.metric_name(schema.TRAIN, rate) for rate in COUNTED)
+                if name in self.values
+            },
             "metrics": {
                 schema.metric_name(split, name): value
                 for split, metrics in splits.items()
@@ -302,20 +334,25 @@ class Training:
                 SAMPLE_BATCH,
                 self.device,
                 self.trainer.autocast,
+                self.world.first,
             )
         except OSError as error:
             log.warning("no sample of predictions on %s: %s", split, error)
         self.eval_seconds += time.perf_counter() - start
 
     def _evaluate_all(self) -> dict[str, dict[str, float]]:
-        """Metrics on every split but the training's; one that was told to stop continues there."""
+        """Metrics on every split; one that was told to stop continues there.
+
+        On the training split where `engine.eval_splits` names it.
+        """
         key = {"step": self.step, "checkpoint_step": self.best_step}
         path, splits = self._path(EVALUATED), {}
         done = self.world.tell(_read(path, key) if self.world.first else None)
         if done is not None:
             splits, self.eval_seconds = done["splits"], done["eval_seconds"]
         for split in self.data:
-            if split == schema.TRAIN or split in splits:
+            unasked = split == schema.TRAIN and split not in self.trainer.eval_splits
+            if unasked or split in splits:
                 continue
             splits[split] = self._evaluate(self.model, split)
             if self.world.first:
@@ -335,6 +372,7 @@ class Training:
                 self.device,
                 self.trainer.workers,
                 self._check_stop,
+                together=self.sharded,
             ),
             self.device,
             self.trainer.autocast,
@@ -372,7 +410,7 @@ class Training:
     # Checkpoints
 
     def _save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
-        if not self.world.first:
+        if not self.world.first and not self.sharded:
             return
         state = {
             "model": self.model.state_dict(),
@@ -389,20 +427,23 @@ class Training:
             "values": self.values,
             "unevaluated": self.unevaluated,
         }
-        checkpoint.save(self._path(checkpoint.LAST), state)
+        state = whole(state, keep=self.world.first) if self.sharded else state
+        if self.world.first:
+            checkpoint.save(self._path(checkpoint.LAST), state)
 
     def _resume(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
         found = self.world.tell(self._path(checkpoint.LAST).exists())
         if not found:
             if self.world.first:
                 self.run.rewind(0)
-            self.world.share(self.model)
+            if not self.sharded:
+                self.world.share(self.model)
             return
         state = self._load(checkpoint.LAST)
-        self.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, state["model"])
+        load_optimizer(optimizer, state["optimizer"])
         if average is not None:
-            average.load_state_dict(state["average"])
+            load_weights(average, state["average"])
         self.loss_sum.copy_(state["loss_sum"])
         for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
             setattr(self, name, state[name])
@@ -427,7 +468,9 @@ class Training:
         return found
 
     def _best_state(self, model: nn.Module) -> dict[str, Any]:
-        return {"model": model.state_dict(), "step": self.step, "identity": self.run.identity}
+        state = model.state_dict()
+        state = whole(state, keep=self.world.first) if self.sharded else state
+        return {"model": state, "step": self.step, "identity": self.run.identity}
 
     # Small things
 
@@ -439,7 +482,8 @@ class Training:
         return self.trainer.fraction(self.step, self.device_seconds, self.total_steps)
 
     def _reset_loss(self) -> None:
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        double = torch.float32 if self.device.type == "mps" else torch.float64
+        self.loss_sum = torch.zeros((), dtype=double, device=self.device)
         self.loss_count = 0
         self.first_bad = torch.full((), -1, device=self.device)
 

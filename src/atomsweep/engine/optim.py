@@ -57,6 +57,27 @@ class Milestones(Schedule):
         return self.gamma ** sum(progress >= m - 1e-12 for m in self.milestones)
 
 
+class Exponential(Schedule):
+    """Factor gamma for each epoch that is over, as torch's ExponentialLR stepped once an epoch.
+
+    Args:
+        gamma: factor of an epoch.
+        epochs: in the whole budget.
+    """
+
+    def __init__(self, gamma: float, epochs: float) -> None:
+        if not gamma > 0 or not epochs > 0:
+            raise ValueError(
+                "optim.schedule.gamma and optim.schedule.epochs must be positive, got "
+                f"{gamma} and {epochs}"
+            )
+        self.gamma, self.epochs = gamma, epochs
+
+    def __call__(self, progress: float) -> float:
+        """Factor at `progress`; an epoch counts from the first step of the next one on."""
+        return self.gamma ** int(progress * self.epochs + 1e-9)
+
+
 class Cosine(Schedule):
     """Linear warm-up, then half a cosine from 1 down to `min_factor`.
 

@@ -29,6 +29,7 @@ def write_sample(
     batch_size: int,
     device: torch.device,
     precision: Callable[[], AbstractContextManager[object]],
+    keep: bool = True,
 ) -> Path | None:
     """Predict forces of some structures and write them beside the reference; None without forces.
 
@@ -54,6 +55,8 @@ def write_sample(
                 parts[name].append(batch[name].detach().cpu().numpy())
     finally:
         model.train(was_training)
+    if not keep:  # a rank that only had to take part in the forward
+        return None
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
     np.savez_compressed(buffer, **arrays)

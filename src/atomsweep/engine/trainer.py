@@ -38,6 +38,7 @@ class Trainer:
         checkpoint_every: steps between checkpoints; evaluations write one too.
         log_every: steps between journal entries of the training loss.
         workers: threads of each rank that make batches ahead; 0 makes them in between steps.
+        sharded: each rank keeps a part of weights, gradients and optimiser state; alone, all.
     """
 
     device: str
@@ -53,6 +54,7 @@ class Trainer:
     checkpoint_every: int
     log_every: int
     workers: int = 0
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         budgets = {n: getattr(self, n) for n in ("steps", "epochs", "device_hours")}

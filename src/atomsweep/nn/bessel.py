@@ -27,6 +27,8 @@ class SphericalBesselBasis(nn.Module):
     Shape: (E,) Å -> (L, E, num_radial).
     """
 
+    needs_double = True
+
     def __init__(
         self, num_spherical: int, num_radial: int, cutoff: float, envelope_exponent: int
     ) -> None:

@@ -33,7 +33,8 @@ def check_metric(name: str, evaluated: Collection[str]) -> None:
         _known("metric", name, (*schema.METRICS, *schema.OF_RESULT))
         return
     if is_split(first):
-        _known("metric", rest, schema.METRICS)
+        rates = schema.RATES if first == schema.TRAIN else ()
+        _known("metric", rest, (*schema.METRICS, *rates))
         return
     kinds = tuple(schema.EVALUATED)
     if first not in kinds:

@@ -31,6 +31,7 @@ class Cell:
         overrides: what was typed, as Hydra writes it.
         data: name, fingerprint and provenance of the data set.
         label: what a sweep file calls it.
+        measured: what the sweep varies though it changes no result: it makes another identity.
     """
 
     config: Mapping[str, Any]
@@ -38,11 +39,14 @@ class Cell:
     overrides: Sequence[str]
     data: Mapping[str, Any]
     label: str | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
     science: Mapping[str, Any] = field(init=False, repr=False)
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:
         content = science(dict(self.config), self.data["fingerprint"])
+        if self.measured:
+            content["measured"] = dict(self.measured)
         object.__setattr__(self, "science", content)
         object.__setattr__(self, "identity", identity(content))
 

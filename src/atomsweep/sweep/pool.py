@@ -68,7 +68,7 @@ def slots(parallel: int | None, threads: int, device: str, ranks: int = 1) -> in
             raise ValueError(f"cluster.parallel must be at least 1 or null, got {parallel}")
         return parallel
     if device.startswith("cuda"):
-        return max(1, len(_gpus()) // ranks)
+        return max(1, len(visible_gpus()) // ranks)
     return max(1, len(os.sched_getaffinity(0)) // (threads * ranks))
 
 
@@ -97,7 +97,7 @@ def run_cells(
     waiting = list(runs)
     active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
     followers: dict[Path, list[ForkServerProcess]] = {}
-    gpus = [*_gpus()] if device.startswith("cuda") else []
+    gpus = visible_gpus() if device.startswith("cuda") else []
     free = [_share(gpus, i, ranks) for i in range(parallel)]
     try:
         while True:
@@ -263,7 +263,7 @@ def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def _gpus() -> list[str]:
+def visible_gpus() -> list[str]:
     """GPUs that this process may use, found without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

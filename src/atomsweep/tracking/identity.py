@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 IDENTITY_VERSION = 1  # raise it only when every run must be made again
@@ -33,6 +33,7 @@ NEUTRAL_KEYS: Mapping[str, str] = {
     "engine.device": "the same arithmetic elsewhere; recorded in environment.json",
     "engine.threads": "speed only",
     "engine.workers": "speed only",
+    "engine.sharded": "memory only: the same sums, kept in parts",
     "engine.compile": "speed only",
     "engine.eval_batch_size": "memory only: metrics are sums over structures",
     "engine.checkpoint_every": "a resumed run is bit-identical wherever it was cut",
@@ -75,6 +76,29 @@ def science(
     neutral = {key: _normal(value, key) for key, value in neutral_defaults.items()}
     kept = _strip(_normal(config, ""), "", neutral)
     return {**kept, "data": {"fingerprint": data_fingerprint}}
+
+
+def measured(config: Mapping[str, Any], axes: Iterable[str]) -> dict[str, Any]:
+    """What a sweep varies though it changes no result, e.g. `cluster.ranks`: key -> value.
+
+    Such a sweep measures speed, so its cells are runs of their own: this part is added to their
+    science. Whole groups (`cluster=…`) say where a sweep runs, and are not measured.
+
+    Args:
+        config: the resolved config.
+        axes: keys that the sweep varies.
+    """
+    found = {}
+    for axis in axes:
+        key = axis.lstrip("+")
+        group, _, rest = key.partition(".")
+        if group not in ("cluster", "engine") or not rest or not {key, group} & set(NEUTRAL_KEYS):
+            continue
+        value: Any = config
+        for name in key.split("."):
+            value = value[name]
+        found[key] = value
+    return found
 
 
 def identity(science: Mapping[str, Any]) -> str:

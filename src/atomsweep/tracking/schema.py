@@ -75,6 +75,8 @@ METRICS = (
     FORCES_COS,
     FORCES_MAGNITUDE,
     ENERGY_MAE,
+    EWT,
+    NORMALISED_L1,
     EFWT,
     LOSS,
 )  # of tasks: what a sweep file can name; a task with another one adds it here
@@ -108,6 +110,14 @@ EVALUATED_BY_SPLIT = {
 }
 STRUCTURES_PER_S = "structures_per_s"  # of training, all devices together
 STRUCTURES_PER_S_RANK = "structures_per_s_per_rank"  # of each of them
+EPOCH = "epoch"  # passes over the training split that are over; with it, rates over the last:
+EPOCH_STRUCTURES_PER_S = "epoch_structures_per_s"  # all ranks together; + OF_RANK: of one
+EPOCH_ATOMS_PER_S = "epoch_atoms_per_s"
+EPOCH_EDGES_PER_S = "epoch_edges_per_s"
+EPOCH_WAIT = "epoch_wait"  # + OF_RANK: share of its time in which it waited for messages
+EPOCH_SLOWEST = "epoch_slowest_rank"  # speed without waiting, over that of the fastest
+OF_RANK = "_rank{}"
+RATES = (EPOCH_STRUCTURES_PER_S, EPOCH_ATOMS_PER_S, EPOCH_EDGES_PER_S)  # on `train` alone
 
 # MLflow tags of a run. Numbers in tags are written so that they read back exactly.
 TAG_IDENTITY = "identity"

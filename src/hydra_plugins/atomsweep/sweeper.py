@@ -48,7 +48,8 @@ class AtomsweepSweeper(Sweeper):
             cells = []
             for typed, label in wanted.cells:
                 cfg = self._compose(typed, path)
-                cells.append(cell_of(cfg, cfg.hydra.runtime.choices, typed, label))
+                choices = cfg.hydra.runtime.choices
+                cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, context))
         except UserError as error:
             sys.exit(f"error: {error}")

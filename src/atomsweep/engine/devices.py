@@ -1,0 +1,60 @@
+"""Devices of the ranks: which one each takes, how it sends, and what it cannot do."""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+if TYPE_CHECKING:
+    from atomsweep.engine.trainer import Trainer
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
+
+
+def local_device(device: str, local_rank: int) -> torch.device:
+    """The device of a rank: accelerators of one machine are dealt to its ranks in turn."""
+    chosen = torch.device(device)
+    if chosen.index is not None or chosen.type not in ("cuda", "xpu"):
+        return chosen
+    module = torch.get_device_module(chosen.type)
+    index = local_rank % max(1, module.device_count())
+    module.set_device(index)
+    return torch.device(chosen.type, index)
+
+
+def backend_of(device: torch.device) -> str:
+    """Control and object messages always go through gloo, so they never wait for the device."""
+    special = BACKENDS[device.type]
+    return special if special == "gloo" else f"cpu:gloo,{device.type}:{special}"
+
+
+def refusal(trainer: "Trainer", model: nn.Module, dens: bool, ranks: int) -> str | None:
+    """Why a run cannot be trained on its device, in a sentence; None where it can.
+
+    Args:
+        trainer: of the run.
+        model: of the run, perhaps without memory for its weights.
+        dens: it is trained to denoise.
+        ranks: processes of the run.
+    """
+    if trainer.device.partition(":")[0] == "mps":
+        if ranks > 1:
+            return "engine.device=mps has no messages between ranks; set cluster.ranks=1"
+        if dens or any(getattr(module, "needs_double", False) for module in model.modules()):
+            what = "dens draws" if dens else "this model's Bessel basis computes"
+            return f"engine.device=mps has no float64, in which {what}; choose engine.device=cpu"
+    if trainer.sharded and any(p.ndim == 0 for p in model.parameters()):
+        return "engine.sharded=true needs parameters with a dimension; one of this model has none"
+    return None
+
+
+def missing_backend(device: torch.device) -> str | None:
+    """Why ranks on a device cannot send to one another with this torch; None where they can."""
+    name = BACKENDS.get(device.type)
+    if name is None or not dist.is_backend_available(name):
+        return (
+            f"ranks on {device.type} need {name or 'a library for their messages'}, which this "
+            "torch does not have; install a torch that has it, or set cluster.ranks=1"
+        )
+    return None
