@@ -35,7 +35,9 @@ def shard(model: nn.Module, device: torch.device, conservative: bool) -> None:
         device: of this rank.
         conservative: forces are a gradient, taken inside the forward.
     """
-    mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)
+    everyone = dist.group.WORLD
+    assert everyone is not None  # ranks have joined
+    mesh = DeviceMesh.from_group(everyone, device.type)
     for unit in [*([] if conservative else _blocks(model)), model]:
         # The root too is freed after a forward: what is averaged and saved are shards
         sharded = fully_shard(unit, mesh=mesh, reshard_after_forward=True)

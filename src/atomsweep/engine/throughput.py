@@ -32,8 +32,8 @@ class Throughput:
         self.world, self.batch_size = world, batch_size
         self.steps_per_epoch, self.at_least = steps_per_epoch, at_least
         self.entered, self.entry_seconds = step, 0.0
+        self._seen = world.waited
         self._begin(step)
-        self.skip()
 
     def _begin(self, step: int) -> None:
         self.begun, self.seconds, self.waited = step, 0.0, 0.0
