@@ -192,7 +192,7 @@ def run_sweep(
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
         with mirror(first["tracking"], root):
             try:
-                outcomes = {}
+                outcomes: dict[Path, Outcome] = {}
                 for config, some in placed(plan.cells, runs, wanted):
                     outcomes |= execute(some, config, context)
             except KeyboardInterrupt:
