@@ -48,7 +48,9 @@ METRIC_TITLES = {
     "afbt": ("AFbT", "", 4),
     "fbt": ("FbT", "", 4),
 }
-_BETTER_HIGH = re.compile(r"(^|_)(cos|per_second|per_s|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)")
+_BETTER_HIGH = re.compile(
+    r"(^|_)(cos|per_second|per_s|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)"
+)
 STALE_MARK = "†"  # after a number that other code than the present made
 
 

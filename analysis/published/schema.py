@@ -7,7 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from atomsweep.tracking.schema import FORCES_MAE, VAL_AVERAGE, VAL_SPLITS
+from atomsweep.tracking.schema import (
+    FORCES_MAE,
+    NORMALISED_L1,
+    TRAIN,
+    VAL_AVERAGE,
+    VAL_SPLITS,
+)
 
 Key = str | int | float
 
