@@ -110,11 +110,12 @@ def test_what_is_inferred_or_recovered_says_so():
     assert all(row.marks for row in published.table("matsci.table1").rows)
 
 
-def test_normalised_numbers_never_stand_beside_ours():
+def test_normalised_numbers_stand_beside_the_normalised_metric_alone():
     table = published.table("matsci.table2")
-    assert published.measured(table) == []
-    with pytest.raises(ValueError, match="normalised"):
-        Column(name="x", title="X", unit="normalised", decimals=3, split="val_id", metric="loss")
+    assert {c.metric for c in table.columns} == {"normalised_l1"}
+    for unit, metric in (("normalised", "energy_mae"), ("meV", "normalised_l1")):
+        with pytest.raises(ValueError, match="normalised"):
+            Column(name="x", title="X", unit=unit, decimals=3, split="val_id", metric=metric)
 
 
 def test_numbers_in_milli_electronvolts_are_converted_beside_ours():
