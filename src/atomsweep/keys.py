@@ -32,3 +32,5 @@ DENS_SIGMA = "dens_sigma"  # (N,) Å, scale of the noise of the atom's structure
 DENS_MOVED = "dens_moved"  # (N,) bool: the atom was moved, and its noise is to be predicted
 DENS_NOISE = "dens_noise"  # (N, 3) what `noise` is compared with: displacement / scale; else zero
 DENS_STRUCTURES = "dens_structures"  # (B,) bool: the structure has been corrupted
+DENS_MOVED_EDGES = "dens_moved_edges"  # numbers of the edges into moved atoms; optional
+DENS_LEFT_EDGES = "dens_left_edges"  # numbers of the other edges; there if the former is

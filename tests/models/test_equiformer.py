@@ -1,8 +1,12 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from tests.contracts.compose import build_model
+from atomsweep.build import build
+from tests.contracts.compose import build_model, compose
+from tests.contracts.graphs import make_batch, random_atoms
 from tests.contracts.model_contract import ModelContract, Symmetry
+from tests.models.equiformer_reference import Reference
 
 TINY = [
     "model=equiformer_l2",
@@ -50,3 +54,27 @@ def test_published_sizes(option, rows, plain, dens):
                 [f"model={option}", f"model.num_elements={rows}", f"model.dens={flag}"]
             )
         assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["model.dens=true"], ["model.attention=false", "model.layer_norm=false"]],
+    ids=["dens", "segnn-like"],
+)
+def test_network_is_that_of_the_formulas_over_e3nn(more):
+    config = compose([*TINY, *more]).model
+    torch.manual_seed(0)
+    model = build(OmegaConf.to_container(config, resolve=True), "model").double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # gains start at 1 and biases at 0
+            parameter += 0.1 * torch.randn_like(parameter)
+    batch = make_batch([random_atoms(1, (1, 2, 2)), random_atoms(2, (1, 1, 3))], 3.2)
+    batch.dens_forces = batch.forces
+    batch.dens_mask = torch.arange(len(batch.pos)) % 2 == 0
+    energy, forces, noise = Reference(model, config)(batch)
+    found = model(batch)
+    torch.testing.assert_close(found.energy, energy, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.forces, forces, rtol=1e-9, atol=1e-9)
+    assert forces.abs().min() > 1e-3
+    if config.dens:
+        torch.testing.assert_close(found.noise, noise, rtol=1e-9, atol=1e-9)

@@ -181,3 +181,26 @@ def test_forward_and_backward_compile_into_one_graph_each(overrides):
             results.append((prediction.forces, model.embedding.weight.grad.clone()))
         for eager, fused in zip(*results, strict=True):
             torch.testing.assert_close(fused, eager, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("overrides", [EQUIFORMER_V2, EQUIFORMER], ids=["v2", "v1"])
+@pytest.mark.parametrize("some", [True, False], ids=["some", "none"])
+def test_what_no_loss_reads_is_left_out_and_the_rest_is_the_same(overrides, some):
+    model = made([*overrides, "model.num_layers=1"])
+    batch = batch_of(model, STRUCTURES[:1])
+    moved = (torch.arange(len(batch.pos)) % 3 == 0) & some
+    into_moved = moved[batch.edge_index[1]]
+
+    def results():
+        model.zero_grad()
+        noise, forces = (getattr(model(batch), name) for name in ("noise", "forces"))
+        (noise[moved].square().sum() + forces[~moved].square().sum()).backward()
+        return noise[moved], forces[~moved], [p.grad for p in model.parameters()], noise[~moved]
+
+    *expected, rest = results()
+    assert rest.abs().min() > 0
+    batch.dens_moved_edges = into_moved.nonzero().squeeze(1)
+    batch.dens_left_edges = (~into_moved).nonzero().squeeze(1)
+    *found, rest = results()
+    assert not rest.any()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

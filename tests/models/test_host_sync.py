@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.contracts.compose import build_model
 from tests.contracts.graphs import make_batch
+from tests.dens.toys import SEED, dens, s2ef
 from tests.models.test_equivariance import EQUIFORMER, EQUIFORMER_V2, ESCN, STRUCTURES, batch_of
 
 WAITING = {
@@ -64,6 +65,24 @@ def test_forward_and_backward_ask_the_host_for_nothing(overrides, dens, monkeypa
         assert (prediction.noise is not None) == bool(dens)
         outputs = [part for part in prediction if part is not None]
         sum(part.square().sum() for part in outputs).backward()
+    assert waits.found == []
+
+
+@pytest.mark.parametrize("graph", ["keep", "rebuild"])
+def test_the_loss_with_dens_waits_only_where_the_graph_is_rebuilt(graph, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model([*EQUIFORMER_V2, "model.dens=true"]).train()
+    monkeypatch.setattr(type(model), "check_elements_on_cpu", lambda self, numbers: None)
+    task = dens(graph=graph, prob=1.0).around(s2ef())
+    network = task.adapt(model)
+    batch = make_batch(STRUCTURES[:1], model.cutoff, None, dtype=torch.float32)
+    batch.places = torch.arange(1)
+    with Waits() as preparing:
+        batch = task.prepare(batch, SEED, 0.5)
+    assert bool(preparing.found) == (graph == "rebuild")
+    with Waits() as waits:
+        counts, totals = task.counts(batch), task.totals(network(batch), batch)
+        sum(task.coefficients[name] * totals[name] / counts[name] for name in totals).backward()
     assert waits.found == []
 
 

@@ -116,6 +116,9 @@ class DenoisingTask(Task):
     def prepare(self, batch: Batch, seed: int, progress: float) -> Batch:
         """A copy of the batch with some structures corrupted; the batch itself where none can be.
 
+        Where the graph is rebuilt, the edges into moved atoms and the others are listed, so that a
+        model can leave out what no loss reads: noise of atoms left, forces of atoms moved.
+
         The energy stays that of the original structure, and so do the forces.
         """
         dens = self.dens
@@ -137,6 +140,9 @@ class DenoisingTask(Task):
             corrupted[keys.DENS_SIGMA] = sigma[batch.batch].to(batch.pos.dtype)
         if self._graph is not None:
             rebuild_edges(corrupted, self._graph, draw.structures)
+            into_moved = draw.moved[corrupted.edge_index[1]]
+            corrupted[keys.DENS_MOVED_EDGES] = into_moved.nonzero().squeeze(1)
+            corrupted[keys.DENS_LEFT_EDGES] = (~into_moved).nonzero().squeeze(1)
         return corrupted
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:

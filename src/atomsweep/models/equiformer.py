@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.models.base import ForceField, Prediction, dens_forces
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
@@ -23,7 +24,14 @@ from atomsweep.nn.so3.harmonics import spherical_harmonics
 from atomsweep.nn.so3.linear import force_harmonics
 from atomsweep.nn.so3.norm import DegreesNorm
 from atomsweep.nn.so3.radial import ExpNormalSmearing
-from atomsweep.nn.so3.tensor_product import Degrees, DegreesLinear, DepthwiseProduct, EdgeProduct
+from atomsweep.nn.so3.tensor_product import (
+    Degrees,
+    DegreesLinear,
+    DepthwiseProduct,
+    EdgeProduct,
+    add_degrees,
+    sum_degrees,
+)
 
 Init = Literal["normal", "uniform"]
 
@@ -51,6 +59,11 @@ class _Edges(NamedTuple):
     pairs: Tensor
     radial: Tensor
     matrices: Degrees
+
+    def part(self, numbers: Tensor) -> "_Edges":
+        """The edges of these numbers."""
+        radial, *matrices = (x.index_select(0, numbers) for x in (self.radial, *self.matrices))
+        return _Edges(self.pairs.index_select(1, numbers), radial, matrices)
 
 
 class Equiformer(ForceField):
@@ -163,7 +176,11 @@ class Equiformer(ForceField):
             )
             energy, x, edges = self._energy(moved)
             (gradient,) = torch.autograd.grad(energy.sum(), moved.pos, create_graph=keep)
-            noise = None if self.noise_head is None else self.noise_head(x, edges)
+            noise = None
+            if self.noise_head is not None:
+                if keys.DENS_MOVED_EDGES in batch:  # the noise of other atoms is in no loss
+                    edges = edges.part(batch[keys.DENS_MOVED_EDGES])
+                noise = self.noise_head(x, edges)
         if not keep:
             energy, noise = energy.detach(), None if noise is None else noise.detach()
         return Prediction(energy, -gradient, noise)
@@ -179,7 +196,7 @@ class Equiformer(ForceField):
         if self.force_encoding is not None:
             encoded = force_harmonics(dens_forces(batch), self.l_max)[..., None]
             parts = encoded.split([2 * degree + 1 for degree in range(self.l_max + 1)], 1)
-            x = _add(x, self.force_encoding(list(parts)))
+            x = add_degrees(x, self.force_encoding(list(parts)))
         for block in self.blocks:
             x = block(x, edges)
         x = self.norm(x)
@@ -188,22 +205,6 @@ class Equiformer(ForceField):
         (energy,) = second([F.silu(hidden) * SILU])  # (N, 1, 1)
         energy = segment_sum(energy[:, 0], batch.batch, batch.cell.shape[0]).squeeze(-1)
         return energy * self.mean_natoms**-0.5, x, edges
-
-
-def _add(left: Degrees, right: Degrees) -> Degrees:
-    """Sum; degrees that one of them lacks at the end count as zero."""
-    longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
-    return [a + b for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
-
-
-def _sum_edges(x: Degrees, target: Tensor, num_atoms: int) -> Degrees:
-    """Sum over the edges of each atom."""
-    total = segment_sum(torch.cat([part.flatten(1) for part in x], 1), target, num_atoms)
-    sizes = [part[0].numel() if len(part) else part.shape[1] * part.shape[2] for part in x]
-    return [
-        block.unflatten(1, part.shape[1:])
-        for block, part in zip(total.split(sizes, 1), x, strict=True)
-    ]
 
 
 def _with_gates(channels: list[int]) -> list[int]:
@@ -269,7 +270,7 @@ class EdgeDegree(nn.Module):
             for part, weight in zip(message, self.project.weights, strict=True)
         ]
         message[0] = message[0] + self.project.bias
-        total = _sum_edges(message, edges.pairs[1], num_atoms)
+        total = sum_degrees(message, edges.pairs[1], num_atoms)
         return [part * self.mean_degree**-0.5 for part in total]
 
 
@@ -330,7 +331,7 @@ class Attention(nn.Module):
         value = self.product2(value, edges.matrices, self.weights2)
         value = self.linear2(value[: self.used])
         if not self.sizes.attention:
-            total = _sum_edges(value, target, num_atoms)
+            total = sum_degrees(value, target, num_atoms)
             return [part * self.sizes.mean_degree**-0.5 for part in total]
         (alpha,) = self.alpha(wide[:1])
         alpha = self.alpha_act(alpha[:, 0].unflatten(1, self.alpha_dot.shape)) * LEAKY
@@ -339,7 +340,7 @@ class Attention(nn.Module):
             (part.unflatten(2, (self.sizes.num_heads, -1)) * alpha[:, None, :, None]).flatten(2)
             for part in value
         ]
-        return _sum_edges(value, target, num_atoms)
+        return sum_degrees(value, target, num_atoms)
 
 
 class VectorAttention(Attention):
@@ -390,8 +391,8 @@ class Block(nn.Module):
 
     def forward(self, x: Degrees, edges: _Edges) -> Degrees:
         """Update the atoms."""
-        x = _add(x, self.attention(self.attention_norm(x), edges))
+        x = add_degrees(x, self.attention(self.attention_norm(x), edges))
         hidden = gate_degrees(self.ffn1(self.ffn_norm(x)), self.ffn_channels)
         update = self.ffn2(hidden[: self.used])
         shortcut = x if self.shortcut is None else self.shortcut(x[: self.used])
-        return _add(shortcut, update)
+        return add_degrees(shortcut, update)

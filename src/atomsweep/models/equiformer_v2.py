@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.models.base import (
     ForceField,
@@ -26,7 +27,7 @@ from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_softmax, segment_sum
 from atomsweep.nn.so3.activation import GateActivation, SeparableGridActivation, SmoothLeakyReLU
-from atomsweep.nn.so3.frames import EdgeFrames, Frames
+from atomsweep.nn.so3.frames import EdgeFrames, FramedEdges
 from atomsweep.nn.so3.grid import SphereGrid
 from atomsweep.nn.so3.linear import DegreeLinear, ForceEncoding
 from atomsweep.nn.so3.norm import RMSNorm, SeparableLayerNorm
@@ -52,15 +53,6 @@ class Sizes(NamedTuple):
     grid_resolution: int
     alpha_drop: float
     path_drop: float
-
-
-class Edges(NamedTuple):
-    """Pairs (2, E), their elements, radial basis (E, K), and rotations to and from their frames."""
-
-    pairs: Tensor
-    elements: tuple[Tensor, Tensor]
-    radial: Tensor
-    frames: Frames
 
 
 class EquiformerV2(ForceField):
@@ -167,7 +159,10 @@ class EquiformerV2(ForceField):
         return frozenset(range(self.embedding.num_embeddings, MAX_ATOMIC_NUMBER + 1))
 
     def forward(self, batch: Batch) -> Prediction:
-        """Energies (B,) eV, forces (N, 3) eV/Å, and with `dens` the noise (N, 3)."""
+        """Energies (B,) eV, forces (N, 3) eV/Å, and with `dens` the noise (N, 3).
+
+        Where a batch lists its edges into moved atoms, only these have noise, the others forces.
+        """
         self.check_elements_on_cpu(batch.atomic_numbers)
         num_structures = batch.cell.shape[0]
         edges = self._edges(batch)
@@ -178,23 +173,28 @@ class EquiformerV2(ForceField):
         with full_precision(x):
             energy = self.energy_head.scalars(x) / self.mean_natoms  # (N, 1)
             energy = segment_sum(energy, batch.batch, num_structures).squeeze(-1)
-        pair = edges.frames.into_pairs(x, edges.pairs)  # rotated once for both heads
-        noise = None if self.noise_head is None else self.noise_head(pair, edges, len(x))
-        return Prediction(energy, self.force_head(pair, edges, len(x)), noise)
+        parts = [edges]
+        if self.noise_head is not None and keys.DENS_MOVED_EDGES in batch:
+            parts = [edges.part(batch[k]) for k in (keys.DENS_LEFT_EDGES, keys.DENS_MOVED_EDGES)]
+        pairs = [part.frames.into_pairs(x, part.pairs) for part in parts]  # heads can share one
+        forces = self.force_head(pairs[0], parts[0], len(x))
+        if self.noise_head is None:
+            return Prediction(energy, forces)
+        return Prediction(energy, forces, self.noise_head(pairs[-1], parts[-1], len(x)))
 
-    def _edges(self, batch: Batch) -> Edges:
+    def _edges(self, batch: Batch) -> FramedEdges:
         with full_precision(batch.pos):
             vec = edge_vectors(batch)
             dist = vec.norm(dim=-1)
             source, target = batch.edge_index
-            return Edges(
+            return FramedEdges(
                 batch.edge_index,
                 (batch.atomic_numbers[source], batch.atomic_numbers[target]),
                 self.smearing(dist),
                 self.frames(vec / dist[:, None]),
             )
 
-    def _embed(self, batch: Batch, edges: Edges) -> Tensor:
+    def _embed(self, batch: Batch, edges: FramedEdges) -> Tensor:
         weights = self.edge_degree(edges.radial, edges.elements)
         size = self.frames.l_max + 1
         message = edges.frames.back(weights.unflatten(1, (size, -1)))  # of the rows m = 0
@@ -229,7 +229,9 @@ class Block(nn.Module):
         self.ffn_norm = make_norm(norm, sizes)
         self.ffn = FeedForward(sizes, sizes.channels)
 
-    def forward(self, x: Tensor, edges: Edges, structure: Tensor, num_structures: int) -> Tensor:
+    def forward(
+        self, x: Tensor, edges: FramedEdges, structure: Tensor, num_structures: int
+    ) -> Tensor:
         """Update the atoms."""
         update = self.attention(self.attention_norm(x), edges)
         x = x + self._drop(update, structure, num_structures)
@@ -281,7 +283,7 @@ class GraphAttention(nn.Module):
         self.conv2 = SO2Convolution(hidden, values, l_max, m_max)
         self.project = DegreeLinear(values, out_channels, l_max)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+    def forward(self, x: Tensor, edges: FramedEdges) -> Tensor:
         """Sum of messages of each atom."""
         pair = edges.frames.into_pairs(x, edges.pairs)  # (E, R, 2C)
         hidden, alpha = self._hidden(pair, edges, len(x))
@@ -290,7 +292,7 @@ class GraphAttention(nn.Module):
         total = segment_sum(message.flatten(1), edges.pairs[1], len(x))
         return self.project(total.unflatten(1, (x.shape[1], -1)))
 
-    def _hidden(self, pair: Tensor, edges: Edges, num_atoms: int) -> tuple[Tensor, Tensor]:
+    def _hidden(self, pair: Tensor, edges: FramedEdges, num_atoms: int) -> tuple[Tensor, Tensor]:
         """Coefficients between the convolutions, and attention of each value (E, heads V)."""
         message, scalars = self.conv1(pair, self.radial(edges.radial, edges.elements))
         alpha, gates = scalars.split(self.extra, 1)
@@ -324,7 +326,7 @@ class VectorAttention(GraphAttention):
             self.conv1.pairs[1:].requires_grad_(False)  # gates mix no orders
 
     def forward(  # type: ignore[override]
-        self, pair: Tensor, edges: Edges, num_atoms: int
+        self, pair: Tensor, edges: FramedEdges, num_atoms: int
     ) -> Tensor:
         """A vector for each atom."""
         hidden, alpha = self._hidden(pair, edges, num_atoms)

@@ -53,6 +53,21 @@ class Frames(NamedTuple):
         return torch.bmm(self.vector_home.to(message.dtype), message)
 
 
+class FramedEdges(NamedTuple):
+    """Pairs (2, E), their elements, radial basis (E, K), and rotations to and from their frames."""
+
+    pairs: Tensor
+    elements: tuple[Tensor, ...]
+    radial: Tensor
+    frames: Frames
+
+    def part(self, numbers: Tensor) -> "FramedEdges":
+        """The edges of these numbers."""
+        pairs, *elements = (x.index_select(-1, numbers) for x in (self.pairs, *self.elements))
+        radial, *frames = (x.index_select(0, numbers) for x in (self.radial, *self.frames))
+        return FramedEdges(pairs, tuple(elements), radial, Frames(*frames))
+
+
 class EdgeFrames(ConstantModule):
     """Makes `Frames` from directions.
 

@@ -9,10 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atomsweep.nn.scatter import segment_sum
 from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.wigner import wigner_by_quadrature
 
 Degrees = list[Tensor]
+
+
+def add_degrees(left: Degrees, right: Degrees) -> Degrees:
+    """Sum; degrees that one of them lacks at the end count as zero."""
+    longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
+    return [a + b for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
+
+
+def sum_degrees(x: Degrees, target: Tensor, num_atoms: int) -> Degrees:
+    """Sum over the edges of each atom."""
+    total = segment_sum(torch.cat([part.flatten(1) for part in x], 1), target, num_atoms)
+    sizes = [part[0].numel() if len(part) else part.shape[1] * part.shape[2] for part in x]
+    return [
+        block.unflatten(1, part.shape[1:])
+        for block, part in zip(total.split(sizes, 1), x, strict=True)
+    ]
 
 
 @cache
