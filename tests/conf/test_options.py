@@ -7,6 +7,7 @@ from ase.io import write
 
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
+from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
 from tests.data.pyg_records import (
     as_pyg_2,
@@ -25,6 +26,7 @@ GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydr
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
 DENOISES = ["model.energy_head=true", "model.force_encoding=edge_projection"]
 GPU = {("engine", "gpu"), *(pair for pair in OPTIONS if pair[0] == "experiment")}
+IS2RE = ["task=is2re", "model=egnn_72k"]
 OC20 = ("oc20_all", "oc20_2m")  # options that name the folders of the published archives
 
 
@@ -51,6 +53,15 @@ def flat_npz(folder):
     return relaxations(folder / "relaxations.npz")
 
 
+def is2re_archive(folder):
+    """OC20's IS2RE files in the folders of their archive, three records each."""
+    for split in ("train", *schema.VAL_SPLITS):
+        inside = folder / "is2res_train_val_test_lmdbs/data/is2re/all" / split
+        inside.mkdir(parents=True)
+        pyg_lmdb(is2re_fields)(inside)
+    return folder
+
+
 DATA_FILES = {  # options that need files
     "flat_npz": flat_npz,
     "extxyz": extxyz,
@@ -73,12 +84,20 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
     overrides = [f"{group}={option}"]
     if (group, option) == ("act", "none"):
         overrides.append("model=median")  # for models without an activation
+    if (group, option) == ("task", "is2re"):
+        overrides += ["data=mini_oc_is2re", "model=egnn_72k"]
+    if group == "data" and "is2re" in option:
+        overrides += IS2RE
+    if group == "optim" and option.startswith("matsci"):
+        overrides += ["engine.steps=null", "engine.epochs=1"]
     if group == "task" and option.startswith("s2ef"):
         overrides.append("model.energy_head=true")
     if group == "dens" and option != "none":
         overrides += ["task=s2ef", *DENOISES]
     if group == "data" and option in DATA_FILES:
         overrides.append(f"data.path={DATA_FILES[option](tmp_path)}")
+    if group == "data" and option == "oc20_is2re_all":
+        monkeypatch.setenv("ATOMSWEEP_DATA", str(is2re_archive(tmp_path)))
     if group == "data" and option in OC20:
         monkeypatch.setenv("ATOMSWEEP_DATA", str(write_oc20_layout(tmp_path)))
     if (group, option) in GPU:
@@ -117,6 +136,10 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
         (["dens=v3", "task=s2ef", *DENOISES, "dens.prob=2"], "dens.prob must lie in"),
         (["dens=v3", "task=s2ef", *DENOISES, "dens.coin=rank"], "dens.coin must be"),
         (["task=s2ef", "task.normalizer.references=yes"], "task.normalizer.references must be"),
+        (["task=is2re", "model=egnn_72k"], "IS2RE"),
+        (["task=is2re", "data=mini_oc_is2re"], "task=is2re needs a model that predicts the energy"),
+        (["data=mini_oc_is2re"], "S2F learns forces, and structures of mini_oc_is2re carry no"),
+        (["task=s2ef", "model=schnet", "data=mini_oc_is2re"], "carry no forces; choose another"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
