@@ -148,7 +148,8 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
     if table is not None and cells["published"].isna().all():
         arguments["reference"] = reference = None
     device = words.devices(finished)
-    evaluated = not is_split(splits[0])
+    # what the median of forces can be held against
+    judged = is_split(splits[0]) and metric.startswith("forces_")
     part = Part(
         frame=frame,
         cells=cells,
@@ -158,12 +159,12 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
         baseline=baseline,
         title=layout.statement.title if layout else words.title(rows, reference, shared),
         caption=words.caption(
-            frame, cells, reference, metric, None if evaluated else baseline, device, not evaluated
+            frame, cells, reference, metric, baseline if judged else None, device, judged
         ),
         device=device,
         across=[c for c in frame.attrs.get("columns") or [] if c in rows],
-        against_baseline=not evaluated,
-        baseline_line=not evaluated and not _has_baseline(cells),
+        against_baseline=judged,
+        baseline_line=judged and not _has_baseline(cells),
         paper=paper,
     )
     if paper is not None and reference is None:

@@ -5,7 +5,7 @@ Every number names the runs behind it, every claim its verdict, those that fail 
 
 import csv
 import math
-import shlex
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from atomsweep.tracking import schema
 
 HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "planned", "stale"]
 HEADER += ["baseline", "published", "difference", "identities"]
+
+PLACES = re.compile(r" (root|tracking)=[^\s`]+")
+"""What a command says of the machine that it was typed on; it is left out."""
 
 
 def reports_of(store: Store, wanted: Sequence[str]) -> list[Report]:
@@ -79,7 +82,7 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
     for one in reports:
         text += [f"## {one.heading} ({one.name})", one.summary]
         if one.command:
-            text += [f"    {_anywhere(one.command)}"]
+            text += [f"    {one.command}"]
         for part in one.parts:
             text += [render.markdown(part.layout), " ".join(part.caption)]
         if one.claims:
@@ -89,14 +92,7 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
         text += [f"- {problem}" for problem in one.problems]
     if claims:
         text += [writing.CLAIMS_NOTE]
-    return "\n\n".join(text) + "\n"
-
-
-def _anywhere(command: str) -> str:
-    """The command without the places of the machine that it was typed on."""
-    return shlex.join(
-        word for word in shlex.split(command) if not word.startswith(("root=", "tracking"))
-    )
+    return PLACES.sub("", "\n\n".join(text)) + "\n"
 
 
 def _count(claims: list[Any]) -> str:
