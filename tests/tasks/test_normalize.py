@@ -70,6 +70,16 @@ def test_forces_can_share_the_spread_of_the_energies():
     assert float(Normalizer(0.0, 4.0, "energy").forces_std) == 4.0
 
 
+def test_references_of_as_many_elements_as_structures_are_refused():
+    """They pass through every label: what is left is rounding, and no unit for a loss."""
+    part = make_batch(STRUCTURES[:3], None, dtype=torch.float32)
+    kinds = len(part.atomic_numbers.unique())
+    assert kinds > 3
+    with pytest.raises(ValueError, match="3 energies of elements from 3 training structures"):
+        fitted([part], references="fit")
+    fitted([part], references="none")
+
+
 def test_references_take_out_what_each_element_adds():
     """Total energies of 7 eV for each proton; references leave the rest, as it was."""
     parts = batches(offset=7.0)

@@ -49,13 +49,19 @@ class LabelStatistics:
         self._squares += float((free**2).sum())
         self._components += free.size
 
+    @property
+    def num_structures(self) -> int:
+        """Structures whose energies were taken."""
+        return sum(len(energy) for energy in self._energies)
+
     def result(self) -> dict[str, Any]:
         """Means and standard deviations, and references; parts without labels are left out."""
         found: dict[str, Any] = {}
         if self._energies:
             energy = np.concatenate(self._energies)
             found["energy"] = {"mean": float(energy.mean()), "std": float(energy.std())}
-            references = np.linalg.lstsq(self._gram, self._moment, rcond=1e-10)[0]
+            references, _, rank, _ = np.linalg.lstsq(self._gram, self._moment, rcond=1e-10)
+            found["independent_elements"] = int(rank)
             parts = zip(self._counts, self._energies, strict=True)
             rest = np.concatenate([e - t @ references for t, e in parts])
             found["linear_references"] = references.tolist()

@@ -61,7 +61,7 @@ class Normalizer(nn.Module):
         """Take what was not given.
 
         Raises:
-            ValueError: there are no labels, or all are the same.
+            ValueError: there are no labels, all are equal, or references account for all of them.
         """
         found = statistics.result()
         mean, std, forces_std = self.given
@@ -69,6 +69,13 @@ class Normalizer(nn.Module):
             raise ValueError(
                 "labels are normalised with statistics of the training split, and the data set has "
                 "no " + ("energies" if "energy" not in found else "forces of free atoms")
+            )
+        rank = found["independent_elements"]
+        if self.fit_references and rank >= statistics.num_structures:
+            raise ValueError(
+                f"task.normalizer.references=fit finds {rank} energies of elements from "
+                f"{statistics.num_structures} training structures, which leaves nothing to learn; "
+                "take more structures, or references=none"
             )
         energy = found["energy_minus_references" if self.fit_references else "energy"]
         if self.fit_references:
