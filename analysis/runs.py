@@ -3,6 +3,7 @@
 What cannot be read is a problem with a name and never stops the rest.
 """
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,7 @@ class Store:
 
     def _laid_out(self, layout: Layout) -> pd.DataFrame:
         frame = self._of_cells(layout.cells, layout.name)
-        frame["command"] = frame["command"].map(self._placed)
+        frame["command"] = frame["command"].map(self.placed)
         frame["label"] = [layout.settings[identity][0] for identity in frame["identity"]]
         for axis in layout.settings_axes:  # a shared run may have been asked for in other words
             if (column := CHOICE + axis) in frame:
@@ -148,14 +149,17 @@ class Store:
             frame.drop(columns=FALLBACK),
             layout.name,
             [*rows, *across],
-            self._placed(layout.command),
+            self.placed(layout.command),
         )
         frame.attrs.update(layout=layout, columns=across)
         return frame
 
-    def _placed(self, command: str) -> str:
-        """A command that launches into this place."""
-        return command if not self.typed or " root=" in command else f"{command} {self.typed}"
+    def placed(self, command: str) -> str:
+        """A command that launches into this place, wherever it was launched before."""
+        if not self.typed:
+            return command
+        words = [word for word in shlex.split(command) if not word.startswith("root=")]
+        return f"{shlex.join(words)} {self.typed}"
 
     def _of_cells(self, cells: Sequence[Mapping[str, Any]], sweep: str) -> pd.DataFrame:
         """Runs in the order of the cells; what was typed for each is in the column `FALLBACK`."""
@@ -163,6 +167,7 @@ class Store:
         here = self.runs[self.runs["identity"].isin(planned)]
         found = {row["identity"]: row for row in records(here.dropna(axis=1, how="all"))}
         frame = frame_of([found.get(identity, row) for identity, row in planned.items()])
+        frame["command"] = frame["command"].map(self.placed)
         frame[FALLBACK] = pd.Series(list(planned.values()), frame.index, dtype=object)
         return frame
 

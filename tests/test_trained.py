@@ -198,3 +198,11 @@ def test_constraints_that_cannot_be_held_are_refused(model, atoms):
     atoms.set_constraint([FixAtoms([0]), FixedLine(1, (0, 0, 1))])
     with pytest.raises(ValueError, match="structure 0 has the constraint FixedLine"):
         model.relax([atoms])
+
+
+def test_forces_that_were_not_trained_are_refused(model, atoms, monkeypatch):
+    monkeypatch.setattr(model, "learned", ("energy",))
+    with pytest.raises(UserError, match="learned energy alone.* take a run of task=s2ef"):
+        model.relax([atoms])
+    with pytest.raises(UserError, match="its forces mean nothing"):
+        model.calculator()

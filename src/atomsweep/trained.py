@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.build import UserError, build, build_learner, check_device
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
@@ -39,6 +40,7 @@ class TrainedModel:
         device: where it is.
         dtype: of its weights, and so of positions.
         step: of the checkpoint.
+        learned: labels that it was trained on, `energy`, `forces`.
     """
 
     def __init__(self, run: RunDirectory, device: torch.device, dtype: torch.dtype) -> None:
@@ -52,7 +54,9 @@ class TrainedModel:
                 f"run {run.name} has no best checkpoint yet (it is {run.state()}); train it to its "
                 "first evaluation"
             ) from None
-        model: ForceField = build_learner(self.config)[0]
+        model: ForceField
+        model, task = build_learner(self.config)
+        self.learned: tuple[str, ...] = tuple(task.labels)
         model.load_state_dict(state["model"])
         self.model = model.to(device, dtype).eval().requires_grad_(False)
         self.step = int(state["step"])
@@ -70,8 +74,25 @@ class TrainedModel:
         with torch.set_grad_enabled(self.model.conservative), context:
             return self.model(batch)
 
+    def require_forces(self) -> None:
+        """Refuse a model whose forces were not trained.
+
+        Raises:
+            UserError: says which task trains them.
+        """
+        if keys.FORCES not in self.learned:
+            raise UserError(
+                f"run {self.run.name} learned {' and '.join(self.learned)} alone, and its forces "
+                "mean nothing; take a run of task=s2ef or task=s2f"
+            )
+
     def potential(self) -> ModelPotential:
-        """What relaxations ask for forces."""
+        """What relaxations ask for forces.
+
+        Raises:
+            UserError: as `require_forces`.
+        """
+        self.require_forces()
         return ModelPotential(self.model, self.predict)
 
     def calculator(self, nan_energy: bool = False) -> "PotentialCalculator":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
+from analysis.runs import read
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -127,3 +128,14 @@ def test_a_thousand_runs_are_reported_in_ten_seconds(root, capsys):
     start = time.perf_counter()
     assert run(root, "latest") == 0
     assert time.perf_counter() - start < 10
+
+
+def test_commands_fill_the_place_that_is_reported_and_not_where_it_was_launched(table5):
+    shutil.rmtree(next(table5.path.glob("*-000000000003")))
+    store = read(table5.path)
+    store.typed = "root=here"
+    launched = "python run.py basis=sph root=/elsewhere seed=1"
+    assert store.placed(launched) == "python run.py basis=sph seed=1 root=here"
+    commands = store.sweep("latest")["command"]
+    assert commands.str.endswith(" root=here").all()
+    assert (commands.str.count("root=") == 1).all()

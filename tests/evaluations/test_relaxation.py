@@ -70,6 +70,24 @@ def test_the_oracle_relaxes_to_structures_that_it_finds_relaxed(mini_oc_tiny):
     assert split_metrics(perfect, references, oracle)["adwt"] == 1.0
 
 
+def test_relaxed_energies_are_held_against_the_reference(mini_oc_tiny):
+    ends = mini_oc_tiny.relaxations("val_id")
+    shifts = (0.0, 0.01, -0.5)
+    results = [
+        Relaxed(i, replace(ends[2 * i + 1], energy=ends[2 * i + 1].energy + shift), True, 1, 0.0)
+        for i, shift in enumerate(shifts)
+    ]
+    references = [ends[2 * i + 1] for i in range(3)]
+    found = split_metrics(results, references, None)
+    assert found["energy_mae"] == pytest.approx(0.51 / 3)
+    assert found["ewt"] == pytest.approx(2 / 3)
+    failed = [replace(results[0], fault="as asked"), *results[1:]]
+    assert split_metrics(failed, references, None)["ewt"] == pytest.approx(1 / 3)
+    assert split_metrics(failed, references, None)["energy_mae"] == pytest.approx(0.51 / 2)
+    silent = [replace(one, structure=replace(one.structure, energy=None)) for one in results]
+    assert "energy_mae" not in split_metrics(silent, references, None)
+
+
 def test_a_failed_system_counts_against_the_model(mini_oc_tiny):
     ends = mini_oc_tiny.relaxations("val_id")
     good = Relaxed(0, ends[1], True, 1, 0.0)

@@ -11,6 +11,7 @@ import numpy as np
 from atomsweep.build import UserError
 from atomsweep.data.base import DataSource, Structure, StructureDataset, check_split
 from atomsweep.sweep.evaluations import Relax
+from atomsweep.tasks.is2re import ENERGY_THRESHOLD
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.files import write_extxyz, write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
@@ -19,6 +20,7 @@ from atomsweep.tracking import schema
 from atomsweep.trained import TrainedModel
 
 NEEDS_DFT = "needs DFT"
+AVERAGED = ("adwt", "afbt", "fbt", schema.ENERGY_MAE, schema.EWT)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
     spent = sum(found[f"{split}/seconds"] for split in ends)
     found["seconds_per_system"] = spent / systems if systems else float("nan")
     if all(split in settings.splits for split in schema.VAL_SPLITS):
-        for name in ("adwt", "afbt", "fbt"):
+        names = [n for n in AVERAGED if f"{schema.VAL_SPLITS[0]}/{n}" in found]
+        for name in names:
             of_splits = [found[f"{split}/{name}"] for split in schema.VAL_SPLITS]
             numbers = all(isinstance(value, float) for value in of_splits)
             average = float(np.mean(of_splits)) if numbers else NEEDS_DFT
@@ -76,8 +79,13 @@ def split_metrics(
     references: Iterable[Structure],
     oracle: Callable[[Structure], tuple[float, Any]] | None,
 ) -> dict[str, Any]:
-    """Metrics of relaxations against the reference structures and, with an oracle, true forces."""
-    results = list(results)
+    """Metrics of relaxations against the reference structures and, with an oracle, true forces.
+
+    A model of energies has `energy_mae` (eV) and `ewt` too: its own energy at the end of its path
+    against the reference's, which is IS2RE through relaxation. A failed system is out of the mean
+    and counts against the share.
+    """
+    results, references = list(results), list(references)
     distances, forces = [], []
     for one, reference in zip(results, references, strict=True):
         ok = one.fault is None
@@ -90,6 +98,7 @@ def split_metrics(
     for one in failed[:3]:
         log.warning("system %d failed: %s", one.structure.sid, one.fault)
     return {
+        **_energies(results, references),
         "adwt": metrics.adwt(distances),
         "afbt": metrics.afbt(forces) if oracle is not None else NEEDS_DFT,
         "fbt": metrics.fbt(forces) if oracle is not None else NEEDS_DFT,
@@ -99,6 +108,19 @@ def split_metrics(
         "steps": float(np.mean([one.steps for one in results])) if results else float("nan"),
         "systems": len(results),
     }
+
+
+def _energies(results: list[Relaxed], references: list[Structure]) -> dict[str, float]:
+    pairs = [
+        (one.structure.energy, reference.energy)
+        for one, reference in zip(results, references, strict=True)
+        if one.fault is None and one.structure.energy is not None and reference.energy is not None
+    ]
+    if not pairs:
+        return {}
+    errors = np.abs([float(ours) - float(theirs) for ours, theirs in pairs])
+    within = float((errors < ENERGY_THRESHOLD).sum()) / len(results)
+    return {schema.ENERGY_MAE: float(errors.mean()), schema.EWT: within}
 
 
 def _relaxed(

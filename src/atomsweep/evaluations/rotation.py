@@ -30,6 +30,7 @@ def rotation(model: TrainedModel, settings: Rotation, progress: Callable[[int, i
     Returns:
         Metrics by name.
     """
+    model.require_forces()
     data = sample(model, settings.split, settings.structures, settings.seed)
     turns = RotateZ() if settings.about == "z" else RotateSO3()
     generator = torch.Generator().manual_seed(settings.seed)

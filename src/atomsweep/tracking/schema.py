@@ -100,6 +100,8 @@ EVALUATED_BY_SPLIT = {
         "adwt",
         "afbt",
         "fbt",
+        ENERGY_MAE,
+        EWT,
         "distance",
         "converged",
         "failed",
