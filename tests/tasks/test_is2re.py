@@ -5,11 +5,13 @@ import torch
 from torch_geometric.data import Batch
 
 from atomsweep.data.base import InMemoryDataset, RelaxedEnergies
+from atomsweep.engine.optim import Exponential
 from atomsweep.models.base import Prediction, energy_and_forces
 from atomsweep.tasks.is2re import IS2RE
-from atomsweep.tasks.normalize import Normalizer
+from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tasks.s2ef import S2EF
 from atomsweep.tracking import schema
+from tests.contracts.compose import build_model
 from tests.data.test_store import random_structure
 
 BATCH = Batch(
@@ -67,3 +69,21 @@ def test_initial_structures_carry_the_energy_of_the_relaxed_ones():
     assert view.natoms.tolist() == [ends[0].natoms, ends[2].natoms]
     with pytest.raises(IndexError, match="2 structures"):
         view[2]
+
+
+def test_a_wrapped_model_says_that_nobody_wants_forces():
+    inner = build_model(["model=egnn_72k"])
+    assert NormalizedModel(inner, Normalizer(0.0, 2.0, "energy")).forces_wanted
+    assert not IS2RE(Normalizer(0.0, 2.0, "energy")).adapt(inner).forces_wanted
+
+
+def test_rate_falls_once_an_epoch():
+    schedule = Exponential(gamma=0.5, epochs=4)
+    assert [schedule(step / 40) for step in (0, 9, 10, 19, 20, 40)] == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        1 / 16,
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atomsweep import keys
 from atomsweep.build import UserError
 from atomsweep.data.base import DataSource, Structure, StructureDataset, check_split
 from atomsweep.sweep.evaluations import Relax
@@ -59,6 +60,8 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
         before += len(results)
         references = [dataset[2 * int(chosen[one.index]) + 1] for one in results]
         values = split_metrics(results, references, oracle)
+        if keys.ENERGY not in model.learned:  # an energy head that nothing trained
+            values = {n: v for n, v in values.items() if n not in (schema.ENERGY_MAE, schema.EWT)}
         values["seconds"] = seconds
         found |= {f"{split}/{name}": value for name, value in values.items()}
     systems = sum(counts.values())

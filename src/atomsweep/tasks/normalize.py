@@ -126,6 +126,7 @@ class NormalizedModel(ForceField):
         for name in ("conservative", "equivariant", "supports_dens", "supports_sigma"):
             setattr(self, name, getattr(model, name))
         self.predicts_energy = model.predicts_energy
+        self.forces_wanted = model.forces_wanted
 
     def unsupported_elements(self) -> frozenset[int]:
         """Those of the network."""
