@@ -141,7 +141,7 @@ class _GatherPairs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (pairs,) = ctx.saved_tensors
         source, target = (
-            segment_sum(part.reshape(len(part), -1), atom, ctx.num_atoms)
+            segment_sum(part.flatten(1), atom, ctx.num_atoms)
             for part, atom in zip(grad.chunk(2, 2), pairs, strict=True)
         )
         total = source + target
