@@ -67,8 +67,9 @@ def science_of(run: RunDirectory):
     """Everything that must be equal to the bit: weights, metrics, history."""
     clock = {schema.DEVICE_SECONDS, schema.EVAL_SECONDS, schema.TIME}
     clock |= {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
-    clock |= {f"train/{name}" for name in (*schema.RATES, schema.EPOCH_WAIT, schema.EPOCH_SLOWEST)}
-    journal = [{k: v for k, v in line.items() if k not in clock} for line in run.journal()]
+    # rates of an epoch are told by the process that saw it whole
+    lines = [line for line in run.journal() if f"train/{schema.EPOCH}" not in line]
+    journal = [{k: v for k, v in line.items() if k not in clock} for line in lines]
     weights = torch.load(run.path / "checkpoints" / "last.pt", weights_only=True)["model"]
     return run.result["metrics"], journal, {k: v.numpy().tobytes() for k, v in weights.items()}
 
