@@ -9,7 +9,7 @@ import torch
 
 from atomsweep.build import UserError
 from atomsweep.data.base import DataSource
-from atomsweep.evaluations.relaxation import NEEDS_DFT, relaxation, split_metrics
+from atomsweep.evaluations.relaxation import NEEDS_DFT, energy_metrics, relaxation, split_metrics
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
@@ -78,14 +78,15 @@ def test_relaxed_energies_are_held_against_the_reference(mini_oc_tiny):
         for i, shift in enumerate(shifts)
     ]
     references = [ends[2 * i + 1] for i in range(3)]
-    found = split_metrics(results, references, None)
+    found = energy_metrics(results, references)
     assert found["energy_mae"] == pytest.approx(0.51 / 3)
     assert found["ewt"] == pytest.approx(2 / 3)
     failed = [replace(results[0], fault="as asked"), *results[1:]]
-    assert split_metrics(failed, references, None)["ewt"] == pytest.approx(1 / 3)
-    assert split_metrics(failed, references, None)["energy_mae"] == pytest.approx(0.51 / 2)
-    silent = [replace(one, structure=replace(one.structure, energy=None)) for one in results]
-    assert "energy_mae" not in split_metrics(silent, references, None)
+    assert energy_metrics(failed, references)["ewt"] == pytest.approx(1 / 3)
+    assert energy_metrics(failed, references)["energy_mae"] == pytest.approx(0.51 / 2)
+    none_ended = energy_metrics([failed[0]], references[:1])
+    assert np.isnan(none_ended["energy_mae"])
+    assert none_ended["ewt"] == 0.0
 
 
 def test_a_failed_system_counts_against_the_model(mini_oc_tiny):

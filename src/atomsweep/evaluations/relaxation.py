@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from atomsweep import keys
 from atomsweep.build import UserError
 from atomsweep.data.base import DataSource, Structure, StructureDataset, check_split
 from atomsweep.sweep.evaluations import Relax
-from atomsweep.tasks.is2re import ENERGY_THRESHOLD
+from atomsweep.tasks.base import ENERGY_THRESHOLD
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.files import write_extxyz, write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
@@ -21,7 +21,8 @@ from atomsweep.tracking import schema
 from atomsweep.trained import TrainedModel
 
 NEEDS_DFT = "needs DFT"
-AVERAGED = ("adwt", "afbt", "fbt", schema.ENERGY_MAE, schema.EWT)
+AVERAGED = ("adwt", "afbt", "fbt")
+OF_ENERGIES = (schema.ENERGY_MAE, schema.EWT)
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,15 @@ def relaxation(model: TrainedModel, settings: Relax, progress: Callable[[int, in
         before += len(results)
         references = [dataset[2 * int(chosen[one.index]) + 1] for one in results]
         values = split_metrics(results, references, oracle)
-        if keys.ENERGY not in model.learned:  # an energy head that nothing trained
-            values = {n: v for n, v in values.items() if n not in (schema.ENERGY_MAE, schema.EWT)}
+        if keys.ENERGY in model.learned:  # else an energy head was trained by nothing
+            values |= energy_metrics(results, references)
         values["seconds"] = seconds
         found |= {f"{split}/{name}": value for name, value in values.items()}
     systems = sum(counts.values())
     spent = sum(found[f"{split}/seconds"] for split in ends)
     found["seconds_per_system"] = spent / systems if systems else float("nan")
     if all(split in settings.splits for split in schema.VAL_SPLITS):
-        names = [n for n in AVERAGED if f"{schema.VAL_SPLITS[0]}/{n}" in found]
-        for name in names:
+        for name in AVERAGED + (OF_ENERGIES if keys.ENERGY in model.learned else ()):
             of_splits = [found[f"{split}/{name}"] for split in schema.VAL_SPLITS]
             numbers = all(isinstance(value, float) for value in of_splits)
             average = float(np.mean(of_splits)) if numbers else NEEDS_DFT
@@ -82,13 +82,8 @@ def split_metrics(
     references: Iterable[Structure],
     oracle: Callable[[Structure], tuple[float, Any]] | None,
 ) -> dict[str, Any]:
-    """Metrics of relaxations against the reference structures and, with an oracle, true forces.
-
-    A model of energies has `energy_mae` (eV) and `ewt` too: its own energy at the end of its path
-    against the reference's, which is IS2RE through relaxation. A failed system is out of the mean
-    and counts against the share.
-    """
-    results, references = list(results), list(references)
+    """Metrics of relaxations against the reference structures and, with an oracle, true forces."""
+    results = list(results)
     distances, forces = [], []
     for one, reference in zip(results, references, strict=True):
         ok = one.fault is None
@@ -101,7 +96,6 @@ def split_metrics(
     for one in failed[:3]:
         log.warning("system %d failed: %s", one.structure.sid, one.fault)
     return {
-        **_energies(results, references),
         "adwt": metrics.adwt(distances),
         "afbt": metrics.afbt(forces) if oracle is not None else NEEDS_DFT,
         "fbt": metrics.fbt(forces) if oracle is not None else NEEDS_DFT,
@@ -113,17 +107,22 @@ def split_metrics(
     }
 
 
-def _energies(results: list[Relaxed], references: list[Structure]) -> dict[str, float]:
+def energy_metrics(results: Sequence[Relaxed], references: Sequence[Structure]) -> dict[str, float]:
+    """IS2RE through relaxation: the model's energy at the end of its path against the reference's.
+
+    A failed system is out of the mean error (eV; NaN if all failed) and counts against the share.
+    """
     pairs = [
         (one.structure.energy, reference.energy)
         for one, reference in zip(results, references, strict=True)
-        if one.fault is None and one.structure.energy is not None and reference.energy is not None
+        if one.fault is None
     ]
-    if not pairs:
-        return {}
-    errors = np.abs([float(ours) - float(theirs) for ours, theirs in pairs])
-    within = float((errors < ENERGY_THRESHOLD).sum()) / len(results)
-    return {schema.ENERGY_MAE: float(errors.mean()), schema.EWT: within}
+    errors = np.array([abs(a - b) for a, b in pairs if a is not None and b is not None])
+    within = float((errors < ENERGY_THRESHOLD).sum()) / max(1, len(results))
+    return {
+        schema.ENERGY_MAE: float(errors.mean()) if len(errors) else float("nan"),
+        schema.EWT: within,
+    }
 
 
 def _relaxed(

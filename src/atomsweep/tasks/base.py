@@ -10,6 +10,8 @@ from torch_geometric.data import Batch
 
 from atomsweep.models.base import ForceField, Prediction
 
+ENERGY_THRESHOLD = 0.02  # eV: of EwT and EFwT (OC20, arXiv:2010.09990)
+
 
 @dataclass(frozen=True)
 class Mean:

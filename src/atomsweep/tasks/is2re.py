@@ -7,11 +7,9 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.models.base import ForceField, Prediction
-from atomsweep.tasks.base import Mean, Task
+from atomsweep.tasks.base import ENERGY_THRESHOLD, Mean, Task
 from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tracking import schema
-
-ENERGY_THRESHOLD = 0.02  # eV: of EwT (OC20, arXiv:2010.09990)
 
 
 class IS2RE(Task):

@@ -8,12 +8,12 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.models.base import ForceField, Prediction
-from atomsweep.tasks.base import Mean, Task
+from atomsweep.tasks.base import ENERGY_THRESHOLD, Mean, Task
 from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tracking import schema
 
-ENERGY_THRESHOLD, FORCE_THRESHOLD = 0.02, 0.03  # eV, eV/Å: of EFwT (OC20, arXiv:2010.09990)
+FORCE_THRESHOLD = 0.03  # eV/Å: of EFwT (OC20, arXiv:2010.09990)
 
 
 class S2EF(Task):
