@@ -95,7 +95,7 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
         "header": [render.axis_of(c, part.reference).title for c in part.rows],
         "splits": [render.split_title(s) for s in _splits(part)],
         "ratio": f"{render.split_title(_splits(part)[0])} ÷ Median",
-        "baseline": _baseline(part),
+        "baselines": render.baseline_lines(part.cells, part.rows, part.reference),
         "rows": _rows(part, number),
         "figures": figures,
         "paper": None if part.paper is None else paper.paper_of(part.paper),
@@ -105,11 +105,6 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
 
 def _splits(part: "Part") -> list[str]:
     return list(dict.fromkeys(part.cells["split"]))
-
-
-def _baseline(part: "Part") -> list[str]:
-    values = part.cells.drop_duplicates("split")["baseline"]
-    return [render.number(value) for value in values]
 
 
 def _rows(part: "Part", number: int) -> list[dict[str, Any]]:

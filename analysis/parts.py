@@ -1,5 +1,6 @@
 """One table of a report: runs of one data set, task and budget, and one metric."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +30,7 @@ class Part:
     rows: list[str]
     metric: str
     reference: str | None
-    baseline: pd.Series | None
+    baselines: pd.DataFrame  # a Median run for each data set that has one
     title: str
     caption: list[str]
     device: str
@@ -67,9 +68,9 @@ class Part:
         }
 
     def baseline_value(self, metric: str) -> float:
-        """Final value of the baseline, NaN without one."""
-        value = None if self.baseline is None else self.baseline.get(METRIC + metric)
-        return as_float(value)
+        """Final value of the baseline, NaN where there is none or there are several."""
+        one = len(tables.data_of(self.frame)) == len(self.baselines) == 1
+        return as_float(self.baselines.iloc[0].get(METRIC + metric)) if one else math.nan
 
     def best(self) -> pd.Series | None:
         """The best cell of the first split, None where none has a number."""
@@ -124,13 +125,13 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
     reference = reference_of(layout, rows, shared, problems)
     metric = _metric(finished, reference) if wanted is None else wanted
     table = published.table(reference) if reference else None
-    baseline = tables.baseline_of(store.runs, frame)
+    baselines = tables.baselines_of(store.runs, frame)
     metric, splits = _splits(finished, table, metric)
     declared = list(layout.settings_axes) if layout else []
     arguments: dict[str, Any] = {
         "best_within": table.within(metric) if table else 0.0,
         "better": render.better(metric),
-        "baseline": baseline,
+        "baselines": baselines,
         "reference": reference,
         "declared": declared,
     }
@@ -156,10 +157,10 @@ def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: l
         rows=rows,
         metric=metric,
         reference=reference,
-        baseline=baseline,
+        baselines=baselines,
         title=layout.statement.title if layout else words.title(rows, reference, shared),
         caption=words.caption(
-            frame, cells, reference, metric, baseline if judged else None, device, judged
+            frame, cells, reference, metric, device, lacks_baseline(frame, baselines, judged)
         ),
         device=device,
         across=[c for c in frame.attrs.get("columns") or [] if c in rows],
@@ -200,10 +201,22 @@ def gaps_of(part: Part) -> list[Gap]:
             progress = f"step {render.count(run['step'])} of {render.count(run['total_steps'])}"
         reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
-    if part.baseline is None and part.baseline_line:
-        command = words.baseline_command(part.frame)
+    for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
+        command = words.baseline_command(runs)
         gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
     return gaps
+
+
+def lacks_baseline(
+    frame: pd.DataFrame, baselines: pd.DataFrame, judged: bool = True
+) -> list[pd.DataFrame]:
+    """Runs of each data set that has no baseline; all runs where none has finished."""
+    if not judged:
+        return []
+    data, there = tables.data_of(frame), set(baselines.get("data_fingerprint", ()))
+    if not data:
+        return [frame]
+    return [frame[frame["data_fingerprint"] == one] for one in data if one not in there]
 
 
 def _has_baseline(cells: pd.DataFrame) -> bool:

@@ -188,11 +188,9 @@ def paper_layout(
         header += [f"Paper {split_title(last)}", "Difference"]
     lines = []
     if baseline_name and baseline_line:
-        by_split = cells.drop_duplicates("split").set_index("split")["baseline"]
-        top = [Text(baseline_name)] + [Text("")] * (len(rows) - 1 + seeds)
-        top += [Text(number(by_split[s], decimals)) for s in splits]
-        top += [Text(NOTHING if math.isnan(by_split[first]) else times(1.0))]
-        lines.append(top + [Text(NOTHING)] * (2 if reference else 0))
+        for labels, values in baseline_lines(cells, rows, reference, baseline_name):
+            top = [*labels, *[""] * seeds, *values, NOTHING if values[0] == NOTHING else times(1.0)]
+            lines.append([Text(t) for t in top + [NOTHING] * (2 if reference else 0)])
     for _, group in by_row(cells, rows):
         at = group.set_index("split")
         line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
@@ -208,6 +206,28 @@ def paper_layout(
             line.append(Text(signed(at.loc[last, "difference"])))
         lines.append(line)
     return Grid(header, lines, "l" * len(rows) + "r" * (len(header) - len(rows)))
+
+
+def baseline_lines(
+    cells: pd.DataFrame, rows: Sequence[str], reference: str | None, name: str = "Median"
+) -> list[tuple[list[str], list[str]]]:
+    """A line for each baseline: its row labels, and its values by split.
+
+    One baseline of all rows has no label but its name; of several, each has those that only the
+    rows held against it share, such as the molecule.
+    """
+    decimals = title_of(cells["metric"].iloc[0])[2]
+    held: dict[tuple[str, ...], list[list[str]]] = {}
+    for _, group in by_row(cells, rows):
+        values = tuple(number(value, decimals) for value in group["baseline"])
+        held.setdefault(values, []).append([label(c, group[c].iloc[0], reference) for c in rows])
+    lines = []
+    for values, members in held.items():
+        shared = [words[0] if len(set(words)) == 1 else "" for words in zip(*members, strict=True)]
+        labels = shared if len(held) > 1 else [""] * len(rows)
+        labels[0] = f"{name}, {labels[0]}" if labels[0] else name
+        lines.append((labels, list(values)))
+    return lines
 
 
 def matrix_layout(

@@ -97,9 +97,7 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
     for reference in dict.fromkeys(part.reference for part in parts if part.reference):
         paper, table = published.paper(reference), published.table(reference)
         footnotes += [paper.footnotes[key] for key in table.footnotes]
-    everything = pd.concat(
-        [frame, *(p.baseline.to_frame().T for p in parts if p.baseline is not None)]
-    ).drop_duplicates("identity")
+    everything = pd.concat([frame, *(p.baselines for p in parts)]).drop_duplicates("identity")
     evidence = _evidence(store, trained, parts[0], layout)
     report = Report(
         name=name,

@@ -126,9 +126,8 @@ def _runs(one: Report) -> Grid:
         told = " ".join(f"`{run['identity']}`" for run in runs) or render.NOTHING
         commits = ", ".join(dict.fromkeys(writing.commit(run) for run in runs)) or render.NOTHING
         lines.append([row, told, commits])
-    if part.baseline is not None:
-        commit = writing.commit({str(k): v for k, v in part.baseline.items()})
-        lines.append(["Median", f"`{part.baseline['identity']}`", commit])
+    for run in records(part.baselines):
+        lines.append(["Median", f"`{run['identity']}`", writing.commit(run)])
     return render.plain(["Row", "Identities, by seed", "Commit"], lines, "lll")
 
 

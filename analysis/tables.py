@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import published
-from analysis.frames import CHOICE, CONFIG, METRIC, common, normal, varying
+from analysis.frames import CHOICE, CONFIG, METRIC, normal, varying
 from analysis.statistics import interval
 from atomsweep.tracking import schema
 
@@ -86,16 +86,23 @@ def comparable(frame: pd.DataFrame, axes: Sequence[str] = ()) -> list[pd.DataFra
     return split
 
 
-def baseline_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.Series | None:
-    """The newest finished Median run on the same data and task as `frame`, from whatever sweep."""
-    shared = common(frame[frame["state"] == schema.FINISHED])
-    fingerprint, task = shared.get("data_fingerprint"), shared.get("choice.task")
-    if fingerprint is None or "choice.model" not in runs:
-        return None
-    same = (runs["data_fingerprint"] == fingerprint) & (runs["choice.task"] == task)
+def baselines_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest finished Median run on each data set of `frame`, from whatever sweep.
+
+    It is held against any task: all measure forces in the same way (tasks/force_metrics.py).
+    """
+    if "choice.model" not in runs:
+        return runs.iloc[:0]
     median = (runs["choice.model"] == BASELINE_MODEL) & (runs["state"] == schema.FINISHED)
-    found = runs[same & median].sort_values("created", key=lambda c: c.map(str), kind="stable")
-    return None if found.empty else found.iloc[-1]
+    found = runs[median].sort_values("created", key=lambda c: c.map(str), kind="stable")
+    found = found.drop_duplicates("data_fingerprint", keep="last")
+    return found[found["data_fingerprint"].isin(data_of(frame))]
+
+
+def data_of(frame: pd.DataFrame) -> list[str]:
+    """Fingerprints of what the finished runs were trained on, each once."""
+    finished = frame.loc[frame["state"] == schema.FINISHED, "data_fingerprint"]
+    return list(finished.dropna().unique())
 
 
 def ablation_table(
@@ -106,7 +113,7 @@ def ablation_table(
     *,
     best_within: float = 0.0,
     better: str = "low",
-    baseline: pd.Series | None = None,
+    baselines: pd.DataFrame | None = None,
     reference: str | None = None,
     declared: Sequence[str] = (),
 ) -> pd.DataFrame:
@@ -119,7 +126,7 @@ def ablation_table(
         splits: columns of the table, in order.
         best_within: what is within this of a split's best is best too (0.0005 for ForceNet).
         better: "low" or "high".
-        baseline: the run of the first row, from `baseline_of`.
+        baselines: from `baselines_of`; a row is held against that of its data set.
         reference: a published table to stand beside, e.g. `forcenet.table5`.
         declared: axes of the sweep file; what they say may differ between rows.
 
@@ -136,16 +143,23 @@ def ablation_table(
     for position, key in enumerate(keys.itertuples(index=False)):
         groups.setdefault(tuple(key), []).append(position)
     keys_of: list[tuple[str, ...]] = []
+    on, there = list(frame["data_fingerprint"]), set(data_of(frame))
+    by_data: dict[str, pd.Series] = {}
+    if baselines is not None:
+        by_data = {run["data_fingerprint"]: run for _, run in baselines.iterrows()}
     for positions in groups.values():
         members = frame.iloc[positions]
         _check_one_row(members, rows)
         shown = {column: members[column].iloc[0] for column in rows}
-        records += [shown | _cell(members, split, metric) for split in splits]
+        # a row of which nothing has finished is on the data of the others
+        data = {on[p] for p in positions} & there or there
+        baseline = by_data.get(next(iter(data))) if len(data) == 1 else None
+        records += [
+            shown | _cell(members, split, metric) | {"baseline": _value(baseline, split, metric)}
+            for split in splits
+        ]
         keys_of += [_published_key(members, reference)] * len(splits)
     cells = pd.DataFrame(records, columns=[*rows, *CELL])
-    cells["baseline"] = (
-        cells["split"].map({s: _value(baseline, s, metric) for s in splits}).astype(float)
-    )
     cells["ratio"] = cells["mean"] / cells["baseline"]
     cells["best"] = False
     for _, column in cells.groupby("split"):

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -41,9 +41,8 @@ def caption(
     cells: pd.DataFrame,
     reference: str | None,
     metric: str,
-    baseline: pd.Series | None,
     device: str,
-    against_baseline: bool = True,
+    without_baseline: Sequence[pd.DataFrame] = (),
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
@@ -81,8 +80,8 @@ def caption(
             told.append("n = 1: no interval.")
     else:
         told.append("n = 1 seed, so no interval.")
-    if baseline is None and against_baseline:
-        told.append(f"No Median baseline on this data yet; `{baseline_command(frame)}` makes it.")
+    if commands := [f"`{baseline_command(runs)}`" for runs in without_baseline]:
+        told.append(f"No Median baseline on this data yet; {', '.join(commands)} makes it.")
     if reference is None:
         return told
     table, paper = published.table(reference), published.paper(reference)
@@ -129,8 +128,8 @@ def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
 
 
 def baseline_command(frame: pd.DataFrame) -> str:
-    """What makes a Median run on the data and task of a finished run, or of the first."""
+    """What makes a Median run on the data of a finished run, or of the first."""
     finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
     command = (finished if len(finished) else frame["command"]).iloc[0]
-    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|task|root)\b", o)]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b", o)]
     return fill_command(["model=median", *same])

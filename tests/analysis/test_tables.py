@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import runs, tables
+from analysis import render, runs, tables
+from analysis.parts import lacks_baseline
 from atomsweep.tracking import schema
 
 AXES = ["choice.basis", "choice.act"]
@@ -60,9 +61,9 @@ def test_the_baseline_is_the_newest_median_on_the_same_data_and_task(table5):
     table5.run("d" * 12, model="median", name="else", val_id=0.3, sweep=None, fingerprint="other")
     store = runs.read(table5.path)
     frame = store.sweep("latest")
-    baseline = tables.baseline_of(store.runs, frame)
-    assert baseline["identity"] == "f" * 12
-    cells = tables.ablation_table(frame, AXES, baseline=baseline)
+    baselines = tables.baselines_of(store.runs, frame)
+    assert baselines["identity"].tolist() == ["f" * 12]
+    cells = tables.ablation_table(frame, AXES, baselines=baselines)
     assert cell(cells, basis="sph", act="swish")["ratio"] == pytest.approx(0.5)
     assert cell(cells, "val_ood_both", basis="sph", act="swish")["ratio"] == pytest.approx(
         0.06 / 0.11
@@ -72,7 +73,7 @@ def test_the_baseline_is_the_newest_median_on_the_same_data_and_task(table5):
 def test_without_a_median_run_there_is_no_ratio(root):
     root.run("a" * 12)
     store = runs.read(root.path)
-    assert tables.baseline_of(store.runs, store.runs) is None
+    assert tables.baselines_of(store.runs, store.runs).empty
     cells = tables.ablation_table(store.runs, AXES)
     assert cells["ratio"].isna().all()
 
@@ -196,3 +197,29 @@ def test_published_numbers_join_on_numbers(root):
     frame = runs.load(root.path)
     cells = tables.ablation_table(frame, ["config.task.fixed_weight"], reference="forcenet.table7")
     assert cells[cells["split"] == "val_avg"]["published"].tolist() == [0.0360, 0.0419]
+
+
+def test_each_row_is_held_against_the_baseline_of_its_data(root):
+    for n, (molecule, value) in enumerate([("ethanol", 0.05), ("aspirin", 0.08)]):
+        for seed in range(2):
+            root.run(f"{n}{seed}" * 6, data=molecule, fingerprint=molecule, val_id=value, seed=seed)
+    root.run("a" * 12, model="median", data="ethanol", fingerprint="ethanol", val_id=0.1)
+    store = runs.read(root.path)
+    frame = store.runs[store.runs["choice.model"] != "median"]
+    rows = ["choice.act", "choice.data"]
+    baselines = tables.baselines_of(store.runs, frame)
+    cells = tables.ablation_table(frame, rows, splits=["val_id"], baselines=baselines)
+    ratios = cells.set_index("choice.data")["ratio"]
+    assert ratios["ethanol"] == pytest.approx(0.5)
+    assert math.isnan(ratios["aspirin"])
+    lines = {labels[1]: values for labels, values in render.baseline_lines(cells, rows, None)}
+    assert lines == {"ethanol": ["0.1000"], "aspirin": ["–"]}
+    (lacking,) = lacks_baseline(frame, baselines)
+    assert lacking["choice.data"].unique().tolist() == ["aspirin"]
+
+
+def test_one_baseline_of_all_rows_has_no_label_but_its_name(store):
+    frame = store.sweep("latest")
+    baselines = tables.baselines_of(store.runs, frame)
+    cells = tables.ablation_table(frame, AXES, splits=["val_id"], baselines=baselines)
+    assert render.baseline_lines(cells, AXES, None) == [(["Median", ""], ["0.1000"])]
