@@ -9,7 +9,8 @@ from torch import nn
 
 from atomsweep.data.base import InMemoryDataset, Structure
 from atomsweep.data.batching import GraphDataset
-from atomsweep.engine import checkpoint, loop
+from atomsweep.engine import checkpoint
+from atomsweep.engine import result as final
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.engine.trainer import NotFiniteError, Trainer
@@ -324,7 +325,7 @@ class StopsInEvaluation(Springs):
 # end two for each of four splits. A stop is seen before the next batch.
 @pytest.mark.parametrize("at", [1, 3, 5, 6, 7, 8, 9, 12, 13])
 def test_a_run_stopped_while_it_is_evaluated_continues_there(tmp_path, at, monkeypatch):
-    monkeypatch.setattr(loop, "write_sample", lambda *_: None)  # its forwards are not counted
+    monkeypatch.setattr(final, "write_sample", lambda *_: None)  # its forwards are not counted
     trainer = dataclasses.replace(TRAINER, workers=at % 2)
     torch.manual_seed(SEED)
     whole = new_run(tmp_path / "a")

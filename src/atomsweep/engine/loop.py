@@ -22,9 +22,9 @@ from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.devices import local_device
 from atomsweep.engine.distributed import World
-from atomsweep.engine.evaluate import average_over_splits, evaluate
+from atomsweep.engine.evaluate import evaluate
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
-from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
+from atomsweep.engine.result import result_of
 from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole
 from atomsweep.engine.signals import Interrupted, StopFlag
@@ -33,15 +33,12 @@ from atomsweep.models.base import ForceField
 from atomsweep.nn.sync_norm import synchronise_batch_norm
 from atomsweep.tasks.base import Task
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import dumps, read_json, write_atomic
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
     from atomsweep.engine.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-EVALUATED = "evaluated.json"  # splits that the final evaluation has done, beside the checkpoints
 
 
 class NotFiniteError(RuntimeError):
@@ -133,8 +130,8 @@ class Training:
             self.best_step = best["step"]
         elif self.world.first:
             self.run.rewind(0)
-            checkpoint.save(self._path(checkpoint.BEST), self._best_state(self.model))
-        return self._result()
+            checkpoint.save(self.checkpoint_path(checkpoint.BEST), self._best_state(self.model))
+        return result_of(self)
 
     def _train(self) -> None:
         average = self.recipe.average(self.model)
@@ -275,7 +272,7 @@ class Training:
         model = self.model if average is None else average.module
         metrics = {}
         for split in self.trainer.eval_splits:
-            for name, value in self._evaluate(model, split).items():
+            for name, value in self.evaluate(model, split).items():
                 metrics[schema.metric_name(split, name)] = value
         self.values |= metrics
         self._journal(metrics)
@@ -291,76 +288,10 @@ class Training:
             self.best, self.best_step = metrics[self.trainer.metric], self.step
             state = self._best_state(model)
             if self.world.first:
-                checkpoint.save(self._path(checkpoint.BEST), state)
+                checkpoint.save(self.checkpoint_path(checkpoint.BEST), state)
 
-    def _result(self) -> dict[str, Any]:
-        splits = self._evaluate_all()
-        if self.world.first or self.sharded:
-            for split in splits:
-                self._sample(split)
-        validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
-        if len(validation) == len(schema.VAL_SPLITS):
-            splits[schema.VAL_AVERAGE] = average_over_splits(validation)
-        return {
-            "step": self.step,
-            "checkpoint": "best",
-            "checkpoint_step": self.best_step,
-            "structures": {name: len(split) for name, split in self.data.items()},
-            "skipped": {name: len(split.skipped) for name, split in self.data.items()},
-            "parameters": sum(p.numel() for p in self.parameters),
-            "device_seconds": self.device_seconds,
-            "eval_seconds": self.eval_seconds,
-            "throughput": {  # of the last epoch
-                name: self.values[name]
-                for name in (schema.metric_name(schema.TRAIN, rate) for rate in COUNTED)
-                if name in self.values
-            },
-            "metrics": {
-                schema.metric_name(split, name): value
-                for split, metrics in splits.items()
-                for name, value in metrics.items()
-            },
-        }
-
-    def _sample(self, split: str) -> None:
-        """What the report shows of single structures; without it the run is as good."""
-        start = time.perf_counter()
-        try:
-            write_sample(
-                self.run.path,
-                split,
-                self.model,
-                self.data[split],
-                SAMPLE_BATCH,
-                self.device,
-                self.trainer.autocast,
-                self.world.first,
-            )
-        except OSError as error:
-            log.warning("no sample of predictions on %s: %s", split, error)
-        self.eval_seconds += time.perf_counter() - start
-
-    def _evaluate_all(self) -> dict[str, dict[str, float]]:
-        """Metrics on every split; one that was told to stop continues there.
-
-        On the training split where `engine.eval_splits` names it.
-        """
-        key = {"step": self.step, "checkpoint_step": self.best_step}
-        path, splits = self._path(EVALUATED), {}
-        done = self.world.tell(_read(path, key) if self.world.first else None)
-        if done is not None:
-            splits, self.eval_seconds = done["splits"], done["eval_seconds"]
-        for split in self.data:
-            unasked = split == schema.TRAIN and split not in self.trainer.eval_splits
-            if unasked or split in splits:
-                continue
-            splits[split] = self._evaluate(self.model, split)
-            if self.world.first:
-                state = {**key, "splits": splits, "eval_seconds": self.eval_seconds}
-                write_atomic(path, dumps(state))
-        return splits
-
-    def _evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Metrics of a model on a split, by all ranks; its time is counted as evaluation."""
         start = time.perf_counter()
         metrics = evaluate(
             model,
@@ -429,10 +360,10 @@ class Training:
         }
         state = whole(state, keep=self.world.first) if self.sharded else state
         if self.world.first:
-            checkpoint.save(self._path(checkpoint.LAST), state)
+            checkpoint.save(self.checkpoint_path(checkpoint.LAST), state)
 
     def _resume(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
-        found = self.world.tell(self._path(checkpoint.LAST).exists())
+        found = self.world.tell(self.checkpoint_path(checkpoint.LAST).exists())
         if not found:
             if self.world.first:
                 self.run.rewind(0)
@@ -457,7 +388,7 @@ class Training:
         """A checkpoint as rank 0 reads it; other machines may see an older file for a while."""
         state = None
         if self.world.first:
-            path = self._path(name)
+            path = self.checkpoint_path(name)
             state = checkpoint.load(path)
             if state["identity"] != self.run.identity:
                 raise ValueError(
@@ -487,14 +418,6 @@ class Training:
         self.loss_count = 0
         self.first_bad = torch.full((), -1, device=self.device)
 
-    def _path(self, name: str) -> Any:
+    def checkpoint_path(self, name: str) -> Path:
+        """Where a file beside the checkpoints lies."""
         return self.run.path / schema.CHECKPOINTS / name
-
-
-def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an evaluation of the same weights has left, if any."""
-    try:
-        found = read_json(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if key.items() <= found.items() else None
