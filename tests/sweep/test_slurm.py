@@ -225,6 +225,17 @@ def test_every_request_reaches_sbatch(player, root):
     assert "ATOMSWEEP_TIME_S=4620 ATOMSWEEP_SIGNAL_S=66" in text
 
 
+def test_jobs_trust_the_packages_that_the_launcher_trusts(player, root, monkeypatch):
+    def script(number: int) -> str:
+        launch(cells(root / str(number), 1), wait=False)
+        return (player.base / f"{101 + number}.sh").read_text()
+
+    monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab, their lab")
+    assert "\nexport ATOMSWEEP_PLUGINS='mylab, their lab'\n" in script(0)
+    monkeypatch.delenv("ATOMSWEEP_PLUGINS")
+    assert "ATOMSWEEP_PLUGINS" not in script(1)
+
+
 def test_results_come_from_directories_and_the_scheduler_is_asked_once_for_all(
     player, root, monkeypatch
 ):
