@@ -110,6 +110,20 @@ def test_what_is_inferred_or_recovered_says_so():
     assert all(row.marks for row in published.table("matsci.table1").rows)
 
 
+def test_settings_of_the_release_stand_beside_the_numbers_made_with_them():
+    """`dens=oc20_all_md` and `dens=oc22` have one scale and r < 1: the final version, not v1."""
+    for number in (2, 3):
+        axis = published.table(f"dens.table{number}").axes[0]
+        ours = {key for label, key in axis.stand_ins.items() if "DeNS" in label}
+        assert ours == {"equiformer_v2_dens_final"}
+
+
+def test_molecules_of_md17_have_the_names_of_their_files():
+    for number in (4, 5, 6):
+        axis = published.table(f"dens.table{number}").axes[1]
+        assert axis.stand_ins == {"salicylic": "salicylic_acid", "benzene2017": "benzene"}
+
+
 def test_normalised_numbers_stand_beside_the_normalised_metric_alone():
     table = published.table("matsci.table2")
     assert {c.metric for c in table.columns} == {"normalised_l1"}

@@ -34,9 +34,8 @@ def draw_corruption(
     places = torch.arange(len(batch.cell))
     columns: list[tuple[str, Draw | None]] = [("original", None)]
     for sigma in sigmas:
-        one = replace(
-            corruption, prob=1.0, sigma_high=sigma, sigma_low=None, num_sigmas=1, max_force=None
-        )
+        one = replace(corruption, prob=1.0, max_force=None, max_ratio=None)
+        one = replace(one, sigma_high=sigma, sigma_low=None, num_sigmas=1)
         columns.append((f"σ = {sigma:g} Å", one.draw(batch, seed, places)))
     figure = Figure(figsize=(3.2 * len(columns), 3.2 * len(places)), layout="constrained")
     axes = figure.subplots(len(places), len(columns), squeeze=False)
