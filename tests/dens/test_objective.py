@@ -209,6 +209,22 @@ def test_separate_means_without_atoms_are_nothing_and_no_nan():
     assert float(loss_of(task, ZERO, batch)) == pytest.approx(2 * 1.5 + 100 * 7 / 3, rel=1e-6)
 
 
+@pytest.mark.parametrize("reduction", ["joint", "separate"])
+def test_a_batch_without_free_atoms_has_the_loss_of_its_energies(batch, model, reduction):
+    """Alone in a batch, such structures would divide zero by zero."""
+    held = batch.clone()
+    held.fixed = torch.ones_like(batch.fixed)
+    task, force_field = wrapped(dens(prob=1.0, reduction=reduction, encode_fixed=True), model)
+    corrupted = prepared(task, held)
+    assert corrupted[keys.DENS_MASK].any()
+    assert torch.equal(corrupted.pos, held.pos)
+    for mine in (task, task.task):
+        prediction = force_field(corrupted)
+        expected = 2 * mine.totals(prediction, corrupted)["energy"] / 8
+        assert torch.equal(loss_of(mine, prediction, corrupted), expected)
+        assert gradient(mine, force_field, corrupted).isfinite().all()
+
+
 def test_the_coefficient_decays_linearly_with_progress(batch, model):
     task, force_field = wrapped(dens(decay="linear"), model)
     noise = []

@@ -19,9 +19,8 @@ from atomsweep.graph.batch import rebuild_edges
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.base import Mean, Task
-from atomsweep.tasks.s2ef import S2EF
+from atomsweep.tasks.s2ef import NOTHING, S2EF
 
-_NOTHING = 1e-12  # added to a float32 count that may be 0: an empty mean is 0, others are the same
 DECAY = "dens_decay"  # factor of the coefficient in a prepared batch
 
 
@@ -156,8 +155,8 @@ class DenoisingTask(Task):
         left = (self.task.scored_atoms(batch) & ~moved).sum()
         return {
             "energy": counts["energy"],
-            "forces": left.float() + _NOTHING,
-            "noise": moved.sum().float() + _NOTHING,
+            "forces": left.float() + NOTHING,
+            "noise": moved.sum().float() + NOTHING,
         }
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tracking import schema
 
 FORCE_THRESHOLD = 0.03  # eV/Å: of EFwT (OC20, arXiv:2010.09990)
+NOTHING = 1e-12  # added to a float32 count that may be 0: an empty mean is 0, others are the same
 
 
 class S2EF(Task):
@@ -80,7 +81,7 @@ class S2EF(Task):
         """Structures, and atoms whose forces count."""
         scored = self.scored_atoms(batch)
         structures = torch.full((), float(len(batch.cell)), device=scored.device)
-        return {"energy": structures, "forces": scored.sum().float()}
+        return {"energy": structures, "forces": scored.sum().float() + NOTHING}
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Sums of e_S and of f_i."""
