@@ -109,6 +109,7 @@ def row_of(
             {key: result.get(key) for key in ("parameters", "device_seconds", "eval_seconds")}
         )
         metrics = {**(result.get("throughput") or {}), **(result.get("metrics") or {})}
+        metrics |= {"run/parameters": result.get("parameters")}
         row.update({METRIC + name: as_float(value) for name, value in metrics.items()})
     else:
         row.update({key: status.get(key) for key in ("device_seconds", "eval_seconds")})

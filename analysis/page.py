@@ -93,7 +93,7 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
         "part": part,
         "heading": f"{quantity}, {unit}".rstrip(", ") if alone else part.title,
         "header": [render.axis_of(c, part.reference).title for c in part.rows],
-        "splits": [render.split_title(s) for s in _splits(part)],
+        "splits": [render.column_title(s, part.metric) for s in _splits(part)],
         "ratio": f"{render.split_title(_splits(part)[0])} ÷ Median",
         "baselines": render.baseline_lines(part.cells, part.rows, part.reference),
         "rows": _rows(part, number),
@@ -134,15 +134,20 @@ def _rows(part: "Part", number: int) -> list[dict[str, Any]]:
 
 
 def _cell(cell: dict[str, Any], part: "Part", runs: list[dict[str, Any]]) -> dict[str, Any]:
-    text = render.cell_text(cell, render.title_of(part.metric)[2])
+    decimals = render.title_of(part.metric)[2]
+    text = render.cell_text(cell, decimals)
     told = [f"{run['identity']} {run['state']}" for run in runs[:5]]
     told += [f"and {len(runs) - 5} more"] if len(runs) > 5 else []
     return {
         "text": text.text,
         "bold": text.bold,
-        "paper": None if math.isnan(cell["published"]) else render.number(cell["published"]),
+        "paper": None
+        if math.isnan(cell["published"])
+        else render.short(cell["published"], decimals),
         "paper_bold": bool(cell["published_best"]),
-        "difference": None if math.isnan(cell["difference"]) else render.signed(cell["difference"]),
+        "difference": None
+        if math.isnan(cell["difference"])
+        else render.signed(cell["difference"], decimals),
         "title": f"n = {cell['n']} of {cell['planned']}: {'; '.join(told)}",
     }
 

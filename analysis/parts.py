@@ -76,7 +76,7 @@ class Part:
         """The best cell of the first split, None where none has a number."""
         first = self.cells["split"].iloc[0]
         here = self.cells[(self.cells["split"] == first) & self.cells["mean"].notna()]
-        if here.empty:
+        if here.empty or render.better(self.metric) == "neither":
             return None
         high = render.better(self.metric) == "high"
         return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]

@@ -41,6 +41,8 @@ METRIC_TITLES = {
     schema.NORMALISED_L1: ("L1 loss", "normalised", 4),
     schema.EPOCH_STRUCTURES_PER_S: ("Structures per second", "1/s", 1),
     schema.LOSS: ("Loss", "", 4),
+    "parameters": ("Parameters", "", 0),
+    "ranks": ("Ranks", "", 0),
     "forces_std": ("Instability under rotation", "eV/Å", 4),
     "device_hours_per_million": ("Inference", "device-hours per 10⁶ structures", 2),
     "seconds_per_system": ("Relaxation", "s per system", 2),
@@ -79,7 +81,9 @@ def title_of(metric: str) -> tuple[str, str, int]:
 
 
 def better(metric: str) -> str:
-    """Whether "low" or "high" values of a metric are better."""
+    """Whether "low" or "high" values of a metric are better; "neither" of what a run is."""
+    if metric.rpartition("/")[2] in schema.OF_RUN["run"]:
+        return "neither"
     return "high" if _BETTER_HIGH.search(metric.rpartition("/")[2]) else "low"
 
 
@@ -87,6 +91,11 @@ def split_title(split: str) -> str:
     """A split as papers call it; the kind of an evaluation by its own name."""
     split = split.rpartition("/")[2]  # of `relax/val_id`
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
+
+
+def column_title(split: str, metric: str) -> str:
+    """A column of a table: its split; what a run is has none and goes by its own name."""
+    return title_of(metric)[0] if split in schema.OF_RUN else split_title(split)
 
 
 def short(value: float, decimals: int = 4) -> str:
@@ -158,7 +167,9 @@ def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
     if math.isnan(cell["mean"]):
         part = f" ({cell['n']}/{cell['planned']})" if cell["planned"] > 1 else ""
         return Text(NOTHING + part)
-    spread = "" if math.isnan(cell["half_width"]) else f" ± {short(cell['half_width'], decimals)}"
+    same = cell["half_width"] == 0 and better(cell["metric"]) == "neither"  # as is to be expected
+    alone = same or math.isnan(cell["half_width"])
+    spread = "" if alone else f" ± {short(cell['half_width'], decimals)}"
     mark = f" {STALE_MARK}" if cell["stale"] else ""
     return Text(short(cell["mean"], decimals) + spread + mark, bool(cell["best"]))
 
@@ -173,24 +184,29 @@ def paper_layout(
     """One line per row, one column per split, as papers print it; first the baseline.
 
     After the splits: the first split's ratio to the baseline, then, for the last split (the
-    average), the paper's number and the difference. Without a baseline's name neither its line nor
-    the ratio are shown; without its line it is a row like others.
+    average), the paper's number and the difference; where the paper has no average, its numbers of
+    all splits. Without a baseline's name neither its line nor the ratio are shown; without its line
+    it is a row like others.
     """
     splits = list(dict.fromkeys(cells["split"]))
     first, last = splits[0], splits[-1]
-    decimals = title_of(cells["metric"].iloc[0])[2]
+    metric = cells["metric"].iloc[0]
+    decimals = title_of(metric)[2]
+    told = set(cells.loc[cells["published"].notna(), "split"]) if reference else set()
+    beside = [last] if last in told or not told else [s for s in splits if s in told]
+    beside = beside if reference else []
+    differs = len(beside) == 1 and better(metric) != "neither"
     seeds = bool((cells["planned"] > 1).any())
     header = [axis_of(column, reference).title for column in rows]
-    header += ["Seeds"] * seeds + [split_title(s) for s in splits]
+    header += ["Seeds"] * seeds + [column_title(s, metric) for s in splits]
     if baseline_name:
         header += [f"{split_title(first)} ÷ {baseline_name}"]
-    if reference:
-        header += [f"Paper {split_title(last)}", "Difference"]
+    header += [f"Paper {column_title(s, metric)}" for s in beside] + ["Difference"] * differs
     lines = []
     if baseline_name and baseline_line:
         for labels, values in baseline_lines(cells, rows, reference, baseline_name):
             top = [*labels, *[""] * seeds, *values, NOTHING if values[0] == NOTHING else times(1.0)]
-            lines.append([Text(t) for t in top + [NOTHING] * (2 if reference else 0)])
+            lines.append([Text(t) for t in top + [NOTHING] * (len(beside) + differs)])
     for _, group in by_row(cells, rows):
         at = group.set_index("split")
         line = [Text(label(c, group[c].iloc[0], reference)) for c in rows]
@@ -199,11 +215,11 @@ def paper_layout(
         line += [cell_text(at.loc[s], decimals) for s in splits]
         if baseline_name:
             line.append(Text(times(at.loc[first, "ratio"])))
-        if reference:
-            line.append(
-                Text(number(at.loc[last, "published"]), bool(at.loc[last, "published_best"]))
-            )
-            line.append(Text(signed(at.loc[last, "difference"])))
+        line += [
+            Text(short(at.loc[s, "published"], decimals), bool(at.loc[s, "published_best"]))
+            for s in beside
+        ]
+        line += [Text(signed(at.loc[s, "difference"], decimals)) for s in beside if differs]
         lines.append(line)
     return Grid(header, lines, "l" * len(rows) + "r" * (len(header) - len(rows)))
 

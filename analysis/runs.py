@@ -347,6 +347,8 @@ def _add_time(row: dict[str, Any], path: Path, problems: list[str]) -> None:
         parts = read_lines(path / schema.SEGMENTS)
         if parts:
             row.update(processes=len(parts), allocated_seconds=allocated_seconds(parts))
+            if row["state"] == schema.FINISHED:
+                row[f"{METRIC}run/ranks"] = float(parts[-1]["world_size"])
     except READ_ERRORS as error:
         problems.append(f"{path.name}: its {schema.SEGMENTS} cannot be read: {_sentence(error)}")
 

@@ -125,7 +125,7 @@ def ablation_table(
         metric: name without split, e.g. `forces_mae`.
         splits: columns of the table, in order.
         best_within: what is within this of a split's best is best too (0.0005 for ForceNet).
-        better: "low" or "high".
+        better: "low", "high" or "neither".
         baselines: from `baselines_of`; a row is held against that of its data set.
         reference: a published table to stand beside, e.g. `forcenet.table5`.
         declared: axes of the sweep file; what they say may differ between rows.
@@ -246,6 +246,8 @@ def _value(run: pd.Series | None, split: str, metric: str) -> float:
 
 def _best(values: pd.Series, within: float, better: str) -> pd.Series:
     """The best and all within `within` of it; NaN never is. 1e-9 forgives the last binary digit."""
+    if better == "neither":
+        return pd.Series(False, values.index)
     if better == "high":
         return values >= values.max() - within - 1e-9
     return values <= values.min() + within + 1e-9
@@ -278,7 +280,8 @@ def _beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) ->
         if not here.any():
             continue
         within = table.within(column.metric)
-        best = _best(numbers[column.name], within, column.better or "low")
+        better = "neither" if column.split in schema.OF_RUN else column.better or "low"
+        best = _best(numbers[column.name], within, better)
         value_of = dict(zip(theirs, numbers[column.name] * column.to_ours, strict=True))
         best_of = dict(zip(theirs, best, strict=True))
         cells.loc[here, "published"] = own[here].map(value_of).astype(float)

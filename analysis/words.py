@@ -48,8 +48,10 @@ def caption(
     finished = frame[frame["state"] == schema.FINISHED]
     shared, split = common(finished), cells["split"].iloc[0]
     title, unit, _ = render.title_of(metric)
-    better = "higher" if render.better(metric) == "high" else "lower"
-    told = [f"{title}{f' in {unit}' if unit else ''}, {better} is better."]
+    better = {"high": ", higher is better", "low": ", lower is better"}.get(
+        render.better(metric), ""
+    )
+    told = [f"{title}{f' in {unit}' if unit else ''}{better}."]
     if (layout := frame.attrs.get("layout")) is not None and layout.scale is not None:
         overrides = " ".join(layout.statement.scale.get(layout.scale, []))
         as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")

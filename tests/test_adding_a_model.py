@@ -56,7 +56,7 @@ def run(place, command, data, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,  # of a block; a loaded machine is several times slower
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout

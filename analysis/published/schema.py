@@ -14,10 +14,10 @@ Key = str | int | float
 Unit = Literal[
     "1", "1e6", "GPU-days", "GPU-hours", "h", "1/GPU-s", "eV/Å", "meV/Å", "meV", "normalised", "%"
 ]
-OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3, "%": 1e-2}
-"""Factor from a paper's unit to ours, where they differ: eV, eV/Å and shares."""
+OURS: dict[str, float] = {"meV/Å": 1e-3, "meV": 1e-3, "%": 1e-2, "1e6": 1e6}
+"""Factor from a paper's unit to ours, where they differ: eV, eV/Å, shares and counts."""
 
-EVALUATED = ("rotation", "cost", "relax")  # kinds of evaluations after training
+EVALUATED = ("rotation", "cost", "relax", "run")  # kinds of evaluations after training; the run
 MEASURED = ("val_ood", "test", *EVALUATED)  # beside OC20's validation splits
 
 Provenance = Literal["printed", "recovered", "inferred"]

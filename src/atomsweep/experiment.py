@@ -230,8 +230,16 @@ def _check_labels(task: "Task", source: "DataSource") -> None:
             f"{name} learns {' and '.join(task.labels)}, and structures of {source.name} carry no "
             f"{lacking[0]}; choose another task or other data"
         )
-    if source.relaxed_energy in (None, task.relaxed_energy) or "energy" not in task.labels:
+    if source.relaxed_energy is task.relaxed_energy or "energy" not in task.labels:
         return
+    if source.relaxed_energy is None:
+        if not task.relaxed_energy:
+            return
+        raise UserError(
+            f"{name} learns the energy of the relaxed structure from the initial one, and nothing "
+            f"tells whose energies {source.name} has; set data.relaxed_energy=true if they are "
+            "those of the relaxed structures"
+        )
     if task.relaxed_energy:
         raise UserError(
             f"{name} learns the energy of the relaxed structure from the initial one, and "

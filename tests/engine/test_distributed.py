@@ -82,7 +82,7 @@ def in_double(path, work=job):
 
     def batch(self, indices):
         found = read(self, indices)
-        for name in ("pos", "cell", "forces"):
+        for name in {"pos", "cell", "energy", "forces"} & set(found.keys()):
             found[name] = found[name].double()
         return found
 

@@ -158,11 +158,16 @@ class RelaxedEnergies(StructureDataset):
     Args:
         ends: both ends of relaxations: even indices initial, odd ones relaxed, with its energy.
         name: what errors call it.
+
+    Raises:
+        ValueError: an end has no other.
     """
 
     has_energy, has_forces = True, False
 
     def __init__(self, ends: StructureDataset, name: str) -> None:
+        if len(ends) % 2:
+            raise ValueError(f"{ends.name} holds {len(ends)} structures, not pairs of two ends")
         self.ends, self.name = ends, name
         self.fingerprint = f"{ends.fingerprint}-initial" if ends.fingerprint else ""
         self.cache_dir = ends.cache_dir
@@ -173,10 +178,15 @@ class RelaxedEnergies(StructureDataset):
     def __getitem__(self, index: int) -> Structure:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} structures, got index {index}")
-        energy = self.ends[2 * index + 1].energy
-        if energy is None:
+        initial, relaxed = self.ends[2 * index], self.ends[2 * index + 1]
+        if initial.sid != relaxed.sid:
+            raise DataError(
+                f"{self.where(index)} is of system {initial.sid} and the one after it of "
+                f"{relaxed.sid}, so they are no two ends of a relaxation; build the data set again"
+            )
+        if relaxed.energy is None:
             raise DataError(f"{self.where(index)}: its relaxed end carries no energy")
-        return replace(self.ends[2 * index], energy=energy, forces=None)
+        return replace(initial, energy=relaxed.energy, forces=None)
 
     @property
     def natoms(self) -> Array:

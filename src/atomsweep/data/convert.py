@@ -168,6 +168,7 @@ def convert(
         "skipped": len(report.skipped),
         "filtered": report.filtered,
         "tags": dict(report.tags),
+        "relaxed_energy": conversion.reader.relaxed_energy,
     }
     # last, since a store that is there counts as a conversion that is done
     _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph)

@@ -71,6 +71,7 @@ class ExtXYZ(FileSource):
         name: str = "extxyz",
         licence: str = "not stated",
         workers: int | None = None,
+        relaxed_energy: bool | None = None,
     ) -> None:
         if energy_unit not in ENERGY_UNITS:
             raise ValueError(
@@ -94,6 +95,7 @@ class ExtXYZ(FileSource):
             name,
             licence,
             workers,
+            relaxed_energy=relaxed_energy,
         )
 
 

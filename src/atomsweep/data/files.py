@@ -61,6 +61,8 @@ class FileSource(DataSource):
         seed: of that division.
         mapping: OC20's or OC22's mapping, by which adsorbates and catalysts are told; None goes by
             the composition of the atoms.
+        relaxed_energy: energies are those of the relaxed structures (IS2RE), where the files do not
+            say whose they are.
         max_force: frames with a larger force component (eV/Å) are left out and counted, OC20's own
             rule; None keeps all.
         on_error: "skip" leaves out frames that cannot be used, counts and logs them.
@@ -91,6 +93,7 @@ class FileSource(DataSource):
         licence: str = "not stated",
         workers: int | None = None,
         mapping: str | None = None,
+        relaxed_energy: bool | None = None,
     ) -> None:
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
@@ -106,7 +109,12 @@ class FileSource(DataSource):
         if self.mapping is not None and not self.mapping.is_file():
             raise FileNotFoundError(f"no mapping at {self.mapping}; set data.mapping")
         self.reader, self.max_force = reader, max_force
-        self.relaxed_energy = reader.relaxed_energy
+        if relaxed_energy is not None and reader.relaxed_energy not in (None, relaxed_energy):
+            raise ValueError(
+                f"data.relaxed_energy is {relaxed_energy}, but energies of {name} are those of the "
+                f"{'relaxed structures' if reader.relaxed_energy else 'frames themselves'}"
+            )
+        self.relaxed_energy = reader.relaxed_energy if relaxed_energy is None else relaxed_energy
         self.on_error = check_on_error(on_error)
         self.skipped = {}
         self.licence = licence

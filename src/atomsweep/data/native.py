@@ -56,6 +56,7 @@ class NativeStore(FileSource):
         on_error: OnError = "raise",
         name: str = "store",
         licence: str = "not stated",
+        relaxed_energy: bool | None = None,
     ) -> None:
         super().__init__(
             StoreReader(),
@@ -72,10 +73,14 @@ class NativeStore(FileSource):
             on_error,
             name,
             licence,
+            relaxed_energy=relaxed_energy,
         )
         for split, files in self._files.items():
             if len(files) != 1:
                 raise ValueError(f"{split} must be one store, got {len(files)} files")
+        if self.relaxed_energy is None:  # then what the files said that it was made of
+            made = self._store("train").meta.get("conversion", {})
+            self.relaxed_energy = made.get("relaxed_energy")
 
     def prepare(self, progress: bool = True) -> None:
         """Open every store, so that one that cannot be read is known early."""

@@ -22,7 +22,8 @@ def check_metric(name: str, evaluated: Collection[str]) -> None:
     """Refuse a metric that no run of a sweep will have.
 
     Args:
-        name: `forces_mae`, `val_id/forces_mae`, `cost/structures_per_second`, `relax/adwt`.
+        name: `forces_mae`, `val_id/forces_mae`, `cost/structures_per_second`, `relax/adwt`,
+            `run/parameters`.
         evaluated: kinds of evaluations that follow each training.
 
     Raises:
@@ -35,6 +36,9 @@ def check_metric(name: str, evaluated: Collection[str]) -> None:
     if is_split(first):
         rates = schema.RATES if first == schema.TRAIN else ()
         _known("metric", rest, (*schema.METRICS, *rates))
+        return
+    if first in schema.OF_RUN:
+        _known(f"metric of a {first}", rest, schema.OF_RUN[first])
         return
     kinds = tuple(schema.EVALUATED)
     if first not in kinds:

@@ -81,6 +81,7 @@ METRICS = (
     LOSS,
 )  # of tasks: what a sweep file can name; a task with another one adds it here
 OF_RESULT = ("parameters", "device_seconds", "eval_seconds")  # beside the metrics
+OF_RUN = {"run": ("parameters", "ranks")}  # how large it is, `run/<name>`: neither good nor bad
 
 # Metrics of evaluations, `<kind>/<name>`, and of those of each split `<kind>/<split>/<name>`
 EVALUATED = {
