@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from analysis import published, render
 from analysis.compute import Curve, Saving, curves_of, saving
-from analysis.curves import DASHES, INK, MUTED, SERIES, dress, time_unit
-from analysis.frames import is_gpu
+from analysis.curves import DASHES, INK, MUTED, SERIES, dress, make_room, time_unit
+from analysis.frames import is_gpu, normal
 from analysis.parts import Part
 from analysis.render import Grid, Text
 from analysis.runs import Store
@@ -71,7 +71,14 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
-    section.text += [told(s, split) for s in savings(rows, better)[:MOST_SAVINGS]]
+    kinds: dict[tuple[str, str], dict[str, dict[float, Curve]]] = {}
+    for label, curves in rows.items():  # only what is on one data set and task saves on another
+        run = next(iter(members[label].values()))
+        kind = (normal(run["data_fingerprint"]), normal(run.get("choice.task")))
+        kinds.setdefault(kind, {})[label] = curves
+    saved = [one for alike in kinds.values() for one in savings(alike, better)]
+    saved.sort(key=lambda one: -one.factor)
+    section.text += [told(one, split) for one in saved[:MOST_SAVINGS]]
     grid = budget_grid(rows, part.metric)
     if grid is not None:
         caption = (
@@ -82,7 +89,7 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
     section.pictures.append(
         Picture(
             f"compute-{number}",
-            draw(rows, part),
+            draw(rows, part, split),
             f"{metric} against training time on a logarithmic axis, one line per table row",
             "Mean over seeds of the best value until then, only where every seed was measured."
             + (" Right: the paper's own points, on its own device and data." if theirs else ""),
@@ -145,7 +152,7 @@ def budget_grid(rows: Rows, metric: str) -> Grid | None:
     return Grid(header, lines, "l" + "r" * BUDGETS)
 
 
-def draw(rows: Rows, part: Part) -> "Figure":
+def draw(rows: Rows, part: Part, split: str) -> "Figure":
     """Error against training time on a logarithmic axis; beside it the paper's points."""
     from matplotlib.figure import Figure
 
@@ -153,6 +160,9 @@ def draw(rows: Rows, part: Part) -> "Figure":
     figure = Figure(figsize=(9.6, 3.6) if theirs else (4.9, 3.6), layout=None)
     axes = figure.add_axes((0.065, 0.15, 0.30, 0.74) if theirs else (0.13, 0.15, 0.52, 0.74))
     dress(axes)
+    if theirs:
+        right = figure.add_axes((0.62, 0.15, 0.34, 0.74))
+        draw_points(right, theirs[0], f"training, {theirs[1]}", "The paper, on its own data")
     shown = sorted(rows, key=lambda r: sum(c.values[-1] for c in rows[r].values()) / len(rows[r]))
     longest = max(c.times[-1] for label in shown for c in rows[label].values())
     size, word = time_unit(longest)
@@ -172,15 +182,16 @@ def draw(rows: Rows, part: Part) -> "Figure":
         "GPU-" if is_gpu(part.device) else "CPU " if part.device.lower().startswith("cpu") else ""
     )
     axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
-    axes.set_title(f"Ours: {render.title_of(part.metric)[0]}", loc="left", color=INK)
+    title, unit, _ = render.title_of(part.metric)
+    title = f"Ours: {title} on {render.split_title(split)}{f', {unit}' if unit else ''}"
+    axes.set_title(title, loc="left", color=INK)
     legend = axes.legend(
         loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, frameon=False, handlelength=1.8
     )
+    handle = "mmmm"  # as wide as a line of the legend and its gap
+    make_room(figure, axes, [handle + label for label in shown[:MOST_DRAWN]], 7.5)
     for text in legend.get_texts():
         text.set_color(MUTED)
-    if theirs:
-        right = figure.add_axes((0.62, 0.15, 0.34, 0.74))
-        draw_points(right, theirs[0], f"training, {theirs[1]}", "The paper, on its own data")
     return figure
 
 

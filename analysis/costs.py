@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import render
+from analysis import render, tables
 from analysis.budget import draw_points, pareto, published_points
 from analysis.curves import INK, MUTED, SERIES, dress
 from analysis.frames import CONFIG, METRIC, as_float, device_of, records
@@ -42,6 +42,9 @@ def inference_section(part: Part, number: int) -> Section:
     error = _error_column(part)
     theirs = published_points(part.reference, "inference")
     if column not in part.frame or error is None or len(set(_devices(part, column))) > 1:
+        return section
+    if len(tables.data_of(part.frame)) > 1:
+        section.text.append("Rows are on different data: no error is held against another's.")
         return section
     points: dict[str, tuple[float, float]] = {}
     lines = []

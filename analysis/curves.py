@@ -6,7 +6,7 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#a03f87", "#7a6a00", "#4aa3d8")  # a
 DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
+NAMES = 8.5  # points: size of the names of lines
 ABOVE = 1.4  # the panel ends at this times the highest end of a line
 MOST = 5  # lines of one table row
 LOG_FROM = 30.0  # ratio of the largest to the smallest from which an axis is logarithmic
@@ -111,6 +112,7 @@ def draw(points: pd.DataFrame, metric: str, device: str, baseline: float = math.
     if not log_time:
         axes.set_xlim(left=0)
     axes.set_xlim(right=points["time"].max())
+    make_room(figure, axes, ends, NAMES)
     _name_lines(axes, ends, baseline)
     kind = "GPU-" if is_gpu(device) else "CPU " if device.lower().startswith("cpu") else "device-"
     axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
@@ -164,9 +166,39 @@ def inline(figure: "Figure", name: str, title: str) -> str:
         svg = svg.replace(colour, f"var(--{role})")
     viewbox = re.search(r'viewBox="[^"]*"', svg)
     assert viewbox, "matplotlib writes a viewBox"
-    head = f'<svg {viewbox[0]} role="img" aria-labelledby="{name}-title">'
+    inches = (
+        f"--inches: {figure.get_size_inches()[0]:.2f}"  # a phone scrolls rather than shrinks it
+    )
+    head = f'<svg {viewbox[0]} style="{inches}" role="img" aria-labelledby="{name}-title">'
     head += f'<title id="{name}-title">{_escape(title)}</title>'
     return re.sub(r"^<svg[^>]*>", lambda _: head, svg, count=1).strip()
+
+
+def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float) -> None:
+    """Widen a figure until the longest of some words, as large as `size`, fits right of a panel.
+
+    Panels keep their inches; those further right move. Words begin 1/20 of the panel beside it.
+    """
+    from matplotlib.textpath import TextPath
+
+    width, height = figure.get_size_inches()
+    box = axes.get_position()
+    right = min(
+        (o.get_position().x0 for o in figure.axes if o.get_position().x0 > box.x1), default=1
+    )
+    room = width * (right - box.x1 - 0.05 * box.width)
+    longest = max(
+        (TextPath((0, 0), word, size=size).get_extents().width for word in words), default=0
+    )
+    extra = longest / 72 + 0.05 - room
+    if extra <= 0:
+        return
+    for other in figure.axes:
+        place = other.get_position()
+        start = place.x0 * width + (extra if place.x0 > box.x1 else 0.0)
+        shape = (place.width * width / (width + extra), place.height)
+        other.set_position((start / (width + extra), place.y0, *shape))
+    figure.set_size_inches(width + extra, height)
 
 
 def dress(axes: "Axes") -> None:
@@ -214,7 +246,7 @@ def _name_lines(
             xycoords="axes fraction",
             textcoords="axes fraction",
             color=colour,
-            fontsize=8.5,
+            fontsize=NAMES,
             va="center",
             annotation_clip=False,
             arrowprops={

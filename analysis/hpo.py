@@ -156,12 +156,17 @@ def build(store: Store, name: str) -> StudyReport:
         states = ", ".join(f"{n} {s}" for s, n in trials["state"].value_counts().items())
         raise NothingComplete(f"no trial of {name} is complete ({states or 'no trials'})")
     importance, weighed = importances(study)
+    failed: dict[str, list[str]] = {}  # by message: many trials may fail of one cause
+    for trial in records(trials):
+        if trial["state"] == schema.FAILED and trial["number"] not in repeated(study):
+            failed.setdefault(str(trial["message"]), []).append(str(trial["number"]))
     problems = [
         *store.problems,
         *(
-            f"trial {t['number']} has failed: {t['message']}"
-            for t in records(trials)
-            if t["state"] == schema.FAILED and t["number"] not in repeated(study)
+            f"trial {numbers[0]} has failed: {message}"
+            if len(numbers) == 1
+            else f"trials {', '.join(numbers)} have failed: {message}"
+            for message, numbers in failed.items()
         ),
     ]
     return StudyReport(

@@ -1,36 +1,23 @@
 """The report of a study as one page and as Markdown, in the dress of all reports."""
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import curves, render
 from analysis.hpo import importance_grid
+from analysis.page import environment
 
 if TYPE_CHECKING:
     from analysis.hpo import StudyReport
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
 
 def page(report: "StudyReport") -> str:
-    """A page that needs nothing else: no script, no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    """A page that needs nothing else."""
     figures = [
         {"svg": curves.inline(figure, f"study-{name}", caption), "caption": caption, "name": name}
         for name, (figure, caption) in report.figures.items()
     ]
-    return environment.get_template("study.html").render(
-        report=report, figures=figures, tiles=_tiles(report), style=_style()
-    )
+    template = environment().get_template("study.html")
+    return template.render(report=report, figures=figures, tiles=_tiles(report))
 
 
 def text(report: "StudyReport") -> str:
@@ -61,6 +48,7 @@ def _tiles(report: "StudyReport") -> list[dict[str, Any]]:
     best = report.trials[report.trials["best"]].iloc[0]
     done = int((report.trials["state"] == "complete").sum())
     pruned = int((report.trials["state"] == "pruned").sum())
+    failed = int((report.trials["state"] == "failed").sum())
     spent = float(report.provenance["device_seconds"].sum())
     return [
         {
@@ -71,15 +59,7 @@ def _tiles(report: "StudyReport") -> list[dict[str, Any]]:
         {
             "value": f"{len(report.trials)} / {report.wanted}",
             "name": "trials",
-            "note": f"{done} complete, {pruned} pruned",
+            "note": f"{done} complete, {pruned} pruned, {failed} failed",
         },
         {"value": render.duration(spent), "name": "of training in all", "note": ""},
     ]
-
-
-def _style() -> Any:
-    """The style sheet of the other reports: one look for all."""
-    from markupsafe import Markup
-
-    found = re.search(r"<style>.*?</style>", (_TEMPLATES / "base.html").read_text(), re.S)
-    return Markup(found[0] if found else "")

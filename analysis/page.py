@@ -24,15 +24,14 @@ def page(report: "Report") -> str:
     """The whole page."""
     from analysis import writing
 
-    alone = len(report.parts) == 1
-    parts = [_part(part, number, alone) for number, part in enumerate(report.parts, 1)]
+    parts = [_part(report, number) for number in range(1, len(report.parts) + 1)]
     claims = report.claims and {
         "verdicts": writing.claims_grid(report.claims),
         "comparisons": writing.comparisons_grid(report.claims),
         "note": writing.CLAIMS_NOTE,
     }
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
@@ -48,18 +47,19 @@ def page(report: "Report") -> str:
 def paper_page(shown: paper.Paper) -> str:
     """The page of a published table that no sweep answers."""
     told = paper.sentence(shown.reference)
-    return _environment().get_template("paper.html").render(paper=shown, sentence=told)
+    return environment().get_template("paper.html").render(paper=shown, sentence=told)
 
 
 def index(
     groups: Sequence[tuple[str, Sequence["Entry"]]], problems: Sequence[str], source: str
 ) -> str:
     """A page that leads to all tables, by paper."""
-    template = _environment().get_template("index.html")
+    template = environment().get_template("index.html")
     return template.render(groups=groups, problems=problems, source=source)
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """Templates of all pages."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -74,11 +74,12 @@ def _environment() -> Any:
     return environment
 
 
-def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
+def _part(report: "Report", number: int) -> dict[str, Any]:
     """What the template shows of one table."""
-    quantity, unit, _ = render.title_of(part.metric)
+    part = report.parts[number - 1]
     figures = [
         {
+            "metric": metric,
             "svg": curves.inline(
                 figure,
                 f"p{number}-{metric.replace('/', '-')}",
@@ -91,7 +92,8 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
     ]
     return {
         "part": part,
-        "heading": f"{quantity}, {unit}".rstrip(", ") if alone else part.title,
+        "number": number,
+        "heading": report.heading_of(number),
         "header": [render.axis_of(c, part.reference).title for c in part.rows],
         "splits": [render.column_title(s, part.metric) for s in _splits(part)],
         "ratio": f"{render.split_title(_splits(part)[0])} ÷ Median",
@@ -99,6 +101,7 @@ def _part(part: "Part", number: int, alone: bool) -> dict[str, Any]:
         "rows": _rows(part, number),
         "figures": figures,
         "paper": None if part.paper is None else paper.paper_of(part.paper),
+        "first": part.paper not in [other.paper for other in report.parts[: number - 1]],
         "seeds": bool((part.cells["planned"] > 1).any()),
     }
 
@@ -167,7 +170,7 @@ def _run_behind(run: dict[str, Any], part: "Part") -> dict[str, Any]:
         "time": render.duration(run["device_seconds"]),
         "device": run["device"] or render.NOTHING,
         "commit": commit(run),
-        "created": run["created"] or render.NOTHING,
+        "created": (run["created"] or render.NOTHING).replace("T", " ")[: len("2026-01-31 10:20")],
         "link": run["link"],
         "command": None if run["state"] == schema.FINISHED else run["command"],
     }

@@ -55,6 +55,18 @@ class Report:
         """Heading and sweep."""
         return f"{self.heading} · {self.name}"
 
+    def heading_of(self, number: int) -> str:
+        """Of a table, from 1: what tells it from the others of the page."""
+        part = self.parts[number - 1]
+        title, unit, _ = render.title_of(part.metric)
+        quantity = f"{title}, {unit}".rstrip(", ")
+        if len(self.parts) == 1:
+            return quantity
+        alike = [other for other in self.parts if other.title == part.title]
+        told = quantity if len(alike) == len(self.parts) else f"{part.title}, {quantity}"
+        same = [other for other in alike if other.metric == part.metric]
+        return told if len(same) == 1 else f"{told} ({number})"
+
     @property
     def complete(self) -> bool:
         """Nothing is missing, nothing contradicts."""
@@ -116,17 +128,26 @@ def build(store: Store, frame: pd.DataFrame) -> Report:
     )
     report.summary = _summary(report, layout)
     report.sections = [section for section in _sections(store, report) if section]
+    report.problems = list(dict.fromkeys([*store.problems, *report.problems]))  # of journals, too
     return report
 
 
 def _sections(store: Store, report: Report) -> list[Section]:
     """What is told beside tables and claims."""
     found = []
+    pictured: set[str] = set()  # runs whose structures are shown
     for number, part in enumerate(report.parts, 1):
         if is_split(part.cells["split"].iloc[0]):
-            found += [budget_section(store, part, number), inference_section(part, number)]
-            found.append(scaling_section(part, number))
-            found.append(structures_section(part, number, report.problems))
+            of_part = [
+                budget_section(store, part, number),
+                inference_section(part, number),
+                scaling_section(part, number),
+                structures_section(part, number, report.problems, pictured),
+            ]
+            if len(report.parts) > 1:
+                for section in of_part:
+                    section.title += f": {report.heading_of(number)}"
+            found += of_part
     return [*found, ledger_section(report.trained)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import artifacts
 from analysis.evaluations import evaluations
 from analysis.frames import (
     CHOICE,
@@ -38,9 +39,8 @@ from atomsweep.tracking.segments import allocated_seconds
 
 Journal = Sequence[Mapping[str, Any]]
 
-LOST = "has lost its checkpoint"
-MOST_LOST = 3  # told one by one
 UNLAUNCHED = "no launch has planned it yet"
+UNREADABLE = "its run directory cannot be read, see the problems"
 FALLBACK = "_planned"  # a row as its plan has it
 
 READ_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError)
@@ -164,6 +164,9 @@ class Store:
     def _of_cells(self, cells: Sequence[Mapping[str, Any]], sweep: str) -> pd.DataFrame:
         """Runs in the order of the cells; what was typed for each is in the column `FALLBACK`."""
         planned = {str(cell["identity"]): _cell_row(cell, sweep) for cell in cells}
+        for identity in {problem.split(" ")[0].rpartition("-")[2] for problem in self.problems}:
+            if identity in planned:
+                planned[identity]["message"] = UNREADABLE
         here = self.runs[self.runs["identity"].isin(planned)]
         found = {row["identity"]: row for row in records(here.dropna(axis=1, how="all"))}
         frame = frame_of([found.get(identity, row) for identity, row in planned.items()])
@@ -235,8 +238,10 @@ def read(root: Path | str) -> Store:
             if row is not None:
                 rows.append(row)
     plans = _read_plans(root / schema.SWEEPS, problems)
-    _shorten(problems)
-    return Store.of(rows, plans, problems, str(root), _journal)
+    artifacts.shorten(problems)
+    store = Store.of(rows, plans, problems, str(root), lambda run: _journal(run, problems))
+    problems[:] = [problem.replace(f"{root}/", "") for problem in problems]  # runs by their names
+    return store
 
 
 def load(
@@ -286,8 +291,18 @@ def _load(store: Store, sweep: str | None, where: Mapping[str, str] | None) -> p
     return frame
 
 
-def _journal(path: str) -> Journal:
-    return read_lines(Path(path) / schema.JOURNAL)
+def _journal(path: str, problems: list[str]) -> Journal:
+    """Lines of a journal; damaged ones are a problem, told once however often it is read."""
+    file = Path(path) / schema.JOURNAL
+    damaged: list[int] = []
+    lines = read_lines(file, damaged)
+    if damaged:
+        lines_are = "line" if len(damaged) == 1 else "lines"
+        left = "is left out" if len(damaged) == 1 else "are left out"
+        told = f"{file.parent.name}: {len(damaged)} damaged {lines_are} of its {file.name} {left}"
+        if told not in problems:
+            problems.append(told)
+    return lines
 
 
 def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict[str, Any] | None:
@@ -319,10 +334,8 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     elif status.get("state") == schema.FINISHED and state != schema.FINISHED:
         row["message"] = f"says finished, but has no readable {schema.RESULT}"
         problems.append(f"{path.name} {row['message']}")
-    if state == schema.FINISHED and result.get("checkpoint"):
-        kept = path / schema.CHECKPOINTS / f"{result['checkpoint']}.pt"
-        if not kept.is_file():
-            problems.append(f"{path.name} {LOST}: {kept.relative_to(path)} is gone")
+    if state == schema.FINISHED:
+        problems += artifacts.lost(path, result)
     row["name"] = path.name.removesuffix(f"-{row['identity']}")
     row["path"] = str(path)
     row["link"] = pages.get(str(run.get("uid") or path.name))
@@ -330,15 +343,6 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
     if state == schema.FINISHED:
         row.update(evaluations(path, problems))
     return row
-
-
-def _shorten(problems: list[str]) -> None:
-    """Many lost checkpoints are one problem: someone made room."""
-    lost = [problem for problem in problems if f" {LOST}: " in problem]
-    for problem in lost[MOST_LOST:]:
-        problems.remove(problem)
-    if more := len(lost[MOST_LOST:]):
-        problems.append(f"{more} more finished runs have lost their checkpoint")
 
 
 def _add_time(row: dict[str, Any], path: Path, problems: list[str]) -> None:

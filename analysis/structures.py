@@ -3,10 +3,12 @@
 Read from `<run>/predictions/<split>.npz`, a sample of a split in the arrays of `ARRAYS`.
 """
 
+import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +79,7 @@ def read_predictions(path: Path) -> Predictions:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if lacking := [name for name in ARRAYS if name not in arrays]:
         raise ValueError(f"{path} must have the arrays {', '.join(ARRAYS)}; it has no {lacking[0]}")
@@ -97,8 +99,15 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(arrays, structure)
 
 
-def structures_section(part: Part, number: int, problems: list[str]) -> Section:
-    """Structures of the best run of a table that has predictions; empty where none has."""
+def structures_section(part: Part, number: int, problems: list[str], pictured: set[str]) -> Section:
+    """Structures of the best run of a table that has predictions; empty where none has.
+
+    Args:
+        part: the table.
+        number: of the table, from 1.
+        problems: files that cannot be read are added.
+        pictured: identities whose structures another table of the page shows; this one is added.
+    """
     section = Section(f"structures-{number}", "Structures")
     finished = part.frame[part.frame["state"] == schema.FINISHED]
     split = part.cells["split"].iloc[0]
@@ -114,8 +123,12 @@ def structures_section(part: Part, number: int, problems: list[str]) -> Section:
         try:
             found = read_predictions(path)
         except ValueError as error:
-            problems.append(str(error))
+            name = path.relative_to(path.parents[2])
+            problems.append(str(error).replace(str(path), str(name)))
             continue
+        if run["identity"] in pictured:
+            return section
+        pictured.add(run["identity"])
         told = f"{part.label(run)}, run {run['identity']}, on {render.split_title(split)}"
         _fill(section, found, told, number)
         return section

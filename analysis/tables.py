@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis import published
 from analysis.frames import CHOICE, CONFIG, METRIC, normal, varying
+from analysis.published.schema import Table
 from analysis.statistics import interval
 from atomsweep.tracking import schema
 
@@ -27,7 +28,7 @@ CELL = (
     "planned",
     "stale",  # of the finished, how many were made with other code than the present
     "so_far",  # mean of those finished, where some are not; never shown in the cell
-    "best",  # within the paper's tolerance of the best mean of this split
+    "best",  # within the paper's tolerance of the best mean of this split on its data set
     "baseline",
     "ratio",  # mean / baseline
     "published",
@@ -124,7 +125,8 @@ def ablation_table(
         rows: columns that tell table rows apart, e.g. `["choice.basis", "choice.act"]`.
         metric: name without split, e.g. `forces_mae`.
         splits: columns of the table, in order.
-        best_within: what is within this of a split's best is best too (0.0005 for ForceNet).
+        best_within: what is within this of a split's best is best too (0.0005 for ForceNet); rows
+            on other data have a best of their own.
         better: "low", "high" or "neither".
         baselines: from `baselines_of`; a row is held against that of its data set.
         reference: a published table to stand beside, e.g. `forcenet.table5`.
@@ -143,6 +145,7 @@ def ablation_table(
     for position, key in enumerate(keys.itertuples(index=False)):
         groups.setdefault(tuple(key), []).append(position)
     keys_of: list[tuple[str, ...]] = []
+    data_sets: list[str] = []
     on, there = list(frame["data_fingerprint"]), set(data_of(frame))
     by_data: dict[str, pd.Series] = {}
     if baselines is not None:
@@ -159,10 +162,11 @@ def ablation_table(
             for split in splits
         ]
         keys_of += [_published_key(members, reference)] * len(splits)
+        data_sets += [" ".join(sorted(map(normal, data)))] * len(splits)
     cells = pd.DataFrame(records, columns=[*rows, *CELL])
     cells["ratio"] = cells["mean"] / cells["baseline"]
     cells["best"] = False
-    for _, column in cells.groupby("split"):
+    for _, column in cells.groupby(["split", pd.Series(data_sets, cells.index, dtype=object)]):
         cells.loc[column.index, "best"] = _best(column["mean"], best_within, better)
     if reference is not None:
         cells = _beside(cells, pd.Series(keys_of, cells.index, dtype=object), metric, reference)
@@ -253,6 +257,17 @@ def _best(values: pd.Series, within: float, better: str) -> pd.Series:
     return values <= values.min() + within + 1e-9
 
 
+def _published_best(table: Table, values: pd.Series, within: float, better: str) -> pd.Series:
+    """The paper's best, among the rows of one data set where an axis of its table tells them."""
+    apart = [i for i, axis in enumerate(table.axes) if groups_of([axis.column]) & {"data", "task"}]
+    keys = pd.Series([" ".join(normal(row.key[i]) for i in apart) for row in table.rows])
+    found = pd.Series(False, values.index)
+    for _, rows in keys.groupby(keys):
+        chosen = values.iloc[rows.index]
+        found.loc[chosen.index] = _best(chosen, within, better)
+    return found
+
+
 def _published_key(members: pd.DataFrame, reference: str | None) -> tuple[str, ...]:
     """What a row is on each axis of the published table; empty text where its runs differ."""
     found = []
@@ -281,7 +296,7 @@ def _beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) ->
             continue
         within = table.within(column.metric)
         better = "neither" if column.split in schema.OF_RUN else column.better or "low"
-        best = _best(numbers[column.name], within, better)
+        best = _published_best(table, numbers[column.name], within, better)
         value_of = dict(zip(theirs, numbers[column.name] * column.to_ours, strict=True))
         best_of = dict(zip(theirs, best, strict=True))
         cells.loc[here, "published"] = own[here].map(value_of).astype(float)

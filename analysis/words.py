@@ -63,7 +63,10 @@ def caption(
     data = str(shared.get("data") or ", ".join(several) or "an unnamed data set")
     told.append(_data_sentence(data, shared))
     if finished["data_fingerprint"].nunique() > 1:
-        told.append("Rows are on different data: compare only those of one data set.")
+        told.append(
+            "Rows are on different data: compare only those of one data set; each has a best of "
+            "its own."
+        )
     spent = finished["device_seconds"].mean()
     told.append(
         f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "

@@ -70,7 +70,7 @@ CLAIMS_NOTE = (
     "Effects are left − right, paired by seed, with the 95 % interval of Student's t; a claim over "
     "several comparisons holds when each holds, and fails when one fails at 1 − 0.05/m for m of "
     "them. Seeds to decide are a guess at 80 % power. A sentence of the paper need not follow from "
-    "its own table: `paper` says whether it does."
+    "its own table: the column on the paper's numbers says whether it does."
 )
 
 
@@ -169,14 +169,17 @@ def comparison_note(c: Comparison) -> str:
 
 def _score(claim: Judged) -> str:
     found = [c.verdict for c in claim.comparisons]
-    return ", ".join(f"{found.count(v)} {v}" for v in (HOLDS, FAILS, UNDECIDED) if v in found)
+    counted = ((found.count(v), v) for v in (HOLDS, FAILS, UNDECIDED) if v in found)
+    plural = {HOLDS: "hold", FAILS: "fail"}
+    return ", ".join(f"{n} {v if n == 1 else plural.get(v, v)}" for n, v in counted)
 
 
 def markdown(report: Report) -> str:
     """The whole report as Markdown."""
     text = [f"# {report.title}", report.summary]
-    for part in report.parts:
-        text += [f"## {part.title}", render.markdown(part.layout), " ".join(part.caption)]
+    for number, part in enumerate(report.parts, 1):
+        heading = part.title if len(report.parts) == 1 else report.heading_of(number)
+        text += [f"## {heading}", render.markdown(part.layout), " ".join(part.caption)]
         if part.matrix is not None:
             split = render.split_title(part.cells["split"].iloc[-1])
             text += [f"### {split}, rows against columns", render.markdown(part.matrix)]

@@ -133,7 +133,7 @@ class Root:
             write(
                 path / schema.RESULT,
                 {
-                    "step": steps,
+                    "step": 0 if model == "median" else steps,
                     "checkpoint": "best",
                     "parameters": 123456,
                     "device_seconds": steps * 0.1,

@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import curves, runs
 
@@ -134,3 +135,18 @@ def test_an_inline_drawing_has_its_own_ids_and_the_pages_colours(points):
 )
 def test_names_move_apart_around_where_they_belong(wanted, placed):
     assert curves.spread(wanted, 0.1) == pytest.approx(placed, abs=1e-6)
+
+
+def test_a_figure_is_as_wide_as_its_longest_name_asks():
+    figure = Figure(figsize=(4.9, 3.3))
+    axes = figure.add_axes((0.1, 0.1, 0.5, 0.8))
+    other = figure.add_axes((0.8, 0.1, 0.15, 0.8))
+    curves.make_room(figure, axes, ["short"], 8.5)
+    assert figure.get_size_inches()[0] == pytest.approx(4.9)
+    curves.make_room(figure, axes, ["Equiformer + DeNS, Malonaldehyde, 100"], 8.5)
+    width = figure.get_size_inches()[0]
+    assert 5.5 < width < 9
+    places = [one.get_position() for one in (axes, other)]
+    assert [place.width * width for place in places] == pytest.approx([0.5 * 4.9, 0.15 * 4.9])
+    assert places[0].x0 * width == pytest.approx(0.49)
+    assert places[1].x0 * width == pytest.approx(0.8 * 4.9 + width - 4.9)  # moved

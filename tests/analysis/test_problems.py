@@ -16,7 +16,13 @@ def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, c
     change(paths[0] / schema.RUN, schema_version=99)  # of an unknown version
     (table5.path / "half-000000000009").mkdir()  # half-written
     (table5.path / "half-000000000009" / schema.STATUS).write_text("{}")
-    (paths[1] / schema.CHECKPOINTS / "best.pt").unlink()  # a deleted artifact
+    (paths[1] / schema.CHECKPOINTS / "best.pt").unlink()  # deleted artifacts
+    (paths[1] / schema.JOURNAL).unlink()
+    change(paths[1] / schema.RESULT, predictions=["val_id", "val_ood_ads"])
+    (paths[1] / schema.PREDICTIONS).mkdir(exist_ok=True)
+    (paths[1] / schema.PREDICTIONS / "val_id.npz").write_bytes(b"PK\x03\x04 and no more")
+    with (paths[2] / schema.JOURNAL).open("a") as journal:
+        journal.write('{"step": 3, "val_id\n')  # a damaged line
     twin = table5.path / "twin-000000000002"  # two results of one identity
     shutil.copytree(paths[2], twin)
     result = json.loads((twin / schema.RESULT).read_text())
@@ -36,6 +42,10 @@ def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, c
         "has schema version 99, known is 1",
         "half-000000000009 is half-written",
         "has lost its checkpoint: checkpoints/best.pt is gone",
+        "has lost its journal: metrics.jsonl is gone, so it has no curve",
+        "has lost predictions: predictions/val_ood_ads.npz is gone",
+        "predictions/val_id.npz cannot be read",
+        "1 damaged line of its metrics.jsonl is left out",
         "twin-000000000002 (0.0777)",
         "(0.0504)",
         "are one run (000000000002) with different results, such as val_id/forces_mae",
@@ -44,6 +54,8 @@ def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, c
     ):
         assert told in section, told
         assert told in printed, told
+    assert str(table5.path) not in section[: section.index("</section>")]  # runs by their names
+    assert "missing, its run directory cannot be read, see the problems" in printed
     assert main([*words, "--strict"]) == 1
 
 

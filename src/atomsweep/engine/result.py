@@ -27,9 +27,9 @@ def result_of(fit: "Training") -> dict[str, Any]:
         fit: at the end of its training; its `eval_seconds` go on.
     """
     splits = _metrics(fit)
+    predicted: list[str] = []
     if fit.world.first or fit.sharded:
-        for split in splits:
-            _sample(fit, split)
+        predicted = [split for split in splits if _sample(fit, split)]
     validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
     if len(validation) == len(schema.VAL_SPLITS):
         splits[schema.VAL_AVERAGE] = average_over_splits(validation)
@@ -39,6 +39,7 @@ def result_of(fit: "Training") -> dict[str, Any]:
         "checkpoint_step": fit.best_step,
         "structures": {name: len(split) for name, split in fit.data.items()},
         "skipped": {name: len(split.skipped) for name, split in fit.data.items()},
+        "predictions": predicted,  # splits of which a sample was written
         "parameters": sum(p.numel() for p in fit.parameters),
         "device_seconds": fit.device_seconds,
         "eval_seconds": fit.eval_seconds,
@@ -75,11 +76,11 @@ def _metrics(fit: "Training") -> dict[str, dict[str, float]]:
     return splits
 
 
-def _sample(fit: "Training", split: str) -> None:
+def _sample(fit: "Training", split: str) -> Path | None:
     """What the report shows of single structures; without it the run is as good."""
-    start = time.perf_counter()
+    start, written = time.perf_counter(), None
     try:
-        write_sample(
+        written = write_sample(
             fit.run.path,
             split,
             fit.model,
@@ -92,6 +93,7 @@ def _sample(fit: "Training", split: str) -> None:
     except OSError as error:
         log.warning("no sample of predictions on %s: %s", split, error)
     fit.eval_seconds += time.perf_counter() - start
+    return written
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -107,17 +107,17 @@ def append_line(path: Path, obj: Any) -> None:
         raise _explained(error, path, "the lines before are intact") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:
     """The JSON objects of a file of lines; [] where there is no file.
 
     A last line without its end is a write that was killed: it is left out. A damaged line before
-    it is left out too, and named in a warning.
+    it is left out too, and named in a warning, or its number is added to `damaged`.
     """
     try:
         raw = Path(path).read_bytes()
     except FileNotFoundError:
         return []
-    return [obj for _, obj in _parse(raw, path)]
+    return [obj for _, obj in _parse(raw, path, damaged)]
 
 
 def truncate_after(path: Path, step: int) -> int:
@@ -170,7 +170,9 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(raw: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+def _parse(
+    raw: bytes, path: Path, damaged: list[int] | None = None
+) -> list[tuple[bytes, dict[str, Any]]]:
     complete = raw[: raw.rfind(b"\n") + 1]
     parsed = []
     for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
@@ -180,6 +182,8 @@ def _parse(raw: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
             obj = None
         if isinstance(obj, dict):
             parsed.append((line, obj))
+        elif line.strip() and damaged is not None:
+            damaged.append(number)
         elif line.strip():
             log.warning("%s: line %d is damaged and left out", path, number)
     return parsed
