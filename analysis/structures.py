@@ -115,11 +115,12 @@ def structures_section(part: Part, number: int, problems: list[str], pictured: s
     if column not in finished:
         return section
     order = finished[column].map(as_float).sort_values(ascending=render.better(column) == "low")
+    places = finished["path"].map(str)
     for index in order.index:
-        run = finished.loc[index]
-        path = Path(str(run["path"])) / schema.PREDICTIONS / f"{split}.npz"
+        path = Path(places[index]) / schema.PREDICTIONS / f"{split}.npz"
         if not path.is_file():
             continue
+        run = finished.loc[index]
         try:
             found = read_predictions(path)
         except ValueError as error:

@@ -13,6 +13,7 @@ from analysis.published.schema import Axis, Column, Paper, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster, where it was built
 _HERE = Path(__file__).parent
 
 
@@ -25,7 +26,7 @@ def papers() -> dict[str, Paper]:
     """
     found = {}
     for path in sorted(_HERE.glob("*.yaml")):
-        paper = Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        paper = Paper.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
         if paper.key != path.stem:
             raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
         found[paper.key] = paper
