@@ -150,22 +150,24 @@ def _cells(
         return planned, 0
     if wanted.name != name:  # something was typed that the file does not say
         return planned, 0
-    known = {
-        _key(cell.get("overrides") or []): cell for p in plans.values() for cell in p["cells"]
-    } | {_key(cell.get("overrides") or []): cell for cell in planned}
+    swept = {key_of(axis) for axis in (*axes_of(statement.rows), *axes_of(statement.columns))}
+    everywhere = [cell for p in plans.values() for cell in p["cells"]]
+    known = {_key(cell.get("overrides") or [], swept): cell for cell in everywhere + planned}
     cells = []
     for number, (overrides, label) in enumerate(wanted.cells):
-        found = known.get(_key(overrides))
+        found = known.get(_key(overrides, swept))
         stand_in = {"identity": f"{UNPLANNED}{number}", "overrides": overrides}
         cells.append({**(found or stand_in), "label": label})
     kept = {cell["identity"] for cell in cells}
     return cells, sum(cell["identity"] not in kept for cell in planned)
 
 
-def _key(overrides: Iterable[str]) -> frozenset[str]:
-    """What tells one cell from another: overrides that change the science."""
+def _key(overrides: Iterable[str], swept: set[str]) -> frozenset[str]:
+    """What tells one cell from another: overrides that change the science, or are swept."""
     return frozenset(
-        o for o in map(str, overrides) if not PASSIVE & {key_of(o), key_of(o).split(".")[0]}
+        o
+        for o in map(str, overrides)
+        if key_of(o) in swept or not PASSIVE & {key_of(o), key_of(o).split(".")[0]}
     )
 
 

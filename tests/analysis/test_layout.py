@@ -77,6 +77,15 @@ def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_
     assert made.parts[0].reference == "forcenet.table3"
 
 
+def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
+    make_store(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
+    frame = runs.read(tmp_path / "runs").sweep("matsci/figure3")
+    assert frame.attrs["layout"].dropped == 0
+    assert frame["identity"].is_unique
+    ranks = [setting[1]["cluster.ranks"] for setting in frame.attrs["layout"].settings.values()]
+    assert sorted(ranks) == ["1"] * 6 + ["2"] * 6 + ["4"] * 6
+
+
 def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_it_lost(tmp_path):
     make_store(tmp_path / "runs", "forcenet/table5", [0, 1, 2, 3])
     path = tmp_path / "runs" / schema.SWEEPS / "forcenet" / "table5.json"
