@@ -1,5 +1,8 @@
 """Compose the configuration as run.py does, and build its model."""
 
+import os
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,14 @@ def compose(overrides: list[str]) -> DictConfig:
 
 def build_model(overrides: list[str]) -> ForceField:
     """The model of `python run.py <overrides>`."""
-    return instantiate(compose(overrides).model)
+    return instantiate(model_config(overrides))
 
 
 def model_config(overrides: list[str]) -> Any:
     """The model of `python run.py <overrides>` as a run gets it, plain and resolved."""
-    return OmegaConf.to_container(compose(overrides).model, resolve=True)
+    return deepcopy(_model_config(tuple(overrides), os.environ.get("ATOMSWEEP_PLUGINS")))
+
+
+@cache  # most of the time that a test of a small model takes
+def _model_config(overrides: tuple[str, ...], plugins: str | None) -> Any:
+    return OmegaConf.to_container(compose(list(overrides)).model, resolve=True)
