@@ -5,12 +5,15 @@ python benchmarks/report.py --runs 20000  # target 60 s
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from analysis import report, runs, writing
-from benchmarks.synthetic_store import make_store
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from analysis import report, runs, writing  # noqa: E402
+from benchmarks.synthetic_store import make_store  # noqa: E402
 
 TARGETS = {1000: 10.0, 20_000: 60.0}
 
