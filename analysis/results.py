@@ -76,7 +76,8 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
             for one in reports
             for c in one.claims
         ]
-        text += ["## Claims of the paper", _count(claims)]
+        told = writing.tally([claim.verdict for claim in claims])
+        text += ["## Claims of the paper", f"{len(claims)} claims: {told}."]
         header = ["Sweep", "Claim", "Verdict", "Paper's numbers"]
         text += [render.markdown(render.plain(header, lines, "llll"))]
     for one in reports:
@@ -93,12 +94,6 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
     if claims:
         text += [writing.CLAIMS_NOTE]
     return PLACES.sub("", "\n\n".join(text)) + "\n"
-
-
-def _count(claims: list[Any]) -> str:
-    verdicts = [claim.verdict for claim in claims]
-    told = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    return f"{len(claims)} claims: {told}."
 
 
 def _costs(one: Report) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def claims_grid(claims: list[Judged]) -> Grid:
         [
             Text(f"`{claim.text}`"),
             Text(claim.verdict, bold=claim.verdict != UNDECIDED),
-            Text(_score(claim)),
+            Text(tally([c.verdict for c in claim.comparisons])),
             Text(needed_words(claim)),
             Text(paper_words(claim.paper_holds)),
             Text("; ".join(t for t in (claim.metric, claim.note) if t)),
@@ -167,9 +167,9 @@ def comparison_note(c: Comparison) -> str:
     return "; ".join(t for t in (c.note, more and f"{more} seeds to decide") if t)
 
 
-def _score(claim: Judged) -> str:
-    found = [c.verdict for c in claim.comparisons]
-    counted = ((found.count(v), v) for v in (HOLDS, FAILS, UNDECIDED) if v in found)
+def tally(verdicts: Sequence[str]) -> str:
+    """How many hold, fail and are undecided, in words."""
+    counted = ((verdicts.count(v), v) for v in (HOLDS, FAILS, UNDECIDED) if v in verdicts)
     plural = {HOLDS: "hold", FAILS: "fail"}
     return ", ".join(f"{n} {v if n == 1 else plural.get(v, v)}" for n, v in counted)
 
