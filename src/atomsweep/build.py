@@ -8,10 +8,12 @@ import inspect
 import os
 import pydoc
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from atomsweep.parts import present_path
 
 TARGETS = ("atomsweep.", "torch.nn.", "torch.optim.")
 PLUGINS = "ATOMSWEEP_PLUGINS"  # names of packages, separated by commas
@@ -52,6 +54,7 @@ def build(node: Any, where: str) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    node = _with_present_paths(node)
     _check(node, where)
     try:
         return instantiate(node, _convert_="all")
@@ -79,6 +82,20 @@ def build_learner(config: Mapping[str, Any]) -> tuple[Any, Any]:
         return task.adapt(model), task
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _with_present_paths(node: Any) -> Any:
+    """The same node with each class where it lies now: a run may be older than a move."""
+    if isinstance(node, Mapping):
+        return {
+            key: present_path(value)
+            if key == "_target_" and isinstance(value, str)
+            else _with_present_paths(value)
+            for key, value in node.items()
+        }
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_with_present_paths(value) for value in node]
+    return node
 
 
 def _check(node: Any, where: str) -> None:

@@ -169,7 +169,7 @@ def run_sweep(
 
     first = cells[0].config
     root = Path(first["root"]).absolute()
-    plan = Plan.of(cells, grid, sys.argv, first["sweep"])
+    plan = Plan.of(cells, grid, sys.argv, root, first["sweep"])
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
     _check_splits(plan.cells, grid)
     try:

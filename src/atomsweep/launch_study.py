@@ -157,7 +157,7 @@ def _driver(
 ) -> Driver:
     statement, engine = request.statement, default.config["engine"]
     study_store.repair(root, name)
-    study = study_store.open_study(statement, root, name, default.identity)
+    study = study_store.open_study(statement, root, name, default.known_as)
     study.pruner = study_store.pruner(statement, engine["eval_every"], engine["steps"])
     needed = DEFAULT in statement.enqueue
     study_store.enqueue(study, statement, default_point(statement, default) if needed else {})

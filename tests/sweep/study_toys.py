@@ -87,7 +87,7 @@ def queued(path):
 def driver(root, wanted=None, parallel=2, rerun="failed", check=size):
     wanted = wanted or statement()
     study_store.repair(root, "toy")
-    study = study_store.open_study(wanted, root, "toy", "base")
+    study = study_store.open_study(wanted, root, "toy", ["base"])
     study.pruner = study_store.pruner(wanted, eval_every=1, steps=30)
     made = Driver(wanted, study, "toy", root, "run.py", cell, check, parallel, rerun)
     made.changed = lambda: study_record.write_plan(study, wanted, root, "toy", made.wanted, {})

@@ -277,7 +277,7 @@ def test_a_study_that_was_begun_otherwise_is_refused(tmp_path):
     with pytest.raises(UserError, match="was begun with other space, .* sweep=toy-2"):
         driver(tmp_path, statement(space=space))
     with pytest.raises(UserError, match="begun with other configuration or data"):
-        study_store.open_study(statement(), tmp_path, "toy", "another base")
+        study_store.open_study(statement(), tmp_path, "toy", ["another base"])
 
 
 @pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])

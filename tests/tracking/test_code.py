@@ -25,7 +25,7 @@ def package(tmp_path, monkeypatch):
 
 
 def edit(path):
-    path.write_text(path.read_text() + "\n# edited\n")
+    path.write_text(path.read_text() + "\nEDITED = 1\n")
     code.hash_of.cache_clear()
     code.imported_by.cache_clear()
 
@@ -77,6 +77,24 @@ def test_only_edits_of_what_a_run_reaches_change_it(package, file, stale):
     assert changed(environment) == []
     edit(package / file)
     assert changed(environment) == ([file] if stale else [])
+
+
+def test_words_and_paths_of_imports_change_nothing_and_code_does(package):
+    file = package / "nn" / "cutoff.py"
+    file.write_text(
+        '"""What is here."""\n\nfrom atomsweep.nn.mlp import make_mlp, PairLinear\n\n\n'
+        'def f(x: int) -> int:  # why\n    """What it does,\n\n    in lines."""\n    return "#" * x\n'
+    )
+    before = code.hash_of("nn/cutoff.py")
+    code.hash_of.cache_clear()
+    file.write_text(
+        "# a note\nfrom atomsweep.nn.elsewhere import (\n    PairLinear,\n    make_mlp,\n)\n\n"
+        'def f(x: int) -> int:\n    return "#" * x\n'
+    )
+    assert code.hash_of("nn/cutoff.py") == before
+    code.hash_of.cache_clear()
+    file.write_text(file.read_text().replace('"#"', '"# "'))
+    assert code.hash_of("nn/cutoff.py") != before
 
 
 def test_a_new_model_changes_no_run_and_a_removed_file_does(package):

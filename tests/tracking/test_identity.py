@@ -1,10 +1,13 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from atomsweep import parts
 from atomsweep.tracking import identity as module
 from atomsweep.tracking.files import read_yaml
-from atomsweep.tracking.identity import identity, science
+from atomsweep.tracking.identity import former_identities, identity, science
 
 CONFIG = {
     "model": {
@@ -56,7 +59,33 @@ def _with(config, changes):
 
 def test_identity_is_twelve_hex_digits_that_never_change():
     # A change of this value makes every existing run a stranger: raise IDENTITY_VERSION knowingly
-    assert of() == "7442d9599fa3"
+    assert of() == "9c6bc1cfe6c0"
+    assert identity(science(CONFIG, "f0"), version=1) == "7442d9599fa3"
+    assert former_identities(science(CONFIG, "f0")) == ("7442d9599fa3",)
+
+
+def test_a_class_that_moves_or_is_renamed_keeps_the_identity(monkeypatch):
+    now = "atomsweep.tasks.forces.ForcesOnly"
+    monkeypatch.setattr(parts, "FORMER", {now: ("atomsweep.tasks.s2f.S2F", "atomsweep.b.Forces")})
+    monkeypatch.setattr(parts, "_PRESENT", dict.fromkeys(parts.FORMER[now], now))
+    for path in (now, "atomsweep.tasks.s2f.S2F", "atomsweep.b.Forces"):
+        moved = science(_with(CONFIG, {"task___target_": path}), "f0")
+        assert parts.present_path(path) == now
+        assert identity(moved) == of()
+        assert former_identities(moved) == ("7442d9599fa3",)
+    assert of(task___target_="atomsweep.tasks.s2ef.S2EF") != of()
+
+
+@pytest.mark.parametrize(("of_data", "least"), [(False, 25), (True, 10)])
+def test_names_of_our_parts_are_unique_over_conf(of_data, least):
+    """Among parts that are hashed, and among data sets, of which a fingerprint is hashed."""
+    named = {}
+    for path in (Path(__file__).parents[2] / "conf").rglob("*.yaml"):
+        for target in re.findall(r"_target_: *(atomsweep\.\S+)", path.read_text()):
+            if (path.parent.name == "data") == of_data:
+                named.setdefault(parts.part_name(target), set()).add(target)
+    assert len(named) >= least
+    assert {name: paths for name, paths in named.items() if len(paths) > 1} == {}
 
 
 @pytest.mark.parametrize(
@@ -172,9 +201,9 @@ def test_data_counts_only_by_its_fingerprint():
 
 
 def test_version_is_part_of_the_identity(monkeypatch):
-    before = of()
-    monkeypatch.setattr(module, "IDENTITY_VERSION", module.IDENTITY_VERSION + 1)
-    assert of() != before
+    monkeypatch.setattr(module, "_CLASS", dict.fromkeys(range(1, 4), parts.part_name))
+    found = {identity(science(CONFIG, "f0"), version) for version in (1, 2, 3)}
+    assert len(found) == 3
 
 
 def test_value_that_is_no_plain_data_is_named():

@@ -1,6 +1,11 @@
-"""Checkpoints: atomic, readable without executing anything, tied to the run's identity."""
+"""Checkpoints: atomic, readable without executing anything, tied to the run's identity.
+
+Each says its version. What an older version wrote is upgraded as it is read, step by step; a file
+of each version is kept in `tests/kept/`.
+"""
 
 import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,18 @@ from atomsweep.tracking.files import write_atomic
 
 LAST = "last.pt"
 BEST = "best.pt"
+VERSION = 2  # raise it with any change of what is in a checkpoint, and add a row to `UPGRADES`
+
+
+def _from_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 said no version, and at first not whether its last evaluation was outstanding."""
+    if "optimizer" in state:  # last.pt
+        state.setdefault("unevaluated", False)
+    return state
+
+
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""Version -> what makes a checkpoint of it one of the next version."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -19,16 +36,17 @@ def save(path: Path, state: dict[str, Any]) -> None:
         OSError: the file could not be written; the previous checkpoint is intact.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({**state, "version": VERSION}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with weights only: a file cannot run code.
+    """Read a checkpoint of any version, with weights only: a file cannot run code.
 
     Raises:
-        ValueError: the file is damaged or holds something other than tensors and numbers.
+        ValueError: the file is damaged, holds something other than tensors and numbers, or was
+            written by a later version of the program.
         FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError: as they come.
     """
     try:
@@ -42,4 +60,13 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or "model" not in state:
         raise ValueError(f"checkpoint {path} is not one of ours: it holds no model")
-    return state
+    version = state.get("version", 1)
+    if version not in (*UPGRADES, VERSION):
+        raise ValueError(
+            f"checkpoint {path} has version {version!r}, and this program reads 1 to {VERSION}; "
+            "update atomsweep"
+        )
+    while version < VERSION:
+        state = UPGRADES[version](state)
+        version += 1
+    return {**state, "version": VERSION}

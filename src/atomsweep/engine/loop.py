@@ -379,7 +379,7 @@ class Training:
         for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
             setattr(self, name, state[name])
         self.best, self.best_step, self.values = state["best"], state["best_step"], state["values"]
-        self.unevaluated = state.get("unevaluated", False)
+        self.unevaluated = state["unevaluated"]
         if self.world.first:
             self.run.rewind(self.step)
         log.info("continuing from step %d", self.step)

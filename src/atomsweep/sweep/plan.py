@@ -15,7 +15,13 @@ from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
-from atomsweep.tracking.identity import IDENTITY_VERSION, NEUTRAL_KEYS, identity, science
+from atomsweep.tracking.identity import (
+    IDENTITY_VERSION,
+    NEUTRAL_KEYS,
+    former_identities,
+    identity,
+    science,
+)
 from atomsweep.tracking.run import RunDirectory, run_name
 
 NAMED = ("model", "basis", "act", "data")  # choices that name a run when nothing was typed
@@ -32,6 +38,7 @@ class Cell:
         data: name, fingerprint and provenance of the data set.
         label: what a sweep file calls it.
         measured: what the sweep varies though it changes no result: it makes another identity.
+        known_as: identities that a run of this cell may have, made by any version; its own first.
     """
 
     config: Mapping[str, Any]
@@ -42,6 +49,7 @@ class Cell:
     measured: Mapping[str, Any] = field(default_factory=dict)
     science: Mapping[str, Any] = field(init=False, repr=False)
     identity: str = field(init=False)
+    known_as: Sequence[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         content = science(dict(self.config), self.data["fingerprint"])
@@ -49,6 +57,7 @@ class Cell:
             content["measured"] = dict(self.measured)
         object.__setattr__(self, "science", content)
         object.__setattr__(self, "identity", identity(content))
+        object.__setattr__(self, "known_as", (self.identity, *former_identities(content)))
 
     @property
     def name(self) -> str:
@@ -57,10 +66,9 @@ class Cell:
         chosen = [self.choices[group] for group in NAMED if group in self.choices]
         return run_name(typed or chosen, self.identity)
 
-    def directory(self, root: Path) -> Path:
-        """Where this identity runs: the directory that has it, whatever its name, or a new one."""
-        existing = RunDirectory.for_identity(root, self.identity)
-        return existing.path if existing is not None else root / self.name
+    def find(self, root: Path) -> RunDirectory | None:
+        """The directory that this cell runs in, made by any version; None where there is none."""
+        return RunDirectory.for_identity(root, *self.known_as)
 
     def create(self, root: Path, sweep: str | None, command: str) -> RunDirectory:
         """The run directory of this cell, made if it does not exist, entered into `sweep`."""
@@ -76,7 +84,7 @@ class Cell:
             "science": dict(self.science),
         }
         config = yaml.safe_dump(dict(self.config), sort_keys=False)
-        return RunDirectory.claim(root, self.name, config, run)
+        return RunDirectory.claim(root, self.name, config, run, self.known_as)
 
 
 @dataclass(frozen=True)
@@ -90,19 +98,27 @@ class Plan:
 
     @classmethod
     def of(
-        cls, cells: Sequence[Cell], grid: Grid, argv: Sequence[str], name: str | None = None
+        cls,
+        cells: Sequence[Cell],
+        grid: Grid,
+        argv: Sequence[str],
+        root: Path,
+        name: str | None = None,
     ) -> "Plan":
         """A plan without doubled cells, named after its file or axes unless it has a name.
 
         A name made of axes ends in a hash of the identities, so that the same command finds the
-        same sweep.
+        same sweep; one that was launched with identities of an older version keeps its name.
         """
         unique = list({cell.identity: cell for cell in cells}.values())
         name = name or grid.name
         if name is None:
-            digest = hashlib.sha256(" ".join(sorted(c.identity for c in unique)).encode())
             axes = "_".join(key.rpartition(".")[2] for key in grid.groups) or "run"
-            name = f"{axes[:40]}-{digest.hexdigest()[:6]}"
+            names = [
+                f"{axes[:40]}-{hashlib.sha256(' '.join(sorted(known)).encode()).hexdigest()[:6]}"
+                for known in zip(*(cell.known_as for cell in unique), strict=True)
+            ]
+            name = next((n for n in names if plan_path(root, n).exists()), names[0])
         return cls(unique, grid, name, argv)
 
     @property
@@ -130,21 +146,26 @@ class Plan:
             "groups": {key: list(values) for key, values in self.grid.groups.items()},
             **(_stated(statement, self.grid) if statement is not None else {}),
             "cells": [
-                {
-                    "identity": cell.identity,
-                    "name": cell.name,
-                    "label": cell.label,
-                    "overrides": list(cell.overrides),
-                    "choices": dict(cell.choices),
-                    "seed": cell.config["seed"],
-                    "parameters": parameters.get(cell.identity),
-                    "run": cell.directory(root).name,
-                }
+                entry_of(cell, cell.find(root), parameters.get(cell.identity))
                 for cell in self.cells
             ],
         }
         write_atomic(path, json.dumps(content, indent=1) + "\n")
         return path
+
+
+def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> dict[str, Any]:
+    """A cell as plans list it; its identity is the one that its run has, if it has run."""
+    return {
+        "identity": cell.identity if run is None else run.identity,
+        "name": cell.name,
+        "label": cell.label,
+        "overrides": list(cell.overrides),
+        "choices": dict(cell.choices),
+        "seed": cell.config["seed"],
+        "parameters": parameters,
+        "run": cell.name if run is None else run.name,
+    }
 
 
 def plan_path(root: Path, sweep: str) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
 from atomsweep.sweep import study_store
+from atomsweep.sweep.plan import Cell, entry_of
 from atomsweep.sweep.pool import Outcome
 from atomsweep.sweep.study_file import OF_RESULT, StudyFile
 from atomsweep.sweep.study_store import MESSAGE, Point
@@ -27,17 +28,15 @@ from atomsweep.tracking.run import RunDirectory
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from atomsweep.sweep.plan import Cell
-
 log = logging.getLogger(__name__)
 
 CELLS = "cells"  # attribute of a trial: its runs, as plans list them
 FAILED_IN_A_ROW = 5  # trials after which no new one is begun: the next would fail alike
 ASKING_SECONDS = 1.0  # of one call: the executor looks after its processes in between
 
-Compose = Callable[[Point, int], "Cell"]
+Compose = Callable[[Point, int], Cell]
 """Values of the space's keys and a seed → the cell; a UserError where they do not fit."""
-Check = Callable[["Cell"], int]
+Check = Callable[[Cell], int]
 """Build a cell's model; returns its trainable parameters, 0 where that cannot be known."""
 
 
@@ -47,7 +46,7 @@ class Active:
 
     trial: "Trial"
     runs: list[RunDirectory]
-    cells: list["Cell"]
+    cells: list[Cell]
     tries: dict[Path, int] = field(default_factory=dict)
     reported: int = -1  # last step that Optuna was told of
     journals: dict[Path, tuple[Any, dict[int, float]]] = field(default_factory=dict)
@@ -153,7 +152,10 @@ class Driver:
         active = Active(trial, runs, cells)
         trial.set_user_attr(
             CELLS,
-            [_entry(c, r, trial.number, parameters) for c, r in zip(cells, runs, strict=True)],
+            [
+                {**entry_of(cell, run, parameters or None), schema.TRIAL: trial.number}
+                for cell, run in zip(cells, runs, strict=True)
+            ],
         )
         if parameters and (broken := self._broken({"parameters": float(parameters)})):
             self._constrain(trial, {"parameters": float(parameters)})
@@ -328,18 +330,3 @@ def _told(point: Point) -> str:
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in point.items()
     )
-
-
-def _entry(cell: "Cell", run: RunDirectory, number: int, parameters: int) -> dict[str, Any]:
-    """A cell as plans list it."""
-    return {
-        "identity": cell.identity,
-        "name": cell.name,
-        "label": cell.label,
-        "overrides": list(cell.overrides),
-        "choices": dict(cell.choices),
-        "seed": cell.config["seed"],
-        "parameters": parameters or None,
-        "run": run.name,
-        schema.TRIAL: number,
-    }

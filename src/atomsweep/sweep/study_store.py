@@ -5,7 +5,7 @@ table needs none of it.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 AGAIN = "again"  # attribute of a trial: number of the failed one that it repeats
 MESSAGE = "message"
+SHARED = "configuration or data"
 BASIS = "basis"  # attribute of a study: what must not change between launches
 
 Point = dict[str, Scalar]  # key -> value
@@ -33,14 +34,15 @@ def journal_path(root: Path, name: str) -> Path:
     return root / schema.SWEEPS / f"{name}.optuna.jsonl"
 
 
-def open_study(statement: StudyFile, root: Path, name: str, shared: str) -> "Study":
+def open_study(statement: StudyFile, root: Path, name: str, shared: Sequence[str]) -> "Study":
     """The study of that name, made when it is not there. The caller holds the driver's lock.
 
     Args:
         statement: its file.
         root: where runs are.
         name: of the study.
-        shared: identity of what all trials share: the configuration without any parameter.
+        shared: identities, by this and earlier versions, of what all trials share: the
+            configuration without any parameter.
 
     Raises:
         UserError: the storage cannot be used, or the study was begun as another one.
@@ -62,13 +64,17 @@ def open_study(statement: StudyFile, root: Path, name: str, shared: str) -> "Stu
     except Exception as error:  # of a driver of SQL or a server, of any kind
         text = " ".join(str(error).split())[:300]
         raise UserError(f"the storage of study {name} cannot be opened: {text}") from error
-    basis = _basis(statement, shared)
+    basis = _basis(statement, shared[0])
     if statement.storage is not None:  # a server may be reached from several roots; one drives
         basis["root of runs"] = str(root)
     begun = study.user_attrs.get(BASIS)
     if begun is None:
         study.set_user_attr(BASIS, basis)
-    elif changed := [key for key in basis if begun.get(key) != basis[key]]:
+    elif changed := [
+        key
+        for key in basis
+        if begun.get(key) != basis[key] and not (key == SHARED and begun.get(key) in shared)
+    ]:
         raise UserError(
             f"study {name} was begun with other {', '.join(changed)}, and trials of the two cannot "
             f"be compared; go back to that, or begin another study with sweep={name}-2"
@@ -124,7 +130,7 @@ def _basis(statement: StudyFile, shared: str) -> dict[str, Any]:
         for key, p in statement.space.items()
     }
     return {
-        "configuration or data": shared,
+        SHARED: shared,
         "objectives": dict(statement.objectives),
         "constraints": list(statement.constraints),
         "space": space,

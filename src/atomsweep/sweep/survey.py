@@ -101,7 +101,7 @@ def survey(
     costs = Costs.of(find_runs(root))
     entries = []
     for cell in cells:
-        run = RunDirectory.for_identity(root, cell.identity)
+        run = cell.find(root)
         size = parameters.get(cell.identity)
         entries.append(
             Entry(
@@ -142,7 +142,7 @@ def table(entries: Sequence[Entry], rerun: str) -> list[str]:
         (
             _label(entry.cell, swept),
             _told(entry),
-            entry.cell.identity,
+            entry.cell.identity if entry.run is None else entry.run.identity,
             "–" if entry.parameters is None else f"{entry.parameters:,}".replace(",", " "),
             "–" if entry.seconds is None else f"about {duration(entry.seconds)}",
         )

@@ -1,22 +1,35 @@
 """Which code a run was made with: a hash of every module that its config reaches; nothing imported.
 
 A new model beside the old ones, or another choice of activation, leaves finished runs as they are.
+So do comments, docstrings, blank lines and the paths in import statements: a file is hashed without
+them, and a module that moves is found by its former name.
 """
 
 import ast
 import hashlib
+import io
+import json
+import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from atomsweep.build import plugins
+from atomsweep.parts import present_path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment")
 """Rooms and modules of the package that decide a result."""
 ROOTS = ("experiment",)
 """What every run goes through: the modules of `SCIENCE` that these import are reached always."""
+VERSION_1 = "code_v1.json"
+"""Files of the code when records of version 1, raw hashes, were last made.
+
+Path -> `hash`: of the file then; `now`: the files that do the same today, with their hashes as they
+were when that was checked.
+"""
+MARK = "v2-"  # begins a hash of version 2
 
 
 def code_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -24,8 +37,7 @@ def code_of(config: Mapping[str, Any]) -> dict[str, str]:
 
     Reached are the modules of the `_target_`s and, from there, all that they import, inside
     functions too, with the packages that they lie in and the tables (.csv) that bear a module's
-    name. Of a plugin every module counts that is reached. Equal code gives equal results; a comment
-    counts as a change.
+    name. Of a plugin every module counts that is reached. Equal code gives equal results.
 
     Args:
         config: of a run.
@@ -33,7 +45,7 @@ def code_of(config: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         Files relative to the package, those of plugins as `<plugin>:<file>`, sorted.
     """
-    wanted = [_module(name) for name in _targets(config)]
+    wanted = [_module(present_path(name)) for name in _targets(config)]
     for root in ROOTS:
         wanted += imported_by(root + ".py")
     reached: set[str] = set()
@@ -58,19 +70,73 @@ def changed(environment: Mapping[str, Any]) -> list[str]:
     found = set()
     for code in environment.get("code") or []:
         if isinstance(code, Mapping):  # one hash of everything, as once, tells of no file
-            other = {path for path, value in code.items() if value != hash_of(path)}
+            other = {path for path, value in code.items() if _differs(path, str(value))}
             found |= {path for path in other if ":" not in path or _place(path)}
     return sorted(found)
 
 
+def _differs(path: str, recorded: str) -> bool:
+    """Whether a file is another one than a record says, of this version or of the first."""
+    if recorded.startswith(MARK):
+        return recorded != hash_of(path)
+    if ":" in path:  # of a plugin, whose files did not move
+        place = _place(path)
+        return place is None or not place.is_file() or recorded != _digest(place.read_bytes())
+    then = _version_1().get(path)
+    if then is None or then["hash"] != recorded:
+        return True
+    return any(value != hash_of(now) for now, value in then["now"].items())
+
+
+@cache
+def _version_1() -> dict[str, Any]:
+    path = Path(__file__).with_name(VERSION_1)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 @cache
 def hash_of(path: str) -> str | None:
-    """12 hex digits over a file that `code_of` names; None without the file."""
+    """Hash over what a file that `code_of` names does; None without the file."""
     place = _place(path)
+    if place is None:
+        return None
     try:
-        return hashlib.sha256(place.read_bytes()).hexdigest()[:12] if place else None
+        content = place.read_bytes()
     except OSError:
         return None
+    return MARK + _digest(_effective(content) if place.suffix == ".py" else content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _effective(source: bytes) -> bytes:
+    """Python source without what changes no result, spelt alike under every version of Python."""
+    try:
+        tree = ast.parse(source)
+        tokens = list(tokenize.tokenize(io.BytesIO(source).readline))
+    except (SyntaxError, ValueError, tokenize.TokenError):
+        return source
+    lines = source.decode("utf-8-sig").splitlines()
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
+            names = ""
+        elif isinstance(node, ast.ImportFrom):
+            names = " ".join(sorted(f"{alias.name}:{alias.asname}" for alias in node.names))
+        else:
+            continue
+        first, last = node.lineno - 1, node.end_lineno or node.lineno
+        if lines[first][: node.col_offset].strip():  # behind another statement on its line
+            continue
+        lines[first] = f"{lines[first][: node.col_offset]}{names}"
+        lines[first + 1 : last] = [""] * (last - first - 1)
+    kept = [line.rstrip() for line in lines]
+    return "\n".join(line for line in kept if line).encode()
 
 
 @cache

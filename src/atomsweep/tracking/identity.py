@@ -6,17 +6,25 @@ another run's result as this one's.
 
 Not hashed as they stand: `data` (its fingerprint counts, so the same data at another path is the
 same science), keys that are null and groups that are empty (an option that is not given equals an
-option that does not exist), and options at the value of `NEUTRAL_DEFAULTS`.
+option that does not exist), and options at the value of `NEUTRAL_DEFAULTS`. A class is hashed by
+its name, not by the file it lies in (`atomsweep.parts`).
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-IDENTITY_VERSION = 1  # raise it only when every run must be made again
+from atomsweep.parts import first_path, part_name
+
+IDENTITY_VERSION = 2
+"""How a class is hashed: in version 1 by its path, since version 2 by its name.
+
+A new version needs its own row in `_CLASS`, so that runs of older versions are still found.
+"""
+_CLASS: Mapping[int, Callable[[str], str]] = {1: first_path, 2: part_name}
 
 NEUTRAL_KEYS: Mapping[str, str] = {
     "data": "its fingerprint stands for it: paths, workers and caches do not change a result",
@@ -101,10 +109,15 @@ def measured(config: Mapping[str, Any], axes: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def identity(science: Mapping[str, Any]) -> str:
-    """12 hex digits of SHA-256 over the canonical JSON of `science` and `IDENTITY_VERSION`."""
-    content = {"version": IDENTITY_VERSION, "science": _normal(science, "")}
+def identity(science: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of `science` and the version."""
+    content = {"version": version, "science": _with_classes(_normal(science, ""), _CLASS[version])}
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+
+
+def former_identities(science: Mapping[str, Any]) -> tuple[str, ...]:
+    """Identities of the same science by earlier versions, newest first: old runs are found by them."""
+    return tuple(identity(science, version) for version in range(IDENTITY_VERSION - 1, 0, -1))
 
 
 def canonical(obj: Any) -> str:
@@ -129,6 +142,18 @@ def _normal(value: Any, key: str) -> Any:
         f"config key {key} must be a number, string, boolean, null, list or mapping, "
         f"got {type(value).__name__}; resolve the config to plain containers first"
     )
+
+
+def _with_classes(node: Any, spell: Callable[[str], str]) -> Any:
+    """The same tree with the class of each part spelt as a version of the identity spells it."""
+    if isinstance(node, Mapping):
+        return {
+            key: spell(value) if key == "_target_" else _with_classes(value, spell)
+            for key, value in node.items()
+        }
+    if isinstance(node, list):
+        return [_with_classes(value, spell) for value in node]
+    return node
 
 
 def _number(value: float) -> int | float | str:

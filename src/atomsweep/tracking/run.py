@@ -74,7 +74,13 @@ class RunDirectory:
     # Making and finding
 
     @classmethod
-    def create(cls, path: str | Path, config_yaml: str, run: Mapping[str, Any]) -> "RunDirectory":
+    def create(
+        cls,
+        path: str | Path,
+        config_yaml: str,
+        run: Mapping[str, Any],
+        known_as: Sequence[str] = (),
+    ) -> "RunDirectory":
         """The directory, made when it is not there; calling again changes no science.
 
         A second call with the same identity may bring another device, cluster or tracking: its
@@ -86,6 +92,7 @@ class RunDirectory:
             run: `identity` and `science` at least; by convention also `choices` (group -> option),
                 `overrides`, `sweep` (name or null), `seed`, `data_fingerprint`. `uid`, `created`
                 and `schema_version` are added.
+            known_as: identities of the same run by earlier versions.
 
         Raises:
             ValueError: the directory belongs to another identity, or `run` names none.
@@ -96,7 +103,7 @@ class RunDirectory:
             raise ValueError(f"run must hold its 'identity', got the keys {sorted(run)}")
         directory.path.mkdir(parents=True, exist_ok=True)
         if (directory.path / schema.RUN).exists():
-            if directory.identity != identity:
+            if directory.identity not in (identity, *known_as):
                 raise ValueError(
                     f"{directory.path} belongs to run {directory.identity}, not to {identity}; "
                     "choose another directory"
@@ -120,22 +127,31 @@ class RunDirectory:
 
     @classmethod
     def claim(
-        cls, root: str | Path, name: str, config_yaml: str, run: Mapping[str, Any]
+        cls,
+        root: str | Path,
+        name: str,
+        config_yaml: str,
+        run: Mapping[str, Any],
+        known_as: Sequence[str] = (),
     ) -> "RunDirectory":
         """The directory of `run["identity"]`, whatever it is called, or a new one called `name`.
 
         Safe when several processes ask for the same identity at once: all get the same directory.
+        One that an earlier version made, under an identity of `known_as`, is taken as it is.
         """
         root = Path(root)
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / ".create.lock", wait_s=60.0):
-            existing = cls.for_identity(root, run["identity"])
+            existing = cls.for_identity(root, run["identity"], *known_as)
             path = existing.path if existing is not None else root / name
-            return cls.create(path, config_yaml, run)
+            return cls.create(path, config_yaml, run, known_as)
 
     @classmethod
-    def for_identity(cls, root: str | Path, identity: str) -> "RunDirectory | None":
-        """The directory of an identity; of several, the one that got furthest; None without."""
+    def for_identity(cls, root: str | Path, *identities: str) -> "RunDirectory | None":
+        """The directory of an identity, one run having several names for it where versions differ.
+
+        Of several directories the one that got furthest; None without.
+        """
         rank = (
             schema.FINISHED,
             schema.RUNNING,
@@ -146,6 +162,7 @@ class RunDirectory:
         )
         found = [
             cls(path)
+            for identity in identities
             for path in sorted(Path(root).glob(f"*{identity}"))
             if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
         ]

@@ -1,0 +1,37 @@
+"""Parts that a config names, and the names that old runs know them by.
+
+A config names a part by where its class lies, `atomsweep.models.forcenet.ForceNet`. A run must not
+become a stranger because a file moved, so what is hashed is what the class is called: `ForceNet`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+OURS = "atomsweep."
+
+FORMER: Mapping[str, Sequence[str]] = {}
+"""Present path of a class of ours -> the paths that it had before, oldest first.
+
+A class that moves or gets another name needs a row, or runs that name its old path cannot be read.
+"""
+
+_PRESENT = {former: path for path, formers in FORMER.items() for former in formers}
+
+
+def present_path(target: str) -> str:
+    """Where a class lies now that a config, perhaps an old one, names."""
+    return _PRESENT.get(target, target)
+
+
+def first_path(target: str) -> str:
+    """Where a class lay when runs first named it."""
+    path = present_path(target)
+    return FORMER.get(path, (path,))[0]
+
+
+def part_name(target: str) -> str:
+    """What a class is, for an identity: of ours its first name alone, of others the whole path.
+
+    Names of ours are unique among the parts that are hashed; a test holds that.
+    """
+    path = first_path(target)
+    return path.rpartition(".")[2] if path.startswith(OURS) else path
