@@ -26,14 +26,14 @@ from ase.db import connect
 from ase.io import write as ase_write
 from torch_geometric.data import Batch, Data
 
-from atomsweep.data.ase_db import AseDb
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
-from atomsweep.data.base import InMemoryDataset, Structure
-from atomsweep.data.batching import GraphDataset
-from atomsweep.data.extxyz import ExtXYZReader
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.formats.ase_db import AseDb
+from atomsweep.data.formats.extxyz import ExtXYZReader
+from atomsweep.data.formats.ocp_lmdb import S2EF
 from atomsweep.data.frames import Reader
-from atomsweep.data.ocp_lmdb import S2EF
-from atomsweep.data.store import StoreDataset, StoreWriter
+from atomsweep.data.store.native import StoreDataset, StoreWriter
+from atomsweep.data.structure import InMemoryDataset, Structure
 from atomsweep.graph.neighbors import RadiusGraph
 
 GRAPH = RadiusGraph(6.0, 50)

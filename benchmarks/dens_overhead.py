@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from atomsweep.build import build_learner
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.experiment import cell_of, data_source
 from atomsweep.graph.neighbors import RadiusGraph
 

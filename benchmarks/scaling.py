@@ -93,7 +93,7 @@ def speed(overrides: Sequence[str], read_each_batch: bool) -> float:
 
 def one_that_reads(overrides: Sequence[str]) -> None:
     """`run.py` with nothing kept in memory: each batch is read, and its edges are found, anew."""
-    from atomsweep.data import batching
+    from atomsweep.data.batches import graphs as batching
 
     batching.GraphDataset = partial(batching.GraphDataset, memory_budget=0)  # type: ignore[misc]
     sys.argv = ["run.py", *overrides]

@@ -22,7 +22,7 @@ from e3nn import o3
 from torch import Tensor
 from torch.nn import functional as F
 
-from atomsweep.data.batching import atoms_to_batch
+from atomsweep.data.batches.graphs import atoms_to_batch
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.nn.so3 import frames, grid, so2, wigner
 from atomsweep.nn.so3.layout import m_primary

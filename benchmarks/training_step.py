@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 from torch_geometric.data import Batch
 from torch_geometric.nn import DimeNetPlusPlus, SchNet
 
-from atomsweep.data.batching import atoms_to_batch
+from atomsweep.data.batches.graphs import atoms_to_batch
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models import gala
 from atomsweep.models.base import EnergyForceField, ForceField

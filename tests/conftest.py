@@ -10,12 +10,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-if TYPE_CHECKING:
-    from atomsweep.data.base import DataSource
-    from atomsweep.data.mini_oc import MiniOC
-    from atomsweep.tracking.run import RunDirectory
+from tests.places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from atomsweep.data.generated.mini_oc import MiniOC
+    from atomsweep.data.structure import DataSource
+    from atomsweep.tracking.run import RunDirectory
 
 
 def data_source(option: str, root: Path, **overrides: object) -> DataSource:

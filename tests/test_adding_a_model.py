@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "adding-a-model.md").read_text()
+from tests.places import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "adding-a-model.md").read_text()
 BLOCKS = re.findall(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
 FILES = {path: text for path, _, text in BLOCKS if path}
 COMMANDS = [line for _, kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
@@ -28,10 +29,12 @@ def place(tmp_path_factory):
     """A copy of the repository with the files of the page, where `python` is this interpreter."""
     copy = tmp_path_factory.mktemp("extending") / "atomsweep"
     for name in TAKEN:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if (REPOSITORY / name).is_dir():
+            shutil.copytree(
+                REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
-            shutil.copy(ROOT / name, copy / name)
+            shutil.copy(REPOSITORY / name, copy / name)
     for path, text in FILES.items():
         assert not (copy / path).exists(), f"{path} is there before anybody followed the page"
         (copy / path).parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ import torch
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory, find_runs
+from tests.places import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 SMALL = [
     "data=mini_oc_tiny",
     "model.hidden_channels=8",
@@ -32,7 +32,7 @@ SMALL = [
 @pytest.fixture
 def place(tmp_path, mini_oc_tiny):
     """A directory for runs, and the environment that finds code and data."""
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "OMP_NUM_THREADS": "1"}
     env["ATOMSWEEP_DATA"] = str(mini_oc_tiny.directory.parent)
     return Place(tmp_path, env)
 
@@ -40,7 +40,7 @@ def place(tmp_path, mini_oc_tiny):
 class Place:
     def __init__(self, path, env):
         self.path, self.env = path, env
-        self.script = ROOT / "run.py"
+        self.script = REPOSITORY / "run.py"
 
     def start(self, *arguments, root="runs"):
         command = [sys.executable, str(self.script), *arguments, f"root={self.path / root}"]

@@ -3,7 +3,6 @@
 import re
 import shlex
 from itertools import product
-from pathlib import Path
 
 import pytest
 from ase.build import molecule
@@ -13,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from atomsweep.experiment import cell_of, preflight
 from tests.contracts.compose import compose_with_choices
+from tests.places import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 LINES = [(page, line) for page in PAGES for line in page.read_text().splitlines()]
 RUNS = sorted(
     {
@@ -24,7 +23,7 @@ RUNS = sorted(
         if line.startswith("    python run.py") and "http://" not in line and "<" not in line
     }
 )
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
 
 def cells(arguments):
@@ -71,9 +70,11 @@ def test_every_make_target_that_is_named_exists():
 
 
 def test_the_readme_lists_every_choice():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.M))
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*) \|$", (REPOSITORY / "README.md").read_text(), re.M)
+    )
     groups = ("model", "basis", "act", "augmentation", "task", "dens", "data", "optim", "tracking")
     for group in groups:
-        options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} - {"none"}
+        options = {path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml")} - {"none"}
         missing = {option for option in options if f"`{option}`" not in rows[group]}
         assert not missing, (group, missing)

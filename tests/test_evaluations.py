@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -23,8 +22,8 @@ from atomsweep.experiment import job
 from atomsweep.sweep.pool import outcome_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, find_runs
+from tests.places import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 SMALL = {"structures": 3, "rotations": 2}
 FULL = {"split": "val_id", "about": "z", "seed": 0, "batch_size": 32}
 
@@ -228,7 +227,7 @@ def test_what_cannot_be_relaxed_is_a_sentence(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/relaxation.md"])
 def test_the_documented_lines_of_python_run(page, run, mini_oc_tiny, monkeypatch):
-    text = (ROOT / page).read_text()
+    text = (REPOSITORY / page).read_text()
     block = re.search(r"(?m)^    import atomsweep\n(?:    .*\n|\n)+", text)[0]
     code = "\n".join(line.strip() for line in block.splitlines())
     assert "runs/<run>" in code
@@ -257,12 +256,12 @@ scale: {laptop: []}
 def test_a_sweep_evaluates_its_cells_and_a_relaunch_makes_only_what_is_missing(
     tmp_path, mini_oc_tiny
 ):
-    shutil.copy(ROOT / "run.py", tmp_path)
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    shutil.copy(REPOSITORY / "run.py", tmp_path)
+    (tmp_path / "conf").symlink_to(REPOSITORY / "conf")
     (tmp_path / "sweeps").mkdir()
     file = tmp_path / "sweeps" / "stable.yaml"
     file.write_text(SWEEP)
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "OMP_NUM_THREADS": "1"}
     env["ATOMSWEEP_DATA"] = str(mini_oc_tiny.directory.parent)
 
     def launch(*more):

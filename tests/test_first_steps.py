@@ -14,8 +14,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "docs" / "first-steps.ipynb"
+from tests.places import REPOSITORY
+
+NOTEBOOK = REPOSITORY / "docs" / "first-steps.ipynb"
 NEEDED = ("src", "conf", "sweeps", "analysis", "run.py")
 
 
@@ -23,7 +24,7 @@ def executed(place):
     """The notebook, executed afresh in a place that has the repository and no runs or data."""
     (place / "docs").mkdir()
     for name in NEEDED:
-        (place / name).symlink_to(ROOT / name)
+        (place / name).symlink_to(REPOSITORY / name)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     settings = {
         "PYTHONPATH": f"{place / 'src'}{os.pathsep}{place}",

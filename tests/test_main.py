@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,8 @@ from atomsweep.__main__ import main
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, write_atomic
 from atomsweep.tracking.run import RunDirectory
+from tests.places import SOURCE
 
-SOURCE = Path(__file__).parents[1] / "src"
 METRIC = "val_id/forces_mae"
 
 

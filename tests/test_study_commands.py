@@ -3,7 +3,6 @@
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,9 +11,9 @@ from atomsweep.sweep import study_store
 from atomsweep.sweep.study_file import read_statement
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
+from tests.places import REPOSITORY
 from tests.test_commands import SMALL, Place, place, science_of  # noqa: F401
 
-ROOT = Path(__file__).parents[1]
 STUDY = f"""
 title: Tiny
 objectives: {{val_id/forces_mae: minimize}}
@@ -38,8 +37,8 @@ LONG = ["engine.steps=1500", "search.trials=2", "cluster.parallel=2"]
 def project(place, tmp_path):  # noqa: F811
     """A copy of what a user edits, with a study in it."""
     for name in ("conf", "sweeps"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copyfile(ROOT / "run.py", tmp_path / "run.py")
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copyfile(REPOSITORY / "run.py", tmp_path / "run.py")
     (tmp_path / "sweeps" / "hpo" / "tiny.yaml").write_text(STUDY)
     copy = Place(tmp_path, place.env)
     copy.script = tmp_path / "run.py"

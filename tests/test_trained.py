@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.calculator import PotentialCalculator
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking.run import RunDirectory
-
-ROOT = Path(__file__).parents[1]
+from tests.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_the_package_imports_nothing_heavy():
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(ROOT / "src")},
+        env={"PYTHONPATH": str(REPOSITORY / "src")},
     )
     assert done.stdout == "set()\n", done.stderr
 

@@ -27,8 +27,8 @@ from atomsweep.tracking.identity import measured
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
-    from atomsweep.data.base import DataSource
-    from atomsweep.data.batching import GraphDataset
+    from atomsweep.data.batches.graphs import GraphDataset
+    from atomsweep.data.structure import DataSource
     from atomsweep.engine.distributed import World
     from atomsweep.engine.optim import Recipe
     from atomsweep.engine.signals import StopFlag
@@ -430,7 +430,7 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
         ValueError: a structure cannot be read, has no edges, or holds an element that the model
             has no data for; named by split, index and ids.
     """
-    from atomsweep.data.batching import GraphDataset
+    from atomsweep.data.batches.graphs import GraphDataset
     from atomsweep.graph.neighbors import RadiusGraph
 
     source = data_source(config)

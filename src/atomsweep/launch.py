@@ -48,7 +48,7 @@ PRELOAD = (
     "torch",
     "torch_geometric.data",
     "atomsweep.engine.trainer",
-    "atomsweep.data.batching",
+    "atomsweep.data.batches.graphs",
     "atomsweep.experiment",
 )
 WELL = (schema.FINISHED, schema.QUEUED, schema.RUNNING)  # the last two are left to SLURM

@@ -8,7 +8,20 @@ from collections.abc import Mapping, Sequence
 
 OURS = "atomsweep."
 
-FORMER: Mapping[str, Sequence[str]] = {}
+FORMER: Mapping[str, Sequence[str]] = {
+    "atomsweep.data.formats.ase_db.AseDb": ("atomsweep.data.ase_db.AseDb",),
+    "atomsweep.data.formats.extxyz.ExtXYZ": ("atomsweep.data.extxyz.ExtXYZ",),
+    "atomsweep.data.formats.files.FileSource": ("atomsweep.data.files.FileSource",),
+    "atomsweep.data.formats.flat_npz.FlatNPZReader": ("atomsweep.data.flat_npz.FlatNPZReader",),
+    "atomsweep.data.formats.md17.MD17": ("atomsweep.data.md17.MD17",),
+    "atomsweep.data.formats.native.NativeStore": ("atomsweep.data.native.NativeStore",),
+    "atomsweep.data.formats.ocp_lmdb.IS2RE": ("atomsweep.data.ocp_lmdb.IS2RE",),
+    "atomsweep.data.formats.ocp_lmdb.S2EF": ("atomsweep.data.ocp_lmdb.S2EF",),
+    "atomsweep.data.generated.mini_md.MiniMD": ("atomsweep.data.mini_md.MiniMD",),
+    "atomsweep.data.generated.mini_oc.MiniOC": ("atomsweep.data.mini_oc.MiniOC",),
+    "atomsweep.data.generated.mini_oc.MiniOCIS2RE": ("atomsweep.data.mini_oc.MiniOCIS2RE",),
+    "atomsweep.launch.slurm.settings.SlurmSettings": ("atomsweep.sweep.slurm_settings.SlurmSettings",),
+}
 """Present path of a class of ours -> the paths that it had before, oldest first.
 
 A class that moves or gets another name needs a row, or runs that name its old path cannot be read.

@@ -9,8 +9,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.runs import read
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.places import REPOSITORY
 
 
 def run(root, *words, out=None):

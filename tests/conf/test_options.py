@@ -9,18 +9,18 @@ from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
-from tests.data.pyg_records import (
+from tests.data.formats.pyg_records import (
     as_pyg_2,
     is2re_fields,
     s2ef_fields,
     write_lmdb,
     write_oc20_layout,
 )
-from tests.data.test_ase_db import sqlite
-from tests.data.test_flat_npz import written as relaxations
-from tests.data.test_md17 import revised
-from tests.data.test_store import random_structure
-from tests.data.test_store import write as write_store
+from tests.data.formats.test_ase_db import sqlite
+from tests.data.formats.test_flat_npz import written as relaxations
+from tests.data.formats.test_md17 import revised
+from tests.data.store.test_native import random_structure
+from tests.data.store.test_native import write as write_store
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]

@@ -3,7 +3,6 @@
 import os
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -12,8 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from atomsweep.models.base import ForceField
-
-CONF = Path(__file__).parents[2] / "conf"
+from tests.places import CONF
 
 
 def compose_with_choices(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from atomsweep.data.base import DataSource, structure_fault
+from atomsweep.data.structure import DataSource, structure_fault
 
 
 class DatasetContract:

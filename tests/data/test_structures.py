@@ -7,7 +7,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
-from atomsweep.data.base import DataError, InMemoryDataset, Structure, Subset, structure_fault
+from atomsweep.data.structure import DataError, InMemoryDataset, Structure, Subset, structure_fault
 
 
 def two_atoms(**changes):

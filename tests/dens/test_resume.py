@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from atomsweep.data.base import InMemoryDataset, Structure
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.structure import InMemoryDataset, Structure
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.graph.neighbors import RadiusGraph

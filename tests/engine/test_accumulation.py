@@ -7,8 +7,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from atomsweep.data.base import InMemoryDataset
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.structure import InMemoryDataset
 from atomsweep.engine.optim import Recipe
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.tracking import schema

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import distributed, ranks
 from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
@@ -405,7 +405,7 @@ def test_every_structure_is_evaluated_once_whatever_the_number_of_ranks(mini_oc_
 
 
 def test_dealt_parts_of_micro_batches_make_up_the_step():
-    from atomsweep.data.sampler import BalancedSampler
+    from atomsweep.data.batches.sampler import BalancedSampler
 
     sizes = np.random.default_rng(0).integers(10, 99, 40)
     one = BalancedSampler(sizes, 7, 3, accumulate=2)

@@ -10,8 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from analysis.structures import read_predictions
 from atomsweep.data.atoms import structure_from_atoms
-from atomsweep.data.base import InMemoryDataset
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.structure import InMemoryDataset
 from atomsweep.engine import samples
 
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from atomsweep.build import build_learner
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import sharding
 from atomsweep.engine.distributed import join
 from atomsweep.engine.ranks import Ranks

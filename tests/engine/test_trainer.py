@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from atomsweep.data.base import InMemoryDataset, Structure
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.structure import InMemoryDataset, Structure
 from atomsweep.engine import checkpoint
 from atomsweep.engine import result as final
 from atomsweep.engine.optim import Cosine, Recipe

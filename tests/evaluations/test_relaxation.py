@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from atomsweep.build import UserError
-from atomsweep.data.base import DataSource
+from atomsweep.data.structure import DataSource
 from atomsweep.evaluations.relaxation import NEEDS_DFT, energy_metrics, relaxation, split_metrics
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tasks.relax.potentials import OraclePotential
 from atomsweep.trained import load
-from tests.data.pyg_records import as_pyg_2, is2re_fields, write_lmdb
+from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, write_lmdb
 
 
 def evaluated(model, **settings):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from atomsweep.data.base import Structure
-from atomsweep.data.batching import structures_to_batch
+from atomsweep.data.batches.graphs import structures_to_batch
+from atomsweep.data.structure import Structure
 from atomsweep.graph.edges import edge_vectors, reverse_edges
 from atomsweep.graph.neighbors import RadiusGraph
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from atomsweep.sweep.launcher import launchers, launching
 from atomsweep.sweep.plan import Plan
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import find_runs
+from tests.places import SOURCE
 from tests.sweep.test_survey import cell, finish
 
 HOLD = """\
@@ -157,7 +157,7 @@ def test_retry_types_the_command_again_with_what_failed(sweep, capfd, monkeypatc
         [sys.executable, "-m", "atomsweep", "retry", "paper/table", "--root", str(sweep)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
         check=True,
     )
     said, ran = done.stdout.splitlines()

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from atomsweep.sweep import snapshot
 from atomsweep.tracking.environment import commit_of, source_directory
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.places import REPOSITORY
 
 
 def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.places import REPOSITORY
+
 HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
 
 
@@ -28,9 +28,13 @@ def test_no_heavy_package_is_imported(code):
     check += "assert not loaded, loaded"
     done = subprocess.run(
         [sys.executable, "-c", check],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
+        env={
+            "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}",
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/tmp",
+        },
     )
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,10 @@ from atomsweep.sweep.plan import plan_path
 from atomsweep.sweep.pool import Outcome
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import find_runs
+from tests.places import REPOSITORY
 from tests.sweep import study_toys
 from tests.sweep.study_toys import METRIC, driver, error, statement, train
 
-ROOT = Path(__file__).parents[2]
 DONE = Outcome(schema.FINISHED)
 
 
@@ -340,8 +339,8 @@ def test_the_plan_lists_every_trial_and_its_run(tmp_path):
 def start(root, trials):
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", study_toys.__name__, str(root), str(trials)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"},
         stderr=subprocess.PIPE,
         text=True,
     )

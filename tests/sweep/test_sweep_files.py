@@ -14,7 +14,7 @@ from atomsweep.sweep.grid import grid
 from atomsweep.sweep.study_file import read_statement
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
-from tests.data.pyg_records import write_oc20_layout
+from tests.data.formats.pyg_records import write_oc20_layout
 
 SWEEPS = CONF.parent / "sweeps"
 FILES = sorted(

@@ -9,8 +9,8 @@ from ase import Atoms
 from ase.optimize import LBFGS as AseLBFGS
 
 from atomsweep.data.atoms import structure_to_atoms
-from atomsweep.data.base import Structure
-from atomsweep.data.emt import EMTOracle
+from atomsweep.data.generated.emt import EMTOracle
+from atomsweep.data.structure import Structure
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.calculator import PotentialCalculator
 from atomsweep.tasks.relax.lbfgs import LBFGS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.geometry import find_mic
 
-from atomsweep.data.base import Structure
+from atomsweep.data.structure import Structure
 from atomsweep.tasks.relax import metrics
 
 

@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -8,6 +7,7 @@ from atomsweep import parts
 from atomsweep.tracking import identity as module
 from atomsweep.tracking.files import read_yaml
 from atomsweep.tracking.identity import former_identities, identity, science
+from tests.places import CONF
 
 CONFIG = {
     "model": {
@@ -80,7 +80,7 @@ def test_a_class_that_moves_or_is_renamed_keeps_the_identity(monkeypatch):
 def test_names_of_our_parts_are_unique_over_conf(of_data, least):
     """Among parts that are hashed, and among data sets, of which a fingerprint is hashed."""
     named = {}
-    for path in (Path(__file__).parents[2] / "conf").rglob("*.yaml"):
+    for path in CONF.rglob("*.yaml"):
         for target in re.findall(r"_target_: *(atomsweep\.\S+)", path.read_text()):
             if (path.parent.name == "data") == of_data:
                 named.setdefault(parts.part_name(target), set()).add(target)

@@ -4,13 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from atomsweep.tracking.lock import Locked, exclusive, is_locked
+from tests.places import SOURCE
 
-SOURCE = Path(__file__).parents[2] / "src"
 HOLD = (
     "import sys, time; from pathlib import Path; from atomsweep.tracking.lock import exclusive\n"
     "with exclusive(Path(sys.argv[1])):\n"

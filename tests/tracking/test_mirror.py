@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,10 +19,10 @@ from atomsweep.tracking.mirror import Mirror, TrackingUnavailable, attach_report
 from atomsweep.tracking.reader import read_mlflow
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.store import connect
+from tests.places import SOURCE
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
-SOURCE = Path(__file__).parents[2] / "src"
 CONFIG = "seed: 0\noptim:\n  lr: 0.001\nlong: " + "x" * 7000 + "\n"
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from atomsweep.tracking import schema
 from atomsweep.tracking import segments as segments_module
 from atomsweep.tracking.files import dumps, write_atomic
 from atomsweep.tracking.run import RunDirectory, RunLocked, find_runs, run_name
+from tests.places import SOURCE
 
-SOURCE = Path(__file__).parents[2] / "src"
 IDENTITY = "0123456789ab"
 RUN = {"identity": IDENTITY, "science": {"seed": 0}, "choices": {"basis": "sph"}, "sweep": None}
 CONFIG = "seed: 0\noptim:\n  lr: 1.0e-05\n"

@@ -9,8 +9,8 @@ import pytest
 
 from atomsweep.tracking import store
 from atomsweep.tracking.store import TrackingUnavailable, absolute, check_reachable, file_system
+from tests.places import SOURCE
 
-SOURCE = Path(__file__).parents[2] / "src"
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
 server:/home /home nfs4 rw 0 0

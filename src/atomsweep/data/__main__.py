@@ -15,15 +15,15 @@ import numpy as np
 from filelock import FileLock
 
 from atomsweep.console import to_terminal
-from atomsweep.data.base import DataError, Provenance
-from atomsweep.data.convert import Conversion, Report, convert
-from atomsweep.data.extxyz import ENERGY_UNITS
+from atomsweep.data.describe import as_text, survey
 from atomsweep.data.filehash import content_hash
-from atomsweep.data.formats import open_files
+from atomsweep.data.formats.extxyz import ENERGY_UNITS
+from atomsweep.data.formats.known import open_files
 from atomsweep.data.groups import SPLIT_BY, held_out_frames
 from atomsweep.data.normalizer import fit_normalizer
-from atomsweep.data.store import StoreDataset
-from atomsweep.data.survey import as_text, survey
+from atomsweep.data.store.convert import Conversion, Report, convert
+from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.structure import DataError, Provenance
 from atomsweep.graph.neighbors import RadiusGraph
 
 log = logging.getLogger(__name__)

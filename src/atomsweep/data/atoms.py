@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atomsweep.data.base import Structure
+from atomsweep.data.structure import Structure
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from atomsweep.data.base import Structure
+from atomsweep.data.structure import Structure
 
 ADSORBATE_NUMBERS = (1, 6, 7, 8)  # all that OC20's adsorbates are made of
 TAGS_STORED = "stored in the file"

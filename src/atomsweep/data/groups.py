@@ -8,8 +8,8 @@ from math import gcd
 
 import numpy as np
 
-from atomsweep.data.base import Array, DataError, Structure
-from atomsweep.data.store import StoreDataset
+from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.structure import Array, DataError, Structure
 
 SPLIT_BY = ("sid", "frame", "adsorbate", "catalyst")
 

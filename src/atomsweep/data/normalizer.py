@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from atomsweep.data.base import MAX_ATOMIC_NUMBER, Array, DataError
-from atomsweep.data.npz import read_npz
-from atomsweep.data.store import StoreDataset
+from atomsweep.data.formats.npz import read_npz
+from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError
 
 _CHUNK = 2048  # structures held at once
 

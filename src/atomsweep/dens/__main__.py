@@ -33,7 +33,7 @@ def _draw(options: argparse.Namespace) -> None:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from atomsweep.data.batching import GraphDataset
+    from atomsweep.data.batches.graphs import GraphDataset
     from atomsweep.dens.picture import draw_corruption
 
     try:

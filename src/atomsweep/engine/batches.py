@@ -9,9 +9,9 @@ import torch
 from torch_geometric.data import Batch
 
 from atomsweep.augment import StepRandom
-from atomsweep.data.base import Array
-from atomsweep.data.batching import GraphDataset
-from atomsweep.data.sampler import BalancedSampler, Part
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.sampler import BalancedSampler, Part
+from atomsweep.data.structure import Array
 from atomsweep.engine.distributed import World
 from atomsweep.engine.prefetch import prefetch
 from atomsweep.engine.seeds import Purpose, mix

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Batch
 
-from atomsweep.data.batching import GraphDataset, eval_batches
+from atomsweep.data.batches.graphs import GraphDataset, eval_batches
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.devices import local_device

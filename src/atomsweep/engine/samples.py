@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.models.base import Prediction
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic

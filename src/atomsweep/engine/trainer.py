@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine.batches import Augmentation
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.loop import NotFiniteError, Training, Update

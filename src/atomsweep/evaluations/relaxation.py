@@ -10,7 +10,7 @@ import numpy as np
 
 from atomsweep import keys
 from atomsweep.build import UserError
-from atomsweep.data.base import DataSource, Structure, StructureDataset, check_split
+from atomsweep.data.structure import DataSource, Structure, StructureDataset, check_split
 from atomsweep.sweep.evaluations import Relax
 from atomsweep.tasks.base import ENERGY_THRESHOLD
 from atomsweep.tasks.relax import metrics
@@ -143,8 +143,8 @@ def _relaxed(
 def _ends(source: DataSource, split: str, settings: Relax) -> tuple[StructureDataset, Any]:
     """Both ends of a split's relaxations, and which systems are taken: the first ones."""
     if split in settings.paths:
-        from atomsweep.data.files import FileSource
-        from atomsweep.data.ocp_lmdb import IS2RE
+        from atomsweep.data.formats.files import FileSource
+        from atomsweep.data.formats.ocp_lmdb import IS2RE
 
         root = str(getattr(source, "root", "datasets"))
         name = f"{source.name}_is2rs_{split}"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from atomsweep.data.base import Subset
-from atomsweep.data.batching import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.structure import Subset
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.trained import TrainedModel
 

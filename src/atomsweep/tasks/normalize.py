@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.data.base import MAX_ATOMIC_NUMBER
 from atomsweep.data.normalizer import LabelStatistics
+from atomsweep.data.structure import MAX_ATOMIC_NUMBER
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.scatter import segment_sum
 

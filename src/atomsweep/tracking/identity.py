@@ -116,7 +116,7 @@ def identity(science: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str
 
 
 def former_identities(science: Mapping[str, Any]) -> tuple[str, ...]:
-    """Identities of the same science by earlier versions, newest first: old runs are found by them."""
+    """Identities of the same science by earlier versions, newest first: they find old runs."""
     return tuple(identity(science, version) for version in range(IDENTITY_VERSION - 1, 0, -1))
 
 

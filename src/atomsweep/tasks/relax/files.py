@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atomsweep.data.atoms import structure_to_atoms
-from atomsweep.data.base import Structure
+from atomsweep.data.structure import Structure
 from atomsweep.tasks.relax.loop import Relaxed
 
 

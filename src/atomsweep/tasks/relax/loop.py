@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from atomsweep.data.base import Array, Structure, structure_fault
+from atomsweep.data.structure import Array, Structure, structure_fault
 from atomsweep.tasks.relax.lbfgs import LBFGS, BatchedLBFGS, longest_row
 from atomsweep.tasks.relax.potentials import (
     Forces,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from atomsweep.data.base import Array, Structure
+from atomsweep.data.structure import Array, Structure
 
 DISTANCES = np.arange(10, 500) / 1000.0  # Å: 0.010, 0.011, …, 0.499
 FORCES = np.arange(10, 400) / 1000.0  # eV/Å: 0.010, …, 0.399; inferred

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from atomsweep.data.base import Array, Structure
+from atomsweep.data.structure import Array, Structure
 from atomsweep.graph.batch import attach_edges
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models.base import ForceField, Prediction

@@ -1,0 +1,110 @@
+"""Extended XYZ, plain or compressed, ASE trajectories, and OC20's download layout as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from atomsweep.data.formats.extxyz_read import SUFFIXES, FrameOptions, read_frames, sidecar_of
+from atomsweep.data.formats.files import FileSource, Paths, SplitBy
+from atomsweep.data.frames import Frame, Reader
+from atomsweep.data.structure import OnError
+from atomsweep.units import HARTREE, KCAL_PER_MOL
+
+ENERGY_UNITS = {"eV": 1.0, "kcal/mol": KCAL_PER_MOL, "hartree": HARTREE}
+Labels = Sequence[Literal["energy", "forces"]]
+
+
+@dataclass(frozen=True)
+class ExtXYZReader(FrameOptions, Reader):
+    """Frames of .extxyz, .xyz and .traj, see `ExtXYZ`."""
+
+    suffixes = SUFFIXES
+
+    def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
+        """All frames of a file."""
+        return islice(read_frames(file, number, self), start, stop)
+
+    def beside(self, file: Path) -> list[Path]:
+        """The sidecar with ids and reference energies."""
+        sidecar = sidecar_of(file)
+        return [sidecar] if sidecar is not None else []
+
+
+class ExtXYZ(FileSource):
+    """Frames in extended XYZ or ASE's trajectories.
+
+    Frames carry `energy`, `forces`, `move_mask` (F = fixed) or `fixed`, `tags`, and `sid` and `fid`
+    in their comment line; a sidecar `N.txt[.xz]` beside `N.extxyz[.xz]`, as in OC20's download,
+    gives ids and the reference energy that is subtracted. A file whose frames carry no `sid` is one
+    system. Frames without tags get them by rule, see `describe()["tags"]`.
+
+    Args are those of `FileSource`, and:
+
+    Args:
+        energy_key: name of the energy.
+        forces_key: name of the forces.
+        energy_unit: of energies in the files, and with Å of forces: eV, kcal/mol or hartree.
+        labels: what every frame must carry.
+    """
+
+    def __init__(
+        self,
+        path: Paths,
+        root: str,
+        val_id: Paths | None = None,
+        val_ood_ads: Paths | None = None,
+        val_ood_cat: Paths | None = None,
+        val_ood_both: Paths | None = None,
+        val_fraction: float = 0.1,
+        split_by: SplitBy = "sid",
+        seed: int = 0,
+        energy_key: str = "energy",
+        forces_key: str = "forces",
+        energy_unit: Literal["eV", "kcal/mol", "hartree"] = "eV",
+        labels: Labels = ("energy", "forces"),
+        max_force: float | None = 50.0,
+        on_error: OnError = "raise",
+        name: str = "extxyz",
+        licence: str = "not stated",
+        workers: int | None = None,
+        relaxed_energy: bool | None = None,
+    ) -> None:
+        if energy_unit not in ENERGY_UNITS:
+            raise ValueError(
+                f"energy_unit must be one of {', '.join(ENERGY_UNITS)}, got {energy_unit!r}"
+            )
+        scale = ENERGY_UNITS[energy_unit]
+        reader = ExtXYZReader(energy_key, forces_key, scale, check_labels(labels))
+        super().__init__(
+            reader,
+            path,
+            root,
+            val_id,
+            val_ood_ads,
+            val_ood_cat,
+            val_ood_both,
+            val_fraction,
+            split_by,
+            seed,
+            max_force,
+            on_error,
+            name,
+            licence,
+            workers,
+            relaxed_energy=relaxed_energy,
+        )
+
+
+def check_labels(labels: Labels) -> tuple[str, ...]:
+    """Labels in a fixed order.
+
+    Raises:
+        ValueError: one that is neither energy nor forces.
+    """
+    if unknown := set(labels) - {"energy", "forces"}:
+        raise ValueError(f"labels may contain energy and forces, got {sorted(unknown)}")
+    return tuple(sorted(labels))

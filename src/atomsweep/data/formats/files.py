@@ -1,0 +1,322 @@
+"""The user's own files as a data set: converted once to the native store, and read from there."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from atomsweep.data.filehash import content_hash
+from atomsweep.data.formats.mapping import FIELDS, groups_of
+from atomsweep.data.frames import Reader
+from atomsweep.data.groups import SPLIT_BY, held_out_frames
+from atomsweep.data.store.convert import ENDS, HINT, Conversion, convert
+from atomsweep.data.store.locked_build import build_once
+from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.structure import (
+    Array,
+    DataError,
+    DataSource,
+    OnError,
+    Provenance,
+    StructureDataset,
+    Subset,
+    check_on_error,
+    check_split,
+    usable,
+)
+from atomsweep.tracking.files import write_atomic
+
+CONVERTER = 1  # raise when the same files would give other data
+CONVERSION = "conversion.json"
+ALONE = 32 << 20  # bytes of files that one process converts before others have started
+VALIDATION = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+Paths = str | Sequence[str]
+SplitBy = Literal["sid", "frame", "adsorbate", "catalyst"]
+
+log = logging.getLogger(__name__)
+
+
+class FileSource(DataSource):
+    """Files that a reader knows, converted once to the native store and read from there.
+
+    Args:
+        reader: of the files.
+        path: a file, directory, glob pattern, or list of them: the training frames.
+        root: directory for converted data, in `<root>/<name>-<content hash>/`.
+        val_id: files of that split, like `path`; None leaves it out.
+        val_ood_ads: likewise.
+        val_ood_cat: likewise.
+        val_ood_both: likewise.
+        val_fraction: share of `path` that becomes `val_id` when no validation files are given.
+        split_by: what is never divided between train and val_id: a system, an adsorbate, a
+            catalyst, or only a frame.
+        seed: of that division.
+        mapping: OC20's or OC22's mapping, by which adsorbates and catalysts are told; None goes by
+            the composition of the atoms.
+        relaxed_energy: energies are those of the relaxed structures (IS2RE), where the files do not
+            say whose they are.
+        max_force: frames with a larger force component (eV/Å) are left out and counted, OC20's own
+            rule; None keeps all.
+        on_error: "skip" leaves out frames that cannot be used, counts and logs them.
+        name: how reports call it.
+        licence: of the files, for reports.
+        workers: processes that convert large files; None takes one for each available CPU.
+
+    Raises:
+        ValueError: arguments that do not fit.
+        FileNotFoundError: a path that matches nothing.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        path: Paths,
+        root: str,
+        val_id: Paths | None = None,
+        val_ood_ads: Paths | None = None,
+        val_ood_cat: Paths | None = None,
+        val_ood_both: Paths | None = None,
+        val_fraction: float = 0.1,
+        split_by: SplitBy = "sid",
+        seed: int = 0,
+        max_force: float | None = 50.0,
+        on_error: OnError = "raise",
+        name: str = "files",
+        licence: str = "not stated",
+        workers: int | None = None,
+        mapping: str | None = None,
+        relaxed_energy: bool | None = None,
+    ) -> None:
+        if split_by not in SPLIT_BY:
+            raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
+        if not 0.0 <= val_fraction < 1.0:
+            raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+        given = zip(VALIDATION, (val_id, val_ood_ads, val_ood_cat, val_ood_both), strict=True)
+        self.paths = {"train": path} | {split: p for split, p in given if p is not None}
+        self.name = name
+        self.root = Path(root)
+        self.val_fraction = val_fraction if len(self.paths) == 1 else 0.0
+        self.split_by, self.seed = split_by, seed
+        self.mapping = Path(mapping).expanduser() if mapping is not None else None
+        if self.mapping is not None and not self.mapping.is_file():
+            raise FileNotFoundError(f"no mapping at {self.mapping}; set data.mapping")
+        self.reader, self.max_force = reader, max_force
+        if relaxed_energy is not None and reader.relaxed_energy not in (None, relaxed_energy):
+            raise ValueError(
+                f"data.relaxed_energy is {relaxed_energy}, but energies of {name} are those of the "
+                f"{'relaxed structures' if reader.relaxed_energy else 'frames themselves'}"
+            )
+        self.relaxed_energy = reader.relaxed_energy if relaxed_energy is None else relaxed_energy
+        self.on_error = check_on_error(on_error)
+        self.skipped = {}
+        self.licence = licence
+        self.workers = workers if workers is not None else len(os.sched_getaffinity(0))
+        self._files = {split: find_files(p, reader) for split, p in self.paths.items()}
+        self._content: str | None = None
+
+    def _content_hash(self) -> str:
+        """Of the files and of how their frames are read; names the directory."""
+        if self._content is None:
+            parts: list[Any] = [CONVERTER, self.reader.settings(), self.max_force]
+            for split, files in self._files.items():
+                beside = [s for f in files for s in self.reader.beside(f)]
+                parts.append([split, len(files), content_hash([*files, *beside], self.root)])
+            self._content = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return self._content
+
+    def fingerprint(self) -> str:
+        """Hash of the files' contents, of how they are read and of how they are split."""
+        split: list[Any] = []
+        if self.val_fraction:
+            split = [self.val_fraction, self.split_by, self.seed, *self._mapping_hash()]
+        text = json.dumps([self._content_hash(), split])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _mapping_hash(self) -> list[str]:
+        """Of the mapping, where it decides something."""
+        if self.mapping is None or not self.val_fraction or self.split_by not in FIELDS:
+            return []
+        return [content_hash([self.mapping], self.root)]
+
+    def label_names(self) -> frozenset[str] | None:
+        """What the reader insists on."""
+        return None if self.reader.labels is None else frozenset(self.reader.labels)
+
+    @property
+    def directory(self) -> Path:
+        """Where the converted data lie."""
+        return self.root / f"{self.name}-{self._content_hash()}"
+
+    def prepare(self, progress: bool = True) -> None:
+        """Convert the files unless that was done.
+
+        Raises:
+            DataError: a frame is unusable and `on_error` is "raise"; names file and frame.
+            OSError: the disk is full or not writable; names the path.
+        """
+
+        def build(partial: Path) -> None:
+            self._convert(partial, progress)
+
+        build_once(self.directory, build, f"the data set {self.name}")
+        conversion = self._conversion()
+        self.skipped = {split: faults for split, faults in conversion["skipped"].items() if faults}
+        if self.on_error == "raise" and self.skipped:
+            raise DataError(f"{next(iter(self.skipped.values()))[0]} {HINT}")
+
+    def _convert(self, partial: Path, progress: bool) -> None:
+        record: dict[str, dict[str, Any]] = {
+            name: {} for name in ("frames", "skipped", "filtered", "tags")
+        }
+        how = Conversion(self.reader, self.max_force, self.on_error)
+        meta = {"provenance": self.provenance.as_dict()}
+        first_number = 0  # of a split's files, so that files without ids are systems of their own
+        for split, files in self._files.items():
+            small = sum(file.stat().st_size for file in files) < ALONE
+            report = convert(
+                how,
+                files,
+                partial / f"{split}.lmdb",
+                partial / f"parts-{split}-{self.on_error}",
+                self._content_hash(),
+                meta,
+                first_number,
+                1 if small else self.workers,
+                progress,
+            )
+            first_number += len(files)
+            for name in record:
+                record[name][split] = getattr(report, name)
+        (partial / CONVERSION).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+    def _store(self, split: str) -> StoreDataset:
+        return StoreDataset(self.directory / f"{split}.lmdb")
+
+    def _conversion(self) -> dict[str, Any]:
+        return json.loads((self.directory / CONVERSION).read_text(encoding="utf-8"))
+
+    def splits(self) -> tuple[str, ...]:
+        """`train` and the validation splits that were given or cut off."""
+        return (*self.paths, "val_id") if self.val_fraction else tuple(self.paths)
+
+    def split(self, name: str) -> StructureDataset:
+        """Frames of a split.
+
+        Raises:
+            DataError: `val_fraction` cannot be cut off because there are too few systems or frames.
+        """
+        store, chosen = self._chosen(name)
+        dataset: StructureDataset = store
+        if chosen is not None:
+            dataset = Subset(store, chosen, f"{self.name} {name}")
+        dataset, faults = usable(dataset, self.on_error)
+        if faults:
+            self.skipped[name] = [*self.skipped.get(name, []), *faults]
+        return dataset
+
+    def relaxations(self, name: str) -> StructureDataset:
+        """Both ends of every relaxation of a split: even indices initial, odd ones relaxed.
+
+        Raises:
+            ValueError: the files hold no relaxations.
+        """
+        if not self.reader.relaxations:
+            return super().relaxations(name)
+        store, chosen = self._chosen(name)
+        ends = StoreDataset(store.path.with_name(f"{store.path.stem}{ENDS}.lmdb"))
+        if len(ends) != 2 * len(store):
+            raise ValueError(f"not every record of {self.name} carries pos_relaxed")
+        if chosen is None:
+            return ends
+        both = np.stack([2 * chosen, 2 * chosen + 1], axis=1).ravel()
+        return Subset(ends, both, f"{self.name} {name}{ENDS}")
+
+    def _chosen(self, name: str) -> tuple[StoreDataset, Array | None]:
+        """The store that holds a split, and the split's places in it; None for all."""
+        check_split(name, self.splits(), self.name)
+        self.prepare()
+        store = self._store(name if name in self.paths else "train")
+        if not self.val_fraction:
+            return store, None
+        held_out = held_out_frames(
+            store, self.val_fraction, self.split_by, self.seed, self.name, self._mapped(store)
+        )
+        return store, np.flatnonzero(held_out if name == "val_id" else ~held_out)
+
+    def _mapped(self, store: StoreDataset) -> dict[int, str] | None:
+        """Adsorbate or catalyst of each system by the mapping, which is read once, as it is big."""
+        if not (parts := self._mapping_hash()):
+            return None
+        assert self.mapping is not None
+        file = self.directory / f"{self.split_by}-{parts[0][:12]}.json"
+        if not file.is_file():
+            groups = groups_of(self.mapping, np.unique(store.sids).tolist(), self.split_by)
+            write_atomic(file, json.dumps(groups))
+        return {int(k): v for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+
+    @property
+    def provenance(self) -> Provenance:
+        """The files' names, not their places."""
+        files = self._files["train"]
+        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+        return Provenance(f"{files[0].name}{more}", self.licence, "converted from the user's files")
+
+    def describe(self) -> dict[str, Any]:
+        """Counts by split, what was skipped or filtered, and by which rule atoms got their tags."""
+        splits = {}
+        for name in self.splits():
+            dataset = self.split(name)
+            splits[name] = {
+                "frames": len(dataset),
+                "atoms_mean": round(float(dataset.natoms.mean()), 1),
+                "has_energy": dataset.has_energy,
+                "has_forces": dataset.has_forces,
+            }
+        conversion = self._conversion()
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint(),
+            "splits": splits,
+            "skipped": {split: len(faults) for split, faults in self.skipped.items()},
+            "filtered": conversion["filtered"],
+            "tags": conversion["tags"],
+            "split_by": self.split_by if self.val_fraction else "files",
+            "groups_by": self.mapping.name
+            if self._mapping_hash() and self.mapping
+            else "structure",
+            "provenance": self.provenance.as_dict(),
+        }
+
+
+def find_files(paths: Paths, reader: Reader) -> list[Path]:
+    """Files of a reader's kind at a path, directory, glob pattern or list of them, in order.
+
+    Raises:
+        FileNotFoundError: one of them matches no such file.
+    """
+    kinds = ", ".join(reader.suffixes)
+    found: list[Path] = []
+    for one in [paths] if isinstance(paths, str | Path) else paths:
+        path = Path(one).expanduser()
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.is_file() and reader.reads(p))
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
+            matches = [p for p in matches if p.is_file()]
+        if not matches:
+            raise FileNotFoundError(f"no file of structures ({kinds}) at {one}")
+        for match in matches:
+            if not reader.reads(match):
+                raise ValueError(f"{match} is not {kinds}")
+        found += matches
+    return found

@@ -1,0 +1,248 @@
+"""Builds the embedded data set in worker processes, resumable after every chunk of systems.
+
+The parent hands chunk numbers to its workers through their standard input. A chunk appears
+complete or not at all, so a build that was killed goes on from what is there; workers end by
+themselves when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from atomsweep.data.generated.mini_oc_recipe import SPLITS, Recipe
+from atomsweep.data.progress import Progress
+from atomsweep.data.store.locked_build import remove_tree
+from atomsweep.data.store.native import StoreDataset, StoreWriter
+from atomsweep.data.structure import Provenance, Structure
+
+CHUNK = 8  # systems
+_WORKER = "from atomsweep.data.generated.mini_oc_run import work; work()"
+
+log = logging.getLogger(__name__)
+
+
+def chunks(recipe: Recipe) -> list[tuple[str, range]]:
+    """Split and system ids of each chunk, in the order of the data set."""
+    return [
+        (split, recipe.sids(split)[start : start + CHUNK])
+        for split in SPLITS
+        for start in range(0, len(recipe.sids(split)), CHUNK)
+    ]
+
+
+def build_data_set(
+    recipe: Recipe,
+    directory: Path,
+    fingerprint: str,
+    provenance: Provenance,
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Fill `directory` with the stores of all splits and the records of all systems.
+
+    Raises:
+        OSError: the disk is full; names the path.
+        RuntimeError: a worker died or failed; carries its message.
+    """
+    started = time.monotonic()
+    chunk_dir = directory / "chunks"
+    chunk_dir.mkdir(exist_ok=True)
+    todo = chunks(recipe)
+    missing = [n for n in range(len(todo)) if not _chunk_is_whole(chunk_dir, n)]
+    total = sum(len(sids) for _, sids in todo)
+    done = total - sum(len(todo[n][1]) for n in missing)
+    count = min(workers if workers is not None else _cpus(), max(len(missing), 1))
+    log.info(
+        "building mini_oc: %d relaxations with %d process%s in %s%s",
+        total - done,
+        count,
+        "" if count == 1 else "es",
+        directory.parent,
+        f" ({done} found from an earlier attempt)" if done else "",
+    )
+    with Progress("building mini_oc", "relaxation", total, done, progress) as bar:
+        _run_workers(recipe, chunk_dir, missing, count, lambda n: bar.update(len(todo[n][1])))
+    _assemble(recipe, directory, fingerprint, provenance)
+    remove_tree(chunk_dir)
+    log.info("mini_oc is ready after %.0f s", time.monotonic() - started)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _chunk_files(chunk_dir: Path, number: int) -> tuple[Path, Path, Path]:
+    stem = f"{number:05d}"
+    return chunk_dir / f"{stem}.lmdb", chunk_dir / f"{stem}-ends.lmdb", chunk_dir / f"{stem}.json"
+
+
+def _chunk_is_whole(chunk_dir: Path, number: int) -> bool:
+    """The record of systems is written last, so it stands for the whole chunk."""
+    return _chunk_files(chunk_dir, number)[2].is_file()
+
+
+def _run_workers(
+    recipe: Recipe, chunk_dir: Path, missing: list[int], count: int, done: Callable[[int], None]
+) -> None:
+    todo: SimpleQueue[int] = SimpleQueue()
+    for number in missing:
+        todo.put(number)
+    results: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
+    processes = [_start_worker(recipe, chunk_dir) for _ in range(count if missing else 0)]
+    threads = [
+        threading.Thread(target=_feed, args=(process, todo, results), daemon=True)
+        for process in processes
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in missing:
+            number, error = results.get()
+            if error is not None:
+                _raise(error)
+            done(number)
+    finally:
+        while True:  # nothing more to hand out
+            try:
+                todo.get_nowait()
+            except Empty:
+                break
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def _start_worker(recipe: Recipe, chunk_dir: Path) -> subprocess.Popen[str]:
+    """A fresh interpreter: neither `__main__` nor threads of the caller are carried over."""
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    path = os.pathsep.join(p for p in sys.path if p)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **one_thread, "PYTHONPATH": path},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"recipe": asdict(recipe), "chunk_dir": str(chunk_dir)}) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _feed(
+    process: subprocess.Popen[str],
+    todo: SimpleQueue[int],
+    results: SimpleQueue[tuple[int, str | None]],
+) -> None:
+    """Hand chunks to one worker until none is left; runs in a thread."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while True:
+        try:
+            number = todo.get_nowait()
+        except Empty:
+            return
+        try:
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except OSError:
+            answer = ""
+        if not answer:
+            dead = {
+                "kind": "RuntimeError",
+                "text": f"a worker died in chunk {number}, see its output above",
+            }
+            results.put((number, json.dumps(dead)))
+            return
+        results.put((number, None if answer == "done\n" else answer))
+
+
+def _raise(error: str) -> None:
+    record = json.loads(error)
+    if record["kind"] == "OSError":
+        raise OSError(record["errno"], record["text"], record["path"])
+    raise RuntimeError(f"a worker that builds mini_oc failed: {record['text']}")
+
+
+def work() -> None:
+    """Body of a worker: chunk numbers in on standard input, `done` or an error out for each."""
+    from atomsweep.data.generated.mini_oc_build import build_system
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    reply = sys.stdout
+    sys.stdout = sys.stderr
+    order = json.loads(sys.stdin.readline())
+    arguments: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in order["recipe"].items()
+    }
+    recipe = Recipe(**arguments)
+    todo = chunks(recipe)
+    for line in sys.stdin:
+        number = int(line)
+        try:
+            split, sids = todo[number]
+            systems = [build_system(recipe, split, sid) for sid in sids]
+            frames, ends, record = _chunk_files(Path(order["chunk_dir"]), number)
+            with StoreWriter(frames) as writer:
+                for system in systems:
+                    for frame in system.frames:
+                        writer.add(frame)
+            with StoreWriter(ends) as writer:
+                for system in systems:
+                    for end in system.ends:
+                        writer.add(end)
+            temporary = record.with_suffix(".tmp")
+            temporary.write_text(json.dumps([system.meta for system in systems]))
+            os.replace(temporary, record)  # noqa: PTH105
+            answer = "done"
+        except OSError as error:
+            text = error.strerror or str(error)
+            path = str(error.filename or order["chunk_dir"])
+            answer = json.dumps(
+                {"kind": "OSError", "errno": error.errno, "text": text, "path": path}
+            )
+        except Exception as error:  # whatever it is, the parent reports it
+            text = f"{type(error).__name__} in chunk {number}: {error}"
+            answer = json.dumps({"kind": "RuntimeError", "text": text})
+        reply.write(answer + "\n")
+        reply.flush()
+
+
+def _assemble(recipe: Recipe, directory: Path, fingerprint: str, provenance: Provenance) -> None:
+    """One store of frames and one of relaxation ends for each split, and `systems.jsonl`."""
+    chunk_dir = directory / "chunks"
+    numbered = list(enumerate(chunks(recipe)))
+    meta: dict[str, Any] = {"provenance": provenance.as_dict(), "recipe": recipe.as_dict()}
+    for split in SPLITS:
+        mine = [number for number, (of, _) in numbered if of == split]
+        for which, suffix in ((0, ""), (1, "_relaxations")):
+            with StoreWriter(directory / f"{split}{suffix}.lmdb", fingerprint, meta) as writer:
+                for number in mine:
+                    for structure in _structures(_chunk_files(chunk_dir, number)[which]):
+                        writer.add(structure)
+    lines = [
+        json.dumps(system, sort_keys=True)
+        for number, _ in numbered
+        for system in json.loads(_chunk_files(chunk_dir, number)[2].read_text())
+    ]
+    (directory / "systems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _structures(path: Path) -> Iterator[Structure]:
+    store = StoreDataset(path)
+    for index in range(len(store)):
+        yield store[index]

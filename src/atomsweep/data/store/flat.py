@@ -1,0 +1,258 @@
+"""Structures and their edges as flat arrays, and the neighbour lists cached on disk. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from atomsweep.data.structure import Array, DataError, OnError, Structure, StructureDataset
+from atomsweep.graph.neighbors import RadiusGraph
+
+NEIGHBORS_VERSION = 1  # raise when the same graph would give other edges or another layout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FlatStructures:
+    """All atoms of S structures, one after the other.
+
+    Attributes:
+        natoms: (S,) int64.
+        atomic_numbers: (N,) uint8.
+        pos: (N, 3) float32, Å.
+        tags: (N,) int8.
+        fixed: (N,) bool.
+        cell: (S, 3, 3) float64, Å.
+        pbc: (S, 3) bool.
+        sid: (S,) int64.
+        fid: (S,) int64.
+        energy: (S,) float64, eV; None where a structure has none.
+        forces: (N, 3) float32, eV/Å; None where a structure has none.
+    """
+
+    natoms: Array
+    atomic_numbers: Array
+    pos: Array
+    tags: Array
+    fixed: Array
+    cell: Array
+    pbc: Array
+    sid: Array
+    fid: Array
+    energy: Array | None
+    forces: Array | None
+
+    @classmethod
+    def collect(cls, structures: Iterable[Structure], energy: bool, forces: bool) -> FlatStructures:
+        """Concatenate structures; labels only where `energy` and `forces` ask for them."""
+        items = list(structures)
+
+        def joined(name: str, dtype: str, *shape: int) -> Array:
+            parts = [getattr(s, name) for s in items]
+            return np.concatenate(parts).astype(dtype) if parts else np.zeros((0, *shape), dtype)
+
+        return cls(
+            natoms=np.array([s.natoms for s in items], dtype=np.int64),
+            atomic_numbers=joined("atomic_numbers", "u1"),
+            pos=joined("pos", "f4", 3),
+            tags=joined("tags", "i1"),
+            fixed=joined("fixed", "?"),
+            cell=np.array([s.cell for s in items], dtype=np.float64).reshape(-1, 3, 3),
+            pbc=np.array([s.pbc for s in items], dtype=bool).reshape(-1, 3),
+            sid=np.array([s.sid for s in items], dtype=np.int64),
+            fid=np.array([s.fid for s in items], dtype=np.int64),
+            energy=np.array([s.energy for s in items], dtype=np.float64) if energy else None,
+            forces=joined("forces", "f4", 3) if forces else None,
+        )
+
+    def keep(self, mask: Array) -> FlatStructures:
+        """The structures where `mask` (S,) is True."""
+        per_atom = np.repeat(mask, self.natoms)
+        return FlatStructures(
+            natoms=self.natoms[mask],
+            atomic_numbers=self.atomic_numbers[per_atom],
+            pos=self.pos[per_atom],
+            tags=self.tags[per_atom],
+            fixed=self.fixed[per_atom],
+            cell=self.cell[mask],
+            pbc=self.pbc[mask],
+            sid=self.sid[mask],
+            fid=self.fid[mask],
+            energy=self.energy[mask] if self.energy is not None else None,
+            forces=self.forces[per_atom] if self.forces is not None else None,
+        )
+
+
+@dataclass
+class FlatEdges:
+    """Edges of S structures, sorted by structure and target. The target is not stored.
+
+    Attributes:
+        num_edges: (S,) int64.
+        degree: (N,) int32, edges that end at each atom, so that target = repeat(arange(N), degree).
+        source: (E,) int32, number of the neighbour within its structure.
+        offsets: (E, 3) int16.
+    """
+
+    num_edges: Array
+    degree: Array
+    source: Array
+    offsets: Array
+
+    @classmethod
+    def build(cls, flat: FlatStructures, graph: RadiusGraph, names: list[str]) -> FlatEdges:
+        """Neighbour lists of all structures.
+
+        Raises:
+            DataError: two atoms of a structure coincide; names it.
+        """
+        starts = np.cumsum(flat.natoms) - flat.natoms
+        num, degree, source, offsets = [], [], [np.zeros(0, "i4")], [np.zeros((0, 3), "i2")]
+        for s, (start, n) in enumerate(zip(starts.tolist(), flat.natoms.tolist(), strict=True)):
+            try:
+                index, shift = graph(flat.pos[start : start + n], flat.cell[s], flat.pbc[s])
+            except ValueError as error:
+                raise DataError(f"{names[s]}: {error}") from error
+            num.append(index.shape[1])
+            degree.append(np.bincount(index[1], minlength=n).astype("i4"))
+            source.append(index[0].astype("i4"))
+            offsets.append(shift.astype("i2"))
+        return cls(
+            np.array(num, dtype=np.int64),
+            np.concatenate(degree) if degree else np.zeros(0, "i4"),
+            np.concatenate(source),
+            np.concatenate(offsets),
+        )
+
+    def fits(self, flat: FlatStructures) -> bool:
+        """Whether the counts belong to these structures."""
+        total = int(self.num_edges.sum())
+        return (
+            self.num_edges.shape == flat.natoms.shape
+            and self.degree.shape == (int(flat.natoms.sum()),)
+            and self.source.shape == (total,)
+            and self.offsets.shape == (total, 3)
+            and int(self.degree.sum()) == total
+        )
+
+    def keep(self, mask: Array, natoms: Array) -> FlatEdges:
+        """The structures where `mask` (S,) is True; `natoms` (S,) are their sizes before."""
+        per_edge = np.repeat(mask, self.num_edges)
+        return FlatEdges(
+            self.num_edges[mask],
+            self.degree[np.repeat(mask, natoms)],
+            self.source[per_edge],
+            self.offsets[per_edge],
+        )
+
+
+def cached_edges(
+    dataset: StructureDataset, flat: FlatStructures, graph: RadiusGraph, names: list[str]
+) -> FlatEdges:
+    """Neighbour lists of a data set, read from beside it or built and left there.
+
+    Of several processes that need the same lists one builds them and the others wait. A data set
+    without a fingerprint or without a writable place is built in memory each time.
+    """
+    if not dataset.fingerprint or dataset.cache_dir is None:
+        return FlatEdges.build(flat, graph, names)
+    digest = hashlib.sha256(
+        f"{NEIGHBORS_VERSION}|{dataset.fingerprint}|{graph.cutoff!r}|{graph.max_neighbors}".encode()
+    )
+    for array in (flat.natoms, flat.sid, flat.fid):
+        digest.update(array.tobytes())
+    path = dataset.cache_dir / "neighbors" / f"{digest.hexdigest()[:16]}.npz"
+    if (found := _load(path, flat)) is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire()
+    except OSError as error:
+        log.info("neighbour lists are not cached, %s is not writable: %s", path.parent, error)
+        return FlatEdges.build(flat, graph, names)
+    try:
+        if (found := _load(path, flat)) is not None:
+            return found
+        edges = FlatEdges.build(flat, graph, names)
+        _save(path, edges)
+        return edges
+    finally:
+        lock.release()
+
+
+def _load(path: Path, flat: FlatStructures) -> FlatEdges | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            edges = FlatEdges(**{f.name: data[f.name] for f in fields(FlatEdges)})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("rebuilding the neighbour lists, %s is damaged: %s", path, error)
+        return None
+    if not edges.fits(flat):
+        log.warning("rebuilding the neighbour lists, %s belongs to other structures", path)
+        return None
+    return edges
+
+
+def _save(path: Path, edges: FlatEdges) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f.name: getattr(edges, f.name) for f in fields(FlatEdges)})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getbuffer())
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError as error:
+        log.warning("neighbour lists are not cached, cannot write %s: %s", path, error)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_all(
+    dataset: StructureDataset,
+    indices: Iterable[int],
+    on_error: OnError,
+    unsupported: frozenset[int] = frozenset(),
+) -> tuple[list[Structure], Array, list[str]]:
+    """Read structures; those kept, their indices, and what was wrong with the rest.
+
+    A structure with an element of `unsupported` is unusable.
+
+    Raises:
+        DataError: a structure is unusable and `on_error` is "raise".
+    """
+    structures, kept, faults = [], [], []
+    for index in indices:
+        try:
+            structure = dataset[index]
+            if found := unsupported.intersection(structure.atomic_numbers.tolist()):
+                raise DataError(
+                    f"{dataset.where(index)} (sid {structure.sid}, fid {structure.fid}) holds "
+                    f"{_symbols(found)}, for which the model has no input data; leave it out or "
+                    "set data.on_error=skip"
+                )
+            structures.append(structure)
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            faults.append(str(error))
+        else:
+            kept.append(index)
+    return structures, np.array(kept, dtype=np.int64), faults
+
+
+def _symbols(atomic_numbers: Iterable[int]) -> str:
+    from ase.data import chemical_symbols
+
+    return ", ".join(chemical_symbols[number] for number in sorted(atomic_numbers))

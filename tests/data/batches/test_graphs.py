@@ -1,0 +1,318 @@
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import add_adsorbate, fcc111
+from ase.constraints import FixAtoms
+from torch_geometric.data import Batch
+
+from atomsweep import keys
+from atomsweep.data.batches.graphs import (
+    EpochSampler,
+    GraphDataset,
+    atoms_to_batch,
+    eval_batches,
+    structures_to_batch,
+)
+from atomsweep.data.store.native import StoreDataset, StoreWriter
+from atomsweep.data.structure import DataError, InMemoryDataset, Structure
+from atomsweep.graph.edges import edge_vectors
+from atomsweep.graph.neighbors import RadiusGraph
+
+FIELDS = {
+    keys.POS: torch.float32,
+    keys.ATOMIC_NUMBERS: torch.int64,
+    keys.CELL: torch.float32,
+    keys.PBC: torch.bool,
+    keys.NATOMS: torch.int64,
+    keys.BATCH: torch.int64,
+    keys.PTR: torch.int64,
+    keys.TAGS: torch.int64,
+    keys.FIXED: torch.bool,
+    keys.ENERGY: torch.float32,
+    keys.FORCES: torch.float32,
+    keys.EDGE_INDEX: torch.int64,
+    keys.CELL_OFFSETS: torch.int16,
+    keys.NUM_EDGES: torch.int64,
+    keys.SID: torch.int64,
+    keys.FID: torch.int64,
+}
+GRAPH = RadiusGraph(5.0, 20)
+
+
+def random_structure(seed, natoms=None, labels=True):
+    rng = np.random.default_rng(seed)
+    n = natoms if natoms is not None else int(rng.integers(2, 9))
+    cell = 6.0 * np.eye(3) + rng.uniform(-1, 1, (3, 3))
+    return Structure(
+        atomic_numbers=rng.integers(1, 90, n),
+        pos=(rng.random((n, 3)) @ cell).astype(np.float32),
+        cell=cell,
+        pbc=np.array([True, True, bool(seed % 2)]),
+        tags=rng.integers(0, 3, n),
+        fixed=rng.random(n) < 0.4,
+        forces=rng.normal(size=(n, 3)).astype(np.float32) if labels else None,
+        energy=float(rng.normal()) if labels else None,
+        sid=seed,
+        fid=10 + seed,
+    )
+
+
+def lonely(seed):
+    structure = random_structure(seed, natoms=1)
+    structure.pbc = np.zeros(3, dtype=bool)
+    return structure
+
+
+@pytest.fixture
+def structures():
+    return [random_structure(seed) for seed in range(12)]
+
+
+def assert_equal(a, b):
+    assert set(a.keys()) == set(b.keys())
+    for key in a.keys():  # noqa: SIM118 (a batch iterates over pairs)
+        assert a[key].dtype == b[key].dtype, key
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("indices", [[0], [3, 1, 7], list(range(12)), [5, 5, 2]])
+@pytest.mark.parametrize("graph", [GRAPH, None])
+def test_gathering_equals_collating_one_object_for_each_structure(structures, indices, graph):
+    dataset = GraphDataset(InMemoryDataset(structures), graph)
+    assert_equal(
+        dataset.batch(indices), structures_to_batch([structures[i] for i in indices], graph)
+    )
+
+
+def test_reading_for_each_batch_equals_gathering(structures):
+    kept = GraphDataset(InMemoryDataset(structures), GRAPH)
+    read = GraphDataset(InMemoryDataset(structures), GRAPH, memory_budget=0)
+    assert kept.preloaded
+    assert not read.preloaded
+    assert_equal(kept.batch([4, 2, 9]), read.batch([4, 2, 9]))
+
+
+def test_a_batch_has_the_documented_fields_and_types(structures):
+    batch = GraphDataset(InMemoryDataset(structures), GRAPH).batch(np.arange(5))
+    assert {key: batch[key].dtype for key in batch.keys()} == FIELDS  # noqa: SIM118
+    assert isinstance(batch, Batch)
+    assert batch.num_graphs == 5
+    assert batch.num_nodes == int(batch.natoms.sum())
+    assert batch.cell.shape == (5, 3, 3)
+    assert batch.num_edges == int(batch.num_edges_per_structure.sum())
+
+
+def test_edges_are_sorted_by_target_and_stay_within_their_structure(structures):
+    batch = GraphDataset(InMemoryDataset(structures), GRAPH).batch([8, 3, 3, 1])
+    source, target = batch.edge_index
+    assert (target.diff() >= 0).all()
+    assert torch.equal(batch.batch[source], batch.batch[target])
+    assert (edge_vectors(batch).norm(dim=1) < 5.001).all()
+
+
+def test_a_batch_separates_into_the_structures_it_was_made_of(structures):
+    batch = GraphDataset(InMemoryDataset(structures), GRAPH).batch([2, 6])
+    items = batch.to_data_list()
+    again = structures_to_batch([structures[2], structures[6]], GRAPH).to_data_list()
+    for mine, theirs in zip(items, again, strict=True):
+        for key in theirs.keys():  # noqa: SIM118
+            assert torch.equal(mine[key], theirs[key]), key
+    assert_equal(Batch.from_data_list(items), batch)
+
+
+def test_unlabelled_structures_make_batches_without_labels():
+    dataset = GraphDataset(
+        InMemoryDataset([random_structure(s, labels=False) for s in range(3)]), GRAPH
+    )
+    batch = dataset.batch([0, 1])
+    assert "energy" not in batch
+    assert "forces" not in batch
+    assert dataset.energies is None
+
+
+def test_energies_are_kept_in_double_precision():
+    structure = random_structure(0)
+    structure.energy = -76543.123456789
+    dataset = GraphDataset(InMemoryDataset([structure]), GRAPH)
+    assert dataset.energies.tolist() == [-76543.123456789]
+    assert dataset.batch([0]).energy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("memory_budget", [0, 1 << 30])
+def test_a_structure_without_edges_is_named_or_skipped(structures, memory_budget, caplog):
+    mixed = InMemoryDataset([*structures[:2], lonely(50), *structures[2:4]], "mixed")
+    with pytest.raises(
+        DataError, match=r"structure 2 of mixed \(sid 50, fid 60\) has no edges within 5.0"
+    ):
+        GraphDataset(mixed, GRAPH, memory_budget=memory_budget).batch([0, 2])
+    dataset = GraphDataset(mixed, GRAPH, on_error="skip", memory_budget=memory_budget)
+    batch = dataset.batch(np.arange(len(dataset)))
+    assert batch.sid.tolist() == [0, 1, 2, 3]
+    assert len(dataset.skipped) == 1
+    assert "skipped 1 of 5" in caplog.text
+    assert GraphDataset(mixed, None).batch([2]).num_nodes == 1
+
+
+def test_a_bad_structure_is_named_or_skipped(structures, caplog):
+    structures[3].forces[1, 1] = np.inf
+    data = InMemoryDataset(structures, "set")
+    with pytest.raises(
+        DataError, match=r"structure 3 of set \(sid 3, fid 13\): forces of atom 1 is NaN"
+    ):
+        GraphDataset(data, GRAPH)
+    dataset = GraphDataset(data, GRAPH, on_error="skip")
+    assert len(dataset) == 11
+    assert dataset.indices.tolist() == [0, 1, 2, *range(4, 12)]
+    assert dataset.natoms.tolist() == [structures[i].natoms for i in dataset.indices]
+    assert dataset.batch([3]).sid.tolist() == [4]
+
+
+def test_atoms_on_one_spot_are_named():
+    structure = random_structure(7, natoms=3)
+    structure.pos[2] = structure.pos[0]
+    with pytest.raises(DataError, match=r"structure 0 of memory \(sid 7, fid 17\): atoms"):
+        GraphDataset(InMemoryDataset([structure]), GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("indices", "error"),
+    [([], ValueError), ([12], IndexError), ([-1], IndexError), ([[0]], ValueError)],
+)
+def test_senseless_indices_are_refused(structures, indices, error):
+    with pytest.raises(error):
+        GraphDataset(InMemoryDataset(structures), GRAPH).batch(indices)
+
+
+def write(path, structures):
+    with StoreWriter(path, "print-1") as writer:
+        for structure in structures:
+            writer.add(structure)
+    return StoreDataset(path)
+
+
+def test_neighbour_lists_are_built_once_and_read_again(tmp_path, structures, monkeypatch):
+    store = write(tmp_path / "train.lmdb", structures)
+    first = GraphDataset(store, GRAPH).batch(np.arange(12))
+    assert len(list((tmp_path / "neighbors").glob("*.npz"))) == 1
+
+    def fail(*_):
+        raise AssertionError("built again")
+
+    monkeypatch.setattr("atomsweep.data.store.flat.FlatEdges.build", fail)
+    assert_equal(
+        GraphDataset(StoreDataset(tmp_path / "train.lmdb"), GRAPH).batch(np.arange(12)), first
+    )
+    with pytest.raises(AssertionError, match="built again"):
+        GraphDataset(store, RadiusGraph(4.5, 20))
+
+
+def test_a_damaged_cache_is_built_again(tmp_path, structures, caplog):
+    store = write(tmp_path / "train.lmdb", structures)
+    first = GraphDataset(store, GRAPH).batch(np.arange(12))
+    (cache,) = (tmp_path / "neighbors").glob("*.npz")
+    for content in (b"", b"garbage", cache.read_bytes()[:-40]):
+        caplog.clear()
+        cache.write_bytes(content)
+        assert_equal(GraphDataset(store, GRAPH).batch(np.arange(12)), first)
+        assert "is damaged" in caplog.text
+
+
+def test_a_place_that_cannot_be_written_costs_only_the_cache(tmp_path, structures):
+    store = write(tmp_path / "train.lmdb", structures)
+    (tmp_path / "neighbors").write_text("a file where the folder should be")
+    expected = structures_to_batch(structures, GRAPH)
+    assert_equal(GraphDataset(store, GRAPH).batch(np.arange(12)), expected)
+
+
+def edges_of(path):
+    return GraphDataset(StoreDataset(path), GRAPH).batch(np.arange(12)).edge_index.shape[1]
+
+
+@pytest.mark.slow
+def test_processes_that_start_together_get_the_same_lists(tmp_path, structures):
+    write(tmp_path / "train.lmdb", structures)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        counts = pool.map(edges_of, [tmp_path / "train.lmdb"] * 4)
+    assert len(set(counts)) == 1
+    assert len(list((tmp_path / "neighbors").glob("*.npz"))) == 1
+
+
+def test_each_epoch_is_a_permutation_without_the_rest():
+    sampler = EpochSampler(10, 3, seed=1)
+    assert sampler.steps_per_epoch == 3
+    epochs = [np.concatenate([sampler.indices(3 * e + s) for s in range(3)]) for e in range(4)]
+    assert all(len(set(epoch.tolist())) == 9 for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 4
+    assert len({(set(range(10)) - set(epoch.tolist())).pop() for epoch in epochs}) > 1
+
+
+def test_the_order_depends_on_seed_and_step_alone():
+    forward = [EpochSampler(10, 4, 5).indices(step).tolist() for step in range(7)]
+    sampler = EpochSampler(10, 4, 5)
+    backward = [sampler.indices(step).tolist() for step in reversed(range(7))]
+    assert forward == backward[::-1]
+    assert forward != [EpochSampler(10, 4, 6).indices(step).tolist() for step in range(7)]
+
+
+def test_a_set_smaller_than_the_batch_is_one_batch():
+    sampler = EpochSampler(5, 8, 0)
+    assert sampler.steps_per_epoch == 1
+    assert sorted(sampler.indices(3).tolist()) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="at least 1"):
+        EpochSampler(0, 8, 0)
+
+
+def test_evaluation_visits_every_structure_once_in_order(structures):
+    dataset = GraphDataset(InMemoryDataset(structures), GRAPH)
+    batches = list(eval_batches(dataset, 5))
+    assert [b.num_graphs for b in batches] == [5, 5, 2]
+    assert torch.cat([b.sid for b in batches]).tolist() == list(range(12))
+
+
+def test_ase_atoms_become_a_batch():
+    slab = fcc111("Pt", (2, 2, 3), vacuum=8.0, periodic=True)
+    slab.set_tags([1] * 4 + [0] * 8)
+    slab.set_constraint(FixAtoms(range(4, 12)))
+    add_adsorbate(slab, "O", 1.5, "fcc")
+    molecule = Atoms("N2", positions=[[0, 0, 0], [0, 0, 1.1]])
+    batch = atoms_to_batch([slab, molecule], RadiusGraph(4.0, None))
+    assert batch.natoms.tolist() == [13, 2]
+    assert batch.fixed.nonzero().flatten().tolist() == list(range(4, 12))
+    assert batch.sid.tolist() == [0, 1]
+    assert torch.allclose(batch.pos[:13], torch.as_tensor(slab.positions).float())
+    assert (batch.batch[batch.edge_index[1]] == 1).sum() == 2
+    assert "forces" not in batch
+
+
+def test_the_embedded_set_batches_like_its_structures(mini_oc_tiny):
+    split = mini_oc_tiny.split("val_ood_both")
+    dataset = GraphDataset(split, RadiusGraph())
+    assert_equal(dataset.batch([7, 2]), structures_to_batch([split[7], split[2]], RadiusGraph()))
+    assert (
+        dataset.num_edges.tolist()
+        == dataset.batch(range(len(dataset))).num_edges_per_structure.tolist()
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_are_cut_out_on_the_device(structures):
+    dataset = GraphDataset(InMemoryDataset(structures), GRAPH)
+    expected = dataset.batch([3, 1])
+    batch = dataset.to("cuda").batch([3, 1])
+    assert all(batch[key].is_cuda for key in batch.keys())  # noqa: SIM118
+    assert_equal(batch.cpu(), expected)
+
+
+def test_an_element_that_the_model_lacks_is_named_with_its_structure_or_skipped():
+    items = [random_structure(seed) for seed in range(4)]
+    items[2].atomic_numbers[0] = 85
+    dataset = InMemoryDataset(items, "val")
+    with pytest.raises(DataError, match=r"structure 2 of val \(sid 2, fid 12\) holds At"):
+        GraphDataset(dataset, GRAPH, unsupported=frozenset({85}))
+    kept = GraphDataset(dataset, GRAPH, on_error="skip", unsupported=frozenset({85}))
+    assert kept.indices.tolist() == [0, 1, 3]
+    assert len(kept.skipped) == 1
