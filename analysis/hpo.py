@@ -1,6 +1,6 @@
 """Study → report: trials, what mattered, history, Pareto front, slices; from its plan and runs.
 
-The driver writes the plan of a study with all its trials in it (`atomsweep.sweep.study_record`), so
+The driver writes the plan of a study with all its trials in it (`atomsweep.launch.study.record`), so
 a study is read like any sweep, from run directories or MLflow. Optuna only weighs parameters.
 """
 

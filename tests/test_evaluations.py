@@ -19,7 +19,7 @@ from atomsweep.data.atoms import structure_to_atoms
 from atomsweep.evaluations.commands import parsed
 from atomsweep.evaluations.runner import evaluate
 from atomsweep.experiment import job
-from atomsweep.sweep.pool import outcome_of
+from atomsweep.launch.local.pool import outcome_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, find_runs
 from tests.places import REPOSITORY

@@ -10,10 +10,10 @@ import atomsweep
 from atomsweep.build import build
 from atomsweep.engine import checkpoint
 from atomsweep.experiment import cell_of, train
-from atomsweep.sweep.costs import Costs
+from atomsweep.launch.costs import Costs
+from atomsweep.launch.plan import Plan
+from atomsweep.launch.survey import survey
 from atomsweep.sweep.grid import Grid
-from atomsweep.sweep.plan import Plan
-from atomsweep.sweep.survey import survey
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory, find_runs
 from tests.contracts.compose import compose_with_choices

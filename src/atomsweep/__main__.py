@@ -11,7 +11,7 @@ from typing import Any
 
 from atomsweep.build import UserError
 from atomsweep.evaluations.commands import add_commands
-from atomsweep.sweep.control import (
+from atomsweep.launch.control import (
     NoSuchSweep,
     Standing,
     cancel,
@@ -21,9 +21,9 @@ from atomsweep.sweep.control import (
     standing,
     sweeps,
 )
-from atomsweep.sweep.costs import Costs
-from atomsweep.sweep.plan import plan_path
-from atomsweep.sweep.survey import aligned, duration, state_of
+from atomsweep.launch.costs import Costs
+from atomsweep.launch.plan import plan_path
+from atomsweep.launch.survey import aligned, duration, state_of
 from atomsweep.tracking.run import RunDirectory, find_runs
 
 COLUMNS = ("run", "state", "step", "metric", "device time", "process or job", "heard of")

@@ -18,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from atomsweep.build import UserError, build, build_learner, check_device
 from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
+from atomsweep.launch.local.pool import visible_gpus
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.sweep.file import key_of
-from atomsweep.sweep.plan import Cell
-from atomsweep.sweep.pool import visible_gpus
-from atomsweep.sweep.slurm_settings import slurm_settings
 from atomsweep.tracking import schema
 from atomsweep.tracking.identity import measured
 from atomsweep.tracking.run import RunDirectory, RunLocked
@@ -278,7 +278,7 @@ def job(path: str) -> None:
 
 def slurm_job(path: str) -> None:
     """Train the run in directory `path` inside a job of SLURM."""
-    from atomsweep.sweep.slurm_job import attend
+    from atomsweep.launch.slurm.job import attend
 
     attend(job, path)
 

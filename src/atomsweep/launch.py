@@ -24,13 +24,13 @@ from atomsweep.experiment import (
     slurm_job,
     train,
 )
+from atomsweep.launch.plan import Cell, Plan
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.launch.survey import Entry, check_plan, check_rerun, restart, summary, survey, table
 from atomsweep.processes import end_with_parent
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.names import split_lacking
-from atomsweep.sweep.plan import Cell, Plan
-from atomsweep.sweep.slurm_settings import slurm_settings
-from atomsweep.sweep.survey import Entry, check_plan, check_rerun, restart, summary, survey, table
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.identity import canonical
 from atomsweep.tracking.mirror import mirror
@@ -39,7 +39,7 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-    from atomsweep.sweep.pool import Feed, Outcome
+    from atomsweep.launch.local.pool import Feed, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
-    from atomsweep.sweep.pool import followed
+    from atomsweep.launch.local.pool import followed
 
     started = Ranks.here().size  # by torchrun, perhaps
     others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
@@ -139,7 +139,7 @@ def warm_up() -> "ForkServerContext":
     """Begin to import what every cell needs, in the process that they are forked from."""
     from multiprocessing.forkserver import ensure_running
 
-    from atomsweep.sweep.pool import fork_server
+    from atomsweep.launch.local.pool import fork_server
 
     context = fork_server(PRELOAD)
     ensure_running()
@@ -164,8 +164,8 @@ def run_sweep(
     Raises:
         UserError: a cell cannot be built, or its data cannot be read; nothing has been run.
     """
-    from atomsweep.sweep.launcher import launching
-    from atomsweep.sweep.pool import outcome_of
+    from atomsweep.launch.local.pool import outcome_of
+    from atomsweep.launch.presence import launching
 
     first = cells[0].config
     root = Path(first["root"]).absolute()
@@ -239,11 +239,11 @@ def execute(
     feed: "Feed | None" = None,
 ) -> "dict[Path, Outcome]":
     """Run the cells where `cluster` says, and what `feed` adds; tell how each ended."""
-    from atomsweep.sweep.display import sweep_display
-    from atomsweep.sweep.pool import run_cells, slots
+    from atomsweep.launch.display import sweep_display
+    from atomsweep.launch.local.pool import run_cells, slots
 
     if (settings := slurm_settings(config)) is not None:
-        from atomsweep.sweep.slurm import run_cells_on_slurm
+        from atomsweep.launch.slurm.jobs import run_cells_on_slurm
 
         return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
     assert context is not None

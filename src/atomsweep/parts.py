@@ -20,7 +20,9 @@ FORMER: Mapping[str, Sequence[str]] = {
     "atomsweep.data.generated.mini_md.MiniMD": ("atomsweep.data.mini_md.MiniMD",),
     "atomsweep.data.generated.mini_oc.MiniOC": ("atomsweep.data.mini_oc.MiniOC",),
     "atomsweep.data.generated.mini_oc.MiniOCIS2RE": ("atomsweep.data.mini_oc.MiniOCIS2RE",),
-    "atomsweep.launch.slurm.settings.SlurmSettings": ("atomsweep.sweep.slurm_settings.SlurmSettings",),
+    "atomsweep.launch.slurm.settings.SlurmSettings": (
+        "atomsweep.launch.slurm.settings.SlurmSettings",
+    ),
 }
 """Present path of a class of ours -> the paths that it had before, oldest first.
 

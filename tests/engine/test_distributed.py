@@ -16,8 +16,8 @@ from atomsweep.engine import distributed, ranks
 from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
 from atomsweep.experiment import cell_of, job, train
+from atomsweep.launch.local.pool import fork_server, run_cells
 from atomsweep.nn.sync_norm import SyncBatchNorm1d, synchronise_batch_norm
-from atomsweep.sweep.pool import fork_server, run_cells
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import compose_with_choices

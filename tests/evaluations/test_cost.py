@@ -6,7 +6,7 @@ import torch
 from atomsweep.evaluations import memory as memory_room
 from atomsweep.evaluations.cost import cost
 from atomsweep.evaluations.memory import GIB, Found, Meter, TooLarge, largest_that_fits
-from atomsweep.sweep.evaluations import Cost
+from atomsweep.sweep.evaluation_settings import Cost
 from atomsweep.trained import load
 
 

@@ -5,7 +5,7 @@ import torch
 
 from atomsweep.evaluations.cost import cost
 from atomsweep.evaluations.memory import largest_that_fits
-from atomsweep.sweep.evaluations import Cost
+from atomsweep.sweep.evaluation_settings import Cost
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.trained import load
 

@@ -10,7 +10,7 @@ import torch
 from atomsweep.build import UserError
 from atomsweep.data.structure import DataSource
 from atomsweep.evaluations.relaxation import NEEDS_DFT, energy_metrics, relaxation, split_metrics
-from atomsweep.sweep.evaluations import Relax
+from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tasks.relax.potentials import OraclePotential

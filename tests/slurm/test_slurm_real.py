@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from atomsweep.sweep import slurm_queue
-from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
-from atomsweep.sweep.slurm_ledger import submissions
+from atomsweep.launch.slurm import queue as slurm_queue
+from atomsweep.launch.slurm.jobs import cancel, run_cells_on_slurm
+from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory, find_runs
+from tests.launch.slurm.fakes import Silent, settings
 from tests.slurm import toys
-from tests.sweep.slurm_fakes import Silent, settings
 
 pytestmark = pytest.mark.slurm
 

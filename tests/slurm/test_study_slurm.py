@@ -2,12 +2,12 @@
 
 import pytest
 
-from atomsweep.sweep.slurm import run_cells_on_slurm
-from atomsweep.sweep.slurm_ledger import submissions
+from atomsweep.launch.slurm.jobs import run_cells_on_slurm
+from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import find_runs
-from tests.sweep import study_toys
-from tests.sweep.slurm_fakes import Silent, settings
+from tests.launch.slurm.fakes import Silent, settings
+from tests.launch.study import toys as study_toys
 
 pytestmark = pytest.mark.slurm
 

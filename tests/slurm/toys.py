@@ -6,7 +6,7 @@ import time
 
 import atomsweep
 from atomsweep.engine.signals import Interrupted, stop_on_signals
-from atomsweep.sweep.slurm_job import attend
+from atomsweep.launch.slurm.job import attend
 from atomsweep.tracking.run import RunDirectory
 
 

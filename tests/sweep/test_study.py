@@ -1,377 +1,182 @@
-"""The driver of a study: refill, pruning, seeds, constraints, failures, kills."""
+"""Study files: what is wrong with one in a sentence, and that ours compose and build."""
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from atomsweep.build import UserError
-from atomsweep.sweep import study, study_record, study_store
-from atomsweep.sweep.plan import plan_path
-from atomsweep.sweep.pool import Outcome
-from atomsweep.tracking import schema
-from atomsweep.tracking.run import find_runs
-from tests.places import REPOSITORY
-from tests.sweep import study_toys
-from tests.sweep.study_toys import METRIC, driver, error, statement, train
+from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.study.request import Request, default_point
+from atomsweep.launch.study.storage import grid_point, grid_size
+from atomsweep.sweep.file import SweepFile
+from atomsweep.sweep.study import Constraint, StudyFile, read_statement, with_search
+from tests.contracts.compose import CONF, compose_with_choices
 
-DONE = Outcome(schema.FINISHED)
+SWEEPS = CONF.parent / "sweeps"
+FILES = sorted(
+    path.relative_to(SWEEPS).with_suffix("").as_posix() for path in SWEEPS.glob("hpo/*.yaml")
+)
 
-
-def finish(run):
-    train(run, 30)
-    return {run.path: DONE}
-
-
-def states(made):
-    return [t.state.name for t in made.study.get_trials(deepcopy=False)]
-
-
-def to_the_end(made):
-    """An executor that trains whatever it is given at once."""
-    ended = {}
-    while wanted := made(ended):
-        ended = {}
-        for run in wanted:
-            ended |= finish(run)
-    return made
+GOOD = """\
+title: A study
+objectives: {val_id/forces_mae: minimize}
+constraints: [parameters <= 1e6]
+space:
+  basis: [sph, sine]
+  optim.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}
+  model.num_layers: {low: 2, high: 4}
+sampler: {name: tpe, seed: 0}
+pruner: {name: asha, first: 500}
+trials: 40
+seeds: [0, 1]
+timeout: 9
+enqueue: default
+"""
 
 
-def test_as_soon_as_one_trial_ends_the_next_begins(tmp_path):
-    made = driver(tmp_path, parallel=3)
-    first = made({})
-    assert len(first) == 3
-    assert made({}) == []
-    more = made(finish(first[1]))
-    assert len(more) == 1
-    assert states(made) == ["RUNNING", "COMPLETE", "RUNNING", "RUNNING"]
-    last = made(finish(first[0]) | finish(more[0]))
-    assert len(last) == 2  # the sixth trial ends the budget
-    made(finish(first[2]) | finish(last[0]) | finish(last[1]))
-    assert states(made) == ["COMPLETE"] * 6
-    assert made({}) == []
+def written(tmp_path: Path, text: str):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return read_statement(path)
 
 
-def test_a_value_is_the_mean_over_seeds_and_waits_for_all(tmp_path):
-    made = driver(tmp_path, statement(seeds=[0, 1, 4], trials=1))
-    runs = made({})
-    assert [run.config()["seed"] for run in runs] == [0, 1, 4]
-    made(finish(runs[0]) | finish(runs[2]))
-    assert states(made) == ["RUNNING"]
-    made(finish(runs[1]))
-    (trial,) = made.study.trials
-    x = trial.params["x"]
-    assert trial.value == pytest.approx((x - 0.3) ** 2 + 0.05 / 3 + 1 / 30)
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("trials: 40", "trails: 40", r":10: trails: unknown; known are title, .*trials"),
+        ("objectives: {val_id/forces_mae: minimize}\n", "", r":1: objectives: it is missing"),
+        ("minimize", "lowest", r":2: objectives.val_id/forces_mae: input should be 'minimize'"),
+        ("val_id/forces_mae:", "forces:", r":2: objectives.*got 'forces'"),
+        ("<= 1e6", "< 1e6", r":3: constraints: expected a constraint such as parameters <= 1e6"),
+        ("[sph, sine]", "[sph]", r":5: space.basis: list should have at least 2 items"),
+        ("[sph, sine]", "sph", r":5: space.basis: input should be a valid dict.*got 'sph'"),
+        ("[sph, sine]", "[sph, sph]", r":5: space.basis: every value must be named once"),
+        ("high: 1e-2, ", "", r":6: space.optim.optimizer.lr: expected a list of choices, or a"),
+        ("log: true", "logarithmic: true", r":6: space.*unknown; known are choices, low, high"),
+        ("low: 1e-4", "low: 0", r":6: space.optim.optimizer.lr: a logarithmic range must begin"),
+        ("low: 2, high: 4", "low: 4, high: 4", r":7: space.model.num_layers: low must be less"),
+        ("  basis:", "  seed:", r":4: space: seed is no parameter; name seeds"),
+        ("  basis:", "  plan:", r":4: space: 'plan' is no config key"),
+        ("name: tpe", "name: tree", r":8: sampler.name: input should be 'tpe', 'random' or 'grid'"),
+        ("seed: 0", "seeds: 0", r":8: sampler.seeds: unknown; known are name, seed, startup"),
+        ("first: 500", "first: 0", r":9: pruner.first: input should be greater than or equal to 1"),
+        ("trials: 40\n", "", r":1: trials is missing; only a grid knows its own number"),
+        ("{name: tpe, seed: 0}", "{name: grid}", r":1: a grid needs a step for optim.optimizer.lr"),
+        ("[0, 1]", "[0, 0]", r":11: seeds: every value must be named once"),
+        (
+            "minimize}",
+            "minimize, device_seconds: minimize}",
+            r":1: a study of several objectives cannot prune",
+        ),
+        ("val_id/forces_mae:", "device_seconds:", r":1: device_seconds is known at the end only"),
+        ("default", "[{basis: gauss}]", r":1: enqueue: basis=gauss is not in the space"),
+        ("timeout: 9", "timeout: soon", r":12: timeout: input should be a valid number"),
+    ],
+)
+def test_a_wrong_file_is_a_sentence_with_line_and_key(tmp_path, old, new, sentence):
+    assert old in GOOD
+    with pytest.raises(UserError, match=r"study\.yaml" + sentence) as error:
+        written(tmp_path, GOOD.replace(old, new, 1))
+    assert "\n" not in str(error.value)
 
 
-def test_an_identity_that_is_finished_is_a_result_and_not_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "ASKING_SECONDS", -1.0)  # as on a slow machine
-    to_the_end(driver(tmp_path, statement(trials=3)))
-    stamps = {r.path: (r.path / schema.RESULT).stat().st_mtime_ns for r in find_runs(tmp_path)}
-    (tmp_path / schema.SWEEPS / "toy.optuna.jsonl").unlink()
-    again = driver(tmp_path, statement(trials=3))
-    assert again({}) == []
-    assert states(again) == ["COMPLETE"] * 3
-    assert stamps == {
-        r.path: (r.path / schema.RESULT).stat().st_mtime_ns for r in find_runs(tmp_path)
-    }
+def test_a_space_makes_a_study_and_rows_a_table(tmp_path):
+    assert isinstance(written(tmp_path, GOOD), StudyFile)
+    assert isinstance(written(tmp_path, "title: T\nrows: {basis: [sph]}\n"), SweepFile)
 
 
-def asha(**changes):
-    pruner = {"name": "asha", "first": 2, "factor": 2}
-    points = [{"x": x, "kind": "a"} for x in (0.3, 0.9)]
-    return statement(pruner=pruner, enqueue=points, trials=2, **changes)
+def test_whole_ends_make_whole_numbers(tmp_path):
+    space = written(tmp_path, GOOD).space
+    assert space["model.num_layers"].points() == [2, 3, 4]
+    assert space["optim.optimizer.lr"].points() is None
+    assert not space["optim.optimizer.lr"].whole
+    assert space["basis"].has("sine")
+    assert not space["basis"].has(None)
 
 
-def asked(made, wanted):
-    study_store.enqueue(made.study, wanted, {})
-    return made
-
-
-def test_a_worse_trial_gets_a_flag_and_its_run_is_pruned_not_failed(tmp_path):
-    made = asked(driver(tmp_path, asha()), asha())
-    good, bad = made({})
-    train(good, 30, until=2)
-    assert made({}) == []
-    train(bad, 30, until=1)
-    assert made({}) == []
-    assert bad.asked_to_stop is None
-    bad.log(2, {METRIC: error(bad.config(), 2)}, 2.0, 0.0)
-    bad.interrupt("asked to stop")
-    assert made({}) == []
-    assert states(made) == ["RUNNING", "PRUNED"]
-    assert good.asked_to_stop is None
-    assert bad.asked_to_stop["trial"] == 1
-    assert bad.state() == schema.PRUNED
-    bad.queue()  # a plain sweep wants it whole
-    assert bad.state() == schema.QUEUED
-    assert bad.asked_to_stop is None
-
-
-def test_a_trial_of_several_seeds_is_judged_by_the_mean_at_steps_that_all_have(tmp_path):
-    made = asked(driver(tmp_path, asha(seeds=[0, 1])), asha(seeds=[0, 1]))
-    runs = made({})
-    train(runs[0], 30, until=3)
-    train(runs[1], 30, until=1)
-    made({})
-    (first, _) = made.study.get_trials()
-    means = {1: error(runs[0].config(), 1) + 0.005}
-    assert first.intermediate_values == pytest.approx(means)
-
-
-def test_what_is_not_feasible_is_known_before_training_where_it_can_be(tmp_path):
-    wanted = statement(constraints=["parameters <= 500"], trials=8)
-    made = to_the_end(driver(tmp_path, wanted))
-    for trial in made.study.get_trials():
-        large = trial.params["kind"] == "b"
-        assert trial.state.name == ("PRUNED" if large else "COMPLETE")
-        assert trial.constraints["parameters <= 500"] == (500.0 if large else -400.0)
-    assert {run.config()["kind"] for run in find_runs(tmp_path) if run.result} == {"a"}
-
-
-def test_constraints_on_results_keep_a_better_value_from_being_the_best(tmp_path):
-    wanted = statement(constraints=["device_seconds >= 5"], trials=8)
-    made = to_the_end(driver(tmp_path, wanted))
-    (best,) = study_record.best_trials(made.study)
-    feasible = [t for t in made.study.get_trials() if t.params["x"] >= 0.5]
-    assert best.number == min(feasible, key=lambda t: t.value).number
-    assert best.value > made.study.get_trials()[0].value or best.params["x"] >= 0.5
-
-
-def test_two_objectives_leave_the_front_that_nothing_dominates(tmp_path):
-    wanted = statement(objectives={METRIC: "minimize", "device_seconds": "maximize"}, trials=9)
-    made = to_the_end(driver(tmp_path, wanted))
-    trials = made.study.get_trials()
-    front = {
-        t.number
-        for t in trials
-        if not any(
-            o.values[0] <= t.values[0] and o.values[1] >= t.values[1] and o.values != t.values
-            for o in trials
-        )
-    }
-    assert {t.number for t in study_record.best_trials(made.study)} == front
-    assert study_record.best_trials(made.study)[0].values[0] == min(t.values[0] for t in trials)
-
-
-def test_a_failed_run_is_started_again_so_often_and_then_the_trial_has_no_value(tmp_path):
-    made = driver(tmp_path, statement(retries=1, trials=1), rerun="none")
-    (run,) = made({})
-    run.fail("ValueError: as asked")
-    failed = Outcome(schema.FAILED, "ValueError: as asked")
-    assert [r.path for r in made({run.path: failed})] == [run.path]
-    run.fail("ValueError: as asked")
-    assert made({run.path: failed}) == []
-    (trial,) = made.study.get_trials()
-    assert (trial.state.name, trial.value) == ("FAIL", None)
-    assert "as asked" in trial.user_attrs["message"]
-    assert run.state() == schema.FAILED
-
-    later = driver(tmp_path, statement(retries=1, trials=1))  # the same command repeats it
-    (again,) = later({})
-    assert again.path == run.path
-    later(finish(again))
-    assert states(later) == ["FAIL", "COMPLETE"]
-    assert later.count() == 1
-    assert driver(tmp_path, statement(trials=1))({}) == []
-
-
-def test_trials_that_all_fail_do_not_use_up_the_study(tmp_path):
-    def fail_all(made):
-        ended = {}
-        while wanted := made(ended):
-            ended = {}
-            for run in wanted:
-                run.fail("ImportError: broken")
-                ended[run.path] = Outcome(schema.FAILED, "ImportError: broken")
-
-    made = driver(tmp_path, statement(retries=0, trials=40))
-    with pytest.raises(UserError, match="[56] trials in a row have failed, .*ImportError: broken"):
-        fail_all(made)
-    assert states(made).count("FAIL") in (5, 6)  # two at once
-    assert set(states(made)) == {"FAIL"}
-    later = driver(tmp_path, statement(retries=0, trials=8))  # mended
-    to_the_end(later)
-    assert states(later).count("COMPLETE") == 8
-
-
-def test_a_preempted_run_goes_on_and_counts(tmp_path):
-    made = driver(tmp_path, statement(trials=1))
-    (run,) = made({})
-    gone = Outcome(schema.INTERRUPTED, "killed by SIGKILL")
-    assert [r.path for r in made({run.path: gone})] == [run.path]
-    made(finish(run))
-    assert states(made) == ["COMPLETE"]
-
-
-def test_nan_is_a_failure_and_not_a_value(tmp_path):
-    made = driver(tmp_path, statement(trials=1))
-    (run,) = made({})
-    run.finish({"metrics": {METRIC: float("nan")}})
-    made({run.path: DONE})
-    assert states(made) == ["FAIL"]
-    assert f"{METRIC} is not a number" in made.study.trials[0].user_attrs["message"]
-
-
-def test_a_point_that_cannot_be_built_fails_alone(tmp_path):
-    def check(cell):
-        if cell.config["kind"] == "b":
-            raise UserError("b is too wide")
-        return 100
-
-    made = to_the_end(driver(tmp_path, statement(trials=8), check=check))
-    kinds = [(t.params["kind"], t.state.name) for t in made.study.get_trials()]
-    assert set(kinds) == {("a", "COMPLETE"), ("b", "FAIL")}
-
-
-def test_another_process_takes_up_the_same_trials_and_goes_on_as_if_it_were_the_first(tmp_path):
-    one = driver(tmp_path / "one")
-    ended = {}
-    for run in one({}):
-        ended |= finish(run)
-    running = one(ended)
-    two = driver(tmp_path / "one")  # the first is gone, without a word
-    assert {run.path for run in two({})} == {run.path for run in running}
-    assert states(two) == ["COMPLETE"] * 2 + ["RUNNING"] * 2
-    train(running[0], 30)
-    train(running[1], 30)
-    to_the_end(driver(tmp_path / "one"))  # this one finds results that nobody told
-    whole = driver(tmp_path / "whole")
-    ended = {}
-    while wanted := whole(ended):
-        ended = {}
-        for run in wanted:
-            ended |= finish(run)
-    points = [
-        [(t.params, t.value, t.state.name) for t in study_store.read_study(s, root, "toy").trials]
-        for s, root in ((statement(), tmp_path / "one"), (statement(), tmp_path / "whole"))
-    ]
-    assert points[0] == points[1]
-    assert len({t.user_attrs["cells"][0]["identity"] for t in whole.study.trials}) == 6
-
-
-def test_more_trials_continue_a_study_and_no_seed_is_replayed(tmp_path):
-    to_the_end(driver(tmp_path, statement(trials=4)))
-    made = to_the_end(driver(tmp_path, statement(trials=9)))
-    assert states(made) == ["COMPLETE"] * 9
-    assert len({t.params["x"] for t in made.study.trials}) == 9
-
-
-def test_a_grid_has_every_point_once(tmp_path):
-    space = {"x": {"low": 0.0, "high": 1.0, "step": 0.5}, "kind": ["a", "b"]}
-    wanted = statement(space=space, sampler={"name": "grid"}, trials=None)
-    made = to_the_end(driver(tmp_path, wanted))
-    points = [(t.params["x"], t.params["kind"]) for t in made.study.trials]
-    assert points == [(x, k) for x in (0.0, 0.5, 1.0) for k in "ab"]
-
-
-def test_a_study_that_was_begun_otherwise_is_refused(tmp_path):
-    driver(tmp_path)
-    space = {"x": {"low": 0.0, "high": 2.0}, "kind": ["a", "b"]}
-    with pytest.raises(UserError, match="was begun with other space, .* sweep=toy-2"):
-        driver(tmp_path, statement(space=space))
-    with pytest.raises(UserError, match="begun with other configuration or data"):
-        study_store.open_study(statement(), tmp_path, "toy", ["another base"])
-
-
-@pytest.mark.parametrize("name", ["asha", "hyperband", "median", "none"])
-def test_pruners_stop_what_is_far_worse_and_only_they(tmp_path, name):
-    pruner = {"name": name, "first": 2, "factor": 2, "startup": 1}
-    xs = [0.3, 0.31, 0.32, 0.9, 0.92, 0.94, 0.96, 0.98]
-    points = [{"x": x, "kind": "a"} for x in xs]
-    wanted = statement(pruner=pruner, enqueue=points, trials=len(points))
-    made = asked(driver(tmp_path, wanted, parallel=1), wanted)
-    queue = made({})
-    while queue:
-        run = queue.pop(0)
-        for step in range(1, 31):
-            run.log(step, {METRIC: error(run.config(), step)}, float(step), 0.0)
-            queue += made({})
-            if run.asked_to_stop is not None:
-                break
-        else:
-            run.finish({"metrics": {METRIC: error(run.config(), 30)}})
-        queue += made({run.path: Outcome(run.state())})
-    found = states(made)
-    assert found[0] == "COMPLETE"
-    assert ("PRUNED" in found[3:]) == (name != "none")
-
-
-def test_hyperband_needs_to_know_the_steps_of_a_trial():
-    wanted = statement(pruner={"name": "hyperband", "first": 5})
-    with pytest.raises(UserError, match="hyperband needs engine.steps of at least pruner.first=5"):
-        study_store.pruner(wanted, 5, None)
-
-
-def test_a_server_keeps_a_study_for_one_root(tmp_path):
-    wanted = statement(trials=2, storage=f"sqlite:///{tmp_path}/study.db")
-    to_the_end(driver(tmp_path / "one", wanted))
-    assert states(driver(tmp_path / "one", wanted)) == ["COMPLETE"] * 2
-    with pytest.raises(UserError, match="begun with other root of runs"):
-        driver(tmp_path / "two", wanted)
-
-
-def test_half_a_line_of_a_killed_driver_does_no_harm(tmp_path):
-    to_the_end(driver(tmp_path, statement(trials=2)))
-    journal = study_store.journal_path(tmp_path, "toy")
-    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "wor')
-    lock = journal.with_name(f"{journal.name}.lock")
-    lock.symlink_to(journal)
-    assert states(to_the_end(driver(tmp_path, statement(trials=3)))) == ["COMPLETE"] * 3
-
-
-def test_the_plan_lists_every_trial_and_its_run(tmp_path):
-    to_the_end(driver(tmp_path))
-    plan = json.loads(plan_path(tmp_path, "toy").read_text())
-    assert [cell["trial"] for cell in plan["cells"]] == list(range(6))
-    assert {cell["run"] for cell in plan["cells"]} == {run.name for run in find_runs(tmp_path)}
-    trials = plan["study"]["trials"]
-    best = min(trials, key=lambda t: t["values"][0])
-    assert plan["study"]["best"] == [best["number"]]
-    assert plan["study"]["wanted"] == 6
-
-
-def start(root, trials):
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", study_toys.__name__, str(root), str(trials)],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"},
-        stderr=subprocess.PIPE,
-        text=True,
+def test_a_grid_runs_its_last_key_fastest():
+    space = {"a": [1, 2], "b": {"low": 0.5, "high": 1.5, "step": 0.5}}
+    study = StudyFile.model_validate(
+        {"title": "T", "objectives": {"parameters": "minimize"}, "space": space}
+        | {"sampler": {"name": "grid"}}
     )
+    points = [grid_point(study, i) for i in range(grid_size(study))]
+    assert [tuple(point.values()) for point in points] == [
+        (a, b) for a in (1, 2) for b in (0.5, 1.0, 1.5)
+    ]
 
 
-def test_drivers_killed_at_random_lose_and_double_no_trial(tmp_path):
-    chance = random.Random(1)
-    for _ in range(3):
-        process = start(tmp_path, 8)
-        begun = time.monotonic()
-        while not study_store.journal_path(tmp_path, "toy").exists() and process.poll() is None:
-            assert time.monotonic() - begun < 60
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.1, 1.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    process = start(tmp_path, 8)
-    assert process.wait(120) == 0, process.stderr.read()
-    trials = study_store.read_study(statement(), tmp_path, "toy").trials
-    assert len(trials) == 8
-    ends = [(trial.state.name, trial.user_attrs.get("message")) for trial in trials]
-    assert {state for state, _ in ends} <= {"COMPLETE", "PRUNED"}, ends
-    runs = {run.identity: run for run in find_runs(tmp_path)}
-    for trial in trials:
-        run = runs.pop(trial.user_attrs["cells"][0]["identity"])
-        assert run.state() == (
-            schema.FINISHED if trial.state.name == "COMPLETE" else schema.PRUNED
-        ) or (trial.state.name == "PRUNED" and run.result is not None)
-        if trial.state.name == "COMPLETE":
-            assert trial.value == run.result["metrics"][METRIC]
-            assert [line["step"] for line in run.journal()] == list(range(1, 31))
-        else:
-            assert trial.last_step < 30
-    assert not runs  # no run without its trial
+@pytest.mark.parametrize(
+    ("text", "value", "violation"),
+    [("parameters <= 1e6", 1.5e6, 5e5), ("val_id/forces_cos >= 0.5", 0.75, -0.25)],
+)
+def test_a_constraint_says_how_far_off_a_value_is(text, value, violation):
+    assert Constraint.of(text).violation(value) == violation
+
+
+def test_what_is_typed_as_search_replaces_the_file(tmp_path):
+    study = written(tmp_path, GOOD)
+    changed = with_search(study, {"trials": 3, "timeout": None, "storage": "mysql://db/optuna"})
+    assert (changed.trials, changed.timeout) == (3, 9)
+    assert changed.storage == "mysql://db/optuna"
+    with pytest.raises(UserError, match=r"search\.trials: .* got 0"):
+        with_search(study, {"trials": 0})
+
+
+def request(study, typed=(), name="hpo/study"):
+    by_key = {o.partition("=")[0]: [o] for o in typed}
+
+    def compose(overrides):
+        return cell_of(*compose_with_choices(overrides), overrides)
+
+    return Request.of(study, name, by_key, None, {}, compose, CONF)
+
+
+def test_a_key_that_is_typed_is_fixed_and_names_another_study(tmp_path):
+    study = written(tmp_path, GOOD)
+    asked = request(study, ["basis=gauss", "engine.steps=7", "seed=5"])
+    assert list(asked.statement.space) == ["optim.optimizer.lr", "model.num_layers"]
+    assert asked.statement.seeds == [5]
+    assert asked.name.startswith("hpo/study-")
+    cell = asked.cell({"optim.optimizer.lr": 0.003, "model.num_layers": 2}, 5)
+    assert (cell.choices["basis"], cell.config["engine"]["steps"]) == ("gauss", 7)
+    assert request(study, ["cluster.parallel=2", "search.trials=5"]).name == "hpo/study"
+
+
+def test_several_values_of_a_key_are_refused(tmp_path):
+    study = written(tmp_path, GOOD)
+    with pytest.raises(UserError, match="a study chooses values itself, but act was given several"):
+        Request.of(study, "s", {"act": ["act=relu", "act=tanh"]}, None, {}, None, CONF)
+
+
+def test_the_default_configuration_is_a_point_of_the_space_or_a_sentence(tmp_path):
+    study = written(tmp_path, GOOD)
+    asked = request(study)
+    point = default_point(study, asked.default())
+    assert point == {"basis": "sph", "optim.optimizer.lr": 0.002, "model.num_layers": 3}
+    assert asked.cell(point, 0).identity == asked.default().identity
+    outside = written(tmp_path, GOOD.replace("low: 2, high: 4", "low: 4, high: 6"))
+    with pytest.raises(UserError, match="has model.num_layers=3, which is not in the space"):
+        default_point(outside, request(outside).default())
+
+
+def test_the_documented_file_is_right_and_says_all_that_can_be_said(tmp_path):
+    page = (CONF.parent / "docs" / "running.md").read_text()
+    section = page[page.index("## A study") :]
+    lines = section[section.index("    title:") :].partition("\n\n")[0].splitlines()
+    text = "\n".join(line.removeprefix("    ") for line in lines)
+    assert isinstance(written(tmp_path, text), StudyFile)
+    assert set(yaml.safe_load(text)) == set(StudyFile.model_fields)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_our_studies_compose_and_build_at_every_end_of_their_space(name):
+    study = read_statement(SWEEPS / f"{name}.yaml")
+    asked = request(study, name=name)
+    point = default_point(study, asked.default())
+    for key, parameter in study.space.items():
+        for value in parameter.ends():
+            assert preflight(asked.cell(point | {key: value}, 0).config, here=False) > 0
+    for scale in study.scale:
+        assert study.overrides_at(scale)

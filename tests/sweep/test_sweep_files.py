@@ -11,7 +11,7 @@ from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
 from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid
-from atomsweep.sweep.study_file import read_statement
+from atomsweep.sweep.study import read_statement
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
 from tests.data.formats.pyg_records import write_oc20_layout

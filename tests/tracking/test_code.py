@@ -69,7 +69,7 @@ def test_what_reached_modules_hold_of_others_is_reached_too():
         ("models/forcenet.py", True),
         ("nn/elements.csv", True),
         ("models/schnet.py", False),
-        ("sweep/plan.py", False),
+        ("launch/plan.py", False),
     ],
 )
 def test_only_edits_of_what_a_run_reaches_change_it(package, file, stale):

@@ -12,9 +12,9 @@ import yaml
 
 from atomsweep.build import UserError
 from atomsweep.console import to_terminal
-from atomsweep.sweep.control import plan_of
-from atomsweep.sweep.evaluations import KINDS, settings_of
-from atomsweep.sweep.plan import plan_path
+from atomsweep.launch.control import plan_of
+from atomsweep.launch.plan import plan_path
+from atomsweep.sweep.evaluation_settings import KINDS, settings_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 

@@ -8,7 +8,7 @@ import torch
 
 from atomsweep.evaluations.memory import GIB, Meter, free_memory, largest_that_fits, timed
 from atomsweep.evaluations.sample import sample
-from atomsweep.sweep.evaluations import Cost
+from atomsweep.sweep.evaluation_settings import Cost
 from atomsweep.trained import TrainedModel
 
 

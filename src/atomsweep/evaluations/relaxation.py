@@ -11,7 +11,7 @@ import numpy as np
 from atomsweep import keys
 from atomsweep.build import UserError
 from atomsweep.data.structure import DataSource, Structure, StructureDataset, check_split
-from atomsweep.sweep.evaluations import Relax
+from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.base import ENERGY_THRESHOLD
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.files import write_extxyz, write_trajectory

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch
 from atomsweep.augment import RotateSO3, RotateZ
 from atomsweep.evaluations.sample import sample
 from atomsweep.models.base import Prediction
-from atomsweep.sweep.evaluations import Rotation
+from atomsweep.sweep.evaluation_settings import Rotation
 from atomsweep.trained import TrainedModel
 
 

@@ -14,7 +14,7 @@ from atomsweep.data.progress import Progress
 from atomsweep.evaluations.cost import cost
 from atomsweep.evaluations.relaxation import relaxation
 from atomsweep.evaluations.rotation import rotation
-from atomsweep.sweep.evaluations import KINDS, Settings, settings_of
+from atomsweep.sweep.evaluation_settings import KINDS, Settings, settings_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.trained import TrainedModel, device_name

@@ -33,7 +33,7 @@ from pydantic import (
 
 from atomsweep.build import UserError
 from atomsweep.sweep.claims import ClaimError
-from atomsweep.sweep.evaluations import check_evaluations, evaluations_at
+from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_at
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.tracking.files import read_yaml
 

@@ -1,332 +1,293 @@
-"""The driver of a study: asks for trials, reads how their runs go, stops the hopeless, tells.
+"""A study file: the single statement of a search for hyper-parameters. Hydra's sweeper reads it.
 
-A trial is one run for each seed, of ordinary identity, in ordinary run directories. The driver is
-the `feed` of an executor (`sweep.pool`, `sweep.slurm`): called again and again with what has ended,
-it returns what is to run. All that it knows is in the storage and in the run directories, so
-another process can take over after any kill.
+    title: A small ForceNet
+    objectives: {val_id/forces_mae: minimize}   # several: a Pareto front
+    constraints: [parameters <= 1e6]
+    space:
+      basis: [sph, sine]                        # options or values
+      optim.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}
+      model.num_layers: {low: 2, high: 5}       # whole numbers
+    sampler: {name: tpe, seed: 0}
+    pruner: {name: asha, first: 500}
+    trials: 40
+
+What turns a file in `sweeps/` into a study is its `space`.
 """
 
-import logging
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from atomsweep.build import UserError
-from atomsweep.sweep import study_store
-from atomsweep.sweep.plan import Cell, entry_of
-from atomsweep.sweep.pool import Outcome
-from atomsweep.sweep.study_file import OF_RESULT, StudyFile
-from atomsweep.sweep.study_store import MESSAGE, Point
-from atomsweep.sweep.survey import ALL, NONE, STALE, state_of
-from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_lines
-from atomsweep.tracking.run import RunDirectory
+from atomsweep.sweep.file import (
+    Scalar,
+    Setting,
+    Statement,
+    SweepFile,
+    check_keys,
+    different,
+    read_as,
+    spelt,
+)
 
-if TYPE_CHECKING:
-    from optuna import Study, Trial
+OF_RESULT = ("parameters", "device_seconds", "eval_seconds")  # beside metrics `<split>/<metric>`
+DEFAULT = "default"  # the configuration without any of the space's keys
+_VALUE = rf"\w+/\w+|{'|'.join(OF_RESULT)}"
+_CONSTRAINT = re.compile(rf"({_VALUE})\s*(<=|>=)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)")
 
-log = logging.getLogger(__name__)
-
-CELLS = "cells"  # attribute of a trial: its runs, as plans list them
-FAILED_IN_A_ROW = 5  # trials after which no new one is begun: the next would fail alike
-ASKING_SECONDS = 1.0  # of one call: the executor looks after its processes in between
-
-Compose = Callable[[Point, int], Cell]
-"""Values of the space's keys and a seed → the cell; a UserError where they do not fit."""
-Check = Callable[[Cell], int]
-"""Build a cell's model; returns its trainable parameters, 0 where that cannot be known."""
+Number = int | float
 
 
-@dataclass
-class Active:
-    """A trial that is not over."""
-
-    trial: "Trial"
-    runs: list[RunDirectory]
-    cells: list[Cell]
-    tries: dict[Path, int] = field(default_factory=dict)
-    reported: int = -1  # last step that Optuna was told of
-    journals: dict[Path, tuple[Any, dict[int, float]]] = field(default_factory=dict)
-
-
-@dataclass
-class Driver:
-    """One launch of a study.
+class Parameter(BaseModel):
+    """The values that a key may have: a list of choices, or a range with both ends.
 
     Attributes:
-        statement: the file, with what was typed.
-        study: opened under the driver's lock, its pruner set.
-        name: of the study.
-        root: where runs are.
-        command: what the user typed.
-        compose: makes cells.
-        check: builds them.
-        parallel: trials at once.
-        rerun: word of `survey`: whether failed trials are repeated, stale runs made again.
-        changed: called after every change of the study.
+        choices: options of a group, or values.
+        low, high: ends; a whole-number parameter if both are whole.
+        step: between values.
+        log: whether a factor counts, not a difference.
     """
 
-    statement: StudyFile
-    study: "Study"
-    name: str
-    root: Path
-    command: str
-    compose: Compose
-    check: Check
-    parallel: int
-    rerun: str = "failed"
-    changed: Callable[[], None] = lambda: None
-    active: dict[int, Active] = field(default_factory=dict, init=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __post_init__(self) -> None:
-        self.busy: set[Path] = set()  # handed to the executor
-        self.failed_in_a_row, self.last_failure = 0, ""
-        self.until = math.inf
-        if self.statement.timeout is not None:
-            self.until = time.monotonic() + 60 * self.statement.timeout
-        if self.statement.trials is not None:
-            self.wanted = self.statement.trials
-        else:
-            self.wanted = study_store.grid_size(self.statement)
-        self._to_adopt = self._numbers("RUNNING")
-        if self.rerun != NONE and (again := study_store.enqueue_failed(self.study)):
-            log.info("%d failed trials are repeated", again)
+    choices: Annotated[list[Scalar], Field(min_length=2)] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    step: Number | None = None
+    log: bool = False
 
-    # What an executor calls
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_is_choices(cls, value: Any) -> Any:
+        return {"choices": value} if isinstance(value, list) else value
 
-    def __call__(self, ended: Mapping[Path, Outcome]) -> list[RunDirectory]:
-        """Take in how runs ended and go, settle trials, begin others; returns what is to run.
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "Parameter":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None:
+                raise ValueError("expected choices or low and high, got both")
+            different(self.choices)
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("expected a list of choices, or a range {low: …, high: …}")
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high, got {self.low} and {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a logarithmic range must begin above 0 and has no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be positive, got {self.step}")
+        return self
 
-        Raises:
-            UserError: so many trials in a row have failed that another would be lost too.
-        """
-        self.busy -= ended.keys()
-        wanted: list[RunDirectory] = []
-        for active in list(self.active.values()):
-            wanted += self._follow(active, ended)
-        asking_ends = time.monotonic() + ASKING_SECONDS
-        while (trial := self._next()) is not None:
-            wanted += self._begin(trial)
-            if (wanted or self.busy) and time.monotonic() > asking_ends:
-                break  # and never with empty hands, which would be the end of the study
-        wanted = [run for run in {r.path: r for r in wanted}.values() if self._free(run)]
-        self.busy |= {run.path for run in wanted}
-        return wanted
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return all(isinstance(n, int) for n in (self.low, self.high, self.step) if n is not None)
 
-    def _free(self, run: RunDirectory) -> bool:
-        return run.path not in self.busy
-
-    # Beginning
-
-    def _next(self) -> "Trial | None":
-        """A trial that a driver before this one left, else a new one if there is room."""
-        if self._to_adopt:
-            return study_store.adopt(self.study, self.statement, self._to_adopt.pop(0))
-        if len(self.active) >= self.parallel or time.monotonic() >= self.until:
+    def points(self) -> list[Scalar] | None:
+        """All values, where they can be counted."""
+        if self.choices is not None:
+            return list(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step if self.step is not None else (1 if self.whole else None)
+        if step is None:
             return None
-        if self.failed_in_a_row >= FAILED_IN_A_ROW:
-            if self.active:
-                return None
-            raise UserError(
-                f"{self.failed_in_a_row} trials in a row have failed, the last with "
-                f"{self.last_failure!r}; mend that, then the same command goes on"
-            )
-        begun = self.count() - len(self._numbers("WAITING"))
-        if begun >= self.wanted:
-            return None
-        return study_store.ask(self.study, self.statement)
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return [self.low + i * step for i in range(count)]
 
-    def _begin(self, trial: "Trial") -> list[RunDirectory]:
-        """Make the runs of a trial, or find them; returns those that are to be trained."""
-        point = dict(trial.params)
-        try:
-            cells = [self.compose(point, seed) for seed in self.statement.seeds]
-            parameters = self.check(cells[0])
-        except UserError as error:
-            self._end(trial, "FAIL", str(error))
-            return []
-        runs = [cell.create(self.root, self.name, self.command) for cell in cells]
-        active = Active(trial, runs, cells)
-        trial.set_user_attr(
-            CELLS,
-            [
-                {**entry_of(cell, run, parameters or None), schema.TRIAL: trial.number}
-                for cell, run in zip(cells, runs, strict=True)
-            ],
+    def ends(self) -> list[Scalar]:
+        """What is built before the first trial, to find mistakes: choices, or both ends."""
+        return list(self.choices) if self.choices is not None else [self.low, self.high]
+
+    def has(self, value: Scalar) -> bool:
+        """Whether a value is one of its own."""
+        if self.choices is not None:
+            return spelt(value) in map(spelt, self.choices)
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and self.low is not None
+            and self.high is not None
+            and self.low <= value <= self.high
         )
-        if parameters and (broken := self._broken({"parameters": float(parameters)})):
-            self._constrain(trial, {"parameters": float(parameters)})
-            self._end(trial, "PRUNED", f"{broken} does not hold: {parameters}")
-            return []
-        flags = [run.asked_to_stop or {} for run in runs]
-        mine = [f for f in flags if (f.get("study"), f.get("trial")) == (self.name, trial.number)]
-        if mine:  # by a driver that was killed then
-            self._end(trial, mine[0]["state"], mine[0]["message"])
-            return []
-        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        active.reported = max(frozen.intermediate_values, default=-1)
-        self.active[trial.number] = active
-        log.info("trial %d: %s", trial.number, _told(point))
-        self.changed()
-        for run in runs:
-            if self.rerun in (STALE, ALL) and state_of(run) == schema.STALE:
-                run.restart()
-            elif run.state() == schema.PRUNED:  # an earlier trial or another study stopped it
-                run.queue()
-        return self._follow(active, {}) or self._to_train(active)
-
-    def _to_train(self, active: Active) -> list[RunDirectory]:
-        if active.trial.number not in self.active:
-            return []
-        return [run for run in active.runs if run.result is None and self._free(run)]
-
-    # Following
-
-    def _follow(self, active: Active, ended: Mapping[Path, Outcome]) -> list[RunDirectory]:
-        """Look at the runs of a trial; returns those that are to be started again."""
-        finished = all(run.result is not None for run in active.runs)
-        if self._report(active, finished):
-            self._stop(active, "PRUNED", "stopped by the pruner")
-            return []
-        if finished:
-            self._complete(active)
-            return []
-        again = []
-        for run in active.runs:
-            outcome = ended.get(run.path)
-            if outcome is None or outcome.state == schema.FINISHED:
-                continue
-            again.append(run)
-            if outcome.state == schema.PRUNED:  # meant for an earlier trial of the same point
-                run.queue()
-                continue
-            tries = active.tries[run.path] = active.tries.get(run.path, 0) + 1
-            if tries > self.statement.retries:
-                self._stop(active, "FAIL", f"{outcome.state}: {outcome.message}")
-                return []
-            log.info("trial %d: %s, %s; again", active.trial.number, run.name, outcome.message)
-        return again
-
-    def _report(self, active: Active, finished: bool) -> bool:
-        """Tell Optuna the steps that all seeds have reached; whether the pruner has enough.
-
-        A trial that is finished is told to the end: others are compared with it.
-        """
-        if self.statement.pruner.name == "none":
-            return False
-        curves = [self._curve(active, run) for run in active.runs]
-        steps = set.intersection(*(set(curve) for curve in curves))
-        for step in sorted(step for step in steps if step > active.reported):
-            value = _mean([curve[step] for curve in curves])
-            active.reported = step
-            if not math.isfinite(value):
-                continue  # the run will fail, or its result will
-            active.trial.report(value, step)
-            if active.trial.should_prune() and not finished:
-                return True
-        return False
-
-    def _curve(self, active: Active, run: RunDirectory) -> dict[int, float]:
-        """Step → objective, from the run's journal; read again only when that has changed."""
-        path = run.path / schema.JOURNAL
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return {}
-        mark = (stat.st_size, stat.st_mtime_ns)
-        known, curve = active.journals.get(run.path, (None, {}))
-        if mark != known:
-            name = self.statement.metric
-            lines = read_lines(path)
-            curve = {int(line[schema.STEP]): float(line[name]) for line in lines if name in line}
-            active.journals[run.path] = (mark, curve)
-        return curve
-
-    # Ending
-
-    def _complete(self, active: Active) -> None:
-        results = [run.result or {} for run in active.runs]
-        constrained = [bound.value for bound in self.statement.bounds()]
-        names = dict.fromkeys([*self.statement.objectives, *constrained])
-        try:
-            values = {name: _mean([value_of(result, name) for result in results]) for name in names}
-        except KeyError as error:
-            self._stop(active, "FAIL", f"the result has no {error.args[0]}")
-            return
-        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
-            self._stop(active, "FAIL", f"{wrong[0]} is not a number")
-            return
-        self._constrain(active.trial, values)
-        self.active.pop(active.trial.number)
-        self.failed_in_a_row = 0
-        self.study.tell(active.trial, [values[name] for name in self.statement.objectives])
-        told = ", ".join(f"{name} {values[name]:.5g}" for name in self.statement.objectives)
-        log.info("trial %d is complete: %s", active.trial.number, told)
-        self.changed()
-
-    def _stop(self, active: Active, state: str, message: str) -> None:
-        """End a trial; what still trains for it alone gets a flag, and leaves at its next step."""
-        number = active.trial.number
-        others = {run.path for a in self.active.values() if a is not active for run in a.runs}
-        for run in active.runs:
-            if run.result is None and run.path not in others:
-                run.ask_to_stop(study=self.name, trial=number, state=state, message=message)
-        self._end(active.trial, state, message)
-
-    def _end(self, trial: "Trial", state: str, message: str) -> None:
-        from optuna.trial import TrialState
-
-        self.active.pop(trial.number, None)
-        trial.set_user_attr(MESSAGE, message)
-        self.study.tell(trial, state=TrialState[state])
-        self.failed_in_a_row = self.failed_in_a_row + 1 if state == "FAIL" else 0
-        self.last_failure = message
-        word = "has failed" if state == "FAIL" else "is pruned"
-        log.info("trial %d %s: %s", trial.number, word, message)
-        self.changed()
-
-    def _constrain(self, trial: "Trial", values: Mapping[str, float]) -> None:
-        for bound in self.statement.bounds():
-            if bound.value in values:
-                trial.set_constraint(bound.text, bound.violation(values[bound.value]))
-
-    def _broken(self, values: Mapping[str, float]) -> str | None:
-        """The first constraint that does not hold."""
-        bounds = [bound for bound in self.statement.bounds() if bound.value in values]
-        return next((b.text for b in bounds if b.violation(values[b.value]) > 0), None)
-
-    # Counting
-
-    def count(self) -> int:
-        """Trials of the study, those that were repeated once."""
-        trials = self.study.get_trials(deepcopy=False)
-        return len(trials) - len(study_store.superseded(self.study))
-
-    def _numbers(self, state: str) -> list[int]:
-        from optuna.trial import TrialState
-
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState[state],))
-        return [trial.number for trial in trials]
 
 
-def value_of(result: Mapping[str, Any], name: str) -> float:
-    """A value of a result that an objective or constraint names.
+class Sampler(BaseModel):
+    """How the next trial is chosen.
+
+    Attributes:
+        name: Parzen estimators that know what is running, by chance, or every point in order.
+        seed: of all choices.
+        startup: trials by chance before `tpe` begins.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["tpe", "random", "grid"] = "tpe"
+    seed: int = 0
+    startup: Annotated[int, Field(ge=1)] = 10
+
+
+class Pruner(BaseModel):
+    """When a trial is stopped early.
+
+    Attributes:
+        name: asynchronous successive halving, hyperband, worse than the median, or never.
+        first: steps of training before the first decision; null: one evaluation.
+        factor: of halving: one in so many goes on, each time for so many times the steps.
+        startup: trials that must be complete before `median` decides.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["asha", "hyperband", "median", "none"] = "none"
+    first: Annotated[int | None, Field(ge=1)] = None
+    factor: Annotated[int, Field(ge=2)] = 3
+    startup: Annotated[int, Field(ge=1)] = 5
+
+
+class Constraint(BaseModel):
+    """`parameters <= 1e6`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    value: str
+    relation: str
+    bound: float
+
+    @classmethod
+    def of(cls, text: str) -> "Constraint":
+        """Read one, or raise a ValueError."""
+        found = _CONSTRAINT.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(
+                f"expected a constraint such as parameters <= 1e6 on {', '.join(OF_RESULT)} "
+                f"or <split>/<metric>, got {text!r}"
+            )
+        value, relation, bound = found.groups()
+        return cls(text=text.strip(), value=value, relation=relation, bound=float(bound))
+
+    def violation(self, value: float) -> float:
+        """How far a value is off; at most 0 where the constraint holds."""
+        return value - self.bound if self.relation == "<=" else self.bound - value
+
+
+class StudyFile(Statement):
+    """What a study file says, checked.
+
+    Attributes:
+        objectives: value of a result → direction; the first names the best trial.
+        constraints: on values of a result, e.g. `parameters <= 1e6`.
+        space: key → values that a trial may choose.
+        sampler: how trials are chosen.
+        pruner: when they are stopped early.
+        trials: number of trials; null for all points of a grid.
+        parallel: trials at once; null: as many as there is room for.
+        timeout: minutes after which a launch begins no more trials.
+        enqueue: first trials: `default`, or settings, the rest of which is chosen.
+        retries: times that a failed or killed run of a trial is started again.
+        storage: URL of a server of Optuna's; null: a journal file beside the runs.
+    """
+
+    objectives: Annotated[
+        dict[Annotated[str, Field(pattern=rf"^({_VALUE})$")], Literal["minimize", "maximize"]],
+        Field(min_length=1),
+    ]
+    constraints: list[str] = []  # noqa: RUF012
+    space: Annotated[dict[str, Parameter], Field(min_length=1)]
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    trials: Annotated[int | None, Field(ge=1)] = None
+    parallel: Annotated[int | None, Field(ge=1)] = None
+    timeout: Annotated[float | None, Field(gt=0)] = None
+    enqueue: list[Literal["default"] | Setting] = []  # noqa: RUF012
+    retries: Annotated[int, Field(ge=0)] = 1
+    storage: Annotated[str | None, Field(pattern=r"^\w[\w+]*://")] = None
+
+    @field_validator("space")
+    @classmethod
+    def _keys_can_be_typed(cls, space: dict[str, Parameter]) -> dict[str, Parameter]:
+        check_keys(space)
+        if "seed" in space:
+            raise ValueError("seed is no parameter; name seeds: [0, 1, …], a trial is their mean")
+        return space
+
+    @field_validator("constraints")
+    @classmethod
+    def _constraints_can_be_read(cls, constraints: list[str]) -> list[str]:
+        for text in different(constraints):
+            Constraint.of(text)
+        return constraints
+
+    @field_validator("enqueue", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "StudyFile":
+        if self.pruner.name != "none":
+            if len(self.objectives) > 1:
+                raise ValueError("a study of several objectives cannot prune; drop its pruner")
+            if "/" not in self.metric:
+                raise ValueError(f"{self.metric} is known at the end only; drop the pruner")
+        endless = [key for key, p in self.space.items() if p.points() is None]
+        if self.sampler.name == "grid" and endless:
+            raise ValueError(f"a grid needs a step for {endless[0]}")
+        if self.sampler.name == "grid" and self.enqueue:
+            raise ValueError("a grid has every point anyway; drop enqueue")
+        if self.trials is None and self.sampler.name != "grid":
+            raise ValueError("trials is missing; only a grid knows its own number")
+        for point in self.enqueue:
+            for key, value in point.items() if not isinstance(point, str) else ():
+                if key not in self.space or not self.space[key].has(value):
+                    raise ValueError(f"enqueue: {key}={spelt(value)} is not in the space")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The first objective."""
+        return next(iter(self.objectives))
+
+    def bounds(self) -> list[Constraint]:
+        """The constraints, read."""
+        return [Constraint.of(text) for text in self.constraints]
+
+
+def read_statement(path: Path) -> SweepFile | StudyFile:
+    """A file of `sweeps/`: a table or a study.
 
     Raises:
-        KeyError: it has none of that name.
+        UserError: one sentence with file, line and key.
     """
-    return float(result[name] if name in OF_RESULT else (result.get("metrics") or {})[name])
+
+    def kind(content: Mapping[str, Any]) -> type[SweepFile] | type[StudyFile]:
+        return StudyFile if "space" in content else SweepFile
+
+    return read_as(path, kind)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def with_search(statement: StudyFile, search: Mapping[str, Any]) -> StudyFile:
+    """A study with what was typed as `search.trials=…` in place of what its file says.
 
-
-def _told(point: Point) -> str:
-    return " ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in point.items()
-    )
+    Raises:
+        UserError: a value that the file could not have either.
+    """
+    given = {key: value for key, value in search.items() if value is not None}
+    try:
+        return StudyFile.model_validate(statement.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"][:1]))
+        raise UserError(f"search.{key}: {first['msg']}, got {given.get(key)!r}") from error

@@ -28,9 +28,9 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.console import to_terminal
         from atomsweep.experiment import cell_of
         from atomsweep.launch import run_sweep, warm_up
+        from atomsweep.launch.survey import check_plan, check_rerun
         from atomsweep.sweep.grid import grid
-        from atomsweep.sweep.study_file import StudyFile, read_statement
-        from atomsweep.sweep.survey import check_plan, check_rerun
+        from atomsweep.sweep.study import StudyFile, read_statement
 
         to_terminal()
         try:
@@ -58,7 +58,7 @@ class AtomsweepSweeper(Sweeper):
         """Drive a study, which composes its trials one by one."""
         from atomsweep.experiment import cell_of
         from atomsweep.launch import warm_up
-        from atomsweep.launch_study import Request, run_study
+        from atomsweep.launch.study.request import Request, run_study
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
         def compose(overrides: list[str]) -> Any:

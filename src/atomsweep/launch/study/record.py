@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from atomsweep.launch.plan import plan_path
+from atomsweep.launch.study.driver import CELLS
+from atomsweep.launch.study.storage import AGAIN, MESSAGE
 from atomsweep.sweep.file import key_of
-from atomsweep.sweep.plan import plan_path
-from atomsweep.sweep.study import CELLS
-from atomsweep.sweep.study_file import StudyFile
-from atomsweep.sweep.study_store import AGAIN, MESSAGE
+from atomsweep.sweep.study import StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, read_yaml, write_atomic
 from atomsweep.tracking.identity import NEUTRAL_KEYS

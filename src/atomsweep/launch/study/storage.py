@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
 from atomsweep.sweep.file import Scalar, spelt
-from atomsweep.sweep.study_file import Parameter, StudyFile
+from atomsweep.sweep.study import Parameter, StudyFile
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ import sys
 import pytest
 
 from atomsweep.__main__ import main
-from atomsweep.sweep.control import NoSuchSweep, cancel, plan_of, retry_command, standing, sweeps
-from atomsweep.sweep.costs import Costs
+from atomsweep.launch.control import NoSuchSweep, cancel, plan_of, retry_command, standing, sweeps
+from atomsweep.launch.costs import Costs
+from atomsweep.launch.plan import Plan
+from atomsweep.launch.presence import launchers, launching
 from atomsweep.sweep.grid import Grid
-from atomsweep.sweep.launcher import launchers, launching
-from atomsweep.sweep.plan import Plan
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import find_runs
+from tests.launch.test_survey import cell, finish
 from tests.places import SOURCE
-from tests.sweep.test_survey import cell, finish
 
 HOLD = """\
 import signal, sys, time
@@ -36,7 +36,7 @@ with run.lock():
 LAUNCH = """\
 import sys, time
 from pathlib import Path
-from atomsweep.sweep.launcher import launching
+from atomsweep.launch.presence import launching
 try:
     with launching(Path(sys.argv[1]), "paper/table"):
         print("launches", flush=True)

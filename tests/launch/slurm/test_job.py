@@ -7,9 +7,10 @@ import time
 import pytest
 
 from atomsweep.engine.signals import stop_on_signals
-from atomsweep.sweep import slurm_job, slurm_queue
-from atomsweep.sweep.slurm_job import attend
-from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
+from atomsweep.launch.slurm import job as slurm_job
+from atomsweep.launch.slurm import queue as slurm_queue
+from atomsweep.launch.slurm.job import attend
+from atomsweep.launch.slurm.settings import MAX_REQUEUES, SIGNAL_S, TIME_S
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 

@@ -1,6 +1,6 @@
 """Settings of a cell, and a display that shows nothing: shared by tests with and without SLURM."""
 
-from atomsweep.sweep.slurm_settings import SlurmSettings
+from atomsweep.launch.slurm.settings import SlurmSettings
 from atomsweep.tracking.files import read_yaml
 from tests.contracts.compose import CONF
 

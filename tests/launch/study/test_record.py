@@ -6,11 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from atomsweep.experiment import cell_of
-from atomsweep.sweep import study_record
-from atomsweep.sweep.study_record import experiment, experiment_name, write_best
+from atomsweep.launch.study import record as study_record
+from atomsweep.launch.study.record import experiment, experiment_name, write_best
 from tests.contracts.compose import CONF
-from tests.sweep.study_toys import driver, statement
-from tests.sweep.test_study import to_the_end
+from tests.launch.study.test_driver import to_the_end
+from tests.launch.study.toys import driver, statement
 
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 ABLATION = "ablation=edge_linear_bn"  # composed after an experiment, so typed beside it

@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 
 from atomsweep.engine.signals import StopFlag
-from atomsweep.sweep import study_record, study_store
-from atomsweep.sweep.plan import Cell
-from atomsweep.sweep.pool import fork_server, run_cells
-from atomsweep.sweep.slurm_job import attend
-from atomsweep.sweep.study import Driver
-from atomsweep.sweep.study_file import StudyFile
+from atomsweep.launch.local.pool import fork_server, run_cells
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.job import attend
+from atomsweep.launch.study import record as study_record
+from atomsweep.launch.study import storage as study_store
+from atomsweep.launch.study.driver import Driver
+from atomsweep.sweep.study import StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from atomsweep.build import UserError
-from atomsweep.sweep.costs import Costs, remaining
-from atomsweep.sweep.plan import Cell
+from atomsweep.launch.costs import Costs, remaining
+from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import changed
 from atomsweep.tracking.run import RunDirectory, find_runs

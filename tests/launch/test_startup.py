@@ -13,7 +13,7 @@ HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
 @pytest.mark.parametrize(
     "code",
     [
-        "import atomsweep.launch_study, atomsweep.sweep.plan, atomsweep.sweep.pool",
+        "import atomsweep.launch.study.request, atomsweep.launch.plan, atomsweep.launch.local.pool",
         "import hydra_plugins.atomsweep.sweeper",
         "import atomsweep.tracking.run, atomsweep.tracking.mirror, atomsweep.__main__",
         "import analysis.__main__, analysis.runs, analysis.report, analysis.hpo",

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from atomsweep.sweep import slurm_queue, snapshot
-from atomsweep.sweep.pool import Display, Feed, Job, Outcome, outcome_of
-from atomsweep.sweep.slurm_ledger import Queue, Submission, job_in_queue, write
-from atomsweep.sweep.slurm_queue import SlurmDown, SlurmError
-from atomsweep.sweep.slurm_settings import SlurmSettings
+from atomsweep.launch import snapshot
+from atomsweep.launch.local.pool import Display, Feed, Job, Outcome, outcome_of
+from atomsweep.launch.slurm import queue as slurm_queue
+from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, write
+from atomsweep.launch.slurm.queue import SlurmDown, SlurmError
+from atomsweep.launch.slurm.settings import SlurmSettings
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory

@@ -7,8 +7,8 @@ import time
 import pytest
 import yaml
 
-from atomsweep.sweep import study_store
-from atomsweep.sweep.study_file import read_statement
+from atomsweep.launch.study import storage as study_store
+from atomsweep.sweep.study import read_statement
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 from tests.places import REPOSITORY

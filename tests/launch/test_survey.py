@@ -3,9 +3,9 @@
 import pytest
 
 from atomsweep.build import UserError
-from atomsweep.sweep.costs import Costs
-from atomsweep.sweep.plan import Cell
-from atomsweep.sweep.survey import check_rerun, duration, restart, survey, table
+from atomsweep.launch.costs import Costs
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.survey import check_rerun, duration, restart, survey, table
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import code_of, hash_of
 from atomsweep.tracking.run import RunDirectory, find_runs

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from atomsweep.engine.ranks import LOST, Ranks
-from atomsweep.sweep import slurm_queue
-from atomsweep.sweep.slurm_settings import MAX_REQUEUES, SIGNAL_S, TIME_S
+from atomsweep.launch.slurm import queue as slurm_queue
+from atomsweep.launch.slurm.settings import MAX_REQUEUES, SIGNAL_S, TIME_S
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.segments import slurm_job_id

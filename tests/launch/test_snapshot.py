@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from atomsweep.sweep import snapshot
+from atomsweep.launch import snapshot
 from atomsweep.tracking.environment import commit_of, source_directory
 from tests.places import REPOSITORY
 

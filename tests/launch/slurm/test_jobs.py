@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from atomsweep.sweep import slurm, slurm_queue, slurm_settings
-from atomsweep.sweep.slurm import cancel, run_cells_on_slurm
-from atomsweep.sweep.slurm_ledger import job_in_queue, submissions
+from atomsweep.launch.slurm import jobs as slurm
+from atomsweep.launch.slurm import queue as slurm_queue
+from atomsweep.launch.slurm import settings as slurm_settings
+from atomsweep.launch.slurm.jobs import cancel, run_cells_on_slurm
+from atomsweep.launch.slurm.ledger import job_in_queue, submissions
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
-from tests.sweep.slurm_fakes import Silent, settings
+from tests.launch.slurm.fakes import Silent, settings
 
 PLAYER = """#!{python}
 import json, re, sys, time
@@ -91,7 +93,7 @@ def player(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr("atomsweep.sweep.snapshot.TAKEN", ("run.py",))  # small
+    monkeypatch.setattr("atomsweep.launch.snapshot.TAKEN", ("run.py",))  # small
     return tmp_path / "runs"
 
 

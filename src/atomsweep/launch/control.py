@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomsweep.sweep.costs import Costs, remaining
-from atomsweep.sweep.launcher import launchers
-from atomsweep.sweep.plan import plan_path
-from atomsweep.sweep.slurm import cancel as cancel_jobs
-from atomsweep.sweep.slurm_ledger import submissions
-from atomsweep.sweep.survey import state_of
+from atomsweep.launch.costs import Costs, remaining
+from atomsweep.launch.plan import plan_path
+from atomsweep.launch.presence import launchers
+from atomsweep.launch.slurm.jobs import cancel as cancel_jobs
+from atomsweep.launch.slurm.ledger import submissions
+from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 from atomsweep.tracking.lock import holder_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atomsweep.sweep.pool import fork_server, run_cells, slots
+from atomsweep.launch.local.pool import fork_server, run_cells, slots
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
@@ -232,7 +232,7 @@ BUSY_WORKER = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from atomsweep.processes import end_with_parent
-from atomsweep.sweep.pool import fork_server
+from atomsweep.launch.local.pool import fork_server
 if __name__ == "__main__":
     executor = ProcessPoolExecutor(1, fork_server([]), end_with_parent)
     print(executor.submit(os.getpid).result(), flush=True)

@@ -8,7 +8,7 @@ never mistaken.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from atomsweep.sweep.slurm_queue import Job
+from atomsweep.launch.slurm.queue import Job
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import append_line, read_lines
 from atomsweep.tracking.run import RunDirectory

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from atomsweep.build import UserError
 from atomsweep.experiment import num_ranks, prepare_data
 from atomsweep.launch import check_all, check_one, command, execute
-from atomsweep.sweep import study_record, study_store
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.launch.study import record as study_record
+from atomsweep.launch.study import storage as study_store
+from atomsweep.launch.study.driver import Driver
+from atomsweep.launch.study.storage import Point
+from atomsweep.launch.survey import duration, survey
 from atomsweep.sweep.file import key_of, spelt
 from atomsweep.sweep.grid import sweep_name
-from atomsweep.sweep.plan import Cell
-from atomsweep.sweep.slurm_settings import slurm_settings
-from atomsweep.sweep.study import Driver
-from atomsweep.sweep.study_file import DEFAULT, StudyFile, with_search
-from atomsweep.sweep.study_store import Point
-from atomsweep.sweep.survey import duration, survey
+from atomsweep.sweep.study import DEFAULT, StudyFile, with_search
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import Locked, exclusive
 from atomsweep.tracking.mirror import mirror
@@ -121,7 +122,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, context: "ForkServe
     if plan_only:
         _tell_plan(request, default, root, name, parameters)
         return 0
-    from atomsweep.sweep.launcher import launching
+    from atomsweep.launch.presence import launching
 
     lock = root / schema.SWEEPS / f"{name}.driver.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +265,7 @@ def _check(
 
 def _parallel(statement: StudyFile, config: Mapping[str, Any]) -> int:
     """Trials at once: as asked, else as many as their runs fill the machine or the array."""
-    from atomsweep.sweep.pool import slots
+    from atomsweep.launch.local.pool import slots
 
     if statement.parallel is not None:
         return statement.parallel
