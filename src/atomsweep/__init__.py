@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atomsweep.trained import TrainedModel
+    from atomsweep.worker.trained import TrainedModel
 
 
 def load(
@@ -20,7 +20,7 @@ def load(
     device: str | None = None,
     dtype: str = "float32",
 ) -> "TrainedModel":
-    """The best checkpoint of a run: see `atomsweep.trained.load`."""
-    from atomsweep.trained import load
+    """The best checkpoint of a run: see `atomsweep.worker.trained.load`."""
+    from atomsweep.worker.trained import load
 
     return load(run, root, device, dtype)

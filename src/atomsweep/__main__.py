@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import UserError
-from atomsweep.evaluations.commands import add_commands
+from atomsweep.cli.evaluate import add_commands
 from atomsweep.launch.control import (
     NoSuchSweep,
     Standing,

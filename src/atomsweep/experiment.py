@@ -258,7 +258,7 @@ def _check_labels(task: "Task", source: "DataSource") -> None:
 def job(path: str) -> None:
     """Train the run in directory `path`, then evaluate it: what a process of a sweep calls."""
     from atomsweep.engine.signals import Interrupted
-    from atomsweep.evaluations.runner import evaluate_wanted
+    from atomsweep.worker.evaluate.runner import evaluate_wanted
 
     try:
         train(RunDirectory(Path(path)), lambda update: None)
@@ -381,7 +381,7 @@ def _fit(
     import torch
 
     from atomsweep.engine.seeds import Purpose, mix
-    from atomsweep.trained import device_name
+    from atomsweep.worker.trained import device_name
 
     config = directory.config()
     torch.manual_seed(mix(config["seed"], Purpose.INITIALISE))

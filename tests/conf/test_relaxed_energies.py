@@ -3,7 +3,7 @@
 import pytest
 
 from atomsweep.build import UserError
-from atomsweep.data.__main__ import main
+from atomsweep.cli.data import main
 from atomsweep.experiment import preflight
 from tests.conf.test_options import DATA_FILES, IS2RE, config
 from tests.conftest import data_source

@@ -391,7 +391,7 @@ def test_a_split_that_runs_do_not_evaluate_is_named():
 
 
 def test_every_metric_of_the_tasks_and_relaxations_can_be_named():
-    from atomsweep.evaluations.relaxation import split_metrics
+    from atomsweep.worker.evaluate.relaxation import split_metrics
 
     of_energies = {schema.ENERGY_MAE, schema.EWT}  # of models that predict them
     found = {*split_metrics([], [], None), "seconds", *of_energies}

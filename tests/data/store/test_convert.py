@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from atomsweep.data.__main__ import main
+from atomsweep.cli.data import main
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.formats.ocp_lmdb import S2EF
 from atomsweep.data.store import convert as convert_module
@@ -95,7 +95,7 @@ def test_a_conversion_that_fails_leaves_no_store_and_goes_on_afterwards(
 KILLED = """
 import sys
 from atomsweep.data.store import convert as module
-from atomsweep.data.__main__ import main
+from atomsweep.cli.data import main
 if __name__ == "__main__":
     module.PART = 4
     sys.exit(main(["convert", sys.argv[1], sys.argv[2], "--workers", sys.argv[3]]))

@@ -9,12 +9,17 @@ import torch
 
 from atomsweep.build import UserError
 from atomsweep.data.structure import DataSource
-from atomsweep.evaluations.relaxation import NEEDS_DFT, energy_metrics, relaxation, split_metrics
 from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tasks.relax.potentials import OraclePotential
-from atomsweep.trained import load
+from atomsweep.worker.evaluate.relaxation import (
+    NEEDS_DFT,
+    energy_metrics,
+    relaxation,
+    split_metrics,
+)
+from atomsweep.worker.trained import load
 from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, write_lmdb
 
 

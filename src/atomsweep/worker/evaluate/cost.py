@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from atomsweep.evaluations.memory import GIB, Meter, free_memory, largest_that_fits, timed
-from atomsweep.evaluations.sample import sample
 from atomsweep.sweep.evaluation_settings import Cost
-from atomsweep.trained import TrainedModel
+from atomsweep.worker.evaluate.memory import GIB, Meter, free_memory, largest_that_fits, timed
+from atomsweep.worker.evaluate.sample import sample
+from atomsweep.worker.trained import TrainedModel
 
 
 def cost(model: TrainedModel, settings: Cost, progress: Callable[[int, int], None]) -> dict:

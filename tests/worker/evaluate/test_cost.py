@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from atomsweep.evaluations import memory as memory_room
-from atomsweep.evaluations.cost import cost
-from atomsweep.evaluations.memory import GIB, Found, Meter, TooLarge, largest_that_fits
 from atomsweep.sweep.evaluation_settings import Cost
-from atomsweep.trained import load
+from atomsweep.worker.evaluate import memory as memory_room
+from atomsweep.worker.evaluate.cost import cost
+from atomsweep.worker.evaluate.memory import GIB, Found, Meter, TooLarge, largest_that_fits
+from atomsweep.worker.trained import load
 
 
 class Memory:

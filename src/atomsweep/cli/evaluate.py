@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     given = parsed(options.settings)
     settings_of(options.kind, given)  # a wrong word is found before torch is imported
-    from atomsweep.evaluations.runner import evaluate
+    from atomsweep.worker.evaluate.runner import evaluate
 
     to_terminal()
     failed = 0
@@ -76,7 +76,7 @@ def _relax(options: argparse.Namespace) -> int:
 
     from atomsweep.data.progress import Progress
     from atomsweep.tasks.relax.lbfgs import LBFGS
-    from atomsweep.trained import load
+    from atomsweep.worker.trained import load
 
     to_terminal()
     try:
@@ -160,7 +160,7 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
 def _runs(what: str, root: Path) -> list[RunDirectory]:
     """Runs of a sweep, in the plan's order, or the one run of that name."""
     if (Path(what) / schema.RUN).is_file() or not plan_path(root, what).exists():
-        from atomsweep.trained import find_run
+        from atomsweep.worker.trained import find_run
 
         try:
             return [find_run(what, root)]

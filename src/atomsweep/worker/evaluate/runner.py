@@ -11,13 +11,13 @@ import torch
 from atomsweep.build import UserError, check_device
 from atomsweep.console import to_file
 from atomsweep.data.progress import Progress
-from atomsweep.evaluations.cost import cost
-from atomsweep.evaluations.relaxation import relaxation
-from atomsweep.evaluations.rotation import rotation
 from atomsweep.sweep.evaluation_settings import KINDS, Settings, settings_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, RunLocked
-from atomsweep.trained import TrainedModel, device_name
+from atomsweep.worker.evaluate.cost import cost
+from atomsweep.worker.evaluate.relaxation import relaxation
+from atomsweep.worker.evaluate.rotation import rotation
+from atomsweep.worker.trained import TrainedModel, device_name
 
 FUNCTIONS: Mapping[str, Callable[[TrainedModel, Any, Callable[[int, int], None]], dict]] = {
     "rotation": rotation,

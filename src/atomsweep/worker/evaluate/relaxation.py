@@ -18,7 +18,7 @@ from atomsweep.tasks.relax.files import write_extxyz, write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import Relaxed, relax
 from atomsweep.tracking import schema
-from atomsweep.trained import TrainedModel
+from atomsweep.worker.trained import TrainedModel
 
 NEEDS_DFT = "needs DFT"
 AVERAGED = ("adwt", "afbt", "fbt")

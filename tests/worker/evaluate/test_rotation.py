@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from atomsweep.augment import RotateSO3, RotateZ
-from atomsweep.evaluations.rotation import force_variance, rotation
 from atomsweep.models.base import Prediction
 from atomsweep.sweep.evaluation_settings import Rotation
-from atomsweep.trained import load
+from atomsweep.worker.evaluate.rotation import force_variance, rotation
+from atomsweep.worker.trained import load
 from tests.contracts.graphs import make_batch, random_atoms
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.structure import Subset
 from atomsweep.graph.neighbors import RadiusGraph
-from atomsweep.trained import TrainedModel
+from atomsweep.worker.trained import TrainedModel
 
 
 def sample(model: TrainedModel, split: str, count: int, seed: int) -> GraphDataset:

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.augment import RotateSO3, RotateZ
-from atomsweep.evaluations.sample import sample
 from atomsweep.models.base import Prediction
 from atomsweep.sweep.evaluation_settings import Rotation
-from atomsweep.trained import TrainedModel
+from atomsweep.worker.evaluate.sample import sample
+from atomsweep.worker.trained import TrainedModel
 
 
 def rotation(model: TrainedModel, settings: Rotation, progress: Callable[[int, int], None]) -> dict:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from atomsweep.evaluations.cost import cost
-from atomsweep.evaluations.memory import largest_that_fits
 from atomsweep.sweep.evaluation_settings import Cost
 from atomsweep.tasks.relax.loop import relax
-from atomsweep.trained import load
+from atomsweep.worker.evaluate.cost import cost
+from atomsweep.worker.evaluate.memory import largest_that_fits
+from atomsweep.worker.trained import load
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,13 +15,13 @@ from ase import Atoms
 import atomsweep
 from atomsweep.__main__ import main
 from atomsweep.build import UserError
+from atomsweep.cli.evaluate import parsed
 from atomsweep.data.atoms import structure_to_atoms
-from atomsweep.evaluations.commands import parsed
-from atomsweep.evaluations.runner import evaluate
 from atomsweep.experiment import job
 from atomsweep.launch.local.pool import outcome_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.worker.evaluate.runner import evaluate
 from tests.places import REPOSITORY
 
 SMALL = {"structures": 3, "rotations": 2}
