@@ -1,6 +1,6 @@
 """The same store of runs, read from MLflow alone: no run directory is opened.
 
-`atomsweep.tracking.reader` gives the documents that the mirror wrote; a row is made of them as from
+`atomsweep.tracking.mlflow.reader` gives the documents that the mirror wrote; a row is made of them as from
 a run directory.
 """
 
@@ -12,9 +12,9 @@ from analysis.evaluations import columns_of
 from analysis.frames import row_of
 from analysis.runs import READ_ERRORS, Store, known_plan
 from atomsweep.tracking import schema
-from atomsweep.tracking.reader import MirroredRun
-from atomsweep.tracking.reader import read_mlflow as read_mirrored
-from atomsweep.tracking.store import absolute, sqlite_path
+from atomsweep.tracking.mlflow.connect import absolute, sqlite_path
+from atomsweep.tracking.mlflow.reader import MirroredRun
+from atomsweep.tracking.mlflow.reader import read_mlflow as read_mirrored
 
 PATH = "mlflow:"  # + run id, in the column `path`
 

@@ -88,7 +88,7 @@ def test_ui_without_a_store_says_what_to_run(root, capsys):
     ],
 )
 def test_sync_writes_to_the_store_that_the_runs_name(root, monkeypatch, capsys, tracking, uri):
-    from atomsweep.tracking import mirror
+    from atomsweep.tracking.mlflow import mirror
 
     RunDirectory.create(
         root / f"r-{'2' * 12}",

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from atomsweep.tracking.mirror import EXPERIMENT, attach_report, follow, sync
+    from atomsweep.tracking.mlflow.mirror import EXPERIMENT, attach_report, follow, sync
 
     if options.follow:
         targets = list(_targets(options)) if options.root.is_dir() else []
@@ -191,7 +191,7 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from atomsweep.tracking.store import ARTIFACTS, absolute, sqlite_path
+    from atomsweep.tracking.mlflow.connect import ARTIFACTS, absolute, sqlite_path
 
     targets = list(_targets(options)) if options.root.is_dir() else []
     uri = absolute(targets[0][0] if len(targets) == 1 else _default_uri(options.root))
@@ -217,7 +217,7 @@ def _ui(options: argparse.Namespace) -> int:
 
 def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirectory] | None]:
     """Stores to write, with the runs that name each; None: all runs."""
-    from atomsweep.tracking.mirror import EXPERIMENT
+    from atomsweep.tracking.mlflow.mirror import EXPERIMENT
 
     if options.uri is not None:
         return {(options.uri, options.experiment or EXPERIMENT): None}

@@ -33,7 +33,7 @@ from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.names import split_lacking
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.identity import canonical
-from atomsweep.tracking.mirror import mirror
+from atomsweep.tracking.mlflow.mirror import mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import pytest
 from analysis import report, runs, writing
 from analysis.__main__ import main
 from analysis.mlflow_runs import read_mlflow
-from atomsweep.tracking import schema, views
-from atomsweep.tracking.mirror import sync
-from atomsweep.tracking.store import connect
+from atomsweep.tracking import schema
+from atomsweep.tracking.mlflow import views
+from atomsweep.tracking.mlflow.connect import connect
+from atomsweep.tracking.mlflow.mirror import sync
 
 SWEEP = "basis_act-1a2b3c"
 

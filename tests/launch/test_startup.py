@@ -15,7 +15,7 @@ HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
     [
         "import atomsweep.launch.study.request, atomsweep.launch.plan, atomsweep.launch.local.pool",
         "import hydra_plugins.atomsweep.sweeper",
-        "import atomsweep.tracking.run, atomsweep.tracking.mirror, atomsweep.__main__",
+        "import atomsweep.tracking.run, atomsweep.tracking.mlflow.mirror, atomsweep.__main__",
         "import analysis.__main__, analysis.runs, analysis.report, analysis.hpo",
         "import sys; sys.argv = ['run.py', '--help']; import runpy\n"
         "try: runpy.run_path('run.py', run_name='__main__')\n"

@@ -177,7 +177,7 @@ with run.lock():
 
 @pytest.mark.slow
 def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):  # noqa: F811
-    from atomsweep.tracking.mirror import Mirror
+    from atomsweep.tracking.mlflow.mirror import Mirror
 
     uri = f"sqlite:///{place.path}/runs/mlflow.db"
     config = f"tracking: {{uri: '{uri}', experiment: atomsweep}}\nengine: {{metric: none}}\n"

@@ -23,7 +23,7 @@ from atomsweep.sweep.grid import sweep_name
 from atomsweep.sweep.study import DEFAULT, StudyFile, with_search
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import Locked, exclusive
-from atomsweep.tracking.mirror import mirror
+from atomsweep.tracking.mlflow.mirror import mirror
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext

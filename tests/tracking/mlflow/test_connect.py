@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from atomsweep.tracking import store
-from atomsweep.tracking.store import TrackingUnavailable, absolute, check_reachable, file_system
+from atomsweep.tracking.mlflow import connect as store
+from atomsweep.tracking.mlflow.connect import (
+    TrackingUnavailable,
+    absolute,
+    check_reachable,
+    file_system,
+)
 from tests.places import SOURCE
 
 MOUNTS = """\
@@ -68,7 +73,7 @@ def closed_port():
 
 def test_server_that_is_down_is_said_at_once_and_without_mlflow():
     code = (
-        "import sys; from atomsweep.tracking.store import connect, TrackingUnavailable\n"
+        "import sys; from atomsweep.tracking.mlflow.connect import connect, TrackingUnavailable\n"
         f"try: connect('http://me:secret@127.0.0.1:{closed_port()}', 'x')\n"
         "except TrackingUnavailable as error: print(error, 'mlflow' in sys.modules)\n"
     )

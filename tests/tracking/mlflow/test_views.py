@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from atomsweep.tracking import schema, views
+from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, loads, write_atomic
+from atomsweep.tracking.mlflow import views
 from atomsweep.tracking.run import RunDirectory
 
 IDENTITY = "0123456789ab"

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any
 
 from atomsweep.tracking.lock import Locked, exclusive
+from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
+from atomsweep.tracking.mlflow.writer import WAIT_S, SyncReport, Writer
 from atomsweep.tracking.run import RunDirectory
-from atomsweep.tracking.store import TrackingUnavailable, absolute
-from atomsweep.tracking.writer import WAIT_S, SyncReport, Writer
 
 __all__ = [
     "Mirror",

@@ -15,11 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from atomsweep.tracking import schema, views
+from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
 from atomsweep.tracking.lock import Locked, exclusive
+from atomsweep.tracking.mlflow import views
+from atomsweep.tracking.mlflow.connect import (
+    Store,
+    TrackingUnavailable,
+    absolute,
+    check_reachable,
+    connect,
+)
 from atomsweep.tracking.run import RunDirectory, find_runs
-from atomsweep.tracking.store import Store, TrackingUnavailable, absolute, check_reachable, connect
 
 log = logging.getLogger(__name__)
 

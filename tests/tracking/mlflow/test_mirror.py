@@ -12,13 +12,20 @@ import time
 
 import pytest
 
-from atomsweep.tracking import schema, views, writer
+from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, loads, write_atomic
 from atomsweep.tracking.lock import exclusive
-from atomsweep.tracking.mirror import Mirror, TrackingUnavailable, attach_report, mirror, sync
-from atomsweep.tracking.reader import read_mlflow
+from atomsweep.tracking.mlflow import views, writer
+from atomsweep.tracking.mlflow.connect import connect
+from atomsweep.tracking.mlflow.mirror import (
+    Mirror,
+    TrackingUnavailable,
+    attach_report,
+    mirror,
+    sync,
+)
+from atomsweep.tracking.mlflow.reader import read_mlflow
 from atomsweep.tracking.run import RunDirectory
-from atomsweep.tracking.store import connect
 from tests.places import SOURCE
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -449,7 +456,7 @@ def test_mirror_beside_a_run_has_everything_when_it_ends(root, caplog):
 def test_mirror_of_a_killed_process_does_a_last_pass(root):
     run = make(root)
     code = (
-        "import sys, time; from atomsweep.tracking.mirror import Mirror\n"
+        "import sys, time; from atomsweep.tracking.mlflow.mirror import Mirror\n"
         "from atomsweep.tracking.run import RunDirectory\n"
         "run = RunDirectory(sys.argv[1])\n"
         "with run.lock(), Mirror(sys.argv[2], sys.argv[3], every_s=1000):\n"
@@ -481,7 +488,7 @@ def test_many_first_syncs_at_once_make_one_whole_store(tmp_path):
     for i, root in enumerate(roots):
         finish(make(root, f"{i:012d}"))
     code = (
-        "import sys; from atomsweep.tracking.mirror import sync\n"
+        "import sys; from atomsweep.tracking.mlflow.mirror import sync\n"
         "print(sync(sys.argv[1], sys.argv[2]).created)\n"
     )
     processes = [

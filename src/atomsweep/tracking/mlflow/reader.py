@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atomsweep.tracking import schema, views
-from atomsweep.tracking.mirror import EXPERIMENT
-from atomsweep.tracking.store import Store, connect
+from atomsweep.tracking import schema
+from atomsweep.tracking.mlflow import views
+from atomsweep.tracking.mlflow.connect import Store, connect
+from atomsweep.tracking.mlflow.mirror import EXPERIMENT
 
 
 @dataclass(frozen=True)
