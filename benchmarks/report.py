@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis import report, runs, writing
+from atomsweep.report.pages import report, writing
+from atomsweep.report.read import runs
 from benchmarks.synthetic_store import make_store
 
 TARGETS = {1000: 10.0, 20_000: 60.0}

@@ -8,11 +8,11 @@ import torch
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from analysis.structures import read_predictions
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.structure import InMemoryDataset
 from atomsweep.engine import samples
+from atomsweep.report.figures.structures import read_predictions
 
 
 class Twice(torch.nn.Module):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis import published
 from atomsweep.build import UserError
 from atomsweep.experiment import cell_of, preflight
+from atomsweep.report.read import published
 from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid
 from atomsweep.sweep.study import read_statement

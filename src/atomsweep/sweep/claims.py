@@ -8,7 +8,7 @@
              | "at" ("equal device-time" | hours "device-hours")
 
 What a claim means, and what decides it, is told in docs/sweep-files.md; the statistics are in
-`analysis/claims.py`. Nothing is imported here but the standard library.
+`atomsweep/report/tables/verdicts.py`. Nothing is imported here but the standard library.
 """
 
 import re

@@ -1,0 +1,156 @@
+"""Results that stay in the repository: tables of several sweeps as one Markdown page and one CSV.
+
+Every number names the runs behind it, every claim its verdict, those that fail included.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atomsweep.report.pages import report, writing
+from atomsweep.report.pages.report import Report
+from atomsweep.report.read.layout import known_files
+from atomsweep.report.read.runs import Store, UnknownSweep
+from atomsweep.report.read.tidy import normal, records
+from atomsweep.report.tables import grids as render
+from atomsweep.report.tables.grids import Grid
+from atomsweep.report.tables.parts import Part
+from atomsweep.tracking import schema
+
+HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "planned", "stale"]
+HEADER += ["baseline", "published", "difference", "identities"]
+
+PLACES = re.compile(r" (root|tracking)=[^\s`]+")
+"""What a command says of the machine that it was typed on; it is left out."""
+
+
+def reports_of(store: Store, wanted: Sequence[str]) -> list[Report]:
+    """Reports of sweeps, or of the files in a folder, of which something has finished.
+
+    Raises:
+        UnknownSweep: there is nothing of that name, or nothing of it has finished.
+    """
+    files = known_files(store.files)
+    names = [
+        file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
+    ]
+    found = [report.build(store, store.sweep(file)) for file in names]
+    found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
+    if not found:
+        raise UnknownSweep(
+            f"nothing of {', '.join(wanted)} has finished; launch one of {', '.join(names)}"
+        )
+    return found
+
+
+def write_results(
+    reports: list[Report], title: str, command: str, out: Path, note: str | None = None
+) -> list[Path]:
+    """Write the page and, beside it, the CSV; returns both paths."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table = out.with_suffix(".csv")
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(
+            line for one in reports for part in one.parts for line in _lines(one, part)
+        )
+    out.write_text(_page(reports, title, command, table.name, note), encoding="utf-8")
+    return [out, table]
+
+
+def _page(reports: list[Report], title: str, command: str, table: str, note: str | None) -> str:
+    """The whole page as Markdown."""
+    text = [
+        f"# {title}",
+        "Made by the program, not by hand; every number is of the runs that it names.",
+        *([f"**Note.** {note}"] if note else []),
+    ]
+    text += [f"    {command}", f"The same numbers, one per line: [{table}]({table})."]
+    claims = [claim for one in reports for claim in one.claims]
+    if claims:
+        lines = [
+            [one.name, f"`{c.text}`", f"**{c.verdict}**", writing.paper_words(c.paper_holds)]
+            for one in reports
+            for c in one.claims
+        ]
+        told = writing.tally([claim.verdict for claim in claims])
+        text += ["## Claims of the paper", f"{len(claims)} claims: {told}."]
+        header = ["Sweep", "Claim", "Verdict", "Paper's numbers"]
+        text += [render.markdown(render.plain(header, lines, "llll"))]
+    for one in reports:
+        text += [f"## {one.heading} ({one.name})", one.summary]
+        if one.command:
+            text += [f"    {one.command}"]
+        for part in one.parts:
+            text += [render.markdown(part.layout), " ".join(part.caption)]
+        if one.claims:
+            text += ["### Comparisons", render.markdown(writing.comparisons_grid(one.claims))]
+        text += _costs(one)
+        text += ["### Runs", render.markdown(_runs(one))]
+        text += [f"- {problem}" for problem in one.problems]
+    if claims:
+        text += [writing.CLAIMS_NOTE]
+    return PLACES.sub("", "\n\n".join(text)) + "\n"
+
+
+def _costs(one: Report) -> list[str]:
+    """Savings and device-hours, as the report has them."""
+    text: list[str] = []
+    for section in one.sections:
+        if section.slug.startswith(("compute", "ledger")) and section.text + section.grids:
+            text += [f"### {section.title}", *section.text]
+            text += [
+                block
+                for caption, grid in section.grids
+                for block in (render.markdown(grid), caption)
+            ]
+    return text
+
+
+def _runs(one: Report) -> Grid:
+    """Identities behind each row of the first table."""
+    part = one.parts[0]
+    lines = []
+    for key, group in render.by_row(part.cells, part.rows):
+        runs = _members(part, tuple(key))
+        first = group.iloc[0]
+        row = ", ".join(render.label(c, first[c], part.reference) for c in part.rows)
+        told = " ".join(f"`{run['identity']}`" for run in runs) or render.NOTHING
+        commits = ", ".join(dict.fromkeys(writing.commit(run) for run in runs)) or render.NOTHING
+        lines.append([row, told, commits])
+    for run in records(part.baselines):
+        lines.append(["Median", f"`{run['identity']}`", writing.commit(run)])
+    return render.plain(["Row", "Identities, by seed", "Commit"], lines, "lll")
+
+
+def _members(part: Part, key: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Finished runs of a table row, by seed."""
+    found = [
+        run
+        for run in records(part.frame[part.frame["state"] == schema.FINISHED])
+        if tuple(normal(run.get(column)) for column in part.rows) == key
+    ]
+    return sorted(found, key=lambda run: run["seed"])
+
+
+def _lines(one: Report, part: Part) -> list[list[Any]]:
+    lines = []
+    for key, group in render.by_row(part.cells, part.rows):
+        row = ", ".join(render.label(c, group[c].iloc[0], part.reference) for c in part.rows)
+        identities = " ".join(run["identity"] for run in _members(part, tuple(key)))
+        for cell in records(group):
+            numbers = [cell[c] for c in ("mean", "half_width", "n", "planned", "stale")]
+            numbers += [cell[c] for c in ("baseline", "published", "difference")]
+            told = [_number(v) for v in numbers]
+            lines.append([one.name, row, cell["split"], part.metric, *told, identities])
+    return lines
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return value

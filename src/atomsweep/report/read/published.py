@@ -1,0 +1,115 @@
+"""The papers' numbers: one YAML per paper, checked on reading, and which of them suits a sweep."""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from atomsweep.report.read.papers import Axis, Column, Paper, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster, where it was built
+_HERE = Path(__file__).parent
+
+
+@cache
+def papers() -> dict[str, Paper]:
+    """Every paper of this directory by its key, e.g. `forcenet`.
+
+    Raises:
+        ValueError: a file does not follow the schema (pydantic's message names the place).
+    """
+    found = {}
+    for path in sorted(_HERE.glob("*.yaml")):
+        paper = Paper.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
+        if paper.key != path.stem:
+            raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
+        found[paper.key] = paper
+    return found
+
+
+def references() -> list[str]:
+    """Names of all tables, e.g. `forcenet.table5`."""
+    return [f"{key}.{name}" for key, paper in papers().items() for name in paper.tables]
+
+
+def paper(reference: str) -> Paper:
+    """The paper of a table's name, e.g. of `forcenet.table5`."""
+    table(reference)
+    return papers()[reference.partition(".")[0]]
+
+
+def table(reference: str) -> Table:
+    """A table by its name, `forcenet.table5`.
+
+    Raises:
+        KeyError: there is no such table; the message lists those that there are.
+    """
+    key, _, name = reference.partition(".")
+    found = papers().get(key)
+    if found is None or name not in found.tables:
+        raise KeyError(f"no published table {reference}; known: {', '.join(references())}")
+    return found.tables[name]
+
+
+def frame(reference: str) -> "pd.DataFrame":
+    """A table as a frame: one column per axis (our names), one per quantity, NaN where none."""
+    import pandas as pd
+
+    chosen = table(reference)
+    names = [axis.name for axis in chosen.axes] + [column.name for column in chosen.columns]
+    rows = [(*row.key, *row.values) for row in chosen.rows]
+    result = pd.DataFrame(rows, columns=names)
+    numbers = [column.name for column in chosen.columns]
+    return result.astype(dict.fromkeys(numbers, float))
+
+
+def key_of(axis: Axis, value: Any) -> str:
+    """What a value of ours is on an axis of a table: itself, or the row that it stands in for."""
+    from atomsweep.report.read.tidy import normal
+
+    return normal(axis.stand_ins.get(normal(value), value))
+
+
+def measured(chosen: Table) -> list[Column]:
+    """Columns that a run's final metrics can stand beside."""
+    return [c for c in chosen.columns if c.metric is not None]
+
+
+def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
+    """The published table that suits a comparison, or None.
+
+    It must know every swept axis, have rows at the values of those that were not swept, and accept
+    what else the runs have in common; of several, the one with the fewest further axes is taken.
+
+    Args:
+        axes: swept columns of the frame of runs, e.g. `choice.basis`.
+        common: columns with one value in all runs, e.g. `{"choice.model": "forcenet_small"}`.
+    """
+    from atomsweep.report.read.tidy import normal
+
+    swept = set(axes)
+    suited: list[tuple[int, str]] = []
+    for reference in references():
+        chosen = table(reference)
+        if chosen.applies is None or not swept:
+            continue
+        keys = {axis.column for axis in chosen.axes if axis.name in chosen.applies.axes}
+        accepts = all(
+            column in keys
+            or any(fnmatchcase(str(common.get(column, "")), pattern) for pattern in patterns)
+            for column, patterns in chosen.applies.where.items()
+        )
+        fixed = [(i, axis.column) for i, axis in enumerate(chosen.axes) if axis.column not in swept]
+        has_rows = all(
+            any(normal(row.key[i]) == normal(common.get(column)) for row in chosen.rows)
+            for i, column in fixed
+        )
+        if swept <= keys and accepts and has_rows:
+            suited.append((len(fixed), reference))
+    return min(suited)[1] if suited else None

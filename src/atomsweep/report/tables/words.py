@@ -1,0 +1,141 @@
+"""What stands around a table: its title, and the sentences without which it would mislead."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from atomsweep.report.read import published
+from atomsweep.report.read.tidy import (
+    COUNT,
+    common,
+    device_of,
+    fill_command,
+    is_timed,
+    normal,
+    records,
+)
+from atomsweep.report.tables import grids as render
+from atomsweep.tracking import schema
+
+RUN_AXIS = "name"  # what tells rows apart where nothing was swept
+
+
+def title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> str:
+    """The published table's title, else the axes and the model that they vary."""
+    if reference:
+        return published.table(reference).title
+    axes = " × ".join(render.axis_of(column).title for column in rows)
+    model = shared.get("choice.model")
+    return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
+
+
+def devices(finished: pd.DataFrame) -> str:
+    """Names of the devices that the runs trained on."""
+    return ", ".join(dict.fromkeys(d for d in finished["device"] if d)) or "an unknown device"
+
+
+def caption(
+    frame: pd.DataFrame,
+    cells: pd.DataFrame,
+    reference: str | None,
+    metric: str,
+    device: str,
+    without_baseline: Sequence[pd.DataFrame] = (),
+) -> list[str]:
+    """Sentences that a reader needs to read the table rightly."""
+    finished = frame[frame["state"] == schema.FINISHED]
+    shared, split = common(finished), cells["split"].iloc[0]
+    title, unit, _ = render.title_of(metric)
+    better = {"high": ", higher is better", "low": ", lower is better"}.get(
+        render.better(metric), ""
+    )
+    told = [f"{title}{f' in {unit}' if unit else ''}{better}."]
+    if (layout := frame.attrs.get("layout")) is not None and layout.scale is not None:
+        overrides = " ".join(layout.statement.scale.get(layout.scale, []))
+        as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
+        typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
+        told.append(f"Scale {layout.scale}: `{overrides}`{typed}{layout.statement.smaller}.")
+    if finished.empty:
+        return [*told, "Nothing of it has finished."]
+    several = [str(d) for d in finished["data"].dropna().unique()]
+    data = str(shared.get("data") or ", ".join(several) or "an unnamed data set")
+    told.append(_data_sentence(data, shared))
+    if finished["data_fingerprint"].nunique() > 1:
+        told.append(
+            "Rows are on different data: compare only those of one data set; each has a best of "
+            "its own."
+        )
+    spent = finished["device_seconds"].mean()
+    told.append(
+        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
+        f"{render.duration(spent)} of training on {device}, evaluation apart."
+    )
+    on = sorted({device_of(run, f"{split}/{metric}") for run in records(finished)})
+    if is_timed(metric) and len(on) > 1:
+        told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
+    if cells["stale"].any():
+        told.append(f"{render.STALE_MARK}: made with other code than the present (stale).")
+    if (cells["planned"] > 1).any():
+        told.append(
+            "± is the half-width of the 95 % interval of the mean over seeds (Student's t)."
+        )
+        if (cells["n"] == 1).any():
+            told.append("n = 1: no interval.")
+    else:
+        told.append("n = 1 seed, so no interval.")
+    if commands := [f"`{baseline_command(runs)}`" for runs in without_baseline]:
+        told.append(f"No Median baseline on this data yet; {', '.join(commands)} makes it.")
+    if reference is None:
+        return told
+    table, paper = published.table(reference), published.paper(reference)
+    if within := table.within(metric):
+        told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
+    if shared.get("choice.data") not in paper.data_names:
+        told.append(
+            f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
+            f"the difference is between two tasks and judges neither."
+        )
+    differs = [
+        f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
+        for column, theirs in table.setting.items()
+        if column in shared and normal(shared[column]) != normal(theirs)
+    ]
+    differs += [
+        f"{axis.name} {normal(shared[axis.column])} (paper: "
+        f"{axis.label(axis.stand_ins[normal(shared[axis.column])])})"
+        for axis in table.axes
+        if axis.column != "label" and normal(shared.get(axis.column)) in axis.stand_ins
+    ]
+    if differs:
+        told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
+    return told
+
+
+def apart(reference: str) -> str:
+    """Why the numbers of a published table stand beside none of ours."""
+    table = published.table(reference)
+    units = ", ".join(dict.fromkeys(c.unit for c in table.columns if c.unit not in ("1", "1e6")))
+    return (
+        f"Table {table.number} of the paper ({published.paper(reference).dataset}; {units}) is "
+        "shown in full; none of its rows and columns is of the same kind as these numbers."
+    )
+
+
+def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
+    counts = {k.removeprefix(COUNT): v for k, v in shared.items() if k.startswith(COUNT)}
+    size = f", {render.count(counts['train'])} training structures" if "train" in counts else ""
+    held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
+    size += f" and {render.count(held)} for validation" if held else ""
+    note = shared.get("data_provenance")
+    return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
+
+
+def baseline_command(frame: pd.DataFrame) -> str:
+    """What makes a Median run on the data of a finished run, or of the first."""
+    finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
+    command = (finished if len(finished) else frame["command"]).iloc[0]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b", o)]
+    return fill_command(["model=median", *same])

@@ -1,0 +1,89 @@
+"""Single structures: errors by hand, files that are wrong, and that they reach the page."""
+
+import numpy as np
+import pytest
+
+from atomsweep.report.figures.structures import (
+    element_grid,
+    force_grid,
+    read_predictions,
+    worst_grid,
+)
+from atomsweep.report.pages import report, writing
+from atomsweep.report.read import runs
+from atomsweep.tracking import schema
+
+
+def arrays(seed=0):
+    """Two structures: H2O with a fixed H, and CO."""
+    dice = np.random.default_rng(seed)
+    forces = np.array([[0.0, 0, 3], [0, 0.03, 0], [9, 9, 9], [0.3, 0, 0], [0, 0, 0.15]])
+    wrong = np.array([[0.3, 0, 0], [0, 0, 0], [5, 5, 5], [0, 0, 0], [0, 0.6, 0]])
+    return {
+        "pos": dice.normal(size=(5, 3)), "atomic_numbers": np.array([8, 1, 1, 6, 8]),
+        "natoms": np.array([3, 2]), "forces": forces, "forces_pred": forces + wrong,
+        "fixed": np.array([False, False, True, False, False]),
+        "sid": np.array(["water", "monoxide"]), "fid": np.array([4, 0]),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def found(tmp_path):
+    np.savez(tmp_path / "val_id.npz", **arrays())
+    return read_predictions(tmp_path / "val_id.npz")
+
+
+def texts(grid):
+    return [[cell.text for cell in row] for row in grid.rows]
+
+
+def test_errors_are_means_over_free_atoms_and_components(found):
+    assert found.structure_errors() == pytest.approx([0.05, 0.1])
+    assert texts(worst_grid(found, [1, 0])) == [
+        ["monoxide", "0", "CO", "2", "0.1000", "0.3000"],
+        ["water", "4", "H2O", "3", "0.0500", "3.0000"],
+    ]
+
+
+def test_errors_by_element_and_by_force(found):
+    assert [row[:3] for row in texts(element_grid(found))] == [
+        ["H", "1", "0.0000"], ["C", "1", "0.0000"], ["O", "2", "0.1500"]
+    ]  # fmt: skip
+    assert [row[:3] for row in texts(force_grid(found))] == [
+        ["0 to 0.05", "1", "0.0000"], ["0.1 to 0.2", "1", "0.2000"],
+        ["0.2 to 0.5", "1", "0.0000"], ["2 to 5", "1", "0.1000"],
+    ]  # fmt: skip
+
+
+def without(name):
+    return {key: value for key, value in arrays().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (without("sid"), "it has no sid"),
+        (arrays() | {"forces_pred": np.zeros((4, 3))}, r"forces_pred must have shape \(5, 3\)"),
+        (arrays() | {"fid": np.zeros(3)}, r"fid must have shape \(2,\)"),
+        (arrays() | {"sid": np.array([{}, {}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_a_sentence_and_a_pickle_is_never_run(tmp_path, content, told):
+    np.savez(tmp_path / "x.npz", **content)
+    with pytest.raises(ValueError, match=told):
+        read_predictions(tmp_path / "x.npz")
+
+
+def test_structures_of_the_best_run_are_on_the_page_and_a_wrong_file_is_a_problem(table5, tmp_path):
+    for identity, content in (("000000000000", without("pos")), ("000000000002", arrays())):
+        folder = next(table5.path.glob(f"*-{identity}")) / schema.PREDICTIONS
+        folder.mkdir()
+        np.savez(folder / "val_id.npz", **content)
+    store = runs.read(table5.path)
+    made = report.build(store, store.sweep("latest"))
+    assert any("it has no pos" in problem for problem in made.problems)
+    (section,) = [s for s in made.sections if s.slug == "structures-1"]
+    assert "Sine, Swish, run 000000000002, on ID" in section.text[0]
+    page = writing.write(made, tmp_path / "out")
+    assert "monoxide" in page.read_text()
+    assert (tmp_path / "out" / "parity-1.pdf").is_file()

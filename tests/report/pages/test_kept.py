@@ -1,0 +1,48 @@
+"""Tables that stay in the repository: every number with its runs, every claim with its verdict."""
+
+import csv
+
+from atomsweep.cli.report import main
+from benchmarks.synthetic_store import make_store
+
+
+def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsys):
+    root = tmp_path / "runs"
+    names = ("forcenet/table5", "forcenet/table7")
+    for name in names:
+        make_store(root, name, range(3))
+    out = tmp_path / "docs" / "forcenet.md"
+    words = ["results", *names, "--root", str(root), "--out", str(out)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.split() == [str(out), str(out.with_suffix(".csv"))]
+    page = out.read_text()
+    assert "## Basis and activation (forcenet/table5)" in page
+    assert "`act=swish < act=relu for every basis`" in page
+    assert "**fails**" in page
+    with out.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sweep"] for row in rows} == set(names)
+    assert len(rows) == (12 + 4) * 5
+    for row in rows:
+        identities = row["identities"].split()
+        assert len(identities) == int(row["n"]) == 3
+        assert all(f"`{identity}`" in page for identity in identities)
+    assert main(words) == 0
+    assert out.read_text() == page
+    assert str(tmp_path) not in page.replace(str(out), "")
+    assert main([*words, "--note", "Made under load."]) == 0
+    assert out.read_text().replace("**Note.** Made under load.\n\n", "") == page
+
+
+def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    words = [
+        "results",
+        "forcenet",
+        "--root",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "x.md"),
+    ]
+    assert main(words) == 1
+    assert capsys.readouterr().err.startswith("error: nothing of forcenet has finished")

@@ -1,0 +1,355 @@
+import csv
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from atomsweep.report.pages import report, writing
+from atomsweep.report.read import runs
+from atomsweep.report.tables import grids as render
+from atomsweep.tracking import schema
+
+GOLDEN = Path(__file__).parent / "golden"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+def built(root, sweep="latest"):
+    store = runs.read(root.path)
+    return report.build(store, store.sweep(sweep))
+
+
+def filtered(root, **filters):
+    store = runs.read(root.path)
+    return report.build(store, store.where({k.replace("__", "."): v for k, v in filters.items()}))
+
+
+def same_as_golden(name, text):
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Tags that are not closed in order, ids, references, header cells without a scope."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.ids, self.references = [], [], [], []
+        self.tables, self.captions, self.unscoped, self.text = 0, 0, 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.references += [attrs[k] for k in ("src", "href", "xlink:href") if k in attrs]
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.unscoped += tag == "th" and attrs.get("scope") not in ("col", "row", "rowgroup")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(made, tmp_path):
+    text = writing.write(made, tmp_path / "out").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_markdown_of_table5_is_golden(table5):
+    same_as_golden("table5.md", writing.markdown(built(table5)))
+
+
+def test_the_latex_of_table5_is_golden(table5, tmp_path):
+    writing.write(built(table5), tmp_path / "out")
+    same_as_golden("table5.tex", (tmp_path / "out" / "table.tex").read_text(encoding="utf-8"))
+
+
+def test_a_terminal_shows_the_table_as_the_paper_has_it(table5):
+    lines = built(table5).text.splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({len(line) for line in table}) == 1
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0] == [
+        "Basis", "Act", "ID", "OOD Ads", "OOD Cat", "OOD Both", "Avg",
+        "ID ÷ Median", "Paper Avg", "Difference",
+    ]  # fmt: skip
+    assert [row[:2] for row in cells[2:]] == [
+        ["Median", ""], ["Spherical", "ReLU"], ["Spherical", "Swish"],
+        ["Sine", "ReLU"], ["Sine", "Swish"],
+    ]  # fmt: skip
+    assert cells[2][2:] == ["0.1000", "0.1040", "0.1020", "0.1100", "0.1040", "1.00 ×", "–", "–"]
+    assert cells[4][2] == "**0.0500**"
+    assert cells[4][7:] == ["0.50 ×", "**0.0360**", "+0.0180"]
+    assert max(len(line) for line in lines if not line.startswith("|")) <= report.TERMINAL
+
+
+def test_all_files_are_written(table5, tmp_path):
+    page = writing.write(built(table5), tmp_path / "a" / "b")
+    assert page == tmp_path / "a" / "b" / "report.html"
+    assert {path.name for path in page.parent.iterdir()} == {
+        "report.html", "report.md", "table.csv", "runs.csv", "curves.csv", "table.tex",
+        "curves-val_id.svg", "curves-val_id.pdf", "curves-val_id.png",
+        "compute-1.svg", "compute-1.pdf", "compute-1.png",
+    }  # fmt: skip
+    with (page.parent / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 5
+    assert float(rows[0]["mean"]) - float(rows[0]["published"]) == pytest.approx(
+        float(rows[0]["difference"])
+    )
+    assert len(pd.read_csv(page.parent / "runs.csv")) == 5
+
+
+def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, tmp_path):
+    shutil.rmtree(next(table5.path.glob("*-000000000003")))
+    shutil.rmtree(next(table5.path.glob("*-000000000002")))
+    table5.run("000000000002", basis="sine", state="failed", message="loss is NaN at step 400")
+    made = built(table5)
+    table = render.markdown(made.parts[0].layout).splitlines()
+    for line, paper in ((table[-2], "0.0374"), (table[-1], "0.0367")):
+        ours = [cell.strip() for cell in line.strip("|").split("|")]
+        assert ours[2:] == ["–"] * 6 + [paper, "–"]
+    gaps = {gap.cell: gap for gap in made.gaps}
+    assert gaps["Sine, Swish"].state == "failed"
+    assert gaps["Sine, Swish"].reason == "loss is NaN at step 400"
+    assert gaps["Sine, ReLU"].state == "missing"
+    assert gaps["Sine, ReLU"].command == "python run.py basis=sine act=relu"
+    assert not made.complete
+    text, _ = page_of(made, tmp_path)
+    for told in ("loss is NaN at step 400", "python run.py basis=sine act=relu"):
+        assert told in writing.markdown(made)
+        assert told in text
+
+
+def test_an_interrupted_run_tells_how_far_it_came(root):
+    root.run("a" * 12)
+    root.run("b" * 12, act="relu", state="interrupted", message="signal 15")
+    (gap,) = [gap for gap in built(root, "basis_act-1a2b3c").gaps if gap.state == "interrupted"]
+    assert gap.reason == "signal 15; step 400 of 800"
+
+
+def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(table5):
+    shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
+    made = built(table5)
+    first = made.parts[0].layout.rows[0]
+    assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 8
+    assert [gap.command for gap in made.gaps] == ["python run.py model=median"]
+    assert "`python run.py model=median`" in made.text
+
+
+def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):
+    root.run("a" * 12, overrides=["basis=sph", "data=mini_oc_tiny", "data.seed=3", "optim.lr=1"])
+    made = filtered(root, identity="a" * 12)
+    assert made.gaps[0].command == "python run.py model=median data=mini_oc_tiny data.seed=3"
+
+
+def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
+    caption = " ".join(built(table5).parts[0].caption)
+    for told in (
+        "mini_oc",
+        "EMT, not DFT",
+        "1\u202f200 training structures and 600 for validation",
+        "800 steps per run",
+        "80 s of training on cpu (Example 9000)",
+        "n = 1 seed, so no interval",
+        "Results on mini_oc are ours on mini_oc, the paper's are on OC20",
+        "model forcenet_small (paper: forcenet), optim laptop (paper: forcenet)",
+        "within 0.0005",
+    ):
+        assert told in caption
+
+
+def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(table5):
+    lines = writing.markdown(built(table5)).splitlines()
+    rows = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines if "|" in line]
+    assert ["Sine", "ReLU", "OOD Both", "0.0620", "0.56 ×", "0.0456", "+0.0164"] in rows
+
+
+def test_seeds_show_interval_and_number(root):
+    for seed, val_id in enumerate((0.050, 0.052, 0.057)):
+        root.run(str(seed) * 12, seed=seed, val_id=val_id)
+        root.run(str(seed + 5) * 12, seed=seed, val_id=val_id, act="relu",
+                 state="finished" if seed else "failed")  # fmt: skip
+    made = built(root, "basis_act-1a2b3c")
+    rows = {row[0].text: [cell.text for cell in row] for row in made.parts[0].layout.rows}
+    assert made.parts[0].layout.header[:3] == ["Act", "Seeds", "ID"]
+    assert rows["Swish"][1:3] == ["3", "0.0530 ± 0.0090"]
+    assert rows["ReLU"][1:3] == ["2", "– (2/3)"]
+    assert "95 % interval" in made.text
+    assert any(gap.cell == "ReLU, seed 0" for gap in made.gaps)
+
+
+def test_axes_without_a_published_table_get_a_table_of_their_own(root, tmp_path):
+    for number, rate in enumerate((1e-3, 2e-3)):
+        root.run(str(number) * 12, config={"optim": {"lr": rate}}, name=f"lr_{rate}")
+    cells = {str(n) * 12: {"optim.lr": str(rate)} for n, rate in enumerate((1e-3, 2e-3))}
+    root.plan(cells, {"optim.lr": ["0.001", "0.002"]})
+    made = built(root)
+    assert made.parts[0].reference is None
+    assert made.parts[0].layout.header[:2] == ["Lr", "ID"]
+    assert [row[0].text for row in made.parts[0].layout.rows] == ["Median", "0.001", "0.002"]
+    assert "Paper" not in made.text
+    page_of(made, tmp_path)
+
+
+def test_a_filter_makes_a_report(table5, tmp_path):
+    made = filtered(table5, choice__basis="sph")
+    assert made.parts[0].layout.header[0] == "Act"
+    assert made.parts[0].reference == "forcenet.table5"
+    assert [row[0].text for row in made.parts[0].layout.rows] == ["Median", "ReLU", "Swish"]
+    assert writing.slug(made.name) == "choice.basis-sph"
+
+
+def test_one_run_makes_a_report_too(table5, tmp_path):
+    made = filtered(table5, identity="000000000000")
+    assert [row[0].text for row in made.parts[0].layout.rows] == [
+        "Median", "forcenet_small-sph-swish"
+    ]  # fmt: skip
+    page_of(made, tmp_path)
+
+
+def test_the_baseline_alone_makes_a_report(table5, tmp_path):
+    page_of(filtered(table5, choice__model="median"), tmp_path)
+
+
+def test_unlike_runs_get_tables_of_their_own(root, tmp_path):
+    root.run("a" * 12)
+    root.run("b" * 12, act="relu")
+    root.run("c" * 12, steps=1600, name="longer")
+    made = built(root, "basis_act-1a2b3c")
+    assert [len(part.frame) for part in made.parts] == [2, 1]
+    assert "800 steps" in made.parts[0].caption[2]
+    assert "1600 steps" in made.parts[1].caption[2]
+    _, page = page_of(made, tmp_path)
+    assert page.wrong == []
+
+
+def test_two_runs_in_one_row_are_told_and_shown_apart(root):
+    root.run("a" * 12)
+    root.run("b" * 12, config={"optim": {"lr": 1.0}}, name="other")
+    root.plan({"a" * 12: {"act": "swish"}, "b" * 12: {"act": "swish"}}, {"act": ["swish"]})
+    made = built(root)
+    assert [row[0].text for row in made.parts[0].layout.rows[1:]] == [
+        "forcenet_small-sph-swish", "other"
+    ]  # fmt: skip
+    assert any("config.optim.lr" in problem for problem in made.problems)
+
+
+def test_a_finished_run_without_a_split_is_a_problem(table5):
+    store = runs.read(table5.path)
+    store.runs.loc[store.runs["identity"] == "0" * 12, "metric.val_ood_cat/forces_mae"] = None
+    made = report.build(store, store.sweep("latest"))
+    assert any("without a number for val_ood_cat/forces_mae" in p for p in made.problems)
+
+
+def test_damage_is_told_in_the_page(table5, tmp_path):
+    (next(table5.path.glob("*-000000000001")) / schema.RUN).write_text("{")
+    made = built(table5)
+    _, page = page_of(made, tmp_path)
+    assert "Problems" in page.text
+    assert any("forcenet_small-sph-relu-000000000001 cannot be read" in t for t in page.text)
+
+
+def test_nothing_finished_is_one_sentence(root):
+    root.run("a" * 12, state="failed", message="no structure has edges")
+    root.plan({"a" * 12: {"act": "swish"}, "b" * 12: {"act": "relu"}}, {"act": ["swish", "relu"]})
+    with pytest.raises(report.NothingFinished) as caught:
+        built(root)
+    assert str(caught.value) == (
+        "nothing of basis_act-1a2b3c has finished (1 failed, 1 missing); "
+        "first failure: no structure has edges; run `python run.py -m act=swish,relu`"
+    )
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(table5, tmp_path):
+    shutil.rmtree(next(table5.path.glob("*-000000000003")))
+    text, page = page_of(built(table5), tmp_path)
+    assert page.wrong == []
+    assert page.open == []
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
+    assert not re.search(r"https?://|url\((?!#)|@import|<script\s|<script.*<script", text)
+    assert all(reference.startswith("#") for reference in page.references)
+    assert len(set(page.ids)) == len(page.ids)
+    assert len(text.encode()) < 1_000_000
+
+
+def test_the_pages_tables_have_captions_and_scopes(table5, tmp_path):
+    _, page = page_of(built(table5), tmp_path)
+    assert page.tables == page.captions >= 3
+    assert page.unscoped == 0
+
+
+def test_words_from_runs_are_escaped(root, tmp_path):
+    root.run("a" * 12)
+    words = "<script>alert(1)</script> &\nmore | of it"
+    root.run("b" * 12, act="<b>x</b>", name="odd", state="failed", message=words)
+    made = built(root, "basis_act-1a2b3c")
+    text, page = page_of(made, tmp_path)
+    assert "<script>alert" not in text
+    assert "<b>x" not in text
+    assert "&lt;script&gt;" in text
+    assert page.wrong == []
+    line = next(line for line in writing.markdown(made).splitlines() if "alert(1)" in line)
+    assert "& more \\| of it" in line
+
+
+def test_the_page_follows_the_readers_theme_and_prints(table5, tmp_path):
+    text, _ = page_of(built(table5), tmp_path)
+    for query in ("prefers-color-scheme: dark", "@media print", "max-width: 40rem"):
+        assert query in text
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("forcenet/table5", "forcenet/table5"),
+        ("choice.basis=sph,sine", "choice.basis-sph-sine"),
+        ("../../etc", "etc"),
+        ("/", "report"),
+    ],
+)
+def test_a_report_lies_below_its_directory(name, path):
+    assert writing.slug(name) == path
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0.4 s"), (48, "48 s"), (150, "2.5 min"), (7300, "2.0 h"), (4e5, "4.6 d"),
+     (float("nan"), "–")],
+)  # fmt: skip
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert render.duration(seconds) == text
+
+
+def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_path):
+    before = built(table5)
+    path = next(table5.path.glob("*000000000001")) / schema.ENVIRONMENT
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"code": [{"engine/loop.py": "0" * 12}]})
+    )
+    after = built(table5)
+    assert "1 of them with other code than the present (stale)" in after.summary
+    assert "stale" not in before.summary
+    states = writing.provenance_grid(after.provenance).rows
+    assert [row[2].text for row in states].count("stale") == 1
+    ours, theirs = after.parts[0].cells, before.parts[0].cells
+    assert ours.drop(columns="stale").equals(theirs.drop(columns="stale"))
+    assert (ours["stale"].sum(), theirs["stale"].sum()) == (5, 0)
+    assert '<td class="state stale">stale</td>' in writing.write(after, tmp_path).read_text()

@@ -1,0 +1,167 @@
+"""Tables laid out by their sweep file: launched, changed since, or never launched."""
+
+import json
+
+import pytest
+
+from atomsweep.cli.report import main
+from atomsweep.report.pages import report, writing
+from atomsweep.report.read import layout, published, runs
+from atomsweep.tracking import schema
+from benchmarks.synthetic_store import make_store
+
+FILE = """\
+title: Mine
+rows:
+- {label: small, model.hidden_channels: 16}
+- {label: wide, model.hidden_channels: 64}
+columns: {act: [relu, swish]}
+seeds: [0, 1]
+metrics: [forces_mae, cost/structures_per_second]
+evaluations: [cost]
+scale: {laptop: [data=mini_oc], node: [data=mini_oc_large]}
+claims: ['"wide" < "small"']
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(FILE)
+    (tmp_path / "runs").mkdir()
+    return tmp_path
+
+
+def built(place, name):
+    store = runs.read(place / "runs")
+    return report.build(store, store.sweep(name))
+
+
+def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_it(place):
+    made = built(place, "mine")
+    assert made.heading == "Mine"
+    rows = made.parts[0].layout.rows
+    assert [[cell.text for cell in row[:2]] for row in rows[1:]] == [
+        ["small", "ReLU"], ["small", "Swish"], ["wide", "ReLU"], ["wide", "Swish"]
+    ]  # fmt: skip
+    assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"– (0/2)"}
+    assert len([gap for gap in made.gaps if gap.cell != "Median"]) == 8
+    assert made.gaps[0].command == (
+        "python run.py model.hidden_channels=16 act=relu seed=0 data=mini_oc"
+    )
+    assert made.command == "python run.py sweeps=mine"
+    assert [cell.text for cell in made.parts[0].matrix.rows[0]] == ["small", "– (0/2)", "– (0/2)"]
+    assert writing.write(made, place / "out").is_file()
+
+
+def test_each_metric_has_a_table_and_evaluations_have_no_baseline(place):
+    made = built(place, "mine")
+    assert [part.metric for part in made.parts] == ["forces_mae", "structures_per_second"]
+    assert made.parts[1].layout.header[-1] == "Cost"
+    assert made.parts[1].layout.rows[0][0].text == "small"
+
+
+def test_another_scale_is_found_by_the_name_of_its_sweep(place):
+    frame = runs.read(place / "runs").sweep("mine-node")
+    assert frame.attrs["layout"].scale == "node"
+    assert "data=mini_oc_large" in frame["command"].iloc[0]
+    assert frame.attrs["command"] == "python run.py sweeps=mine scale=node"
+
+
+def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_path):
+    make_store(tmp_path / "runs", "forcenet/table6", range(3))
+    store = runs.read(tmp_path / "runs")
+    frame = store.sweep("forcenet/table3")  # never launched: the same cells under another name
+    assert (frame["state"] == schema.FINISHED).all()
+    made = report.build(store, frame)
+    assert made.parts[0].reference == "forcenet.table3"
+
+
+def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
+    make_store(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
+    frame = runs.read(tmp_path / "runs").sweep("matsci/figure3")
+    assert frame.attrs["layout"].dropped == 0
+    assert frame["identity"].is_unique
+    ranks = [setting[1]["cluster.ranks"] for setting in frame.attrs["layout"].settings.values()]
+    assert sorted(ranks) == ["1"] * 6 + ["2"] * 6 + ["4"] * 6
+
+
+def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_it_lost(tmp_path):
+    make_store(tmp_path / "runs", "forcenet/table5", [0, 1, 2, 3])
+    path = tmp_path / "runs" / schema.SWEEPS / "forcenet" / "table5.json"
+    plan = json.loads(path.read_text())
+    plan["cells"] = plan["cells"][4:]
+    path.write_text(json.dumps(plan))
+    store = runs.read(tmp_path / "runs")
+    frame = store.sweep("forcenet/table5")
+    assert len(frame) == 36  # the file has three seeds
+    assert (frame["state"] == schema.MISSING).sum() == 3
+    assert frame.attrs["layout"].dropped == 11
+    made = report.build(store, frame)
+    assert "11 planned runs are no longer in the sweep file" in made.summary
+    assert made.gaps[0].reason == "no launch has planned it yet"
+
+
+def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkeypatch):
+    plans = {
+        "mine": {
+            "file": "mine",
+            "scale": "laptop",
+            "statement": {"title": "Old", "rows": {"act": ["relu"]}},
+            "cells": [{"identity": "a" * 12, "overrides": ["act=relu", "seed=0"], "label": None}],
+        }
+    }
+    (place / "sweeps" / "mine.yaml").write_text("title: 3\n")
+    problems = []
+    found = layout.layout_of("mine", plans, place / "sweeps", problems)
+    assert found.statement.title == "Old"
+    assert (
+        "mine.yaml:1: title: input should be a valid string, got 3; the table is laid"
+        in problems[0]
+    )
+
+
+def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
+    make_store(tmp_path / "runs", "forcenet/table7", range(2))
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "all", "--strict"]) == 1
+    printed = capsys.readouterr().out
+    told = "Nothing has finished.\n  fill it: python run.py sweeps=forcenet/table5"
+    assert f"forcenet/table5: {told}" in printed
+    for reference in published.references():
+        paper, _, table = reference.partition(".")
+        assert (tmp_path / "reports" / paper / table / "report.html").is_file(), reference
+    alone = (tmp_path / "reports/dens/table4_cost/report.html").read_text()
+    assert "none of our runs answers this table" in alone
+    index = (tmp_path / "reports" / "index.html").read_text()
+    assert 'href="forcenet/table7/report.html"' in index
+
+
+def test_a_published_table_that_is_not_there_is_a_problem(place):
+    (place / "sweeps" / "mine.yaml").write_text(FILE + "published: forcenet.table99\n")
+    assert any("forcenet.table99" in problem for problem in built(place, "mine").problems)
+
+
+def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(make_root, place):
+    """`model=forcenet size=small` and `model=forcenet_small` are one run, of the first's name."""
+    (place / "sweeps" / "all.yaml").write_text(
+        "title: All\npublished: forcenet.table1\nrows: {model: [gns, forcenet]}\n"
+        "overrides: [size=small]\nmetrics: [forces_mae]\n"
+    )
+    root = make_root(place / "runs")
+    root.run("a" * 12, model="gns", sweep="all")
+    root.run("b" * 12, model="forcenet_small", sweep="table5")
+    cells = {"a" * 12: "gns", "b" * 12: "forcenet"}
+    chosen = {
+        identity: {"model": model, "seed": "0", "size": "small"}
+        for identity, model in cells.items()
+    }
+    root.plan(chosen, {"model": ["gns", "forcenet"]}, sweep="all")
+    plan = json.loads((place / "runs/_sweeps/all.json").read_text()) | {"file": "all"}
+    (place / "runs/_sweeps/all.json").write_text(json.dumps(plan))
+    made = built(place, "all").parts[0]
+    assert made.cells["mean"].notna().all()
+    averages = made.cells[made.cells["split"] == "val_avg"]
+    assert averages["published"].tolist() == [0.0469, 0.0360]
+    assert averages["choice.model"].tolist() == ["gns", "forcenet"]

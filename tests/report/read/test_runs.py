@@ -1,0 +1,280 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atomsweep.report.read import runs
+from atomsweep.report.read.tidy import is_gpu, normal
+from atomsweep.tracking import schema
+
+
+def test_a_run_is_one_row(table5):
+    frame = runs.load(table5.path)
+    assert len(frame) == 5
+    row = frame.set_index("identity").loc["000000000002"]
+    assert row["name"] == "forcenet_small-sine-swish"
+    assert row["state"] == schema.FINISHED
+    assert row["choice.basis"] == "sine"
+    assert row["choice.act"] == "swish"
+    assert row["metric.val_id/forces_mae"] == 0.0504
+    assert row["config.task.fixed_weight"] == 0.05
+    assert (row["parameters"], row["device_seconds"], row["eval_seconds"]) == (123456, 80.0, 9.0)
+    assert (row["commit"], row["dirty"]) == ("0123456789abcdef", False)
+    assert (row["data"], row["data_fingerprint"]) == ("mini_oc", "d474")
+    assert row["data_provenance"] == "EMT, not DFT."
+    assert row["count.train"] == 1200
+    assert row["created"] == "2026-08-12T10:00:00+00:00"
+    assert row["budget"] == "800 steps"
+    assert row["sweeps"] == ("basis_act-1a2b3c",)
+    assert row["command"] == "python run.py model=forcenet_small basis=sine act=swish"
+    assert Path(row["path"]).is_dir()
+    assert frame.attrs["problems"] == []
+
+
+def test_time_on_a_cpu_is_never_gpu_time(root):
+    root.run("a" * 12, device="cpu (AMD EPYC 7B13)")
+    root.run("b" * 12, device="NVIDIA H200")
+    frame = runs.load(root.path).set_index("identity")
+    assert np.isnan(frame.loc["a" * 12, "gpu_days"])
+    assert frame.loc["b" * 12, "gpu_days"] == pytest.approx(80 / 86400)
+    assert frame["device_days"].tolist() == pytest.approx([80 / 86400] * 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu"),
+    [
+        ("cpu (Intel Xeon)", False),
+        ("NVIDIA A100-SXM4-80GB", True),
+        ("Tesla V100", True),
+        ("AMD Instinct MI300X", True),
+        ("AMD EPYC 7B13", False),
+        ("abacus", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_known_gpus_are_gpus(device, gpu):
+    assert is_gpu(device) is gpu
+
+
+def test_a_planned_cell_without_a_directory_is_missing(table5):
+    shutil.rmtree(next(table5.path.glob("*-000000000003")))
+    frame = runs.load(table5.path, "basis_act-1a2b3c")
+    assert frame["state"].tolist() == ["finished"] * 3 + ["missing"]
+    row = frame.iloc[3]
+    assert row["identity"] == "000000000003"
+    assert row["choice.basis"] == "sine"
+    assert row["command"] == "python run.py basis=sine act=relu"
+    assert pd.isna(row["path"])
+
+
+def test_rows_of_a_sweep_follow_its_plan_and_name_its_axes(table5):
+    frame = runs.load(table5.path, "latest")
+    assert frame["identity"].tolist() == [f"{i:012x}" for i in range(4)]
+    assert frame.attrs["axes"] == ["choice.basis", "choice.act"]
+    assert frame.attrs["command"] == "python run.py -m basis=sph,sine act=swish,relu"
+
+
+def test_latest_is_the_newest_plan(table5):
+    table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "older", "2026-01-01T00:00:00")
+    assert runs.load(table5.path, "latest").attrs["sweep"] == "basis_act-1a2b3c"
+    table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "newer", "2026-12-01T00:00:00")
+    assert runs.load(table5.path, "latest").attrs["sweep"] == "newer"
+
+
+def test_a_run_belongs_to_every_sweep_that_has_it_as_a_cell(table5):
+    table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "other")
+    frame = runs.load(table5.path).set_index("identity")
+    assert frame.loc["0" * 12, "sweeps"] == ("basis_act-1a2b3c", "other")
+    assert frame.loc["f" * 12, "sweeps"] == ()
+
+
+def test_without_its_plan_a_sweep_is_found_by_its_runs(table5):
+    shutil.rmtree(table5.path / schema.SWEEPS)
+    frame = runs.load(table5.path, "basis_act-1a2b3c")
+    assert len(frame) == 4
+    assert sorted(frame.attrs["axes"]) == ["choice.act", "choice.basis"]
+
+
+def test_an_unknown_sweep_lists_the_known_ones(table5):
+    with pytest.raises(runs.UnknownSweep, match=r"no sweep table9; known: basis_act-1a2b3c"):
+        runs.load(table5.path, "table9")
+
+
+def test_a_root_without_sweeps_says_so(root):
+    root.run("a" * 12, sweep=None)
+    with pytest.raises(runs.UnknownSweep, match="has none"):
+        runs.load(root.path, "latest")
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*nowhere.*--root"):
+        runs.load(tmp_path / "nowhere")
+
+
+def test_filters_keep_runs_that_have_one_of_the_values(table5):
+    frame = runs.load(table5.path, where={"choice.basis": "sph,none", "choice.task": "s2f"})
+    assert sorted(frame["identity"]) == ["000000000000", "000000000001", "f" * 12]
+    by_number = runs.load(table5.path, where={"config.task.fixed_weight": "5e-2"})
+    assert len(by_number) == 5
+
+
+def test_filters_that_keep_nothing_or_name_nothing_are_refused(table5):
+    with pytest.raises(runs.UnknownSweep, match=r"no run of the 5 .* has choice\.basis=gauss"):
+        runs.load(table5.path, where={"choice.basis": "gauss"})
+    with pytest.raises(runs.UnknownSweep, match=r"no column choice\.colour; known: .*choice\.act"):
+        runs.load(table5.path, where={"choice.colour": "red"})
+
+
+def test_an_axis_of_the_config_is_a_column(root):
+    cells = {}
+    for number, weight in enumerate(("0.0", "0.05")):
+        identity = str(number) * 12
+        cells[identity] = {"task.fixed_weight": weight, "act": "swish"}
+        root.run(identity, config={"task": {"fixed_weight": float(weight)}})
+    cells["2" * 12] = {"task.fixed_weight": "1", "act": "swish"}
+    root.plan(cells, {"task.fixed_weight": ["0.0", "0.05", "1"]})
+    frame = runs.load(root.path, "latest")
+    assert frame.attrs["axes"] == ["config.task.fixed_weight"]
+    assert frame["config.task.fixed_weight"].map(normal).tolist() == ["0", "0.05", "1"]
+
+
+def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
+    root.run("a" * 12, name="first", val_id=0.06, created=100.0)
+    root.run("a" * 12, name="second", val_id=0.05, created=200.0)
+    root.run("a" * 12, name="third", state="failed", created=300.0)
+    frame = runs.load(root.path)
+    assert frame["name"].tolist() == ["second"]
+    (problem,) = frame.attrs["problems"]
+    assert "different results" in problem
+    assert "first" in problem
+    assert "third" not in problem
+
+
+def test_an_unfinished_run_has_no_final_numbers(root):
+    root.run("a" * 12, state="failed", message="loss is NaN at step 400")
+    row = runs.load(root.path).iloc[0]
+    assert (row["state"], row["message"]) == ("failed", "loss is NaN at step 400")
+    assert (row["step"], row["total_steps"]) == (400, 800)
+    assert np.isnan(row["parameters"])
+    assert not any(column.startswith("metric.") for column in row.index)
+
+
+def test_running_without_a_process_is_interrupted(root):
+    root.run("a" * 12, state="running")
+    assert runs.load(root.path)["state"].tolist() == ["interrupted"]
+
+
+FAULTS = {
+    "no run.json": (lambda p: (p / schema.RUN).unlink(), "half-written", None),
+    "cut run.json": (
+        lambda p: (p / schema.RUN).write_text('{"identity": "00'),
+        "cannot be read",
+        None,
+    ),
+    "run.json a list": (lambda p: (p / schema.RUN).write_text("[]"), "cannot be read", None),
+    "later schema": (
+        lambda p: change(p / schema.RUN, schema_version=9),
+        "schema version 9, known is 1",
+        None,
+    ),
+    "no choices": (lambda p: change(p / schema.RUN, choices=None), "cannot be read", None),
+    "no identity": (lambda p: drop(p / schema.RUN, "identity"), "has no 'identity'", None),
+    "cut status": (lambda p: (p / schema.STATUS).write_text("{"), "status.json", "finished"),
+    "cut result": (lambda p: (p / schema.RESULT).write_text("{"), "result.json", "interrupted"),
+    "no result": (
+        lambda p: (p / schema.RESULT).unlink(),
+        "says finished, but has no readable",
+        "interrupted",
+    ),
+    "no metrics": (
+        lambda p: drop(p / schema.RESULT, "metrics"),
+        "finished without metrics",
+        "finished",
+    ),
+    "cut environment": (
+        lambda p: (p / schema.ENVIRONMENT).write_text("{]"),
+        "environment.json",
+        "finished",
+    ),
+}
+
+
+def change(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def drop(path, key):
+    content = json.loads(path.read_text())
+    del content[key]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_run_is_a_problem_with_a_name_and_stops_nothing(table5, fault):
+    damage, told, state = FAULTS[fault]
+    path = next(table5.path.glob("*-000000000001"))
+    damage(path)
+    frame = runs.load(table5.path)
+    assert any(told in problem and path.name in problem for problem in frame.attrs["problems"])
+    states = dict(zip(frame["identity"], frame["state"], strict=True))
+    assert states.get("000000000001") == state
+    assert [states[f"{i:012x}"] for i in (0, 2, 3)] == ["finished"] * 3
+    in_sweep = runs.load(table5.path, "latest")
+    assert in_sweep["state"].iloc[1] == (state or "missing")
+
+
+def test_a_damaged_plan_is_a_problem_and_the_others_stay(table5):
+    (table5.path / schema.SWEEPS / "bad.json").write_text('{"cells": [{"name": "x"}]}')
+    (table5.path / schema.SWEEPS / "cut.json").write_text('{"cells": [')
+    store = runs.read(table5.path)
+    assert store.sweeps() == ["basis_act-1a2b3c"]
+    assert len(store.problems) == 2
+    assert "sweep bad" in store.problems[0]
+
+
+def test_what_is_no_run_is_left_alone(table5):
+    (table5.path / "notes").mkdir()
+    (table5.path / "mlflow.db").write_text("")
+    (table5.path / ".create.lock").write_text("")
+    store = runs.read(table5.path)
+    assert len(store.runs) == 5
+    assert store.problems == []
+
+
+def test_an_empty_root_is_an_empty_frame(root):
+    root.path.mkdir()
+    frame = runs.load(root.path)
+    assert len(frame) == 0
+    assert "identity" in frame
+
+
+def test_curves_are_long_and_merged_by_step(root):
+    path = root.run("a" * 12, journal=False)
+    lines = [
+        '{"step": 10, "device_seconds": 1.0, "eval_seconds": 0.0, "train/loss": 0.9}',
+        '{"step": 10, "device_seconds": 1.0, "eval_seconds": 0.5, "val_id/forces_mae": 0.2}',
+        '{"step": 20, "device_seconds": 2.0, "eval_seconds": 0.5, "train/loss": "NaN"}',
+        '{"step": 10, "device_seconds": 1.5, "eval_seconds": 0.6, "train/loss": 0.8}',
+        '{"step": 30, "device_sec',
+    ]
+    (path / schema.JOURNAL).write_text("\n".join(lines))
+    curves = runs.curves(root.path)
+    assert curves.drop(columns="identity").to_numpy().tolist()[0] == [
+        10, 1.5, 0.6, "train/loss", 0.8
+    ]  # fmt: skip
+    assert curves["metric"].tolist() == ["train/loss", "train/loss", "val_id/forces_mae"]
+    assert np.isnan(curves["value"].iloc[1])
+    only = runs.curves(root.path, ["val_id/forces_mae"])
+    assert only["value"].tolist() == [0.2]
+
+
+def test_names_of_numbers_do_not_matter():
+    assert normal(0.05) == normal("5e-2") == normal("0.050") == "0.05"
+    assert normal(512) == normal(512.0) == normal("512")
+    assert normal(True) == "true"
+    assert normal(None) == normal(float("nan")) == ""
+    assert normal("none") == "none"

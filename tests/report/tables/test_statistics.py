@@ -1,0 +1,42 @@
+import math
+
+import pytest
+from scipy import stats
+
+from atomsweep.report.tables.statistics import interval, t_cdf, t_quantile
+
+
+@pytest.mark.parametrize("dof", [*range(1, 13), 29, 30, 101])
+def test_t_agrees_with_scipy(dof):
+    for t in (-3.0, -0.2, 0.0, 0.7, 12.0):
+        assert t_cdf(t, dof) == pytest.approx(stats.t.cdf(t, dof), abs=1e-12)
+    for p in (0.5, 0.9, 0.975, 0.995):
+        assert t_quantile(p, dof) == pytest.approx(stats.t.ppf(p, dof), abs=1e-8)
+
+
+def test_interval_agrees_with_scipy():
+    values = [0.0512, 0.0498, 0.0531, 0.0507]
+    mean, half_width = interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=stats.tmean(values), scale=stats.sem(values))
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-10)
+
+
+def test_interval_covers_the_true_mean_in_95_of_100_samples():
+    import numpy as np
+
+    draws = np.random.default_rng(0).normal(size=(4000, 3))
+    covered = [abs(mean) <= half for mean, half in map(interval, draws.tolist())]
+    assert sum(covered) / len(covered) == pytest.approx(0.95, abs=0.012)
+
+
+def test_one_value_has_no_interval_and_none_has_no_mean():
+    assert interval([0.05])[0] == 0.05
+    assert math.isnan(interval([0.05])[1])
+    assert all(math.isnan(x) for x in interval([]))
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match="degrees of freedom"):
+        t_cdf(1.0, 0)
+    with pytest.raises(ValueError, match="p must be"):
+        t_quantile(1.0, 3)
