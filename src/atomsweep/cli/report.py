@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atomsweep.shipped import SWEEPS, shipped
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -133,7 +135,7 @@ def _store(options: argparse.Namespace) -> "Store":
 def _root() -> Path:
     """`runs/` of the present directory, else of this repository: reports work from any shell."""
     here = Path("runs")
-    there = Path(__file__).parents[1] / "runs"
+    there = shipped(SWEEPS).parent / "runs"
     return there if there.is_dir() and not here.is_dir() else here
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from atomsweep.build import UserError
+from atomsweep.shipped import SWEEPS, places
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
 from atomsweep.sweep.grid import PASSIVE, grid
@@ -58,9 +59,8 @@ class Layout:
 
 
 def sweep_directory() -> Path:
-    """`sweeps/` of the present directory, else of this repository."""
-    here = Path("sweeps")
-    return here if here.is_dir() else Path(__file__).parents[1] / "sweeps"
+    """`sweeps/` of the present folder, else the shipped one."""
+    return places(SWEEPS)[0]
 
 
 def known_files(directory: Path) -> list[str]:

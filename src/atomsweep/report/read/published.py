@@ -3,29 +3,28 @@
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from atomsweep.report.read.papers import Axis, Column, Paper, Table
+from atomsweep.shipped import PUBLISHED, shipped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster, where it was built
-_HERE = Path(__file__).parent
 
 
 @cache
 def papers() -> dict[str, Paper]:
-    """Every paper of this directory by its key, e.g. `forcenet`.
+    """Every paper of `analysis/published` by its key, e.g. `forcenet`.
 
     Raises:
         ValueError: a file does not follow the schema (pydantic's message names the place).
     """
     found = {}
-    for path in sorted(_HERE.glob("*.yaml")):
+    for path in sorted(shipped(PUBLISHED).glob("*.yaml")):
         paper = Paper.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
         if paper.key != path.stem:
             raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
