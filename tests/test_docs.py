@@ -10,7 +10,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from tests.contracts.compose import compose_with_choices
 from tests.places import REPOSITORY
 

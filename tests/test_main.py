@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from atomsweep.__main__ import main
+from atomsweep.cli.main import main
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, write_atomic
 from atomsweep.tracking.run import RunDirectory
@@ -108,7 +108,7 @@ def test_sync_writes_to_the_store_that_the_runs_name(root, monkeypatch, capsys, 
 
 def test_help_is_quick_and_imports_nothing_heavy():
     code = (
-        "import sys; from atomsweep.__main__ import main\n"
+        "import sys; from atomsweep.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'mlflow', 'pandas', 'numpy', 'hydra') if m in sys.modules])"

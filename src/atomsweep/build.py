@@ -84,6 +84,15 @@ def build_learner(config: Mapping[str, Any]) -> tuple[Any, Any]:
         raise UserError(str(error)) from error
 
 
+def data_source(config: Mapping[str, Any]) -> Any:
+    """The data set of a config.
+
+    Raises:
+        UserError: an argument is unknown, of the wrong type, or refused by the data set.
+    """
+    return build(config["data"], "data")
+
+
 def _with_present_paths(node: Any) -> Any:
     """The same node with each class where it lies now: a run may be older than a move."""
     if isinstance(node, Mapping):

@@ -6,7 +6,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from atomsweep.build import UserError
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
 from tests.data.formats.pyg_records import (

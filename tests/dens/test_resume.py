@@ -66,7 +66,7 @@ def fit(run, data, settings, recipe=RECIPE, stop_at=None, conservative=False):
         if stop_at is not None and update.step >= stop_at:
             stop.signal = "SIGTERM"
 
-    TRAIN.fit(model, task, recipe, data, None, run, 3, stop, watch)
+    fit(TRAIN, model, task, recipe, data, None, run, 3, stop, watch)
     return model
 
 

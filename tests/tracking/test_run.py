@@ -12,7 +12,8 @@ import pytest
 from atomsweep.tracking import schema
 from atomsweep.tracking import segments as segments_module
 from atomsweep.tracking.files import dumps, write_atomic
-from atomsweep.tracking.run import RunDirectory, RunLocked, find_runs, run_name
+from atomsweep.tracking.find import find_runs, run_name
+from atomsweep.tracking.run import RunDirectory, RunLocked
 from tests.places import SOURCE
 
 IDENTITY = "0123456789ab"

@@ -1,13 +1,10 @@
 """Devices of the ranks: which one each takes, how it sends, and what it cannot do."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.distributed as dist
 from torch import nn
 
-if TYPE_CHECKING:
-    from atomsweep.engine.trainer import Trainer
+from atomsweep.engine.trainer import Trainer
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
 
@@ -29,7 +26,7 @@ def backend_of(device: torch.device) -> str:
     return special if special == "gloo" else f"cpu:gloo,{device.type}:{special}"
 
 
-def refusal(trainer: "Trainer", model: nn.Module, dens: bool, ranks: int) -> str | None:
+def refusal(trainer: Trainer, model: nn.Module, dens: bool, ranks: int) -> str | None:
     """Why a run cannot be trained on its device, in a sentence; None where it can.
 
     Args:

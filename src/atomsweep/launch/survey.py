@@ -10,7 +10,8 @@ from atomsweep.launch.costs import Costs, remaining
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import changed
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.run import RunDirectory, RunLocked
 
 Rerun = Literal["none", "failed", "stale", "all"]
 NONE, FAILED, STALE, ALL = get_args(Rerun)
@@ -128,11 +129,14 @@ def restart(entries: Sequence[Entry], rerun: str) -> None:
     """Put the results aside that are to be made again; a failed run goes on where it was.
 
     Raises:
-        RunLocked: another process trains one of them.
+        UserError: another process trains one of them.
     """
     for entry in entries:
         if entry.run is not None and entry.trained(rerun) and entry.run.result is not None:
-            entry.run.restart()
+            try:
+                entry.run.restart()
+            except RunLocked as error:
+                raise UserError(str(error)) from error
 
 
 def table(entries: Sequence[Entry], rerun: str) -> list[str]:

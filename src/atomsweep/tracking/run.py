@@ -7,7 +7,6 @@ appear and makes the run finished. The process that holds the lock is the only o
 
 import logging
 import os
-import re
 import secrets
 import socket
 import time
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
-READABLE_LENGTH = 60
 REMADE = (
     schema.EVALUATIONS,
     schema.CHECKPOINTS,
@@ -439,38 +437,3 @@ class RunDirectory:
             status.get("host") != socket.gethostname()
             and time.time() - float(status.get("heartbeat", 0.0)) < STALE_S
         )
-
-
-def find_runs(root: str | Path) -> list[RunDirectory]:
-    """All run directories directly under `root`, by name; [] when `root` does not exist."""
-    root = Path(root)
-    if not root.is_dir():
-        return []
-    return [RunDirectory(path) for path in sorted(root.iterdir()) if (path / schema.RUN).is_file()]
-
-
-def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
-    """`<readable>-<identity>`: a directory name from what was chosen, safe on every file system.
-
-    Args:
-        choices: group -> option, or overrides as on the command line ("basis=sph").
-        identity: identity of the run.
-    """
-    if isinstance(choices, Mapping):
-        pairs = [(str(key), str(value)) for key, value in choices.items()]
-    else:
-        pairs = [(key.lstrip("+~"), value) for key, _, value in (c.partition("=") for c in choices)]
-    readable = ""
-    for key, value in pairs:
-        last = key.rpartition(".")[2].rpartition("/")[2]
-        part = "_".join(slug for slug in (_slug(last), _slug(value)) if slug)
-        longer = "-".join(piece for piece in (readable, part) if piece)
-        if len(longer) > READABLE_LENGTH:
-            readable = readable or part[:READABLE_LENGTH]
-            break
-        readable = longer
-    return f"{readable.strip('-._') or 'run'}-{identity}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.")

@@ -19,6 +19,7 @@ from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking import schema
+from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -190,23 +191,6 @@ def load(
         check_device(device, "device", "device cpu")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return TrainedModel(find_run(run, root), where, getattr(torch, dtype))
-
-
-def find_run(run: str | Path, root: str | Path) -> RunDirectory:
-    """The run of a directory, or of a name or identity in `root`.
-
-    Raises:
-        UserError: there is none.
-    """
-    for path in (Path(run), Path(root) / run):
-        if (path / schema.RUN).is_file():
-            return RunDirectory(path)
-    if (found := RunDirectory.for_identity(root, str(run))) is not None:
-        return found
-    raise UserError(
-        f"there is no run {run}: it is neither a run directory nor a name or identity in {root}; "
-        "`python -m atomsweep status` lists them"
-    )
 
 
 def device_name(device: torch.device) -> str:

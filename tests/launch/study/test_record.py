@@ -5,7 +5,7 @@ import shutil
 import pytest
 from hydra import compose, initialize_config_dir
 
-from atomsweep.experiment import cell_of
+from atomsweep.launch.compose import cell_of
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study.record import experiment, experiment_name, write_best
 from tests.contracts.compose import CONF

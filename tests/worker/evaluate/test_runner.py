@@ -13,15 +13,16 @@ import pytest
 from ase import Atoms
 
 import atomsweep
-from atomsweep.__main__ import main
 from atomsweep.build import UserError
 from atomsweep.cli.evaluate import parsed
+from atomsweep.cli.main import main
 from atomsweep.data.atoms import structure_to_atoms
-from atomsweep.experiment import job
-from atomsweep.launch.local.pool import outcome_of
+from atomsweep.launch.outcome import outcome_of
 from atomsweep.tracking import evaluations, schema
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.evaluate.runner import evaluate
+from atomsweep.worker.train import job
 from tests.places import REPOSITORY
 
 SMALL = {"structures": 3, "rotations": 2}

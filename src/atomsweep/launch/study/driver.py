@@ -1,9 +1,9 @@
 """The driver of a study: asks for trials, reads how their runs go, stops the hopeless, tells.
 
 A trial is one run for each seed, of ordinary identity, in ordinary run directories. The driver is
-the `feed` of an executor (`launch.local.pool`, `launch.slurm.jobs`): called again and again with what has ended,
-it returns what is to run. All that it knows is in the storage and in the run directories, so
-another process can take over after any kill.
+the `feed` of an executor (`launch.local.pool`, `launch.slurm.jobs`): called again and again with
+what has ended, it returns what is to run. All that it knows is in the storage and in the run
+directories, so another process can take over after any kill.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
-from atomsweep.launch.local.pool import Outcome
+from atomsweep.launch.outcome import Outcome
 from atomsweep.launch.plan import Cell, entry_of
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.storage import MESSAGE, Point

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
-from atomsweep.experiment import num_ranks, prepare_data
-from atomsweep.launch import check_all, check_one, command, execute
-from atomsweep.launch.plan import Cell
+from atomsweep.engine.ranks import num_ranks
+from atomsweep.launch.execute import execute
+from atomsweep.launch.plan import Cell, typed_command
+from atomsweep.launch.preflight import check_all, check_one, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
@@ -167,13 +168,13 @@ def _driver(
         study=study,
         name=name,
         root=root,
-        command=command(),
+        command=typed_command(sys.argv),
         compose=request.cell,
         check=lambda cell: check_one(cell, context),
         parallel=_parallel(statement, default.config),
         rerun=rerun,
     )
-    about = study_record.about_launch(sys.argv, command())
+    about = study_record.about_launch(sys.argv, typed_command(sys.argv))
     groups = {*default.choices, *(p.name for p in request.conf.iterdir() if p.is_dir())}
 
     def changed() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
+from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import Locked, exclusive
 from atomsweep.tracking.mlflow import views
 from atomsweep.tracking.mlflow.connect import (
@@ -26,7 +27,7 @@ from atomsweep.tracking.mlflow.connect import (
     check_reachable,
     connect,
 )
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
