@@ -166,25 +166,3 @@ def _hints(target: Any) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except NameError:  # annotations that only a type checker can see
         return {}
-
-
-def check_device(name: str, key: str, instead: str) -> None:
-    """Refuse a device that torch does not see.
-
-    Args:
-        name: of the device.
-        key: what the user set it with.
-        instead: what to choose where it is not there.
-
-    Raises:
-        UserError: names it.
-    """
-    import torch
-
-    try:
-        kind = torch.device(name).type
-        there = kind == "cpu" or torch.get_device_module(kind).is_available()
-    except (RuntimeError, AttributeError) as error:
-        raise UserError(f"{key} must be cpu, cuda, mps or xpu, got {name!r}") from error
-    if not there:
-        raise UserError(f"{key} is {name}, but torch sees no such device here; choose {instead}")

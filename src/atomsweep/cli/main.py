@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from atomsweep.build import UserError
-from atomsweep.cli import control, data, evaluate, info, relax, report, run, status, sync
+from atomsweep.cli import control, evaluate, info, relax, run, status, sync
 from atomsweep.launch.control import NoSuchSweep
 from atomsweep.tracking.environment import version_of
 
@@ -19,8 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.main(arguments[1:])
         return 0
     if arguments[:1] == ["data"]:
+        from atomsweep.cli import data
+
         return data.main(arguments[1:])
     if arguments[:1] in (["report"], ["results"]):
+        from atomsweep.cli import report
+
         return report.main(arguments)
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:

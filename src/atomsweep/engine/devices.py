@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from atomsweep.build import UserError
 from atomsweep.engine.trainer import Trainer
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
@@ -55,3 +56,23 @@ def missing_backend(device: torch.device) -> str | None:
             "torch does not have; install a torch that has it, or set cluster.ranks=1"
         )
     return None
+
+
+def check_device(name: str, key: str, instead: str) -> None:
+    """Refuse a device that torch does not see.
+
+    Args:
+        name: of the device.
+        key: what the user set it with.
+        instead: what to choose where it is not there.
+
+    Raises:
+        UserError: names it.
+    """
+    try:
+        kind = torch.device(name).type
+        there = kind == "cpu" or torch.get_device_module(kind).is_available()
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"{key} must be cpu, cuda, mps or xpu, got {name!r}") from error
+    if not there:
+        raise UserError(f"{key} is {name}, but torch sees no such device here; choose {instead}")

@@ -104,8 +104,8 @@ def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
 
 def _says_enough(error: BaseException) -> bool:
     """Whether the message alone says what to do, so that no traceback is needed."""
+    from atomsweep.engine.loop import NotFiniteError
     from atomsweep.engine.signals import Interrupted
-    from atomsweep.engine.trainer import NotFiniteError
 
     told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)
     return isinstance(error, told)

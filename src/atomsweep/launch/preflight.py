@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from atomsweep.build import UserError, build, build_learner, check_device, data_source
+from atomsweep.build import UserError, build, build_learner, data_source
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
@@ -53,7 +53,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         return 0
     import torch
 
-    from atomsweep.engine.devices import missing_backend, refusal
+    from atomsweep.engine.devices import check_device, missing_backend, refusal
 
     parts = {name: build(config[name], name) for name in PARTS}
     with torch.device("meta"):

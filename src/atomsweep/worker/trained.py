@@ -10,9 +10,10 @@ import torch
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.build import UserError, build, build_learner, check_device
+from atomsweep.build import UserError, build, build_learner
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
+from atomsweep.engine.devices import check_device
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.files import write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS

@@ -72,13 +72,8 @@ class AtomsweepSweeper(Sweeper):
             if key_of(k).partition(".")[0] not in LAUNCH_KEYS
         }
         search: Any = OmegaConf.to_container(self._config.search)
-        conf = next(
-            Path(element.path.removeprefix("file://"))
-            for element in self._loader.get_search_path().get_path()
-            if element.provider == "main"
-        )
         context = warm_up()
-        request = Request.of(statement, chosen, typed, self._config.scale, search, compose, conf)
+        request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
         return run_study(request, self._config.plan, self._config.rerun, context)
 
     def _compose(self, overrides: list[str], path: Path | None) -> DictConfig:
