@@ -2,9 +2,9 @@
 
     python docs/pictures/architecture.py
 
-Rooms, their order and their imports are read from the code and from `pyproject.toml`, so the picture
-cannot say what is not so; tests/test_architecture.py holds that it is the present one. An arrow that
-follows from others is left out.
+Rooms, their order and their imports are read from the code and from `pyproject.toml`, so the
+picture cannot say what is not so; tests/test_architecture.py holds that it is the present one. An
+arrow that follows from others is left out.
 """
 
 import ast
@@ -98,9 +98,8 @@ def draw() -> str:
             side = -1 if x <= WIDTH / 2 else 1
             bend = WIDTH / 2 + side * (WIDTH * 0.31 + 24 + 14 * skipped)
             x, x2 = x + side * width * 0.42, x2 + side * width2 * 0.42
-            lines.append(
-                f'<path d="M{x:.0f} {y} C{bend:.0f} {y + 40} {bend:.0f} {y2 - 40} {x2:.0f} {y2}"/>'
-            )
+            curve = f"C{bend:.0f} {y + 40} {bend:.0f} {y2 - 40} {x2:.0f} {y2}"
+            lines.append(f'<path d="M{x:.0f} {y} {curve}"/>')
         else:
             lines.append(f'<path d="M{x:.0f} {y} L{x2:.0f} {y2}"/>')
     for name, (left, top, width) in places.items():

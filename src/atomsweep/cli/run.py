@@ -1,5 +1,6 @@
 """`atomsweep run …` and `python run.py …`: a choice becomes a run, a set of choices a sweep."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +17,13 @@ EPILOG = """\
 
 def add(commands: Any) -> None:
     """Enter the command into the parser, for its help and for completion; `main` runs it."""
-    from argparse import RawDescriptionHelpFormatter
-
     parser = commands.add_parser(
         NAME,
         help="train: one run, a sweep, a published table or a study",
         epilog=EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-m", "--multirun", action="store_true", help="a sweep over what is listed")
     overrides = parser.add_argument("overrides", nargs="*", help="group=option or key=value")
     overrides.completer = _candidates
 
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if arguments is not None:
         sys.argv = [f"atomsweep {NAME}", *arguments]
+    if sys.version_info >= (3, 14):  # Hydra 1.3 gives argparse a help text that is no string
+        argparse.ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
 
     @hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name="config")
     def run_one(cfg: DictConfig) -> float | None:
