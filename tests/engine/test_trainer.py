@@ -11,8 +11,8 @@ from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.structure import InMemoryDataset, Structure
 from atomsweep.engine import checkpoint
 from atomsweep.engine import result as final
+from atomsweep.engine.events import NotFiniteError
 from atomsweep.engine.fit import fit as fit_run
-from atomsweep.engine.loop import NotFiniteError
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.engine.trainer import Trainer

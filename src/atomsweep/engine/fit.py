@@ -6,7 +6,8 @@ from typing import Any
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine.batches import Augmentation
 from atomsweep.engine.distributed import ALONE, World
-from atomsweep.engine.loop import Training, Update
+from atomsweep.engine.events import Update
+from atomsweep.engine.loop import Training
 from atomsweep.engine.optim import Recipe
 from atomsweep.engine.result import result_of
 from atomsweep.engine.signals import StopFlag

@@ -23,6 +23,7 @@ from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.devices import local_device
 from atomsweep.engine.distributed import World
 from atomsweep.engine.evaluate import evaluate
+from atomsweep.engine.events import NotFiniteError, Update
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
 from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole
@@ -36,27 +37,6 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
-
-
-class NotFiniteError(RuntimeError):
-    """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a progress display is told.
-
-    Attributes:
-        step: steps done.
-        fraction: share of the budget that is used.
-        seconds_left: estimate from this process's own speed; None before there is one.
-        values: latest loss and metrics by name.
-    """
-
-    step: int
-    fraction: float
-    seconds_left: float | None
-    values: Mapping[str, float]
 
 
 @dataclass

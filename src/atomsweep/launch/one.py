@@ -104,7 +104,7 @@ def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
 
 def _says_enough(error: BaseException) -> bool:
     """Whether the message alone says what to do, so that no traceback is needed."""
-    from atomsweep.engine.loop import NotFiniteError
+    from atomsweep.engine.events import NotFiniteError
     from atomsweep.engine.signals import Interrupted
 
     told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)

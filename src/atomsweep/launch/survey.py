@@ -11,6 +11,7 @@ from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import changed
 from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.restart import restart as make_again
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 Rerun = Literal["none", "failed", "stale", "all"]
@@ -134,7 +135,7 @@ def restart(entries: Sequence[Entry], rerun: str) -> None:
     for entry in entries:
         if entry.run is not None and entry.trained(rerun) and entry.run.result is not None:
             try:
-                entry.run.restart()
+                make_again(entry.run)
             except RunLocked as error:
                 raise UserError(str(error)) from error
 

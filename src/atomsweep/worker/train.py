@@ -20,7 +20,7 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 if TYPE_CHECKING:
     from atomsweep.data.batches.graphs import GraphDataset
     from atomsweep.engine.distributed import World
-    from atomsweep.engine.loop import Update
+    from atomsweep.engine.events import Update
     from atomsweep.engine.signals import StopFlag
     from atomsweep.engine.trainer import Trainer
     from atomsweep.models.base import ForceField

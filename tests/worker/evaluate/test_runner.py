@@ -20,6 +20,7 @@ from atomsweep.data.atoms import structure_to_atoms
 from atomsweep.launch.outcome import outcome_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.evaluate.runner import evaluate
 from atomsweep.worker.train import job
@@ -175,7 +176,7 @@ def test_a_device_that_is_not_there_is_named_and_no_checkpoint_is_blamed(
 def test_a_run_that_is_made_again_is_evaluated_again(run):
     evaluations.want(run, {"rotation": FULL | SMALL})
     job(str(run.path))
-    run.restart()
+    restart(run)
     assert evaluations.result(run, "rotation") is None
     assert (run.path / schema.EARLIER / "1" / "evaluations" / "rotation.json").is_file()
     assert evaluations.wanted(run) == {"rotation": FULL | SMALL}

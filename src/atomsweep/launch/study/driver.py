@@ -23,6 +23,7 @@ from atomsweep.launch.survey import ALL, NONE, STALE, state_of
 from atomsweep.sweep.study import OF_RESULT, StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_lines
+from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Driver:
         self.changed()
         for run in runs:
             if self.rerun in (STALE, ALL) and state_of(run) == schema.STALE:
-                run.restart()
+                restart(run)
             elif run.state() == schema.PRUNED:  # an earlier trial or another study stopped it
                 run.queue()
         return self._follow(active, {}) or self._to_train(active)
