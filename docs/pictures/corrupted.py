@@ -1,5 +1,11 @@
-"""Corrupted structures as a picture (DeNS, arXiv:2403.09549, Appendix F)."""
+"""Draws what DeNS makes of structures of a training split (arXiv:2403.09549, Appendix F).
 
+    python docs/pictures/corrupted.py corrupted.png data=mini_oc dens=oc20 --sigmas 0.1 0.3 0.5
+
+One row for each structure: as it is, then corrupted at each scale.
+"""
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +13,40 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch_geometric.data import Batch
 
+from atomsweep.build import build
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.dens.corrupt import Corruption, Draw
+from atomsweep.shipped import CONF, shipped
 
 Array = np.ndarray[Any, Any]
+
+
+def main() -> None:
+    """Draw as many structures as asked, chosen by the seed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="of the picture: .png, .pdf or .svg")
+    parser.add_argument("choices", nargs="*", help="data=… dens=… and what else is typed for a run")
+    parser.add_argument("--structures", type=int, default=3, help="rows")
+    parser.add_argument("--sigmas", type=float, nargs="+", required=True, help="Å")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with initialize_config_dir(str(shipped(CONF)), version_base="1.3"):
+        config: Any = OmegaConf.to_container(
+            compose("config", ["dens=v2_fixed", *options.choices]), resolve=True
+        )
+    source = build(config["data"], "data")
+    source.prepare()
+    split = source.split("train")
+    places = np.random.default_rng(options.seed).choice(
+        len(split), options.structures, replace=False
+    )
+    batch = GraphDataset(split, None).batch(places)
+    dens = build(config["dens"], "dens")
+    draw_corruption(batch, dens, options.sigmas, options.seed, options.path)
 
 
 def draw_corruption(
@@ -93,3 +128,7 @@ def _view(pos: Array, periodic: bool) -> Array:
     right = np.array([np.cos(turn), np.sin(turn), 0])
     eye = np.array([np.sin(turn) * np.cos(tilt), -np.cos(turn) * np.cos(tilt), np.sin(tilt)])
     return np.stack([right, np.cross(eye, right), eye])
+
+
+if __name__ == "__main__":
+    main()

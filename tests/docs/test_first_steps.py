@@ -1,6 +1,6 @@
 """docs/first-steps.ipynb: executed by the slow tests; its kept outputs are of a real execution.
 
-`python tests/test_first_steps.py` executes it and keeps the outputs.
+`python tests/docs/test_first_steps.py` executes it and keeps the outputs.
 """
 
 import ast
