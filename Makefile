@@ -16,7 +16,7 @@ define CHECK_PYTHON
 @$(PYTHON) -c '$(IS_ACCEPTED)' 2>/dev/null || { echo "error: $(ACCEPTED) is needed, but $(PYTHON) $$(version=$$($(PYTHON) -V 2>&1) && echo "is $$version" || echo "does not start"); name another: make setup PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
-.PHONY: help python setup sweep report test test-slow test-slurm slurm-up slurm-down lint format bench ui clean
+.PHONY: help python setup sweep report test test-slow test-wheel test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test: setup ## the tests, under 5 minutes on 2 cores; then the ten slowest
 
 test-slow: setup ## the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
+
+test-wheel: setup ## the wheel in an environment and a folder of its own
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
 	$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS)
