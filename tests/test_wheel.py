@@ -93,7 +93,7 @@ def test_a_folder_of_ones_own_comes_before_what_is_shipped(installed, tmp_path):
     )
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "own.yaml").write_text(
-        "title: Own\nmetric: forces_mae\nrows: {act: [mine, relu]}\nseeds: [0]\n"
+        "title: Own\nrows: {act: [mine, relu]}\nseeds: [0]\n"
         "overrides: [data=mini_oc_tiny, engine.steps=5, engine.eval_every=5]\n"
     )
     code, said = command(installed / "atomsweep", "run", "sweeps=own", "plan=true", cwd=tmp_path)
