@@ -11,24 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from atomsweep.console import to_terminal
-from atomsweep.data.filehash import content_hash
-from atomsweep.data.formats.describe import as_text, describe
-from atomsweep.data.formats.extxyz import ENERGY_UNITS
-from atomsweep.data.formats.known import open_files
-from atomsweep.data.source import Provenance
-from atomsweep.data.store.convert import convert
-from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.groups import SPLIT_BY, held_out_frames
-from atomsweep.data.store.parts import Conversion, Report
-from atomsweep.data.store.statistics import fit_normalizer
-from atomsweep.data.structure import DataError
-from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.tracking.files import write_atomic
 from atomsweep.tracking.lock import exclusive
+
+if TYPE_CHECKING:
+    from atomsweep.data.store.parts import Report
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from atomsweep.data.store.groups import SPLIT_BY
+    from atomsweep.units import ENERGY_UNITS
+
     parser = argparse.ArgumentParser(prog="atomsweep data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -95,6 +88,14 @@ def _labels(text: str) -> tuple[str, ...]:
 
 
 def _convert(options: argparse.Namespace) -> None:
+    from atomsweep.data.filehash import content_hash
+    from atomsweep.data.formats.known import open_files
+    from atomsweep.data.source import Provenance
+    from atomsweep.data.store.convert import convert
+    from atomsweep.data.store.dataset import StoreDataset
+    from atomsweep.data.store.parts import Conversion
+    from atomsweep.graph.neighbors import RadiusGraph
+
     out: Path = options.out
     if out.suffix != ".lmdb":
         raise ValueError(f"the store must end in .lmdb, got {out}")
@@ -152,6 +153,9 @@ def _tell(out: Path, report: Report) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from atomsweep.data.formats.describe import as_text, describe
+    from atomsweep.data.formats.known import open_files
+
     labels = _labels(options.labels)
     reader, files = open_files(options.path, labels, options.energy_unit)  # type: ignore[arg-type]
     found = describe(reader, files)
@@ -164,6 +168,13 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _fit_normalizer(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from atomsweep.data.store.dataset import StoreDataset
+    from atomsweep.data.store.groups import held_out_frames
+    from atomsweep.data.store.statistics import fit_normalizer
+    from atomsweep.data.structure import DataError
+
     path: Path = options.store
     if path.is_dir():
         path = path / "train.lmdb"

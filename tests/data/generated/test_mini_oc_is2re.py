@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.data.store.test_dataset import random_structure, write
 
 from atomsweep.data.dataset import InMemoryDataset, RelaxedEnergies
 from atomsweep.data.structure import DataError
 from tests.conftest import data_source
+from tests.data.store.test_dataset import random_structure, write
 
 TINY = {"train_systems": 16, "val_systems": 4, "frames_per_system": 6}
 

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from tests.data.store.test_dataset import assert_same, overwrite_record, random_structure, write
 
 from atomsweep.cli.data import main
 from atomsweep.data.batches.graphs import GraphDataset
@@ -22,6 +21,7 @@ from atomsweep.graph.neighbors import RadiusGraph
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract
 from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, s2ef_fields, write_lmdb
+from tests.data.store.test_dataset import assert_same, overwrite_record, random_structure, write
 
 
 def lmdb_of(path, count=10, **changes):

@@ -13,9 +13,7 @@ from atomsweep.data.formats.extxyz_read import SUFFIXES, FrameOptions, read_fram
 from atomsweep.data.formats.files import FileSource, SplitBy
 from atomsweep.data.formats.find import Paths
 from atomsweep.data.frames import Frame, Labels, Reader, check_labels
-from atomsweep.units import HARTREE, KCAL_PER_MOL
-
-ENERGY_UNITS = {"eV": 1.0, "kcal/mol": KCAL_PER_MOL, "hartree": HARTREE}
+from atomsweep.units import ENERGY_UNITS
 
 
 @dataclass(frozen=True)

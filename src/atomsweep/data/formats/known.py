@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from atomsweep.data.formats.ase_db import AseDb
-from atomsweep.data.formats.extxyz import ENERGY_UNITS, ExtXYZReader
+from atomsweep.data.formats.extxyz import ExtXYZReader
 from atomsweep.data.formats.find import find_files
 from atomsweep.data.formats.flat_npz import FlatNPZReader
 from atomsweep.data.formats.lmdb_files import get
@@ -14,6 +14,7 @@ from atomsweep.data.formats.store import StoreReader
 from atomsweep.data.formats.unpickle import decode_record
 from atomsweep.data.frames import Labels, Reader
 from atomsweep.data.structure import DataError
+from atomsweep.units import ENERGY_UNITS
 
 
 def open_files(
