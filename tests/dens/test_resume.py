@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset, Structure
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.data.structure import Structure
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.graph.neighbors import RadiusGraph

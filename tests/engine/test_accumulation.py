@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset
+from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.engine.fit import fit
 from atomsweep.engine.optim import Recipe
 from atomsweep.graph.neighbors import RadiusGraph

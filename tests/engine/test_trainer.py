@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset, Structure
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.data.structure import Structure
 from atomsweep.engine import checkpoint
 from atomsweep.engine import result as final
 from atomsweep.engine.events import NotFiniteError

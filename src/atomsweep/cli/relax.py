@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 def _relax(options: argparse.Namespace) -> int:
     import ase.io
 
-    from atomsweep.data.progress import Progress
+    from atomsweep.console import Progress
     from atomsweep.tasks.relax.lbfgs import LBFGS
     from atomsweep.worker.trained import load
 

@@ -21,7 +21,7 @@ from atomsweep.tracking.identity import canonical
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-    from atomsweep.data.structure import DataSource
+    from atomsweep.data.source import DataSource
     from atomsweep.engine.optim import Recipe
     from atomsweep.engine.trainer import Trainer
     from atomsweep.models.base import ForceField

@@ -26,7 +26,7 @@ from atomsweep.tracking.run import RunDirectory
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from atomsweep.data.structure import DataSource
+    from atomsweep.data.source import DataSource
     from atomsweep.tasks.relax.calculator import PotentialCalculator
 
 log = logging.getLogger(__name__)

@@ -1,17 +1,17 @@
-"""Building a data directory once: a lock between processes, a rename at the end, no halves."""
+"""Building a data directory once: one process builds, the others wait; whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from atomsweep.data.store.native import sync_directory
+from atomsweep.data.store.writer import sync_directory
+from atomsweep.tracking.lock import Locked, exclusive
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +33,7 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Non
     """
     if directory.is_dir():
         return
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory.with_name(directory.name + ".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("another process is building %s in %s; waiting for it", what, directory)
-            lock.acquire()
-    except PermissionError as error:
-        raise PermissionError(
-            errno.EACCES,
-            f"cannot build {what} here; set data.root to a writable directory",
-            str(directory),
-        ) from error
-    try:
+    with _alone(directory, what):
         if directory.is_dir():
             return
         partial = directory.with_name(directory.name + ".partial")
@@ -66,11 +52,24 @@ def build_once(directory: Path, build: Callable[[Path], None], what: str) -> Non
                 f"the disk is full while building {what}; free space or set data.root elsewhere",
                 str(error.filename if error.filename is not None else partial),
             ) from error
-    finally:
-        lock.release()
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory if it is there."""
-    if path.exists():
-        shutil.rmtree(path)
+@contextmanager
+def _alone(directory: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a directory; waits for another process that has it."""
+    with ExitStack() as stack:
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            lock = directory.with_name(directory.name + ".lock")
+            try:
+                stack.enter_context(exclusive(lock, 0.0))
+            except Locked:
+                log.warning("another process is building %s in %s; waiting for it", what, directory)
+                stack.enter_context(exclusive(lock, math.inf))
+        except PermissionError as error:
+            raise PermissionError(
+                errno.EACCES,
+                f"cannot build {what} here; set data.root to a writable directory",
+                str(directory),
+            ) from error
+        yield

@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from atomsweep.data.structure import (
-    Array,
-    DataError,
-    DataSource,
-    OnError,
-    Structure,
-    StructureDataset,
-    check_on_error,
-    check_split,
-    structure_fault,
-    usable,
-)
+from atomsweep.data.dataset import OnError, StructureDataset, check_on_error, usable
+from atomsweep.data.source import DataSource, check_split
+from atomsweep.data.structure import Array, DataError, Structure, structure_fault
 
 SPLITS = TRAIN, VAL, TEST = "train", "val_id", "test"
 PER_FRAME = ("pos", "energy", "forces")

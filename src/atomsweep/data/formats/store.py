@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomsweep.data.formats.files import FileSource, Paths, SplitBy
+from atomsweep.data.dataset import OnError
+from atomsweep.data.formats.files import FileSource, SplitBy
+from atomsweep.data.formats.find import Paths
 from atomsweep.data.frames import Frame, Reader
-from atomsweep.data.store.native import StoreDataset
-from atomsweep.data.structure import DataError, OnError, Provenance
+from atomsweep.data.source import Provenance
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.structure import DataError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from math import gcd
 
 import numpy as np
 
-from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.structure import Array, DataError, Structure
 
 SPLIT_BY = ("sid", "frame", "adsorbate", "catalyst")

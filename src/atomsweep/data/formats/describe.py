@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from atomsweep.data.frames import Frame, Reader
-from atomsweep.data.store.convert import parts_of
+from atomsweep.data.store.parts import parts_of
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError, Structure, structure_fault
 
 ODD_FORCE = 50.0  # eV/Å, above which OC20 leaves frames out
@@ -17,7 +17,7 @@ _BINS = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 141)])  # eV/Å, |force c
 
 
 @dataclass
-class Survey:
+class Description:
     """Sums over frames, in memory that grows by a few numbers for each frame.
 
     Attributes:
@@ -145,13 +145,13 @@ def _some(messages: list[str], shown: int = 5) -> str:
     return "\n".join(lines)
 
 
-def survey(reader: Reader, files: Iterable[Path]) -> Survey:
+def describe(reader: Reader, files: Iterable[Path]) -> Description:
     """Read every frame of files once.
 
     Raises:
         DataError: there is no usable frame.
     """
-    found = Survey()
+    found = Description()
     for frame, file in _frames(reader, list(files)):
         where = f"frame {frame.index} of {file}"
         fault: str | None = frame.fault

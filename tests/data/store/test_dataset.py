@@ -13,10 +13,12 @@ import lmdb
 import numpy as np
 import pytest
 
-from atomsweep.data.store import native as store_module
-from atomsweep.data.store.native import StoreDataset, StoreWriter
+from atomsweep.data.dataset import usable
+from atomsweep.data.store import writer as store_writer
+from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.record import VERSION, WITH_EDGES, decode, encode
-from atomsweep.data.structure import DataError, Structure, usable
+from atomsweep.data.store.writer import StoreWriter
+from atomsweep.data.structure import DataError, Structure
 
 
 def random_structure(seed, natoms=6, labels=True):
@@ -241,15 +243,15 @@ def test_an_open_store_can_be_read_in_a_child_process(tmp_path, method):
 
 
 def test_a_large_set_outgrows_its_first_map(tmp_path, monkeypatch):
-    monkeypatch.setattr("atomsweep.data.store.native._FIRST_MAP", 1 << 16)
-    monkeypatch.setattr("atomsweep.data.store.native._BATCH_BYTES", 1 << 14)
+    monkeypatch.setattr("atomsweep.data.store.writer._FIRST_MAP", 1 << 16)
+    monkeypatch.setattr("atomsweep.data.store.writer._BATCH_BYTES", 1 << 14)
     store = write(tmp_path / "a.lmdb", [random_structure(seed, natoms=100) for seed in range(200)])
     assert store[199].fid == 199
 
 
 FULL_DISK = """
 import resource, sys
-from tests.data.store.test_native import random_structure, write
+from tests.data.store.test_dataset import random_structure, write
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     write(sys.argv[1], [random_structure(s, natoms=200) for s in range(200)])
@@ -262,9 +264,9 @@ def test_a_full_disk_is_called_full_whatever_lmdb_calls_it(tmp_path, monkeypatch
     usage = shutil.disk_usage(tmp_path)
     for free, told in ((4096, "the disk is full"), (1 << 30, "Input/output error")):
         monkeypatch.setattr(
-            store_module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
+            store_writer.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
         )
-        with pytest.raises(OSError, match=told), store_module._named_errors(tmp_path / "a.lmdb"):
+        with pytest.raises(OSError, match=told), store_writer._named_errors(tmp_path / "a.lmdb"):
             raise lmdb.Error("mdb_txn_commit: Input/output error")
 
 
