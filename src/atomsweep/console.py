@@ -1,14 +1,20 @@
-"""What a person sees of a run: log lines, its log file, a bar with the loss and the time left."""
+"""What a person sees: log lines, a run's log file, a bar of its progress, durations and tables.
+
+The formatters of durations and of aligned columns are here, one of each for the whole project.
+"""
 
 import logging
+import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+NOTHING = "–"  # stands where there is no value
 
 
 def to_terminal() -> None:
@@ -79,6 +85,32 @@ def summary(status: Mapping[str, Any]) -> str:
     values = [f"{name} {value:.4f}" for name, value in (status.get("values") or {}).items()]
     left = []
     if status.get("seconds_left") is not None:
-        seconds = int(status["seconds_left"])
-        left = [f"{seconds // 60}:{seconds % 60:02d} left"]
+        left = [f"{duration(float(status['seconds_left']))} left"]
     return ", ".join([step, *values, *left])
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3.2 min`, `5.1 h`, `2.4 d`; – for None and NaN."""
+    if seconds is None or math.isnan(seconds):
+        return NOTHING
+    for size, unit, limit in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
+        if seconds < size * limit:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str = "", gap: str = "  ") -> list[str]:
+    """Lines of a table whose columns have one width each.
+
+    Args:
+        rows: cells as text, the header among them; all rows have the same number of cells.
+        sides: `l` or `r` for each column, the side that its cells are moved to; all `l` if empty.
+        gap: between two columns.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = sides or "l" * len(widths)
+
+    def cell(text: str, width: int, side: str) -> str:
+        return text.rjust(width) if side == "r" else text.ljust(width)
+
+    return [gap.join(map(cell, row, widths, sides)).rstrip() for row in rows]

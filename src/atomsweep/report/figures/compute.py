@@ -1,54 +1,61 @@
-"""The section on equal compute: error against training time, at budgets, and what is saved.
+"""The section on equal compute: error against training time, at equal times, and what is saved.
 
 Curves are of the best value logged so far; between evaluations they are linear in the logarithm of
 time, and outside of what was measured there is nothing.
 """
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from atomsweep.report.figures.curves import DASHES, INK, MUTED, SERIES, dress, make_room, time_unit
+from atomsweep import console
+from atomsweep.report.figures.inference import draw_points
 from atomsweep.report.figures.sections import Picture, Section
-from atomsweep.report.read import published
-from atomsweep.report.read.runs import Store
-from atomsweep.report.read.tidy import is_gpu, normal
-from atomsweep.report.tables import grids as render
-from atomsweep.report.tables.compute import Curve, Saving, curves_of, saving
+from atomsweep.report.figures.style import (
+    DASHES,
+    INK,
+    MUTED,
+    SERIES,
+    dress,
+    make_room,
+    plain_ticks,
+    time_unit,
+)
+from atomsweep.report.read.runs import Runs
+from atomsweep.report.read.tidy import is_gpu
+from atomsweep.report.read.values import normal
+from atomsweep.report.tables import spelled, titles
+from atomsweep.report.tables.compute import Curve, Rows, Saving, curves_of, mean_curve, savings
 from atomsweep.report.tables.grids import Grid, Text
+from atomsweep.report.tables.pareto import published_points
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.statistics import interval
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Rows = Mapping[str, Mapping[float, Curve]]  # label → seed → curve
 
-BUDGETS = 4  # columns of the table
-POINTS = 40  # of a drawn line
+TIMES = 4  # columns of the table
 MOST_DRAWN = 12
-MOST_NAMED = 8  # points; of more only those of the front have their name
 MOST_SAVINGS = 6
 MOST_SEEDS = 20  # whose curves are read, of each row
 
 
-def budget_section(store: Store, part: Part, number: int) -> Section:
+def compute_section(runs: Runs, part: Part, number: int) -> Section:
     """Equal compute for one table; empty where no curves were logged, or devices are unlike."""
     section = Section(f"compute-{number}", "Equal compute")
     split = next((s for s in (schema.VAL_AVERAGE, schema.VAL_SPLITS[0]) if _logged(part, s)), None)
     if split is None:
         return section
     metric = schema.metric_name(split, part.metric)
-    better = render.better(part.metric)
+    better = titles.better(part.metric)
     members = part.members()
     devices = {r["identity"]: r["device"] for runs in members.values() for r in runs.values()}
     several = any(len(runs) > MOST_SEEDS for runs in members.values())
     members = {label: dict(list(runs.items())[:MOST_SEEDS]) for label, runs in members.items()}
     read = {run["identity"] for runs in members.values() for run in runs.values()}
     chosen = part.frame[part.frame["identity"].isin(read)]
-    found = curves_of(store.curves(chosen, [metric]), devices, better)
+    found = curves_of(runs.curves(chosen, [metric]), devices, better)
     rows: dict[str, dict[float, Curve]] = {
         label: {
             seed: found[run["identity"]]
@@ -80,10 +87,10 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
     saved = [one for alike in kinds.values() for one in savings(alike, better)]
     saved.sort(key=lambda one: -one.factor)
     section.text += [told(one, split) for one in saved[:MOST_SAVINGS]]
-    grid = budget_grid(rows, part.metric)
+    grid = compute_grid(rows, part.metric)
     if grid is not None:
         caption = (
-            f"{render.title_of(part.metric)[0]} on {render.split_title(split)}, best until then"
+            f"{titles.title_of(part.metric)[0]} on {titles.split_title(split)}, best until then"
         )
         section.grids.append((f"{caption}, after so much training on {part.device}.", grid))
     theirs = published_points(part.reference, "train")
@@ -100,21 +107,6 @@ def budget_section(store: Store, part: Part, number: int) -> Section:
     return section
 
 
-def savings(rows: Rows, better: str) -> list[Saving]:
-    """What the best row saves on the way to the final value of each other row, most first."""
-    ends = {
-        label: sum(c.values[-1] for c in curves.values()) / len(curves)
-        for label, curves in rows.items()
-    }
-    best = (min if better == "low" else max)(ends, key=lambda label: ends[label])
-    found = (
-        saving(best, other, rows[best], curves, better)
-        for other, curves in rows.items()
-        if other != best
-    )
-    return sorted((s for s in found if s is not None), key=lambda s: -s.factor)
-
-
 def told(saved: Saving, split: str) -> str:
     """A saving as a sentence."""
     if math.isnan(saved.low):
@@ -124,33 +116,33 @@ def told(saved: Saving, split: str) -> str:
     if saved.low <= 1.0:
         return (
             f"{saved.row} is not shown to need less training than {saved.other} for what that ends "
-            f"with on {render.split_title(split)}: {saved.factor:.1f} × ({spread})."
+            f"with on {titles.split_title(split)}: {saved.factor:.1f} × ({spread})."
         )
     return (
-        f"{saved.row} reaches the final value of {saved.other} on {render.split_title(split)} with "
+        f"{saved.row} reaches the final value of {saved.other} on {titles.split_title(split)} with "
         f"{saved.factor:.1f} × less training ({spread})."
     )
 
 
-def budget_grid(rows: Rows, metric: str) -> Grid | None:
-    """Rows against budgets, spread evenly in the logarithm over what all rows have measured."""
+def compute_grid(rows: Rows, metric: str) -> Grid | None:
+    """Rows against times, spread evenly in the logarithm over what all rows have measured."""
     start = max(c.times[0] for curves in rows.values() for c in curves.values())
     end = min(c.times[-1] for curves in rows.values() for c in curves.values())
     if not start < end:
         return None
-    budgets = [start * (end / start) ** (i / (BUDGETS - 1)) for i in range(BUDGETS)]
-    decimals = render.title_of(metric)[2]
+    times = [start * (end / start) ** (i / (TIMES - 1)) for i in range(TIMES)]
+    decimals = titles.title_of(metric)[2]
     lines = []
     for label, curves in rows.items():
         line = [Text(label)]
-        for budget in budgets:
-            values = [c.at(min(budget, end)) for c in curves.values()]
+        for time in times:
+            values = [c.at(min(time, end)) for c in curves.values()]
             mean, half = interval(values) if all(map(math.isfinite, values)) else (math.nan,) * 2
-            spread = "" if math.isnan(half) else f" ± {render.short(half, decimals)}"
-            line.append(Text(render.short(mean, decimals) + spread))
+            spread = "" if math.isnan(half) else f" ± {spelled.short(half, decimals)}"
+            line.append(Text(spelled.short(mean, decimals) + spread))
         lines.append(line)
-    header = ["Setting", *(render.duration(budget) for budget in budgets)]
-    return Grid(header, lines, "l" + "r" * BUDGETS)
+    header = ["Setting", *(console.duration(time) for time in times)]
+    return Grid(header, lines, "l" + "r" * TIMES)
 
 
 def draw(rows: Rows, part: Part, split: str) -> "Figure":
@@ -178,13 +170,13 @@ def draw(rows: Rows, part: Part, split: str) -> "Figure":
     axes.set_yscale(
         "log" if all(c.values[-1] > 0 for r in rows.values() for c in r.values()) else "linear"
     )
-    _plain_ticks(axes)
+    plain_ticks(axes)
     kind = (
         "GPU-" if is_gpu(part.device) else "CPU " if part.device.lower().startswith("cpu") else ""
     )
     axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
-    title, unit, _ = render.title_of(part.metric)
-    title = f"Ours: {title} on {render.split_title(split)}{f', {unit}' if unit else ''}"
+    title, unit, _ = titles.title_of(part.metric)
+    title = f"Ours: {title} on {titles.split_title(split)}{f', {unit}' if unit else ''}"
     axes.set_title(title, loc="left", color=INK)
     legend = axes.legend(
         loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, frameon=False, handlelength=1.8
@@ -196,92 +188,5 @@ def draw(rows: Rows, part: Part, split: str) -> "Figure":
     return figure
 
 
-def draw_points(
-    axes: "Axes", points: Mapping[str, tuple[float, float]], across: str, title: str
-) -> None:
-    """Named points of cost and error, the Pareto front among them joined."""
-    dress(axes)
-    front = pareto(points)
-    for label, (cost, error) in points.items():
-        colour = SERIES[0] if label in front else MUTED
-        axes.plot([cost], [error], "o", color=colour, ms=5)
-        if len(points) > MOST_NAMED and label not in front:
-            continue
-        axes.annotate(
-            label, (cost, error), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK
-        )
-    ordered = sorted(points[label] for label in front)
-    axes.plot(
-        [c for c, _ in ordered], [e for _, e in ordered], color=SERIES[0], lw=1, dashes=(3, 2)
-    )
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
-    _plain_ticks(axes)
-    axes.set_xlabel(across, color=MUTED)
-    axes.set_title(title, loc="left", color=INK)
-
-
-def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Points that no other beats in cost without being worse in error; low is better in both."""
-    return [
-        label
-        for label, (cost, error) in points.items()
-        if not any(c <= cost and e <= error and (c, e) != (cost, error) for c, e in points.values())
-    ]
-
-
-def mean_curve(curves: Mapping[float, Curve]) -> tuple[list[float], list[float]]:
-    """Mean over seeds at even steps of log time, inside of what every seed has measured."""
-    start = max(c.times[0] for c in curves.values())
-    end = min(c.times[-1] for c in curves.values())
-    if not start < end:
-        return [], []
-    times = [min(start * (end / start) ** (i / (POINTS - 1)), end) for i in range(POINTS)]
-    return times, [sum(c.at(t) for c in curves.values()) / len(curves) for t in times]
-
-
 def _logged(part: Part, split: str) -> bool:
     return schema.metric_name(split, part.metric) in part.curves
-
-
-def published_points(
-    reference: str | None, cost: str
-) -> tuple[dict[str, tuple[float, float]], str] | None:
-    """Label → cost and average error of a published table, and the unit of the cost.
-
-    Args:
-        reference: the table; None where it has no such column.
-        cost: `train` or `inference`.
-    """
-    if reference is None:
-        return None
-    table = published.table(reference)
-    costs = [i for i, c in enumerate(table.columns) if c.name == cost]
-    errors = [i for i, c in enumerate(table.columns) if c.split == schema.VAL_AVERAGE]
-    if not costs or not errors:
-        return None
-    found = {}
-    for row in table.rows:
-        spent, error = row.values[costs[0]], row.values[errors[0]]
-        if spent is not None and error is not None:
-            label = ", ".join(a.label(v) for a, v in zip(table.axes, row.key, strict=True))
-            found[label] = (spent, error * table.columns[errors[0]].to_ours)
-    return found, table.columns[costs[0]].unit
-
-
-def _plain_ticks(axes: "Axes") -> None:
-    """Ticks of logarithmic axes at 1, 2 and 5 times powers of ten, written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
-        if scale == "log":
-            low, high = axis.get_view_interval()
-            subs: tuple[float, ...] = (1.0,)
-            if low > 0 and high < 200 * low:
-                subs = (1.0, 2.0, 5.0)
-            if low > 0 and high < 4 * low:
-                subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-            axis.set_major_locator(LogLocator(subs=subs))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_locator(NullLocator())
-            axis.set_minor_formatter(NullFormatter())
