@@ -99,18 +99,22 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86_400:.1f} d"
 
 
-def aligned(rows: Sequence[Sequence[str]], sides: str = "", gap: str = "  ") -> list[str]:
-    """Lines of a table whose columns have one width each.
+def padded(rows: Sequence[Sequence[str]], sides: str = "", least: int = 0) -> list[list[str]]:
+    """Cells of a table, those of one column as wide as its widest.
 
     Args:
         rows: cells as text, the header among them; all rows have the same number of cells.
         sides: `l` or `r` for each column, the side that its cells are moved to; all `l` if empty.
-        gap: between two columns.
+        least: width of a column.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = sides or "l" * len(widths)
+    widths = [max(least, *map(len, column)) for column in zip(*rows, strict=True)]
 
     def cell(text: str, width: int, side: str) -> str:
         return text.rjust(width) if side == "r" else text.ljust(width)
 
-    return [gap.join(map(cell, row, widths, sides)).rstrip() for row in rows]
+    return [list(map(cell, row, widths, sides or "l" * len(widths))) for row in rows]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: columns of equal width, two spaces apart."""
+    return ["  ".join(row).rstrip() for row in padded(rows)]

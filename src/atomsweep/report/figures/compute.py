@@ -5,10 +5,11 @@ time, and outside of what was measured there is nothing.
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from atomsweep import console
-from atomsweep.report.figures.inference import draw_points
+from atomsweep.report.figures.pareto import draw_points
 from atomsweep.report.figures.sections import Picture, Section
 from atomsweep.report.figures.style import (
     DASHES,
@@ -34,7 +35,6 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 TIMES = 4  # columns of the table
 MOST_DRAWN = 12
 MOST_SAVINGS = 6
@@ -47,64 +47,75 @@ def compute_section(runs: Runs, part: Part, number: int) -> Section:
     split = next((s for s in (schema.VAL_AVERAGE, schema.VAL_SPLITS[0]) if _logged(part, s)), None)
     if split is None:
         return section
-    metric = schema.metric_name(split, part.metric)
-    better = titles.better(part.metric)
     members = part.members()
-    devices = {r["identity"]: r["device"] for runs in members.values() for r in runs.values()}
-    several = any(len(runs) > MOST_SEEDS for runs in members.values())
-    members = {label: dict(list(runs.items())[:MOST_SEEDS]) for label, runs in members.items()}
-    read = {run["identity"] for runs in members.values() for run in runs.values()}
-    chosen = part.frame[part.frame["identity"].isin(read)]
-    found = curves_of(runs.curves(chosen, [metric]), devices, better)
-    rows: dict[str, dict[float, Curve]] = {
-        label: {
-            seed: found[run["identity"]]
-            for seed, run in runs.items()
-            if run["identity"] in found and len(found[run["identity"]].times) > 1
-        }
-        for label, runs in members.items()
-    }
-    rows = {label: curves for label, curves in rows.items() if curves}
-    if len(set(devices.values())) > 1:
+    if len({run["device"] for own in members.values() for run in own.values()}) > 1:
         section.text.append(
             "The runs trained on unlike devices, and time on one is not time on another: no "
             "comparison at equal compute is made."
         )
         return section
+    rows = _rows(runs, part, members, split)
     if not rows:
         return section
     if (part.frame["state"] != schema.FINISHED).any():
         section.notes.append("Rows with a run that is not finished are left out.")
-    if several:
+    if any(len(own) > MOST_SEEDS for own in members.values()):
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
-    kinds: dict[tuple[str, str], dict[str, dict[float, Curve]]] = {}
-    for label, curves in rows.items():  # only what is on one data set and task saves on another
+    section.text += [told(one, split) for one in _saved(rows, part, members)[:MOST_SAVINGS]]
+    if (grid := compute_grid(rows, part.metric)) is not None:
+        quantity, place = titles.title_of(part.metric)[0], titles.split_title(split)
+        caption = (
+            f"{quantity} on {place}, best until then, after so much training on {part.device}."
+        )
+        section.grids.append((caption, grid))
+    section.pictures.append(_picture(rows, part, split, f"compute-{number}"))
+    return section
+
+
+def _rows(
+    runs: Runs, part: Part, members: Mapping[str, Mapping[float, dict[str, Any]]], split: str
+) -> dict[str, dict[float, Curve]]:
+    """Label → seed → curve, of the first seeds of each row whose curves have two points."""
+    first = {label: list(own.items())[:MOST_SEEDS] for label, own in members.items()}
+    devices = {run["identity"]: run["device"] for own in first.values() for _, run in own}
+    chosen = part.frame[part.frame["identity"].isin(devices)]
+    points = runs.curves(chosen, [schema.metric_name(split, part.metric)])
+    found = curves_of(points, devices, titles.better(part.metric))
+    long = {identity: curve for identity, curve in found.items() if len(curve.times) > 1}
+    rows = {
+        label: {seed: long[run["identity"]] for seed, run in own if run["identity"] in long}
+        for label, own in first.items()
+    }
+    return {label: curves for label, curves in rows.items() if curves}
+
+
+def _saved(
+    rows: Rows, part: Part, members: Mapping[str, Mapping[float, dict[str, Any]]]
+) -> list[Saving]:
+    """Savings, most first; only what is on one data set and task saves on another."""
+    kinds: dict[tuple[str, str], dict[str, Mapping[float, Curve]]] = {}
+    for label, curves in rows.items():
         run = next(iter(members[label].values()))
         kind = (normal(run["data_fingerprint"]), normal(run.get("choice.task")))
         kinds.setdefault(kind, {})[label] = curves
+    better = titles.better(part.metric)
     saved = [one for alike in kinds.values() for one in savings(alike, better)]
-    saved.sort(key=lambda one: -one.factor)
-    section.text += [told(one, split) for one in saved[:MOST_SAVINGS]]
-    grid = compute_grid(rows, part.metric)
-    if grid is not None:
-        caption = (
-            f"{titles.title_of(part.metric)[0]} on {titles.split_title(split)}, best until then"
-        )
-        section.grids.append((f"{caption}, after so much training on {part.device}.", grid))
+    return sorted(saved, key=lambda one: -one.factor)
+
+
+def _picture(rows: Rows, part: Part, split: str, name: str) -> Picture:
     theirs = published_points(part.reference, "train")
-    section.pictures.append(
-        Picture(
-            f"compute-{number}",
-            draw(rows, part, split),
-            f"{metric} against training time on a logarithmic axis, one line per table row",
-            "Mean over seeds of the best value until then, only where every seed was measured."
-            + (" Right: the paper's own points, on its own device and data." if theirs else ""),
-            wide=theirs is not None,
-        )
+    metric = schema.metric_name(split, part.metric)
+    return Picture(
+        name,
+        draw_compute(rows, part, split),
+        f"{metric} against training time on a logarithmic axis, one line per table row",
+        "Mean over seeds of the best value until then, only where every seed was measured."
+        + (" Right: the paper's own points, on its own device and data." if theirs else ""),
+        wide=theirs is not None,
     )
-    return section
 
 
 def told(saved: Saving, split: str) -> str:
@@ -145,7 +156,7 @@ def compute_grid(rows: Rows, metric: str) -> Grid | None:
     return Grid(header, lines, "l" + "r" * TIMES)
 
 
-def draw(rows: Rows, part: Part, split: str) -> "Figure":
+def draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
     """Error against training time on a logarithmic axis; beside it the paper's points."""
     from matplotlib.figure import Figure
 

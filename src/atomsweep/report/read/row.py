@@ -55,16 +55,21 @@ def row_of(
         **{COUNT + split: n for split, n in _counts(data, result).items()},
     }
     row["budget"] = budget_of(row, row["total_steps"])
-    if state == schema.FINISHED:
-        row.update(
-            {key: result.get(key) for key in ("parameters", "device_seconds", "eval_seconds")}
-        )
-        metrics = {**(result.get("throughput") or {}), **(result.get("metrics") or {})}
-        metrics |= {"run/parameters": result.get("parameters")}
-        row.update({METRIC + name: as_float(value) for name, value in metrics.items()})
-    else:
-        row.update({key: status.get(key) for key in ("device_seconds", "eval_seconds")})
+    row |= _outcome(state, status, result)
     return row
+
+
+def _outcome(state: str, status: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run measured; of another one the time that it has spent so far."""
+    times = ("device_seconds", "eval_seconds")
+    if state != schema.FINISHED:
+        return {key: status.get(key) for key in times}
+    metrics = {**(result.get("throughput") or {}), **(result.get("metrics") or {})}
+    metrics |= {"run/parameters": result.get("parameters")}
+    return {
+        **{key: result.get(key) for key in ("parameters", *times)},
+        **{METRIC + name: as_float(value) for name, value in metrics.items()},
+    }
 
 
 def config_columns(science: Mapping[str, Any], prefix: str = CONFIG) -> dict[str, Any]:

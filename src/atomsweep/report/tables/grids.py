@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atomsweep import console
 from atomsweep.report.tables.spelled import MINUS, NOTHING
 
 STALE_MARK = "†"  # after a number that other code than the present made
@@ -34,21 +35,13 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> G
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table; readable as it stands on a terminal."""
     body = [[f"**{_line(c)}**" if c.bold else _line(c) for c in row] for row in grid.rows]
-    table = [list(grid.header), *body]
-    widths = [max(3, *(len(row[i]) for row in table)) for i in range(len(grid.header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            text.rjust(width) if side == "r" else text.ljust(width)
-            for text, width, side in zip(row, widths, grid.align, strict=True)
-        )
-        return "| " + " | ".join(padded) + " |"
-
+    header, *lines = console.padded([list(grid.header), *body], grid.align, least=3)
     rule = "|".join(
-        "-" * (width + 1) + (":" if side == "r" else "-")
-        for width, side in zip(widths, grid.align, strict=True)
+        "-" * (len(cell) + 1) + (":" if side == "r" else "-")
+        for cell, side in zip(header, grid.align, strict=True)
     )
-    return "\n".join([line(table[0]), f"|{rule}|", *(line(row) for row in body)])
+    told = ["| " + " | ".join(cells) + " |" for cells in (header, *lines)]
+    return "\n".join([told[0], f"|{rule}|", *told[1:]])
 
 
 def _line(cell: Text) -> str:
