@@ -13,14 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from atomsweep.report.pages import report, writing
-from atomsweep.report.read import runs
+from atomsweep.report.read.directories import read_directories
 from benchmarks.synthetic_store import make_store
 
 TARGETS = {1000: 10.0, 20_000: 60.0}
 
 
 def main() -> None:
-    """Measure the report of one table of the store, and of every run in it."""
+    """Measure the report of one table of the runs, and of every run in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     options = parser.parse_args()
@@ -37,10 +37,10 @@ def main() -> None:
 def measured(root: Path, what: str, out: Path) -> tuple[str, int]:
     """Seconds of each part, in words, and bytes of the page."""
     marks = [time.perf_counter()]
-    store = runs.read(root)
+    runs = read_directories(root)
     marks.append(time.perf_counter())
-    chosen = store.where({"choice.data": "mini_oc"}) if what == "every run" else store.sweep(what)
-    built = report.build(store, chosen)
+    chosen = runs.where({"choice.data": "mini_oc"}) if what == "every run" else runs.sweep(what)
+    built = report.build(runs, chosen)
     marks.append(time.perf_counter())
     page = writing.write(built, out)
     marks.append(time.perf_counter())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +36,7 @@ def installed(wheel, tmp_path_factory):
     subprocess.run([*pip, str(wheel)], check=True)
     paths = {name: str(folder) for name in ("base", "platbase")}
     site = sysconfig.get_path("purelib", vars=paths)
-    with open(os.path.join(site, "dependencies.pth"), "w") as file:
-        file.write(sysconfig.get_path("purelib") + "\n")
+    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
 

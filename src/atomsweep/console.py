@@ -1,14 +1,20 @@
-"""What a person sees: log lines, log files, and how far a thing is, as a bar or in lines."""
+"""What a person sees: log lines, log files, how far a thing is, durations and tables.
+
+The formatters of durations and of aligned columns are here, one of each for the whole project.
+"""
 
 import logging
+import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+NOTHING = "–"  # stands where there is no value
 
 
 def to_terminal() -> None:
@@ -132,6 +138,36 @@ def summary(status: Mapping[str, Any]) -> str:
     values = [f"{name} {value:.4f}" for name, value in (status.get("values") or {}).items()]
     left = []
     if status.get("seconds_left") is not None:
-        seconds = int(status["seconds_left"])
-        left = [f"{seconds // 60}:{seconds % 60:02d} left"]
+        left = [f"{duration(float(status['seconds_left']))} left"]
     return ", ".join([step, *values, *left])
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3.2 min`, `5.1 h`, `2.4 d`; – for None and NaN."""
+    if seconds is None or math.isnan(seconds):
+        return NOTHING
+    for size, unit, limit in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
+        if seconds < size * limit:
+            return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def padded(rows: Sequence[Sequence[str]], sides: str = "", least: int = 0) -> list[list[str]]:
+    """Cells of a table, those of one column as wide as its widest.
+
+    Args:
+        rows: cells as text, the header among them; all rows have the same number of cells.
+        sides: `l` or `r` for each column, the side that its cells are moved to; all `l` if empty.
+        least: width of a column.
+    """
+    widths = [max(least, *map(len, column)) for column in zip(*rows, strict=True)]
+
+    def cell(text: str, width: int, side: str) -> str:
+        return text.rjust(width) if side == "r" else text.ljust(width)
+
+    return [list(map(cell, row, widths, sides or "l" * len(widths))) for row in rows]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: columns of equal width, two spaces apart."""
+    return ["  ".join(row).rstrip() for row in padded(rows)]

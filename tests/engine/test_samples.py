@@ -12,7 +12,7 @@ from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.engine import samples
-from atomsweep.report.figures.structures import read_predictions
+from atomsweep.report.read.predictions import read_predictions
 
 
 class Twice(torch.nn.Module):

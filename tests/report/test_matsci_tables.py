@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from atomsweep.report.read import runs
-from atomsweep.report.tables import ablation as tables
-from atomsweep.report.tables import grids as render
-from atomsweep.report.tables import words
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.tables import titles, words
+from atomsweep.report.tables.cells import cells_of
+from atomsweep.report.tables.forms import paper_grid
 from atomsweep.sweep.names import UnknownNameError, check_metric
 from atomsweep.tracking import schema
 
@@ -29,15 +29,15 @@ def frame(root):
             (path / schema.RESULT).write_text(json.dumps(told))
             part = {"start": 0.0, "heartbeat": 9.0, "end": 9.0, "world_size": 24}
             (path / schema.SEGMENTS).write_text(json.dumps(part) + "\n")
-    return runs.read(root.path).runs
+    return read_directories(root.path).frame
 
 
 def table(frame, metric, splits, reference):
-    better = render.better(metric)
-    cells = tables.ablation_table(
+    better = titles.better(metric)
+    cells = cells_of(
         frame, ROWS, metric, splits, better=better, reference=reference, declared=["task"]
     )
-    grid = render.paper_layout(cells, ROWS, reference, None)
+    grid = paper_grid(cells, ROWS, reference, None)
     return cells, list(grid.header), [[cell.text for cell in row] for row in grid.rows]
 
 

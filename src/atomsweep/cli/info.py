@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from atomsweep.cli.shared import add_root
+from atomsweep.console import duration
 from atomsweep.launch.control import job_of
-from atomsweep.launch.survey import duration, state_of
+from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory

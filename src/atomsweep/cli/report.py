@@ -12,7 +12,7 @@ from atomsweep.shipped import SWEEPS, shipped
 if TYPE_CHECKING:
     import pandas as pd
 
-    from atomsweep.report.read.runs import Store
+    from atomsweep.report.read.runs import Runs
 
 MOST_GAPS = 12  # printed; the page has all
 
@@ -31,26 +31,27 @@ exit codes: 0 done, 1 nothing to report (or, with --strict, something missing or
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read, write, print the table and where the page is; returns the exit code."""
     options = _parser().parse_args(arguments)
-    from atomsweep.report.pages import report as reports
-    from atomsweep.report.pages import writing
-    from atomsweep.report.study import numbers as hpo
+    from atomsweep.report.pages.report import Report, build
+    from atomsweep.report.pages.study import write_study
+    from atomsweep.report.pages.writing import slug, write
+    from atomsweep.report.study.report import StudyReport, build_study, study_of
 
     try:
-        store = _store(options)
+        runs = _runs(options)
         if options.command == "results":
-            return _results(store, options)
+            return _results(runs, options)
         if options.runs == ["all"]:
-            return _all(store, options)
-        if _is_paper_only(store, options.runs):
+            return _all(runs, options)
+        if _is_paper_only(runs, options.runs):
             return _published(options.runs[0], options)
-        report: hpo.StudyReport | reports.Report
-        if (study := hpo.study_of(store, options.runs)) is not None:
-            report = hpo.build(store, study)
-            page = hpo.write(report, options.out or Path("reports") / writing.slug(study))
+        report: StudyReport | Report
+        if (study := study_of(runs, options.runs)) is not None:
+            report = build_study(runs, study)
+            page = write_study(report, options.out or Path("reports") / slug(study))
         else:
-            report = reports.build(store, _chosen(store, options.runs))
-            out = options.out or Path("reports") / writing.slug(report.name)
-            page = writing.write(report, out)
+            report = build(runs, _chosen(runs, options.runs))
+            out = options.out or Path("reports") / slug(report.name)
+            page = write(report, out)
     except (LookupError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -67,17 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if options.strict and not report.complete else 0
 
 
-def _all(store: "Store", options: argparse.Namespace) -> int:
+def _all(runs: "Runs", options: argparse.Namespace) -> int:
     """A page of every table, whether anything of it has finished or not, and an index."""
     from atomsweep.report.pages.overview import write_all
 
     out = options.out or Path("reports")
-    complete = not store.problems
-    for entry in write_all(store, out):
+    complete = not runs.problems
+    for entry in write_all(runs, out):
         command = f"\n  fill it: {entry.command}" if entry.command else ""
         print(f"{entry.name}: {entry.told}{command}\n  {out / entry.page if entry.page else '-'}")
         complete &= entry.complete
-    for problem in store.problems:
+    for problem in runs.problems:
         print(f"problem: {problem}")
     print(f"\nIndex: {out / 'index.html'}")
     return 1 if options.strict and not complete else 0
@@ -85,51 +86,53 @@ def _all(store: "Store", options: argparse.Namespace) -> int:
 
 def _published(name: str, options: argparse.Namespace) -> int:
     """A published table that no sweep file answers."""
-    from atomsweep.report.pages import paper
-    from atomsweep.report.tables import grids as render
+    from atomsweep.report.pages.paper import write_paper
+    from atomsweep.report.read.published import reference_named
+    from atomsweep.report.tables import grids
+    from atomsweep.report.tables.printed import printed_of, unanswered_words
 
-    reference = paper.reference_of(name)
+    reference = reference_named(name)
     assert reference is not None
-    page = paper.write(reference, options.out or Path("reports") / reference.replace(".", "/"))
-    shown = paper.paper_of(reference)
-    print(f"{shown.heading}\n{shown.cited}\n\n{render.markdown(shown.grid)}\n{shown.caption}")
-    print(f"\n{paper.sentence(reference)}\n\nReport: {page}")
+    page = write_paper(reference, options.out or Path("reports") / reference.replace(".", "/"))
+    shown = printed_of(reference)
+    print(f"{shown.heading}\n{shown.cited}\n\n{grids.markdown(shown.grid)}\n{shown.caption}")
+    print(f"\n{unanswered_words(reference)}\n\nReport: {page}")
     return 1 if options.strict else 0
 
 
-def _results(store: "Store", options: argparse.Namespace) -> int:
+def _results(runs: "Runs", options: argparse.Namespace) -> int:
     """Tables of several sweeps as one page and one CSV, to be kept in the repository."""
-    from atomsweep.report.pages import kept as results
+    from atomsweep.report.pages.results import reports_of, write_results
 
-    found = results.reports_of(store, options.names)
+    found = reports_of(runs, options.names)
     names = " ".join(options.names)
     title = options.title or f"Results of {names}"
     command = f"python -m analysis results {names} --out {options.out}"
-    for path in results.write_results(found, title, command, options.out, options.note):
+    for path in write_results(found, title, command, options.out, options.note):
         print(path)
     return 1 if options.strict and not all(one.complete for one in found) else 0
 
 
-def _is_paper_only(store: "Store", words: Sequence[str]) -> bool:
+def _is_paper_only(runs: "Runs", words: Sequence[str]) -> bool:
     """Whether a published table is meant that neither a sweep nor a sweep file answers."""
-    from atomsweep.report.pages import paper
-    from atomsweep.report.read.layout import known_files
+    from atomsweep.report.read.asked import known_files
+    from atomsweep.report.read.published import reference_named
 
-    known = {*store.sweeps(), *known_files(store.files)}
-    return len(words) == 1 and words[0] not in known and paper.reference_of(words[0]) is not None
+    known = {*runs.sweeps(), *known_files(runs.files)}
+    return len(words) == 1 and words[0] not in known and reference_named(words[0]) is not None
 
 
-def _store(options: argparse.Namespace) -> "Store":
+def _runs(options: argparse.Namespace) -> "Runs":
     if options.source == "mlflow":
         from atomsweep.report.read.mirrored import read_mlflow
 
         uri = options.uri or f"sqlite:///{(options.root or _root()) / 'mlflow.db'}"
         return read_mlflow(uri, options.experiment)
-    from atomsweep.report.read.runs import read
+    from atomsweep.report.read.directories import read_directories
 
-    store = read(options.root or _root())
-    store.typed = shlex.join([f"root={options.root}"]) if options.root else ""
-    return store
+    runs = read_directories(options.root or _root())
+    runs.typed = shlex.join([f"root={options.root}"]) if options.root else ""
+    return runs
 
 
 def _root() -> Path:
@@ -139,14 +142,14 @@ def _root() -> Path:
     return there if there.is_dir() and not here.is_dir() else here
 
 
-def _chosen(store: "Store", words: Sequence[str]) -> "pd.DataFrame":
+def _chosen(runs: "Runs", words: Sequence[str]) -> "pd.DataFrame":
     if all("=" in word for word in words):
-        return store.where(dict(word.split("=", 1) for word in words))
+        return runs.where(dict(word.split("=", 1) for word in words))
     if len(words) > 1:
         raise ValueError(
             f"expected one sweep, or filters such as choice.basis=sph, got {' '.join(words)}"
         )
-    return store.sweep(words[0])
+    return runs.sweep(words[0])
 
 
 def _parser() -> argparse.ArgumentParser:

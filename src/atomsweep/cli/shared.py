@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomsweep.build import UserError
-from atomsweep.launch.survey import aligned
+from atomsweep.console import aligned
 
 
 def add_root(*commands: argparse.ArgumentParser) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root, need_root, print_table, warn
+from atomsweep.console import duration
 from atomsweep.launch.control import Standing, job_of, plan_of, standing, sweeps
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import plan_path
-from atomsweep.launch.survey import duration, state_of
+from atomsweep.launch.survey import state_of
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
 

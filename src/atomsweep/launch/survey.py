@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from atomsweep.build import UserError
+from atomsweep.console import aligned, duration
 from atomsweep.launch.costs import Costs, remaining
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
@@ -181,23 +182,6 @@ def _told(entry: Entry) -> str:
 def _missing(run: RunDirectory | None, wanted: evaluations.Wanted) -> list[str]:
     finished = run is not None and run.result is not None
     return evaluations.missing(run, wanted) if finished and run is not None else []
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    for unit, size, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 172800)):
-        if seconds < limit:
-            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86400:.1f} d"
 
 
 def _swept(cells: Sequence[Cell]) -> set[str]:

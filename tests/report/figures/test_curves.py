@@ -5,18 +5,21 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from atomsweep.report.figures import curves
-from atomsweep.report.read import runs
+from atomsweep.report.figures.curves import draw, spread
+from atomsweep.report.figures.files import inline, save
+from atomsweep.report.figures.style import SERIES, make_room
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.tables.curves import MOST_OF_ROW, left_out, series
 
 AXES = ["choice.basis", "choice.act"]
 
 
 @pytest.fixture
 def points(table5):
-    store = runs.read(table5.path)
-    frame = store.sweep("latest")
-    logged = store.curves(frame, ["val_id/forces_mae"])
-    return curves.series(logged, frame, AXES, "forcenet.table5")
+    runs = read_directories(table5.path)
+    frame = runs.sweep("latest")
+    logged = runs.curves(frame, ["val_id/forces_mae"])
+    return series(logged, frame, AXES, "forcenet.table5")
 
 
 def test_lines_of_one_basis_share_a_hue_and_of_one_act_a_dash(points):
@@ -33,8 +36,8 @@ def test_series_are_the_logged_points_in_time_order(points):
 
 
 def test_a_run_with_one_point_or_only_nan_has_no_line(table5):
-    store = runs.read(table5.path)
-    frame = store.sweep("latest")
+    runs = read_directories(table5.path)
+    frame = runs.sweep("latest")
     logged = pd.DataFrame(
         {
             "identity": ["0" * 12, "000000000001", "000000000001"],
@@ -42,11 +45,11 @@ def test_a_run_with_one_point_or_only_nan_has_no_line(table5):
             "value": [0.1, 0.1, math.nan],
         }
     )
-    assert curves.series(logged, frame, AXES).empty
+    assert series(logged, frame, AXES).empty
 
 
 def test_a_figure_names_its_lines_axes_and_units(points):
-    figure = curves.draw(points, "val_id/forces_mae", "cpu (Example 9000)", 0.1)
+    figure = draw(points, "val_id/forces_mae", "cpu (Example 9000)", 0.1)
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.texts} == {
         "Spherical, ReLU", "Spherical, Swish", "Sine, ReLU", "Sine, Swish", "Median"
@@ -59,13 +62,13 @@ def test_a_figure_names_its_lines_axes_and_units(points):
 def test_of_many_seeds_a_few_are_drawn_and_that_is_told(root):
     for seed in range(8):
         root.run(f"{seed:012x}", seed=seed)
-    store = runs.read(root.path)
-    points = curves.series(store.curves(), store.runs, AXES)
+    runs = read_directories(root.path)
+    points = series(runs.curves(), runs.frame, AXES)
     assert points["identity"].nunique() == 8
-    lines = curves.draw(points, "val_id/forces_mae", "cpu").axes[0].lines
-    assert len([line for line in lines if len(line.get_xdata()) > 1]) == curves.MOST
-    assert curves.left_out(points) == " Of rows with more than 5 runs the first 5 are drawn."
-    assert curves.left_out(points[points["rank"] < 5]) == ""
+    lines = draw(points, "val_id/forces_mae", "cpu").axes[0].lines
+    assert len([line for line in lines if len(line.get_xdata()) > 1]) == MOST_OF_ROW
+    assert left_out(points) == " Of rows with more than 5 runs the first 5 are drawn."
+    assert left_out(points[points["rank"] < 5]) == ""
 
 
 @pytest.mark.parametrize(
@@ -78,38 +81,38 @@ def test_of_many_seeds_a_few_are_drawn_and_that_is_told(root):
 )
 def test_time_has_the_unit_of_its_device_and_length(points, device, scale, label):
     longer = points.assign(device_seconds=points["device_seconds"] / 10 * scale)
-    assert curves.draw(longer, "val_id/forces_mae", device).axes[0].get_xlabel() == label
+    assert draw(longer, "val_id/forces_mae", device).axes[0].get_xlabel() == label
 
 
 def test_time_over_decades_is_logarithmic(points):
     wide = points.assign(device_seconds=10 ** (points["device_seconds"] / 20))
-    figure = curves.draw(wide, "val_id/forces_mae", "cpu")
+    figure = draw(wide, "val_id/forces_mae", "cpu")
     assert figure.axes[0].get_xscale() == "log"
 
 
 def test_an_untrained_start_does_not_press_the_rest_against_the_bottom(points):
     wild = points.copy()
     wild.loc[wild["device_seconds"] == 0, "value"] = 5.0
-    bottom, top = curves.draw(wild, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()
+    bottom, top = draw(wild, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()
     assert top == pytest.approx(0.14)
     assert bottom < wild["value"].min()
-    assert curves.draw(points, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()[1] < 0.12
+    assert draw(points, "val_id/forces_mae", "cpu", 0.1).axes[0].get_ylim()[1] < 0.12
 
 
 def test_a_drawing_is_the_same_each_time(points, tmp_path):
     written = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        figure = curves.draw(points, "val_id/forces_mae", "cpu", 0.1)
-        files = curves.save(figure, tmp_path / name / "curves")
+        figure = draw(points, "val_id/forces_mae", "cpu", 0.1)
+        files = save(figure, tmp_path / name / "curves")
         written.append({file.name: file.read_bytes() for file in files})
     assert set(written[0]) == {"curves.svg", "curves.pdf", "curves.png"}
     assert written[0] == written[1]
 
 
 def test_an_inline_drawing_has_its_own_ids_and_the_pages_colours(points):
-    figure = curves.draw(points, "val_id/forces_mae", "cpu", 0.1)
-    svg = curves.inline(figure, "first", "Force MAE <1>")
+    figure = draw(points, "val_id/forces_mae", "cpu", 0.1)
+    svg = inline(figure, "first", "Force MAE <1>")
     ids = re.findall(r'\bid="([^"]*)"', svg)
     assert ids
     assert all(name.startswith("first-") for name in ids)
@@ -119,7 +122,7 @@ def test_an_inline_drawing_has_its_own_ids_and_the_pages_colours(points):
     assert set(used) <= set(ids)
     assert "http" not in svg
     assert "<style" not in svg
-    assert "#" + curves.SERIES[0][1:] not in svg
+    assert "#" + SERIES[0][1:] not in svg
     assert "var(--series-2)" in svg
     assert "Force MAE &lt;1>" in svg
 
@@ -135,16 +138,16 @@ def test_an_inline_drawing_has_its_own_ids_and_the_pages_colours(points):
     ],
 )
 def test_names_move_apart_around_where_they_belong(wanted, placed):
-    assert curves.spread(wanted, 0.1) == pytest.approx(placed, abs=1e-6)
+    assert spread(wanted, 0.1) == pytest.approx(placed, abs=1e-6)
 
 
 def test_a_figure_is_as_wide_as_its_longest_name_asks():
     figure = Figure(figsize=(4.9, 3.3))
     axes = figure.add_axes((0.1, 0.1, 0.5, 0.8))
     other = figure.add_axes((0.8, 0.1, 0.15, 0.8))
-    curves.make_room(figure, axes, ["short"], 8.5)
+    make_room(figure, axes, ["short"], 8.5)
     assert figure.get_size_inches()[0] == pytest.approx(4.9)
-    curves.make_room(figure, axes, ["Equiformer + DeNS, Malonaldehyde, 100"], 8.5)
+    make_room(figure, axes, ["Equiformer + DeNS, Malonaldehyde, 100"], 8.5)
     width = figure.get_size_inches()[0]
     assert 5.5 < width < 9
     places = [one.get_position() for one in (axes, other)]

@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from atomsweep.report.figures.structures import (
-    element_grid,
-    force_grid,
-    read_predictions,
-    worst_grid,
-)
 from atomsweep.report.pages import report, writing
-from atomsweep.report.read import runs
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.read.predictions import read_predictions
+from atomsweep.report.tables.structures import element_grid, force_grid, worst_grid
 from atomsweep.tracking import schema
 
 
@@ -79,8 +75,8 @@ def test_structures_of_the_best_run_are_on_the_page_and_a_wrong_file_is_a_proble
         folder = next(table5.path.glob(f"*-{identity}")) / schema.PREDICTIONS
         folder.mkdir()
         np.savez(folder / "val_id.npz", **content)
-    store = runs.read(table5.path)
-    made = report.build(store, store.sweep("latest"))
+    runs = read_directories(table5.path)
+    made = report.build(runs, runs.sweep("latest"))
     assert any("it has no pos" in problem for problem in made.problems)
     (section,) = [s for s in made.sections if s.slug == "structures-1"]
     assert "Sine, Swish, run 000000000002, on ID" in section.text[0]

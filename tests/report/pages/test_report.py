@@ -9,9 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from atomsweep import console
 from atomsweep.report.pages import report, writing
-from atomsweep.report.read import runs
-from atomsweep.report.tables import grids as render
+from atomsweep.report.pages.markdown import report_markdown
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.tables import grids
+from atomsweep.report.tables.provenance import provenance_grid
 from atomsweep.tracking import schema
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,13 +22,13 @@ VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 def built(root, sweep="latest"):
-    store = runs.read(root.path)
-    return report.build(store, store.sweep(sweep))
+    runs = read_directories(root.path)
+    return report.build(runs, runs.sweep(sweep))
 
 
 def filtered(root, **filters):
-    store = runs.read(root.path)
-    return report.build(store, store.where({k.replace("__", "."): v for k, v in filters.items()}))
+    runs = read_directories(root.path)
+    return report.build(runs, runs.where({k.replace("__", "."): v for k, v in filters.items()}))
 
 
 def same_as_golden(name, text):
@@ -73,7 +76,7 @@ def page_of(made, tmp_path):
 
 
 def test_the_markdown_of_table5_is_golden(table5):
-    same_as_golden("table5.md", writing.markdown(built(table5)))
+    same_as_golden("table5.md", report_markdown(built(table5)))
 
 
 def test_the_latex_of_table5_is_golden(table5, tmp_path):
@@ -122,7 +125,7 @@ def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, 
     shutil.rmtree(next(table5.path.glob("*-000000000002")))
     table5.run("000000000002", basis="sine", state="failed", message="loss is NaN at step 400")
     made = built(table5)
-    table = render.markdown(made.parts[0].layout).splitlines()
+    table = grids.markdown(made.parts[0].grid).splitlines()
     for line, paper in ((table[-2], "0.0374"), (table[-1], "0.0367")):
         ours = [cell.strip() for cell in line.strip("|").split("|")]
         assert ours[2:] == ["–"] * 6 + [paper, "–"]
@@ -134,7 +137,7 @@ def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, 
     assert not made.complete
     text, _ = page_of(made, tmp_path)
     for told in ("loss is NaN at step 400", "python run.py basis=sine act=relu"):
-        assert told in writing.markdown(made)
+        assert told in report_markdown(made)
         assert told in text
 
 
@@ -148,7 +151,7 @@ def test_an_interrupted_run_tells_how_far_it_came(root):
 def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(table5):
     shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
     made = built(table5)
-    first = made.parts[0].layout.rows[0]
+    first = made.parts[0].grid.rows[0]
     assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 8
     assert [gap.command for gap in made.gaps] == ["python run.py model=median"]
     assert "`python run.py model=median`" in made.text
@@ -177,7 +180,7 @@ def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
 
 
 def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(table5):
-    lines = writing.markdown(built(table5)).splitlines()
+    lines = report_markdown(built(table5)).splitlines()
     rows = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines if "|" in line]
     assert ["Sine", "ReLU", "OOD Both", "0.0620", "0.56 ×", "0.0456", "+0.0164"] in rows
 
@@ -188,8 +191,8 @@ def test_seeds_show_interval_and_number(root):
         root.run(str(seed + 5) * 12, seed=seed, val_id=val_id, act="relu",
                  state="finished" if seed else "failed")  # fmt: skip
     made = built(root, "basis_act-1a2b3c")
-    rows = {row[0].text: [cell.text for cell in row] for row in made.parts[0].layout.rows}
-    assert made.parts[0].layout.header[:3] == ["Act", "Seeds", "ID"]
+    rows = {row[0].text: [cell.text for cell in row] for row in made.parts[0].grid.rows}
+    assert made.parts[0].grid.header[:3] == ["Act", "Seeds", "ID"]
     assert rows["Swish"][1:3] == ["3", "0.0530 ± 0.0090"]
     assert rows["ReLU"][1:3] == ["2", "– (2/3)"]
     assert "95 % interval" in made.text
@@ -203,23 +206,23 @@ def test_axes_without_a_published_table_get_a_table_of_their_own(root, tmp_path)
     root.plan(cells, {"optim.lr": ["0.001", "0.002"]})
     made = built(root)
     assert made.parts[0].reference is None
-    assert made.parts[0].layout.header[:2] == ["Lr", "ID"]
-    assert [row[0].text for row in made.parts[0].layout.rows] == ["Median", "0.001", "0.002"]
+    assert made.parts[0].grid.header[:2] == ["Lr", "ID"]
+    assert [row[0].text for row in made.parts[0].grid.rows] == ["Median", "0.001", "0.002"]
     assert "Paper" not in made.text
     page_of(made, tmp_path)
 
 
 def test_a_filter_makes_a_report(table5, tmp_path):
     made = filtered(table5, choice__basis="sph")
-    assert made.parts[0].layout.header[0] == "Act"
+    assert made.parts[0].grid.header[0] == "Act"
     assert made.parts[0].reference == "forcenet.table5"
-    assert [row[0].text for row in made.parts[0].layout.rows] == ["Median", "ReLU", "Swish"]
+    assert [row[0].text for row in made.parts[0].grid.rows] == ["Median", "ReLU", "Swish"]
     assert writing.slug(made.name) == "choice.basis-sph"
 
 
 def test_one_run_makes_a_report_too(table5, tmp_path):
     made = filtered(table5, identity="000000000000")
-    assert [row[0].text for row in made.parts[0].layout.rows] == [
+    assert [row[0].text for row in made.parts[0].grid.rows] == [
         "Median", "forcenet_small-sph-swish"
     ]  # fmt: skip
     page_of(made, tmp_path)
@@ -246,16 +249,16 @@ def test_two_runs_in_one_row_are_told_and_shown_apart(root):
     root.run("b" * 12, config={"optim": {"lr": 1.0}}, name="other")
     root.plan({"a" * 12: {"act": "swish"}, "b" * 12: {"act": "swish"}}, {"act": ["swish"]})
     made = built(root)
-    assert [row[0].text for row in made.parts[0].layout.rows[1:]] == [
+    assert [row[0].text for row in made.parts[0].grid.rows[1:]] == [
         "forcenet_small-sph-swish", "other"
     ]  # fmt: skip
     assert any("config.optim.lr" in problem for problem in made.problems)
 
 
 def test_a_finished_run_without_a_split_is_a_problem(table5):
-    store = runs.read(table5.path)
-    store.runs.loc[store.runs["identity"] == "0" * 12, "metric.val_ood_cat/forces_mae"] = None
-    made = report.build(store, store.sweep("latest"))
+    runs = read_directories(table5.path)
+    runs.frame.loc[runs.frame["identity"] == "0" * 12, "metric.val_ood_cat/forces_mae"] = None
+    made = report.build(runs, runs.sweep("latest"))
     assert any("without a number for val_ood_cat/forces_mae" in p for p in made.problems)
 
 
@@ -306,7 +309,7 @@ def test_words_from_runs_are_escaped(root, tmp_path):
     assert "<b>x" not in text
     assert "&lt;script&gt;" in text
     assert page.wrong == []
-    line = next(line for line in writing.markdown(made).splitlines() if "alert(1)" in line)
+    line = next(line for line in report_markdown(made).splitlines() if "alert(1)" in line)
     assert "& more \\| of it" in line
 
 
@@ -335,7 +338,7 @@ def test_a_report_lies_below_its_directory(name, path):
      (float("nan"), "–")],
 )  # fmt: skip
 def test_durations_are_read_at_a_glance(seconds, text):
-    assert render.duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_path):
@@ -347,7 +350,7 @@ def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_
     after = built(table5)
     assert "1 of them with other code than the present (stale)" in after.summary
     assert "stale" not in before.summary
-    states = writing.provenance_grid(after.provenance).rows
+    states = provenance_grid(after.provenance).rows
     assert [row[2].text for row in states].count("stale") == 1
     ours, theirs = after.parts[0].cells, before.parts[0].cells
     assert ours.drop(columns="stale").equals(theirs.drop(columns="stale"))

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from atomsweep.cli.report import main
-from atomsweep.report.pages import report, writing
-from atomsweep.report.read import runs
+from atomsweep.report.pages import report
+from atomsweep.report.pages.markdown import report_markdown
+from atomsweep.report.read.directories import read_directories
 from atomsweep.report.read.mirrored import read_mlflow
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow import views
@@ -60,12 +61,12 @@ def same(left, right):
 
 def test_frames_of_all_runs_are_equal(places):
     root, uri = places
-    same(runs.load(root), runs.load_mlflow(uri))
+    same(read_directories(root).frame, read_mlflow(uri).frame)
 
 
 def test_frames_of_a_sweep_are_equal(places):
     root, uri = places
-    ours, theirs = runs.load(root, SWEEP), runs.load_mlflow(uri, sweep=SWEEP)
+    ours, theirs = read_directories(root).sweep(SWEEP), read_mlflow(uri).sweep(SWEEP)
     same(ours, theirs)
     assert ours.attrs == theirs.attrs
     assert theirs["state"].tolist() == ["finished", "failed", "finished", "missing"]
@@ -73,14 +74,14 @@ def test_frames_of_a_sweep_are_equal(places):
 
 def test_plans_are_equal_even_where_they_are_long(places):
     root, uri = places
-    ours, theirs = runs.read(root), read_mlflow(uri)
+    ours, theirs = read_directories(root), read_mlflow(uri)
     assert ours.sweeps() == theirs.sweeps() == [SWEEP, "big"]
     assert ours.plans == theirs.plans
 
 
 def test_curves_are_equal(places):
     root, uri = places
-    ours, theirs = runs.read(root).curves(), read_mlflow(uri).curves()
+    ours, theirs = read_directories(root).curves(), read_mlflow(uri).curves()
     assert len(ours) > 10
     pd.testing.assert_frame_equal(ours, theirs)
 
@@ -88,8 +89,8 @@ def test_curves_are_equal(places):
 def test_reports_are_equal(places):
     root, uri = places
     texts = []
-    for store in (runs.read(root), read_mlflow(uri)):
-        texts.append(writing.markdown(report.build(store, store.sweep(SWEEP))))
+    for runs in (read_directories(root), read_mlflow(uri)):
+        texts.append(report_markdown(report.build(runs, runs.sweep(SWEEP))))
     assert texts[0] == texts[1]
 
 
@@ -121,11 +122,11 @@ def test_a_run_that_cannot_be_read_is_a_problem(places):
     for number, more in enumerate((document, {}, {f"{schema.TAG_DOCUMENT}run": "{"})):
         name = f"odd{number}"
         client.create_run(experiment, tags=tags | more | {schema.TAG_NAME: name}, run_name=name)
-    store = read_mlflow(uri, "damaged")
-    assert len(store.runs) == 0
-    assert len(store.problems) == 3
+    runs = read_mlflow(uri, "damaged")
+    assert len(runs.frame) == 0
+    assert len(runs.problems) == 3
     for name in ("odd0", "odd1", "odd2"):
-        assert any(name in problem for problem in store.problems)
+        assert any(name in problem for problem in runs.problems)
 
 
 def test_evaluations_and_predictions_are_mirrored_and_replaced_when_made_again(make_root, tmp_path):
@@ -143,7 +144,7 @@ def test_evaluations_and_predictions_are_mirrored_and_replaced_when_made_again(m
         evaluated(run, rate, 1786529000.0 + later)
         sync(root.path, uri)
         client = connect(uri, "atomsweep").client
-        found = read_mlflow(uri).runs
+        found = read_mlflow(uri).frame
         assert found["metric.cost/structures_per_second"].tolist() == [rate]
         assert found["measured_on.cost"].tolist() == ["cpu (Other)"]
         mlflow_id = found["path"][0].removeprefix("mlflow:")

@@ -1,6 +1,5 @@
 import copy
 import math
-from pathlib import Path
 
 import pytest
 import yaml
@@ -8,12 +7,12 @@ from pydantic import ValidationError
 
 from atomsweep.report.read import published
 from atomsweep.report.read.papers import Paper
+from atomsweep.shipped import PUBLISHED, shipped
 
 
 @pytest.fixture(scope="module")
 def raw():
-    path = Path(published.__path__[0]) / "forcenet.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.safe_load((shipped(PUBLISHED) / "forcenet.yaml").read_text(encoding="utf-8"))
 
 
 def value(reference, column, **key):

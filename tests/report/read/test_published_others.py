@@ -4,7 +4,7 @@ import pytest
 
 from atomsweep.report.read import published
 from atomsweep.report.read.papers import Column
-from atomsweep.report.tables import grids as render
+from atomsweep.report.tables import titles
 
 MD17 = {  # energy / force of aspirin … uracil, as the paper's Tables 4 to 6 print them
     "table4": """
@@ -139,5 +139,5 @@ def test_numbers_in_milli_electronvolts_are_converted_beside_ours():
 
 
 def test_axes_of_several_papers_share_their_labels():
-    assert render.label("choice.model", "forcenet") == "ForceNet"
-    assert render.label("choice.model", "equiformer_v2") == "EquiformerV2"
+    assert titles.label("choice.model", "forcenet") == "ForceNet"
+    assert titles.label("choice.model", "equiformer_v2") == "EquiformerV2"

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atomsweep.report.read import runs
-from atomsweep.report.read.tidy import is_gpu, normal
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.read.runs import UnknownSweep
+from atomsweep.report.read.tidy import is_gpu
+from atomsweep.report.read.values import normal
 from atomsweep.tracking import schema
 
 
 def test_a_run_is_one_row(table5):
-    frame = runs.load(table5.path)
+    runs = read_directories(table5.path)
+    frame = runs.frame
     assert len(frame) == 5
     row = frame.set_index("identity").loc["000000000002"]
     assert row["name"] == "forcenet_small-sine-swish"
@@ -31,13 +34,13 @@ def test_a_run_is_one_row(table5):
     assert row["sweeps"] == ("basis_act-1a2b3c",)
     assert row["command"] == "python run.py model=forcenet_small basis=sine act=swish"
     assert Path(row["path"]).is_dir()
-    assert frame.attrs["problems"] == []
+    assert runs.problems == []
 
 
 def test_time_on_a_cpu_is_never_gpu_time(root):
     root.run("a" * 12, device="cpu (AMD EPYC 7B13)")
     root.run("b" * 12, device="NVIDIA H200")
-    frame = runs.load(root.path).set_index("identity")
+    frame = read_directories(root.path).frame.set_index("identity")
     assert np.isnan(frame.loc["a" * 12, "gpu_days"])
     assert frame.loc["b" * 12, "gpu_days"] == pytest.approx(80 / 86400)
     assert frame["device_days"].tolist() == pytest.approx([80 / 86400] * 2)
@@ -62,7 +65,7 @@ def test_only_known_gpus_are_gpus(device, gpu):
 
 def test_a_planned_cell_without_a_directory_is_missing(table5):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
-    frame = runs.load(table5.path, "basis_act-1a2b3c")
+    frame = read_directories(table5.path).sweep("basis_act-1a2b3c")
     assert frame["state"].tolist() == ["finished"] * 3 + ["missing"]
     row = frame.iloc[3]
     assert row["identity"] == "000000000003"
@@ -72,7 +75,7 @@ def test_a_planned_cell_without_a_directory_is_missing(table5):
 
 
 def test_rows_of_a_sweep_follow_its_plan_and_name_its_axes(table5):
-    frame = runs.load(table5.path, "latest")
+    frame = read_directories(table5.path).sweep("latest")
     assert frame["identity"].tolist() == [f"{i:012x}" for i in range(4)]
     assert frame.attrs["axes"] == ["choice.basis", "choice.act"]
     assert frame.attrs["command"] == "python run.py -m basis=sph,sine act=swish,relu"
@@ -80,53 +83,53 @@ def test_rows_of_a_sweep_follow_its_plan_and_name_its_axes(table5):
 
 def test_latest_is_the_newest_plan(table5):
     table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "older", "2026-01-01T00:00:00")
-    assert runs.load(table5.path, "latest").attrs["sweep"] == "basis_act-1a2b3c"
+    assert read_directories(table5.path).sweep("latest").attrs["sweep"] == "basis_act-1a2b3c"
     table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "newer", "2026-12-01T00:00:00")
-    assert runs.load(table5.path, "latest").attrs["sweep"] == "newer"
+    assert read_directories(table5.path).sweep("latest").attrs["sweep"] == "newer"
 
 
 def test_a_run_belongs_to_every_sweep_that_has_it_as_a_cell(table5):
     table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "other")
-    frame = runs.load(table5.path).set_index("identity")
+    frame = read_directories(table5.path).frame.set_index("identity")
     assert frame.loc["0" * 12, "sweeps"] == ("basis_act-1a2b3c", "other")
     assert frame.loc["f" * 12, "sweeps"] == ()
 
 
 def test_without_its_plan_a_sweep_is_found_by_its_runs(table5):
     shutil.rmtree(table5.path / schema.SWEEPS)
-    frame = runs.load(table5.path, "basis_act-1a2b3c")
+    frame = read_directories(table5.path).sweep("basis_act-1a2b3c")
     assert len(frame) == 4
     assert sorted(frame.attrs["axes"]) == ["choice.act", "choice.basis"]
 
 
 def test_an_unknown_sweep_lists_the_known_ones(table5):
-    with pytest.raises(runs.UnknownSweep, match=r"no sweep table9; known: basis_act-1a2b3c"):
-        runs.load(table5.path, "table9")
+    with pytest.raises(UnknownSweep, match=r"no sweep table9; known: basis_act-1a2b3c"):
+        read_directories(table5.path).sweep("table9")
 
 
 def test_a_root_without_sweeps_says_so(root):
     root.run("a" * 12, sweep=None)
-    with pytest.raises(runs.UnknownSweep, match="has none"):
-        runs.load(root.path, "latest")
+    with pytest.raises(UnknownSweep, match="has none"):
+        read_directories(root.path).sweep("latest")
 
 
 def test_a_root_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no directory .*nowhere.*--root"):
-        runs.load(tmp_path / "nowhere")
+        read_directories(tmp_path / "nowhere")
 
 
 def test_filters_keep_runs_that_have_one_of_the_values(table5):
-    frame = runs.load(table5.path, where={"choice.basis": "sph,none", "choice.task": "s2f"})
+    frame = read_directories(table5.path).where({"choice.basis": "sph,none", "choice.task": "s2f"})
     assert sorted(frame["identity"]) == ["000000000000", "000000000001", "f" * 12]
-    by_number = runs.load(table5.path, where={"config.task.fixed_weight": "5e-2"})
+    by_number = read_directories(table5.path).where({"config.task.fixed_weight": "5e-2"})
     assert len(by_number) == 5
 
 
 def test_filters_that_keep_nothing_or_name_nothing_are_refused(table5):
-    with pytest.raises(runs.UnknownSweep, match=r"no run of the 5 .* has choice\.basis=gauss"):
-        runs.load(table5.path, where={"choice.basis": "gauss"})
-    with pytest.raises(runs.UnknownSweep, match=r"no column choice\.colour; known: .*choice\.act"):
-        runs.load(table5.path, where={"choice.colour": "red"})
+    with pytest.raises(UnknownSweep, match=r"no run of the 5 .* has choice\.basis=gauss"):
+        read_directories(table5.path).where({"choice.basis": "gauss"})
+    with pytest.raises(UnknownSweep, match=r"no column choice\.colour; known: .*choice\.act"):
+        read_directories(table5.path).where({"choice.colour": "red"})
 
 
 def test_an_axis_of_the_config_is_a_column(root):
@@ -137,7 +140,7 @@ def test_an_axis_of_the_config_is_a_column(root):
         root.run(identity, config={"task": {"fixed_weight": float(weight)}})
     cells["2" * 12] = {"task.fixed_weight": "1", "act": "swish"}
     root.plan(cells, {"task.fixed_weight": ["0.0", "0.05", "1"]})
-    frame = runs.load(root.path, "latest")
+    frame = read_directories(root.path).sweep("latest")
     assert frame.attrs["axes"] == ["config.task.fixed_weight"]
     assert frame["config.task.fixed_weight"].map(normal).tolist() == ["0", "0.05", "1"]
 
@@ -146,9 +149,9 @@ def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
     root.run("a" * 12, name="first", val_id=0.06, created=100.0)
     root.run("a" * 12, name="second", val_id=0.05, created=200.0)
     root.run("a" * 12, name="third", state="failed", created=300.0)
-    frame = runs.load(root.path)
-    assert frame["name"].tolist() == ["second"]
-    (problem,) = frame.attrs["problems"]
+    runs = read_directories(root.path)
+    assert runs.frame["name"].tolist() == ["second"]
+    (problem,) = runs.problems
     assert "different results" in problem
     assert "first" in problem
     assert "third" not in problem
@@ -156,7 +159,7 @@ def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
 
 def test_an_unfinished_run_has_no_final_numbers(root):
     root.run("a" * 12, state="failed", message="loss is NaN at step 400")
-    row = runs.load(root.path).iloc[0]
+    row = read_directories(root.path).frame.iloc[0]
     assert (row["state"], row["message"]) == ("failed", "loss is NaN at step 400")
     assert (row["step"], row["total_steps"]) == (400, 800)
     assert np.isnan(row["parameters"])
@@ -165,7 +168,7 @@ def test_an_unfinished_run_has_no_final_numbers(root):
 
 def test_running_without_a_process_is_interrupted(root):
     root.run("a" * 12, state="running")
-    assert runs.load(root.path)["state"].tolist() == ["interrupted"]
+    assert read_directories(root.path).frame["state"].tolist() == ["interrupted"]
 
 
 FAULTS = {
@@ -218,36 +221,36 @@ def test_a_damaged_run_is_a_problem_with_a_name_and_stops_nothing(table5, fault)
     damage, told, state = FAULTS[fault]
     path = next(table5.path.glob("*-000000000001"))
     damage(path)
-    frame = runs.load(table5.path)
-    assert any(told in problem and path.name in problem for problem in frame.attrs["problems"])
-    states = dict(zip(frame["identity"], frame["state"], strict=True))
+    runs = read_directories(table5.path)
+    assert any(told in problem and path.name in problem for problem in runs.problems)
+    states = dict(zip(runs.frame["identity"], runs.frame["state"], strict=True))
     assert states.get("000000000001") == state
     assert [states[f"{i:012x}"] for i in (0, 2, 3)] == ["finished"] * 3
-    in_sweep = runs.load(table5.path, "latest")
+    in_sweep = runs.sweep("latest")
     assert in_sweep["state"].iloc[1] == (state or "missing")
 
 
 def test_a_damaged_plan_is_a_problem_and_the_others_stay(table5):
     (table5.path / schema.SWEEPS / "bad.json").write_text('{"cells": [{"name": "x"}]}')
     (table5.path / schema.SWEEPS / "cut.json").write_text('{"cells": [')
-    store = runs.read(table5.path)
-    assert store.sweeps() == ["basis_act-1a2b3c"]
-    assert len(store.problems) == 2
-    assert "sweep bad" in store.problems[0]
+    runs = read_directories(table5.path)
+    assert runs.sweeps() == ["basis_act-1a2b3c"]
+    assert len(runs.problems) == 2
+    assert "sweep bad" in runs.problems[0]
 
 
 def test_what_is_no_run_is_left_alone(table5):
     (table5.path / "notes").mkdir()
     (table5.path / "mlflow.db").write_text("")
     (table5.path / ".create.lock").write_text("")
-    store = runs.read(table5.path)
-    assert len(store.runs) == 5
-    assert store.problems == []
+    runs = read_directories(table5.path)
+    assert len(runs.frame) == 5
+    assert runs.problems == []
 
 
 def test_an_empty_root_is_an_empty_frame(root):
     root.path.mkdir()
-    frame = runs.load(root.path)
+    frame = read_directories(root.path).frame
     assert len(frame) == 0
     assert "identity" in frame
 
@@ -262,13 +265,13 @@ def test_curves_are_long_and_merged_by_step(root):
         '{"step": 30, "device_sec',
     ]
     (path / schema.JOURNAL).write_text("\n".join(lines))
-    curves = runs.curves(root.path)
+    curves = read_directories(root.path).curves()
     assert curves.drop(columns="identity").to_numpy().tolist()[0] == [
         10, 1.5, 0.6, "train/loss", 0.8
     ]  # fmt: skip
     assert curves["metric"].tolist() == ["train/loss", "train/loss", "val_id/forces_mae"]
     assert np.isnan(curves["value"].iloc[1])
-    only = runs.curves(root.path, ["val_id/forces_mae"])
+    only = read_directories(root.path).curves(metrics=["val_id/forces_mae"])
     assert only["value"].tolist() == [0.2]
 
 

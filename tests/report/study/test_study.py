@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from atomsweep.cli.report import main
-from atomsweep.report.read.runs import read
-from atomsweep.report.study import numbers as hpo
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.study.importance import importances
+from atomsweep.report.study.report import build_study, study_of
+from atomsweep.report.study.trials import history, trials_frame
 from atomsweep.tracking import schema
 from tests.report.conftest import Root
 
@@ -95,7 +97,7 @@ def root(tmp_path):
 
 
 def test_the_summary_compares_the_best_with_the_first_trial(root):
-    report = hpo.build(read(root), "hpo/toy")
+    report = build_study(read_directories(root), "hpo/toy")
     assert "4 of 4 trials: 2 complete, 1 pruned, 1 failed." in report.summary
     assert "Best: trial 1, val_id/forces_mae 0.0500 (basis sine" in report.summary
     assert "That is 0.83 × the first trial's 0.0600 (basis sph" in report.summary
@@ -103,7 +105,7 @@ def test_the_summary_compares_the_best_with_the_first_trial(root):
 
 
 def test_trials_are_listed_best_first_and_those_without_a_value_print_none(root):
-    grid = hpo.build(read(root), "hpo/toy").layout
+    grid = build_study(read_directories(root), "hpo/toy").grid
     assert [row[0].text for row in grid.rows] == ["1", "0", "2", "3"]
     value = list(grid.header).index(OBJECTIVE)
     assert [row[value].text for row in grid.rows] == ["0.0500", "0.0600", "–", "–"]
@@ -138,9 +140,9 @@ def test_the_command_writes_every_part(root, tmp_path, capsys):
 
 
 def test_latest_is_the_study_where_it_is_the_newest(root):
-    assert hpo.study_of(read(root), ["latest"]) == "hpo/toy"
-    assert hpo.study_of(read(root), ["choice.basis=sph"]) is None
-    assert hpo.study_of(read(root), ["other"]) is None
+    assert study_of(read_directories(root), ["latest"]) == "hpo/toy"
+    assert study_of(read_directories(root), ["choice.basis=sph"]) is None
+    assert study_of(read_directories(root), ["other"]) is None
 
 
 def test_a_study_without_a_value_is_a_sentence(root, capsys):
@@ -155,16 +157,16 @@ def test_a_study_without_a_value_is_a_sentence(root, capsys):
 def test_the_best_so_far_never_gets_worse_and_ignores_what_is_not_feasible():
     values = [0.3, 0.4, 0.1, 0.2, 0.15]
     trials = [trial(i, value=v, feasible=i != 2) for i, v in enumerate(values)]
-    frame = hpo.trials_frame(
+    frame = trials_frame(
         study(trials, []), pd.DataFrame({"identity": [], "device_seconds": [], "step": []})
     )
-    low = hpo.history(frame, OBJECTIVE, "minimize")
+    low = history(frame, OBJECTIVE, "minimize")
     assert list(low["best"]) == [0.3, 0.3, 0.3, 0.2, 0.15]
-    assert list(hpo.history(frame, OBJECTIVE, "maximize")["best"]) == [0.3, 0.4, 0.4, 0.4, 0.4]
+    assert list(history(frame, OBJECTIVE, "maximize")["best"]) == [0.3, 0.4, 0.4, 0.4, 0.4]
 
 
 def test_the_parameter_that_decides_weighs_most():
-    frame, told = hpo.importances(study(TRIALS, [0]))
+    frame, told = importances(study(TRIALS, [0]))
     assert frame["key"].iloc[0] == "basis"
     assert frame["importance"].iloc[0] > 0.8
     assert frame["importance"].sum() == pytest.approx(1.0)
@@ -177,7 +179,7 @@ def test_pruned_trials_are_weighed_at_a_step_that_most_have_reached():
         for i, t in enumerate(TRIALS)
     ]
     pruned[0] |= {"state": "complete", "values": [0.01], "intermediate": {"250": 0.05, "500": 0.01}}
-    frame, told = hpo.importances(study(pruned, [0]))
+    frame, told = importances(study(pruned, [0]))
     assert told == f"{OBJECTIVE} at step 250, over 12 trials"
     assert frame["key"].iloc[0] == "basis"
 
@@ -186,5 +188,5 @@ def test_trials_count_the_device_time_of_all_their_seeds():
     runs = pd.DataFrame(
         {"identity": ["a", "b", "c"], "device_seconds": [1.0, 2.0, 4.0], "step": [10.0, 10.0, 5.0]}
     )
-    frame = hpo.trials_frame(study([trial(0, value=0.1, identities=["a", "c"])], [0]), runs)
+    frame = trials_frame(study([trial(0, value=0.1, identities=["a", "c"])], [0]), runs)
     assert frame["device_seconds"].iloc[0] == 5.0

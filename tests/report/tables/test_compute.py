@@ -1,4 +1,4 @@
-"""Curves at a budget, savings, Pareto fronts, power laws, the ledger."""
+"""Curves at a budget, savings, Pareto fronts, power laws, what was spent."""
 
 import json
 import math
@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atomsweep.report.figures.budget import pareto, published_points
-from atomsweep.report.figures.costs import hours, power_law
+from atomsweep.report.figures.spent import device_hours
 from atomsweep.report.pages import report
-from atomsweep.report.read import runs
+from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.compute import Curve, saving
+from atomsweep.report.tables.pareto import pareto, published_points
+from atomsweep.report.tables.scaling import power_law
 from atomsweep.tracking import schema
 
 
@@ -82,7 +83,7 @@ def test_power_laws_agree_with_scipy():
     assert power_law([1, 1, 2, 2], [1, 2, 3, 4]) is None
 
 
-def test_the_ledger_counts_what_was_lost_and_each_device_by_itself(table5):
+def test_what_was_spent_counts_what_was_lost_and_each_device_by_itself(table5):
     def segments(identity, *lengths):
         path = next(table5.path.glob(f"*-{identity}"))
         lines = [
@@ -95,28 +96,28 @@ def test_the_ledger_counts_what_was_lost_and_each_device_by_itself(table5):
     segments("000000000000", 3600.0, 1800.0)  # 3 device-hours, of which 89 s count
     table5.run("000000000009", state="failed", act="tanh", device="NVIDIA H200")
     segments("000000000009", 900.0)
-    store = runs.read(table5.path)
-    made = report.build(store, store.where({"choice.basis": "sph,sine"}))
-    (ledger,) = [s for s in made.sections if s.slug == "ledger"]
-    rows = {row[0].text: [cell.text for cell in row[1:]] for row in ledger.grids[0][1].rows}
-    assert rows["cpu (Example 9000)"][-2:] == [hours(3 * 3600 - 89), hours(3 * 3600)]
+    runs = read_directories(table5.path)
+    made = report.build(runs, runs.where({"choice.basis": "sph,sine"}))
+    (spent,) = [s for s in made.sections if s.slug == "spent"]
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in spent.grids[0][1].rows}
+    assert rows["cpu (Example 9000)"][-2:] == [device_hours(3 * 3600 - 89), device_hours(3 * 3600)]
     assert rows["NVIDIA H200"][4] == "0.5"
-    assert "1 runs took more than one process" in " ".join(ledger.text)
+    assert "1 runs took more than one process" in " ".join(spent.text)
 
 
 def test_the_rest_of_a_sweep_is_guessed_from_what_is_finished(table5):
     import shutil
 
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
-    store = runs.read(table5.path)
-    made = report.build(store, store.sweep("latest"))
-    (ledger,) = [s for s in made.sections if s.slug == "ledger"]
-    assert f"1 runs are not finished: about {hours(89)}" in ledger.text[0]
+    runs = read_directories(table5.path)
+    made = report.build(runs, runs.sweep("latest"))
+    (spent,) = [s for s in made.sections if s.slug == "spent"]
+    assert f"1 runs are not finished: about {device_hours(89)}" in spent.text[0]
 
 
 def test_equal_compute_is_told_and_drawn(table5):
-    store = runs.read(table5.path)
-    made = report.build(store, store.sweep("latest"))
+    runs = read_directories(table5.path)
+    made = report.build(runs, runs.sweep("latest"))
     section = next(s for s in made.sections if s.slug == "compute-1")
     assert "Spherical, Swish reaches the final value of Spherical, ReLU" in section.text[0]
     assert section.grids[0][1].header[-1] == "80 s"
@@ -136,10 +137,10 @@ def test_evaluations_after_training_are_metrics_and_give_the_pareto_front(table5
     for number, rate in enumerate((100.0, 200.0, 400.0, 50.0)):
         content = {"metrics": {"cost/structures_per_second": rate}}
         evaluated(table5, f"{number:012x}", content=content)
-    store = runs.read(table5.path)
-    frame = store.sweep("latest")
+    runs = read_directories(table5.path)
+    frame = runs.sweep("latest")
     assert frame["metric.cost/structures_per_second"].tolist() == [100.0, 200.0, 400.0, 50.0]
-    made = report.build(store, frame)
+    made = report.build(runs, frame)
     section = next(s for s in made.sections if s.slug == "inference-1")
     lines = {row[0].text: row for row in section.grids[0][1].rows}
     assert lines["Sine, Swish"][2].text == render_hours(400.0)
@@ -169,6 +170,6 @@ def render_hours(rate):
 )
 def test_what_is_wrong_with_an_evaluation_is_a_problem(table5, name, content, told):
     evaluated(table5, "000000000001", name, content)
-    store = runs.read(table5.path)
-    assert len(store.runs) == 5
-    assert any(told in problem for problem in store.problems)
+    runs = read_directories(table5.path)
+    assert len(runs.frame) == 5
+    assert any(told in problem for problem in runs.problems)

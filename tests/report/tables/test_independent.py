@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atomsweep.report.figures.budget import mean_curve, pareto
-from atomsweep.report.tables.compute import Curve, saving
+from atomsweep.report.tables.compute import Curve, mean_curve, saving
+from atomsweep.report.tables.pareto import pareto
 from atomsweep.report.tables.statistics import paired_interval, seeds_to_decide
 from atomsweep.report.tables.verdicts import compare
 

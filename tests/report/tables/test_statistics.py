@@ -3,15 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from atomsweep.report.tables.statistics import interval, t_cdf, t_quantile
-
-
-@pytest.mark.parametrize("dof", [*range(1, 13), 29, 30, 101])
-def test_t_agrees_with_scipy(dof):
-    for t in (-3.0, -0.2, 0.0, 0.7, 12.0):
-        assert t_cdf(t, dof) == pytest.approx(stats.t.cdf(t, dof), abs=1e-12)
-    for p in (0.5, 0.9, 0.975, 0.995):
-        assert t_quantile(p, dof) == pytest.approx(stats.t.ppf(p, dof), abs=1e-8)
+from atomsweep.report.tables.statistics import interval
 
 
 def test_interval_agrees_with_scipy():
@@ -33,10 +25,3 @@ def test_one_value_has_no_interval_and_none_has_no_mean():
     assert interval([0.05])[0] == 0.05
     assert math.isnan(interval([0.05])[1])
     assert all(math.isnan(x) for x in interval([]))
-
-
-def test_nonsense_is_refused():
-    with pytest.raises(ValueError, match="degrees of freedom"):
-        t_cdf(1.0, 0)
-    with pytest.raises(ValueError, match="p must be"):
-        t_quantile(1.0, 3)

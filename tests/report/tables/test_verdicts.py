@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from atomsweep.report.pages import report, writing
-from atomsweep.report.read import runs
+from atomsweep.report.pages.markdown import report_markdown
+from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.statistics import paired_interval, seeds_to_decide
 from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, compare, satisfied
 from atomsweep.tracking import schema
@@ -118,8 +119,8 @@ def test_printed_numbers_satisfy_a_claim_or_not():
 @pytest.fixture
 def made(tmp_path):
     make_store(tmp_path / "runs", "forcenet/table5", range(3))
-    store = runs.read(tmp_path / "runs")
-    return report.build(store, store.sweep("forcenet/table5"))
+    runs = read_directories(tmp_path / "runs")
+    return report.build(runs, runs.sweep("forcenet/table5"))
 
 
 def test_claims_of_a_sweep_are_judged_beside_the_papers_numbers(made):
@@ -144,8 +145,8 @@ def test_claims_of_a_sweep_are_judged_beside_the_papers_numbers(made):
 
 def test_missing_runs_leave_a_claim_undecided_and_say_so(tmp_path):
     make_store(tmp_path / "runs", "forcenet/table7", [0])
-    store = runs.read(tmp_path / "runs")
-    made = report.build(store, store.sweep("forcenet/table7"))
+    runs = read_directories(tmp_path / "runs")
+    made = report.build(runs, runs.sweep("forcenet/table7"))
     assert {claim.verdict for claim in made.claims} == {UNDECIDED}
     assert {c.note for claim in made.claims for c in claim.comparisons} == {
         "one seed has no interval"
@@ -153,15 +154,15 @@ def test_missing_runs_leave_a_claim_undecided_and_say_so(tmp_path):
     for path in (tmp_path / "runs").glob("run-*"):
         if path.name != "run-ffffffffffff":
             shutil.rmtree(path)
-    store = runs.read(tmp_path / "runs")
-    made = report.build(store, store.sweep("forcenet/table7"))
+    runs = read_directories(tmp_path / "runs")
+    made = report.build(runs, runs.sweep("forcenet/table7"))
     notes = {c.note for claim in made.claims for c in claim.comparisons}
     assert notes == {"no seed that both have finished"}
 
 
 def test_claims_are_in_every_form_of_the_report(made, tmp_path):
     page = writing.write(made, tmp_path / "out").read_text(encoding="utf-8")
-    text = writing.markdown(made)
+    text = report_markdown(made)
     for claim in made.claims:
         assert claim.text in text
         assert f"{claim.verdict:>9}  {claim.text}" in made.text
@@ -176,8 +177,8 @@ def rewrite(path, change):
 
 
 def verdicts_of(root, sweep):
-    store = runs.read(root)
-    return {claim.text: claim for claim in report.build(store, store.sweep(sweep)).claims}
+    runs = read_directories(root)
+    return {claim.text: claim for claim in report.build(runs, runs.sweep(sweep)).claims}
 
 
 def test_a_gap_between_splits_is_compared_seed_by_seed(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
+from atomsweep.console import duration
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch.execute import execute
 from atomsweep.launch.plan import Cell, typed_command
@@ -18,7 +19,7 @@ from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.driver import Driver
 from atomsweep.launch.study.storage import Point
-from atomsweep.launch.survey import duration, survey
+from atomsweep.launch.survey import survey
 from atomsweep.shipped import CONF, places
 from atomsweep.sweep.file import key_of, spelt
 from atomsweep.sweep.grid import sweep_name

@@ -1,102 +1,27 @@
-"""Single structures of a run: the worst predictions, errors by element and by force, parity.
+"""The section on single structures of a run: drawings with forces, parity, tables of errors."""
 
-Read from `<run>/predictions/<split>.npz`, a sample of a split in the arrays of `ARRAYS`.
-"""
-
-import zlib
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from atomsweep.report.figures.curves import INK, MUTED, SERIES, dress
 from atomsweep.report.figures.sections import Picture, Section
-from atomsweep.report.read.tidy import METRIC, as_float
-from atomsweep.report.tables import grids as render
-from atomsweep.report.tables.grids import Grid, Text
+from atomsweep.report.figures.style import INK, MUTED, SERIES, dress
+from atomsweep.report.read.predictions import Array, Predictions, read_predictions
+from atomsweep.report.read.tidy import METRIC
+from atomsweep.report.read.values import as_float
+from atomsweep.report.tables import titles
 from atomsweep.report.tables.parts import Part
+from atomsweep.report.tables.structures import element_grid, force_grid, worst_grid, worst_of
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ARRAYS = {
-    "pos": "(N, 3), Å",
-    "atomic_numbers": "(N,)",
-    "natoms": "(B,)",
-    "forces": "(N, 3), eV/Å, reference",
-    "forces_pred": "(N, 3), eV/Å",
-    "fixed": "(N,), bool: not counted",
-    "sid": "(B,), text",
-    "fid": "(B,), frame of the trajectory",
-}
-"""Arrays of a file of predictions, no pickles: N atoms of B structures, one after another."""
 
-WORST = 10  # in the table
 PICTURED = 3
-BINS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, np.inf)  # of |F|, eV/Å
 MOST_POINTS = 3000  # of a parity plot
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A sample of one split, see `ARRAYS`; `structure` tells of each atom whose it is."""
-
-    arrays: dict[str, Array]
-    structure: Array
-
-    @property
-    def free(self) -> Array:
-        """Atoms that count."""
-        return ~self.arrays["fixed"].astype(bool)
-
-    @property
-    def errors(self) -> Array:
-        """Mean over components of |predicted − reference| of each atom, (N,), eV/Å."""
-        difference = self.arrays["forces_pred"] - self.arrays["forces"]
-        return np.asarray(np.abs(difference).mean(axis=1))
-
-    def structure_errors(self) -> Array:
-        """Force MAE of each structure over its free atoms, (B,); NaN where none is free."""
-        count = len(self.arrays["natoms"])
-        total = np.bincount(self.structure[self.free], self.errors[self.free], count)
-        number = np.bincount(self.structure[self.free], minlength=count)
-        return np.divide(total, number, out=np.full(count, np.nan), where=number > 0)
-
-
-def read_predictions(path: Path) -> Predictions:
-    """A file of predictions.
-
-    Raises:
-        ValueError: it is damaged, or an array is missing or does not fit the others.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if lacking := [name for name in ARRAYS if name not in arrays]:
-        raise ValueError(f"{path} must have the arrays {', '.join(ARRAYS)}; it has no {lacking[0]}")
-    atoms = int(arrays["natoms"].sum())
-    shapes: dict[str, tuple[int, ...]] = {
-        "pos": (atoms, 3),
-        "forces": (atoms, 3),
-        "forces_pred": (atoms, 3),
-    }
-    shapes |= dict.fromkeys(("atomic_numbers", "fixed"), (atoms,))
-    shapes |= dict.fromkeys(("sid", "fid"), arrays["natoms"].shape)
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            told = f"{name} must have shape {shape}, got {arrays[name].shape}"
-            raise ValueError(f"{path}: {told}")
-    structure = np.repeat(np.arange(len(arrays["natoms"])), arrays["natoms"])
-    return Predictions(arrays, structure)
 
 
 def structures_section(part: Part, number: int, problems: list[str], pictured: set[str]) -> Section:
@@ -114,7 +39,7 @@ def structures_section(part: Part, number: int, problems: list[str], pictured: s
     column = f"{METRIC}{schema.metric_name(split, part.metric)}"
     if column not in finished:
         return section
-    order = finished[column].map(as_float).sort_values(ascending=render.better(column) == "low")
+    order = finished[column].map(as_float).sort_values(ascending=titles.better(column) == "low")
     places = finished["path"].map(str)
     for index in order.index:
         path = Path(places[index]) / schema.PREDICTIONS / f"{split}.npz"
@@ -130,7 +55,7 @@ def structures_section(part: Part, number: int, problems: list[str], pictured: s
         if run["identity"] in pictured:
             return section
         pictured.add(run["identity"])
-        told = f"{part.label(run)}, run {run['identity']}, on {render.split_title(split)}"
+        told = f"{part.label(run)}, run {run['identity']}, on {titles.split_title(split)}"
         _fill(section, found, told, number)
         return section
     return section
@@ -141,7 +66,7 @@ def _fill(section: Section, found: Predictions, told: str, number: int) -> None:
         f"{told}: a sample of {len(found.arrays['natoms'])} structures. Errors are the mean over "
         "components of |predicted − reference|, over free atoms, in eV/Å."
     )
-    worst = _worst(found)
+    worst = worst_of(found)
     section.grids += [
         ("The worst predictions.", worst_grid(found, worst)),
         ("By element.", element_grid(found)),
@@ -162,68 +87,6 @@ def _fill(section: Section, found: Predictions, told: str, number: int) -> None:
             "Predicted against reference force components of free atoms, eV/Å.",
         ),
     ]
-
-
-def worst_grid(found: Predictions, worst: list[int]) -> Grid:
-    """Structures with the largest error, by id."""
-    a, errors = found.arrays, found.structure_errors()
-    lines = []
-    for i in worst:
-        atoms = found.structure == i
-        largest = np.linalg.norm(a["forces"][atoms & found.free], axis=1).max()
-        shown = [str(a["sid"][i]), str(a["fid"][i]), _formula(a["atomic_numbers"][atoms])]
-        shown += [str(int(a["natoms"][i])), render.short(float(errors[i]))]
-        lines.append([Text(text) for text in [*shown, render.short(float(largest))]])
-    return Grid(["Id", "Frame", "Formula", "Atoms", "Error", "Largest |F|"], lines, "lllrrr")
-
-
-def element_grid(found: Predictions) -> Grid:
-    """Error by element."""
-    numbers = found.arrays["atomic_numbers"]
-    groups = [(symbol(z), found.free & (numbers == z)) for z in np.unique(numbers[found.free])]
-    return _grouped(found, "Element", groups)
-
-
-def force_grid(found: Predictions) -> Grid:
-    """Error by size of the reference force."""
-    size = np.linalg.norm(found.arrays["forces"], axis=1)
-    groups = []
-    for low, high in pairwise(BINS):
-        told = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more"
-        groups.append((told, found.free & (size >= low) & (size < high)))
-    return _grouped(found, "|F|, eV/Å", groups)
-
-
-def _grouped(found: Predictions, title: str, groups: list[tuple[str, Array]]) -> Grid:
-    size = np.linalg.norm(found.arrays["forces"], axis=1)
-    lines = [
-        [
-            Text(name),
-            Text(render.count(int(chosen.sum()))),
-            Text(render.short(float(found.errors[chosen].mean()))),
-            Text(render.short(float(size[chosen].mean()))),
-        ]
-        for name, chosen in groups
-        if chosen.any()
-    ]
-    return Grid([title, "Atoms", "Error", "Mean |F|"], lines, "lrrr")
-
-
-def _worst(found: Predictions) -> list[int]:
-    errors = np.nan_to_num(found.structure_errors(), nan=-1.0)
-    return [int(i) for i in np.argsort(-errors, kind="stable")[:WORST] if errors[i] >= 0]
-
-
-def symbol(number: int) -> str:
-    """Symbol of an element."""
-    from ase.data import chemical_symbols
-
-    return str(chemical_symbols[int(number)])
-
-
-def _formula(numbers: Array) -> str:
-    kinds, counts = np.unique(numbers, return_counts=True)
-    return "".join(f"{symbol(z)}{n if n > 1 else ''}" for z, n in zip(kinds, counts, strict=True))
 
 
 def _draw_structures(found: Predictions, worst: list[int]) -> "Figure":

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomsweep.report.pages import paper, report, writing
+from atomsweep.report.pages.jinja import render
+from atomsweep.report.pages.paper import write_paper
+from atomsweep.report.pages.report import Report, build
+from atomsweep.report.pages.study import write_study
+from atomsweep.report.pages.writing import slug, write
 from atomsweep.report.read import published
-from atomsweep.report.read.layout import known_files
-from atomsweep.report.read.runs import Store
-from atomsweep.report.study import numbers as hpo
+from atomsweep.report.read.asked import known_files
+from atomsweep.report.read.runs import Runs
+from atomsweep.report.study.report import build_study, study_of
+from atomsweep.report.study.trials import ended
+from atomsweep.report.tables.printed import printed_of, unanswered_words
 from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED
 from atomsweep.tracking import schema
 
@@ -47,43 +53,46 @@ class Entry:
     complete: bool
 
 
-def write_all(store: Store, out: Path) -> Iterator[Entry]:
+def write_all(runs: Runs, out: Path) -> Iterator[Entry]:
     """Write every report below `out`, one by one, then the index, whose entries these are."""
     entries = []
-    for entry in _entries(store, out):
+    for entry in _entries(runs, out):
         entries.append(entry)
         yield entry
-    titles = [one.title for one in published.papers().values()] + [OTHERS, STUDIES]
-    groups = [(title, [e for e in entries if e.group == title]) for title in titles]
-    from atomsweep.report.pages.html import index
-
-    text = index([group for group in groups if group[1]], store.problems, store.source)
+    papers = [one.title for one in published.papers().values()] + [OTHERS, STUDIES]
+    groups = [(title, [e for e in entries if e.group == title]) for title in papers]
+    text = render(
+        "index.html",
+        groups=[group for group in groups if group[1]],
+        problems=runs.problems,
+        source=runs.source,
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
-def _entries(store: Store, out: Path) -> Iterator[Entry]:
+def _entries(runs: Runs, out: Path) -> Iterator[Entry]:
     named: set[str | None] = set()
-    for name in dict.fromkeys([*known_files(store.files), *store.sweeps()]):
+    for name in dict.fromkeys([*known_files(runs.files), *runs.sweeps()]):
         try:
-            if hpo.study_of(store, [name]) is not None:
-                yield _study(store, name, out)
+            if study_of(runs, [name]) is not None:
+                yield _study(runs, name, out)
                 continue
-            made = report.build(store, store.sweep(name))
+            made = build(runs, runs.sweep(name))
             named |= {part.paper for part in made.parts}
-            yield _entry(made, writing.write(made, out / writing.slug(name)), out)
+            yield _entry(made, write(made, out / slug(name)), out)
         except (LookupError, ValueError) as error:
             yield Entry(OTHERS, name, "", "", "", "", str(error), None, complete=False)
-    for reference in paper.unanswered(named):
-        shown = paper.paper_of(reference)
-        page = paper.write(reference, out / reference.replace(".", "/"))
-        told = paper.sentence(reference)
+    for reference in published.unanswered(named):
+        shown = printed_of(reference)
+        page = write_paper(reference, out / reference.replace(".", "/"))
+        told = unanswered_words(reference)
         where = page.relative_to(out).as_posix()
         answers = f"Table {shown.number}: {shown.heading}"
         yield Entry(shown.title, reference, where, answers, "–", "", told, None, complete=False)
 
 
-def _entry(made: report.Report, page: Path, out: Path) -> Entry:
+def _entry(made: Report, page: Path, out: Path) -> Entry:
     reference = made.parts[0].paper if made.parts else None
     answers, group = made.heading, OTHERS
     if reference is not None:
@@ -107,9 +116,9 @@ def _entry(made: report.Report, page: Path, out: Path) -> Entry:
     )
 
 
-def _study(store: Store, name: str, out: Path) -> Entry:
-    made = hpo.build(store, name)
-    page = hpo.write(made, out / writing.slug(name)).relative_to(out).as_posix()
-    done = f"{len(hpo.ended(made.trials))} of {made.wanted}"
-    left = made.command if len(hpo.ended(made.trials)) < made.wanted else None
+def _study(runs: Runs, name: str, out: Path) -> Entry:
+    made = build_study(runs, name)
+    page = write_study(made, out / slug(name)).relative_to(out).as_posix()
+    done = f"{len(ended(made.trials))} of {made.wanted}"
+    left = made.command if len(ended(made.trials)) < made.wanted else None
     return Entry(STUDIES, name, page, made.heading, done, "", made.summary, left, made.complete)

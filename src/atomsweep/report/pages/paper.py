@@ -1,136 +1,23 @@
-"""A published table as the paper has it: grid, marks, notes; alone where no sweep answers it."""
+"""Files of a published table that no sweep answers."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from atomsweep.report.pages.jinja import render
 from atomsweep.report.read import published
-from atomsweep.report.read.papers import Provenance
-from atomsweep.report.tables import grids as render
-from atomsweep.report.tables.grids import Grid
-
-MARKS: dict[Provenance, tuple[str, str]] = {
-    "inferred": ("*", "inferred from the paper's other numbers"),
-    "recovered": ("‡", "recovered from another version of the paper"),
-}
-
-UNITS = {"1": "", "1e6": "10⁶"}
+from atomsweep.report.tables import grids
+from atomsweep.report.tables.printed import printed_of, unanswered_words
 
 
-@dataclass(frozen=True)
-class Paper:
-    """A published table in full.
-
-    Attributes:
-        reference: `forcenet.table5`.
-        number: of the table.
-        workshop: its number in the workshop version, or None.
-        heading: title of the table.
-        title: of the paper.
-        citation: authors and year.
-        arxiv: its number.
-        dataset: what the numbers are of.
-        caption: sentences of the table, with the meaning of its marks.
-        grid: the numbers, in the paper's units.
-        footnotes: what a reader must know.
-    """
-
-    reference: str
-    number: str
-    workshop: str | None
-    heading: str
-    title: str
-    citation: str
-    arxiv: str
-    dataset: str
-    caption: str
-    grid: Grid
-    footnotes: list[str]
-
-    @property
-    def cited(self) -> str:
-        """`Table 5 of Hu … (2021), ForceNet …, arXiv:2103.01436`."""
-        return f"Table {self.number} of {self.citation}, {self.title}, arXiv:{self.arxiv}"
-
-
-def paper_of(reference: str) -> Paper:
-    """A published table in full; what is not as printed carries a mark."""
-    table, paper = published.table(reference), published.paper(reference)
-    rows, used = [], {kind for row in table.rows for kind in row.marks.values()}
-    for row in table.rows:
-        keys = [
-            axis.label(value) + _mark(row.marks.get(axis.name))
-            for axis, value in zip(table.axes, row.key, strict=True)
-        ]
-        numbers = [
-            render.NOTHING
-            if value is None
-            else f"{value:.{column.decimals}f}" + _mark(row.marks.get(column.name))
-            for column, value in zip(table.columns, row.values, strict=True)
-        ]
-        rows.append(keys + numbers)
-    titles = [f"{c.title}, {UNITS.get(c.unit, c.unit)}".removesuffix(", ") for c in table.columns]
-    told = [table.caption]
-    told += [f"{mark}: {words}." for kind, (mark, words) in MARKS.items() if kind in used]
-    if table.provenance != "printed":
-        told.append(f"The whole table is {MARKS[table.provenance][1]}.")
-    return Paper(
-        reference=reference,
-        number=str(table.number),
-        workshop=None if table.workshop_number is None else str(table.workshop_number),
-        heading=table.title,
-        title=paper.title,
-        citation=paper.citation,
-        arxiv=paper.arxiv,
-        dataset=paper.dataset,
-        caption=" ".join(t for t in told if t),
-        grid=render.plain(
-            [axis.title for axis in table.axes] + titles,
-            rows,
-            "l" * len(table.axes) + "r" * len(table.columns),
-        ),
-        footnotes=[paper.footnotes[key] for key in table.footnotes],
-    )
-
-
-def unanswered(named: set[str | None]) -> list[str]:
-    """Published tables that no sweep file names.
-
-    Args:
-        named: `published` of every sweep file.
-    """
-    return [reference for reference in published.references() if reference not in named]
-
-
-def reference_of(name: str) -> str | None:
-    """`forcenet.table5` of `forcenet/table5` or of itself; None where there is no such table."""
-    reference = name.replace("/", ".")
-    return reference if reference in published.references() else None
-
-
-def sentence(reference: str) -> str:
-    """That nothing of ours stands beside a table, and what would."""
-    paper, _, table = reference.partition(".")
-    return (
-        f"No sweep file names `published: {reference}`, so none of our runs answers this table, "
-        f"and no command fills it yet. A file `sweeps/{paper}/{table}.yaml` would "
-        f"(docs/sweep-files.md). The numbers below are the paper's own."
-    )
-
-
-def write(reference: str, out: Path) -> Path:
+def write_paper(reference: str, out: Path) -> Path:
     """Write the page of a table that no sweep answers, with Markdown and CSV; returns the page."""
-    from atomsweep.report.pages.html import paper_page
-
-    shown = paper_of(reference)
+    shown, told = printed_of(reference), unanswered_words(reference)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(paper_page(shown), encoding="utf-8")
-    text = [f"# {shown.heading}", shown.cited + ".", sentence(reference)]
-    text += [render.markdown(shown.grid), shown.caption]
+    (out / "report.html").write_text(
+        render("paper.html", paper=shown, sentence=told), encoding="utf-8"
+    )
+    text = [f"# {shown.heading}", shown.cited + ".", told]
+    text += [grids.markdown(shown.grid), shown.caption]
     text += ["\n".join(f"- {note}" for note in shown.footnotes)]
     (out / "report.md").write_text("\n\n".join(t for t in text if t) + "\n", encoding="utf-8")
     published.frame(reference).to_csv(out / "table.csv", index=False)
     return out / "report.html"
-
-
-def _mark(kind: Provenance | None) -> str:
-    return MARKS[kind][0] if kind in MARKS else ""

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atomsweep.report.read.tidy import MEASURED_ON, METRIC, as_float
+from atomsweep.report.read.tidy import MEASURED_ON, METRIC
+from atomsweep.report.read.values import as_float
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 
 KINDS = ("rotation", "cost", "relax")
 
 
-def evaluations(run: Path, problems: list[str]) -> dict[str, Any]:
+def evaluated_columns(run: Path, problems: list[str]) -> dict[str, Any]:
     """Columns of every evaluation of a run directory; what cannot be read is a problem."""
     found: dict[str, Any] = {}
     folder = run / schema.EVALUATIONS

@@ -1,6 +1,6 @@
 """Addresses of runs in MLflow's own pages, read from its SQLite store without importing MLflow.
 
-`python -m atomsweep ui` serves them. Nothing here fails: without a store there are no links.
+`python -m atomsweep ui` serves them. Nothing here fails: without a database there are no links.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ _QUERY = """
 
 
 def links(database: Path) -> dict[str, str]:
-    """Uid of a run directory → address of its page; {} where the store cannot be read."""
+    """Uid of a run directory → address of its page; {} where the database cannot be read."""
     if not database.is_file():
         return {}
     try:

@@ -1,7 +1,7 @@
-"""The same store of runs, read from MLflow alone: no run directory is opened.
+"""The same runs, read from MLflow alone: no run directory is opened.
 
-`atomsweep.tracking.mlflow.reader` gives the documents that the mirror wrote; a row is made of them as from
-a run directory.
+`tracking/mlflow/reader.py` gives the documents that the mirror wrote. A row is made of them in the
+same way as of a run directory.
 """
 
 import os
@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from atomsweep.report.read.evaluated import columns_of
-from atomsweep.report.read.runs import READ_ERRORS, Store, known_plan
-from atomsweep.report.read.tidy import row_of
+from atomsweep.report.read.plans import known_plan
+from atomsweep.report.read.problems import READ_ERRORS
+from atomsweep.report.read.row import row_of
+from atomsweep.report.read.runs import Runs
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow.connect import absolute, sqlite_path
 from atomsweep.tracking.mlflow.reader import MirroredRun
@@ -19,7 +21,7 @@ from atomsweep.tracking.mlflow.reader import read_mlflow as read_mirrored
 PATH = "mlflow:"  # + run id, in the column `path`
 
 
-def read_mlflow(uri: str, experiment: str = "atomsweep") -> Store:
+def read_mlflow(uri: str, experiment: str = "atomsweep") -> Runs:
     """Every run and plan of an MLflow experiment.
 
     Args:
@@ -27,7 +29,7 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Store:
         experiment: name of the experiment.
 
     Raises:
-        LookupError: there is no such store, or it holds no runs of ours.
+        LookupError: there is no such runs, or it holds no runs of ours.
         TrackingUnavailable: the server cannot be reached.
     """
     uri = absolute(uri)
@@ -55,7 +57,7 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Store:
             f"no run is in MLflow's experiment {experiment} at {uri}; name yours with "
             f"--experiment, or fill it with `python -m atomsweep sync`"
         )
-    return Store.of(rows, plans, problems, uri, lambda path: mirrored.journal(by_path[path]))
+    return Runs.of(rows, plans, problems, uri, lambda path: mirrored.journal(by_path[path]))
 
 
 def _row(run: MirroredRun, problems: list[str]) -> Mapping[str, Any]:

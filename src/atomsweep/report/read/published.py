@@ -3,32 +3,41 @@
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import yaml
 
 from atomsweep.report.read.papers import Axis, Column, Paper, Table
-from atomsweep.shipped import PUBLISHED, shipped
-
-if TYPE_CHECKING:
-    import pandas as pd
+from atomsweep.report.read.values import normal
+from atomsweep.shipped import PUBLISHED, places
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster, where it was built
 
 
-@cache
 def papers() -> dict[str, Paper]:
-    """Every paper of `analysis/published` by its key, e.g. `forcenet`.
+    """Every paper by its key, e.g. `forcenet`: those shipped, and those of the present folder.
+
+    Of two papers with one key that of the present folder counts.
 
     Raises:
         ValueError: a file does not follow the schema (pydantic's message names the place).
     """
+    return _papers(Path.cwd())
+
+
+@cache
+def _papers(_present: Path) -> dict[str, Paper]:
+    """Papers as they are read from one present folder."""
     found = {}
-    for path in sorted(shipped(PUBLISHED).glob("*.yaml")):
-        paper = Paper.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
-        if paper.key != path.stem:
-            raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
-        found[paper.key] = paper
+    for folder in reversed(places(PUBLISHED)):
+        for path in sorted(folder.glob("*.yaml")):
+            text = path.read_text(encoding="utf-8")
+            paper = Paper.model_validate(yaml.load(text, Loader=_LOADER))
+            if paper.key != path.stem:
+                raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")
+            found[paper.key] = paper
     return found
 
 
@@ -56,10 +65,8 @@ def table(reference: str) -> Table:
     return found.tables[name]
 
 
-def frame(reference: str) -> "pd.DataFrame":
+def frame(reference: str) -> pd.DataFrame:
     """A table as a frame: one column per axis (our names), one per quantity, NaN where none."""
-    import pandas as pd
-
     chosen = table(reference)
     names = [axis.name for axis in chosen.axes] + [column.name for column in chosen.columns]
     rows = [(*row.key, *row.values) for row in chosen.rows]
@@ -70,9 +77,22 @@ def frame(reference: str) -> "pd.DataFrame":
 
 def key_of(axis: Axis, value: Any) -> str:
     """What a value of ours is on an axis of a table: itself, or the row that it stands in for."""
-    from atomsweep.report.read.tidy import normal
-
     return normal(axis.stand_ins.get(normal(value), value))
+
+
+def reference_named(name: str) -> str | None:
+    """`forcenet.table5` of `forcenet/table5` or of itself; None where there is no such table."""
+    reference = name.replace("/", ".")
+    return reference if reference in references() else None
+
+
+def unanswered(named: set[str | None]) -> list[str]:
+    """Published tables that no sweep file names.
+
+    Args:
+        named: `published` of every sweep file.
+    """
+    return [reference for reference in references() if reference not in named]
 
 
 def measured(chosen: Table) -> list[Column]:
@@ -90,8 +110,6 @@ def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
         axes: swept columns of the frame of runs, e.g. `choice.basis`.
         common: columns with one value in all runs, e.g. `{"choice.model": "forcenet_small"}`.
     """
-    from atomsweep.report.read.tidy import normal
-
     swept = set(axes)
     suited: list[tuple[int, str]] = []
     for reference in references():

@@ -13,6 +13,10 @@ import pandas as pd
 
 from atomsweep.report.tables.statistics import interval
 
+POINTS = 40  # of a mean curve
+
+Rows = Mapping[str, Mapping[float, "Curve"]]  # label → seed → curve
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -78,7 +82,7 @@ class Curve:
 def curves_of(
     points: pd.DataFrame, devices: Mapping[str, str | None], better: str
 ) -> dict[str, Curve]:
-    """Identity → curve, from `Store.curves` of one metric."""
+    """Identity → curve, from `Runs.curves` of one metric."""
     return {
         str(identity): Curve.of(
             list(one["device_seconds"]), list(one["value"]), better, devices.get(str(identity))
@@ -145,3 +149,28 @@ def saving(
     return Saving(
         row, other, math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(ratios)
     )
+
+
+def savings(rows: Rows, better: str) -> list[Saving]:
+    """What the best row saves on the way to the final value of each other row, most first."""
+    ends = {
+        label: sum(c.values[-1] for c in curves.values()) / len(curves)
+        for label, curves in rows.items()
+    }
+    best = (min if better == "low" else max)(ends, key=lambda label: ends[label])
+    found = (
+        saving(best, other, rows[best], curves, better)
+        for other, curves in rows.items()
+        if other != best
+    )
+    return sorted((s for s in found if s is not None), key=lambda s: -s.factor)
+
+
+def mean_curve(curves: Mapping[float, Curve]) -> tuple[list[float], list[float]]:
+    """Mean over seeds at even steps of log time, inside of what every seed has measured."""
+    start = max(c.times[0] for c in curves.values())
+    end = min(c.times[-1] for c in curves.values())
+    if not start < end:
+        return [], []
+    times = [min(start * (end / start) ** (i / (POINTS - 1)), end) for i in range(POINTS)]
+    return times, [sum(c.at(t) for c in curves.values()) / len(curves) for t in times]

@@ -3,26 +3,35 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from atomsweep.report.figures import curves
 from atomsweep.report.read import published
-from atomsweep.report.read.layout import Layout
-from atomsweep.report.read.papers import EVALUATED, Table
-from atomsweep.report.read.runs import Store
-from atomsweep.report.read.tidy import METRIC, as_float, columns, common, normal, records
-from atomsweep.report.tables import ablation as tables
-from atomsweep.report.tables import grids as render
-from atomsweep.report.tables import words
+from atomsweep.report.read.asked import Asked
+from atomsweep.report.read.runs import Runs
+from atomsweep.report.read.tidy import METRIC, common, records
+from atomsweep.report.read.values import as_float, normal
+from atomsweep.report.tables import spelled, titles, words
+from atomsweep.report.tables.baselines import (
+    baseline_command,
+    baselines_of,
+    data_of,
+    has_baseline,
+    lacks_baseline,
+)
+from atomsweep.report.tables.beside import in_order
+from atomsweep.report.tables.cells import cells_of
+from atomsweep.report.tables.choosing import metric_of, metric_problems, reference_of, splits_of
+from atomsweep.report.tables.comparable import UnlikeRuns
+from atomsweep.report.tables.curves import DRAWN_SPLITS, MOST_OF_ROW, series
+from atomsweep.report.tables.forms import matrix_grid, paper_grid
 from atomsweep.report.tables.grids import Grid
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
 @dataclass
@@ -45,10 +54,10 @@ class Part:
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
 
     @property
-    def layout(self) -> Grid:
+    def grid(self) -> Grid:
         """The table as papers print it."""
         name = "Median" if self.against_baseline else None
-        return render.paper_layout(self.cells, self.rows, self.reference, name, self.baseline_line)
+        return paper_grid(self.cells, self.rows, self.reference, name, self.baseline_line)
 
     @property
     def matrix(self) -> Grid | None:
@@ -56,33 +65,25 @@ class Part:
         down = [row for row in self.rows if row not in self.across]
         if not self.across or not down:
             return None
-        return render.matrix_layout(self.cells, down, self.across, self.reference)
+        return matrix_grid(self.cells, down, self.across, self.reference)
 
     @property
     def text(self) -> str:
         """Title and caption as one paragraph."""
         return " ".join([f"{self.title}.", *self.caption])
 
-    @cached_property
-    def figures(self) -> "dict[str, Figure]":
-        """A drawing of each curve."""
-        return {
-            metric: curves.draw(points, metric, self.device, self.baseline_value(metric))
-            for metric, points in self.curves.items()
-        }
-
     def baseline_value(self, metric: str) -> float:
         """Final value of the baseline, NaN where there is none or there are several."""
-        one = len(tables.data_of(self.frame)) == len(self.baselines) == 1
+        one = len(data_of(self.frame)) == len(self.baselines) == 1
         return as_float(self.baselines.iloc[0].get(METRIC + metric)) if one else math.nan
 
     def best(self) -> pd.Series | None:
         """The best cell of the first split, None where none has a number."""
         first = self.cells["split"].iloc[0]
         here = self.cells[(self.cells["split"] == first) & self.cells["mean"].notna()]
-        if here.empty or render.better(self.metric) == "neither":
+        if here.empty or titles.better(self.metric) == "neither":
             return None
-        high = render.better(self.metric) == "high"
+        high = titles.better(self.metric) == "high"
         return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
 
     def members(self) -> dict[str, dict[float, dict[str, Any]]]:
@@ -99,7 +100,7 @@ class Part:
 
     def label(self, run: Mapping[str, Any] | pd.Series) -> str:
         """A run in the words of its table row, e.g. `Spherical, Swish`."""
-        return ", ".join(render.label(c, run.get(c), self.reference) for c in self.rows)
+        return ", ".join(titles.label(c, run.get(c), self.reference) for c in self.rows)
 
 
 @dataclass
@@ -112,183 +113,110 @@ class Gap:
     command: str
 
 
-def make_part(store: Store, frame: pd.DataFrame, wanted: str | None, problems: list[str]) -> Part:
+def make_part(runs: Runs, frame: pd.DataFrame, wanted: str | None, problems: list[str]) -> Part:
     """The table of some runs.
 
     Args:
-        store: everything, for baseline and curves.
+        runs: everything, for baseline and curves.
         frame: runs that may share a table.
         wanted: metric that the sweep file names; None to choose one.
         problems: what is missing or wrong is added.
     """
-    layout: Layout | None = frame.attrs.get("layout")
-    axes = list(frame.attrs.get("axes") or [])
-    rows = [axis for axis in axes if axis in frame] or [words.RUN_AXIS]
+    asked: Asked | None = frame.attrs.get("asked")
+    rows = [axis for axis in frame.attrs.get("axes") or [] if axis in frame] or [words.RUN_AXIS]
     finished = frame[frame["state"] == schema.FINISHED]
     shared = common(finished)
-    reference = reference_of(layout, rows, shared, problems)
-    metric = _metric(finished, reference) if wanted is None else wanted
-    table = published.table(reference) if reference else None
-    baselines = tables.baselines_of(store.runs, frame)
-    metric, splits = _splits(finished, table, metric)
-    declared = list(layout.settings_axes) if layout else []
-    arguments: dict[str, Any] = {
-        "best_within": table.within(metric) if table else 0.0,
-        "better": render.better(metric),
-        "baselines": baselines,
-        "reference": reference,
-        "declared": declared,
-    }
+    paper = reference_of(asked, rows, shared, problems)
+    metric = metric_of(finished, paper) if wanted is None else wanted
+    metric, splits = splits_of(finished, published.table(paper) if paper else None, metric)
+    baselines = baselines_of(runs.frame, frame)
+    within = published.table(paper).within(metric) if paper else 0.0
     try:
-        cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
-    except tables.UnlikeRuns as error:
+        cells = _cells(frame, rows, metric, splits, baselines, paper, within)
+    except UnlikeRuns as error:
         problems.append(f"{error}; each run has a row of its own")
-        rows = [words.RUN_AXIS] if frame["name"].is_unique else ["identity"]
-        arguments["reference"] = reference = table = None
-        cells = tables.ablation_table(frame, rows, metric, splits, **arguments)
-    problems += _metric_problems(finished, metric, splits)
-    order = None if layout else reference
-    cells = tables.in_order(cells, rows, order)
-    paper = reference
-    if table is not None and cells["published"].isna().all():
-        arguments["reference"] = reference = None
+        rows, paper = [words.RUN_AXIS] if frame["name"].is_unique else ["identity"], None
+        cells = _cells(frame, rows, metric, splits, baselines, paper, within)
+    problems += metric_problems(finished, metric, splits)
+    order = None if asked else paper
+    cells = in_order(cells, rows, order)
+    reference = None if paper is None or cells["published"].isna().all() else paper
     device = words.devices(finished)
     # what the median of forces can be held against
     judged = is_split(splits[0]) and metric.startswith("forces_")
-    part = Part(
+    lacking = lacks_baseline(frame, baselines, judged)
+    caption = words.caption(frame, cells, reference, metric, device, lacking)
+    if paper is not None and reference is None:
+        caption.append(words.apart(paper))
+    return Part(
         frame=frame,
         cells=cells,
         rows=rows,
         metric=metric,
         reference=reference,
         baselines=baselines,
-        title=layout.statement.title if layout else words.title(rows, reference, shared),
-        caption=words.caption(
-            frame, cells, reference, metric, device, lacks_baseline(frame, baselines, judged)
-        ),
+        title=asked.statement.title if asked else words.title(rows, reference, shared),
+        caption=caption,
         device=device,
         across=[c for c in frame.attrs.get("columns") or [] if c in rows],
         against_baseline=judged,
-        baseline_line=judged and not _has_baseline(cells),
+        baseline_line=judged and not has_baseline(cells),
         paper=paper,
+        curves=_curves(runs, in_order(frame, rows, order), rows, metric, reference),
     )
-    if paper is not None and reference is None:
-        part.caption.append(words.apart(paper))
-    part.curves = _curves(store, tables.in_order(frame, rows, order), part)
-    return part
 
 
-def reference_of(
-    layout: Layout | None, rows: list[str], shared: Mapping[str, Any], problems: list[str]
-) -> str | None:
-    """The published table that the sweep file names, else the one that suits what was swept."""
-    if layout is None:
-        return published.matching(rows, shared)
-    named = layout.statement.published
-    if named is not None and named not in published.references():
-        told = (
-            f"{layout.file} names the published table {named}, which is not in analysis/published"
-        )
-        if told not in problems:
-            problems.append(told)
-        return None
-    return named
+def _cells(
+    frame: pd.DataFrame,
+    rows: list[str],
+    metric: str,
+    splits: list[str],
+    baselines: pd.DataFrame,
+    reference: str | None,
+    within: float,
+) -> pd.DataFrame:
+    """Cells as the sweep file and the published table want them judged."""
+    asked: Asked | None = frame.attrs.get("asked")
+    return cells_of(
+        frame,
+        rows,
+        metric,
+        splits,
+        best_within=within,
+        better=titles.better(metric),
+        baselines=baselines,
+        reference=reference,
+        declared=asked.settings_axes if asked else (),
+    )
+
+
+def _curves(
+    runs: Runs, frame: pd.DataFrame, rows: list[str], metric: str, reference: str | None
+) -> dict[str, pd.DataFrame]:
+    """Points of the first split and of the average, where they were logged during training."""
+    names = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
+    keys = frame[rows].map(normal).apply(tuple, axis=1)
+    frame = frame[frame.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
+    logged = runs.curves(frame, names)
+    found = {}
+    for name in names:
+        points = series(logged[logged["metric"] == name], frame, rows, reference)
+        if not points.empty:
+            found[name] = points
+    return found
 
 
 def gaps_of(part: Part) -> list[Gap]:
     """Cells without a number."""
     gaps = []
     for run in records(part.frame[part.frame["state"] != schema.FINISHED]):
-        seed = f", seed {render.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
+        seed = f", seed {spelled.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
         progress = ""
         if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"]:
-            progress = f"step {render.count(run['step'])} of {render.count(run['total_steps'])}"
-        reason = "; ".join(t for t in (run["message"], progress) if t) or render.NOTHING
+            progress = f"step {spelled.count(run['step'])} of {spelled.count(run['total_steps'])}"
+        reason = "; ".join(t for t in (run["message"], progress) if t) or spelled.NOTHING
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
     for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
-        command = words.baseline_command(runs)
+        command = baseline_command(runs)
         gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
     return gaps
-
-
-def lacks_baseline(
-    frame: pd.DataFrame, baselines: pd.DataFrame, judged: bool = True
-) -> list[pd.DataFrame]:
-    """Runs of each data set that has no baseline; all runs where none has finished."""
-    if not judged:
-        return []
-    data, there = tables.data_of(frame), set(baselines.get("data_fingerprint", ()))
-    if not data:
-        return [frame]
-    return [frame[frame["data_fingerprint"] == one] for one in data if one not in there]
-
-
-def _has_baseline(cells: pd.DataFrame) -> bool:
-    """Whether the baseline is a row of the table."""
-    models = cells.get("choice.model")
-    return models is not None and bool((models == tables.BASELINE_MODEL).any())
-
-
-def _curves(store: Store, frame: pd.DataFrame, part: Part) -> dict[str, pd.DataFrame]:
-    """Curves of the first split and of the average, where they were logged during training."""
-    names = [schema.metric_name(split, part.metric) for split in curves.SPLITS]
-    keys = frame[part.rows].map(normal).apply(tuple, axis=1)
-    frame = frame[frame.groupby(keys, sort=False).cumcount() <= curves.MOST]  # one more is told of
-    logged = store.curves(frame, names)
-    found = {}
-    for name in names:
-        points = curves.series(logged[logged["metric"] == name], frame, part.rows, part.reference)
-        if not points.empty:
-            found[name] = points
-    return found
-
-
-def _metric(finished: pd.DataFrame, reference: str | None) -> str:
-    """The paper's metric where there is a paper, else force MAE, else the first there is."""
-    there = [
-        c.removeprefix(METRIC).partition("/")[2] for c in columns(finished) if c.startswith(METRIC)
-    ]
-    told = published.measured(published.table(reference)) if reference else []
-    wanted = [c.metric for c in told if c.split not in EVALUATED]
-    for metric in [*wanted, schema.FORCES_MAE, *there]:
-        if metric in there:
-            return str(metric)
-    return schema.FORCES_MAE
-
-
-def _splits(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple[str, list[str]]:
-    """Metric without a split, and its splits: those with a number, the average last.
-
-    Where nothing has finished they are those of the published table, or OC20's.
-
-    `val_id/forces_cos` is of one split; `rotation/forces_std` of an evaluation after training;
-    `relax/adwt` of an evaluation of each split, whose splits are `relax/val_id` ….
-    """
-    first, slash, name = metric.partition("/")
-    spread = name in schema.EVALUATED_BY_SPLIT.get(first, ())
-    if slash and not spread:
-        return name, [first]
-    name, before = (name, f"{first}/") if spread else (metric, "")
-
-    def known(split: str) -> bool:
-        column = f"{METRIC}{schema.metric_name(split, name)}"
-        return column in finished and bool(finished[column].notna().any())
-
-    parts = (c.removeprefix(METRIC).split("/") for c in columns(finished) if c.startswith(METRIC))
-    others = {p[0] for p in parts if len(p) == 2 and p[1] == name and is_split(p[0])}
-    others -= {schema.TRAIN, *tables.SPLITS}
-    splits = [*schema.VAL_SPLITS, *sorted(others, reverse=True), schema.VAL_AVERAGE]
-    theirs = [c.split for c in table.columns if c.metric == name and c.split] if table else []
-    found = [before + split for split in splits if known(before + split)]
-    return name, found or theirs or [before + split for split in tables.SPLITS]
-
-
-def _metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> list[str]:
-    found = []
-    for split in splits:
-        column = f"{METRIC}{schema.metric_name(split, metric)}"
-        lacking = finished[finished[column].isna()] if column in finished else finished
-        for name, identity in zip(lacking["name"], lacking["identity"], strict=True):
-            told = schema.metric_name(split, metric)
-            found.append(f"{name}-{identity} is finished without a number for {told}")
-    return found

@@ -1,23 +1,17 @@
 """What stands around a table: its title, and the sentences without which it would mislead."""
 
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from atomsweep import console
 from atomsweep.report.read import published
-from atomsweep.report.read.tidy import (
-    COUNT,
-    common,
-    device_of,
-    fill_command,
-    is_timed,
-    normal,
-    records,
-)
-from atomsweep.report.tables import grids as render
+from atomsweep.report.read.asked import Asked
+from atomsweep.report.read.tidy import COUNT, common, device_of, is_timed, records
+from atomsweep.report.read.values import normal
+from atomsweep.report.tables import grids, spelled, titles
+from atomsweep.report.tables.baselines import baseline_command
 from atomsweep.tracking import schema
 
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
@@ -27,7 +21,7 @@ def title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> 
     """The published table's title, else the axes and the model that they vary."""
     if reference:
         return published.table(reference).title
-    axes = " × ".join(render.axis_of(column).title for column in rows)
+    axes = " × ".join(titles.axis_of(column).title for column in rows)
     model = shared.get("choice.model")
     return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
 
@@ -47,17 +41,11 @@ def caption(
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
-    shared, split = common(finished), cells["split"].iloc[0]
-    title, unit, _ = render.title_of(metric)
-    better = {"high": ", higher is better", "low": ", lower is better"}.get(
-        render.better(metric), ""
-    )
-    told = [f"{title}{f' in {unit}' if unit else ''}{better}."]
-    if (layout := frame.attrs.get("layout")) is not None and layout.scale is not None:
-        overrides = " ".join(layout.statement.scale.get(layout.scale, []))
-        as_filed = layout.name in (layout.file, f"{layout.file}-{layout.scale}")
-        typed = "" if as_filed else f", changed by what was typed: `{layout.command}`"
-        told.append(f"Scale {layout.scale}: `{overrides}`{typed}{layout.statement.smaller}.")
+    shared = common(finished)
+    title, unit, _ = titles.title_of(metric)
+    better = {"high": ", higher is better", "low": ", lower is better"}
+    told = [f"{title}{f' in {unit}' if unit else ''}{better.get(titles.better(metric), '')}."]
+    told += _scale_sentence(frame.attrs.get("asked"))
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]
@@ -68,29 +56,50 @@ def caption(
             "Rows are on different data: compare only those of one data set; each has a best of "
             "its own."
         )
-    spent = finished["device_seconds"].mean()
-    told.append(
-        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
-        f"{render.duration(spent)} of training on {device}, evaluation apart."
-    )
-    on = sorted({device_of(run, f"{split}/{metric}") for run in records(finished)})
+    told.append(_budget_sentence(finished, shared, device))
+    on = sorted({device_of(run, f"{cells['split'].iloc[0]}/{metric}") for run in records(finished)})
     if is_timed(metric) and len(on) > 1:
         told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
     if cells["stale"].any():
-        told.append(f"{render.STALE_MARK}: made with other code than the present (stale).")
-    if (cells["planned"] > 1).any():
-        told.append(
-            "± is the half-width of the 95 % interval of the mean over seeds (Student's t)."
-        )
-        if (cells["n"] == 1).any():
-            told.append("n = 1: no interval.")
-    else:
-        told.append("n = 1 seed, so no interval.")
+        told.append(f"{grids.STALE_MARK}: made with other code than the present (stale).")
+    told += _seed_sentences(cells)
     if commands := [f"`{baseline_command(runs)}`" for runs in without_baseline]:
         told.append(f"No Median baseline on this data yet; {', '.join(commands)} makes it.")
-    if reference is None:
-        return told
+    return told if reference is None else told + _paper_sentences(reference, metric, data, shared)
+
+
+def _scale_sentence(asked: Asked | None) -> list[str]:
+    """The scale of the sweep file, and what was typed besides."""
+    if asked is None or asked.scale is None:
+        return []
+    overrides = " ".join(asked.statement.scale.get(asked.scale, []))
+    as_filed = asked.name in (asked.file, f"{asked.file}-{asked.scale}")
+    typed = "" if as_filed else f", changed by what was typed: `{asked.command}`"
+    return [f"Scale {asked.scale}: `{overrides}`{typed}{asked.statement.smaller}."]
+
+
+def _budget_sentence(finished: pd.DataFrame, shared: Mapping[str, Any], device: str) -> str:
+    spent = console.duration(finished["device_seconds"].mean())
+    return (
+        f"Budget: {shared.get('budget') or 'as each run says'} per run, on average "
+        f"{spent} of training on {device}, evaluation apart."
+    )
+
+
+def _seed_sentences(cells: pd.DataFrame) -> list[str]:
+    """What ± means, or why there is none."""
+    if not (cells["planned"] > 1).any():
+        return ["n = 1 seed, so no interval."]
+    told = ["± is the half-width of the 95 % interval of the mean over seeds (Student's t)."]
+    return told + ["n = 1: no interval."] * bool((cells["n"] == 1).any())
+
+
+def _paper_sentences(
+    reference: str, metric: str, data: str, shared: Mapping[str, Any]
+) -> list[str]:
+    """What a comparison with the paper must be read with: its data and its setting."""
     table, paper = published.table(reference), published.paper(reference)
+    told = []
     if within := table.within(metric):
         told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
     if shared.get("choice.data") not in paper.data_names:
@@ -126,16 +135,8 @@ def apart(reference: str) -> str:
 
 def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
     counts = {k.removeprefix(COUNT): v for k, v in shared.items() if k.startswith(COUNT)}
-    size = f", {render.count(counts['train'])} training structures" if "train" in counts else ""
+    size = f", {spelled.count(counts['train'])} training structures" if "train" in counts else ""
     held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
-    size += f" and {render.count(held)} for validation" if held else ""
+    size += f" and {spelled.count(held)} for validation" if held else ""
     note = shared.get("data_provenance")
     return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
-
-
-def baseline_command(frame: pd.DataFrame) -> str:
-    """What makes a Median run on the data of a finished run, or of the first."""
-    finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
-    command = (finished if len(finished) else frame["command"]).iloc[0]
-    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b", o)]
-    return fill_command(["model=median", *same])

@@ -1,4 +1,7 @@
-"""Files that a finished run says it has made, and that are gone: each is a problem."""
+"""What cannot be read, and files that a finished run says it has made and that are gone.
+
+Each is a sentence with a name and never stops the rest.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +9,8 @@ from typing import Any
 
 from atomsweep.tracking import schema
 
+READ_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError)
 MOST_LOST = 3  # told one by one
-
 CHECKPOINT, JOURNAL, PREDICTIONS = (
     "has lost its checkpoint",
     "has lost its journal",
@@ -18,6 +21,11 @@ MANY = {
     JOURNAL: "have lost their journal",
     PREDICTIONS: "have lost predictions",
 }
+
+
+def sentence(error: Exception) -> str:
+    """An error in words; a `KeyError` alone says no more than a key."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def lost(path: Path, result: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,9 @@ import pytest
 
 from atomsweep.cli.report import main
 from atomsweep.report.pages import report, writing
-from atomsweep.report.read import layout, published, runs
+from atomsweep.report.read import published
+from atomsweep.report.read.asked import asked_of
+from atomsweep.report.read.directories import read_directories
 from atomsweep.tracking import schema
 from benchmarks.synthetic_store import make_store
 
@@ -34,14 +36,14 @@ def place(tmp_path, monkeypatch):
 
 
 def built(place, name):
-    store = runs.read(place / "runs")
-    return report.build(store, store.sweep(name))
+    runs = read_directories(place / "runs")
+    return report.build(runs, runs.sweep(name))
 
 
 def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_it(place):
     made = built(place, "mine")
     assert made.heading == "Mine"
-    rows = made.parts[0].layout.rows
+    rows = made.parts[0].grid.rows
     assert [[cell.text for cell in row[:2]] for row in rows[1:]] == [
         ["small", "ReLU"], ["small", "Swish"], ["wide", "ReLU"], ["wide", "Swish"]
     ]  # fmt: skip
@@ -58,32 +60,32 @@ def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_i
 def test_each_metric_has_a_table_and_evaluations_have_no_baseline(place):
     made = built(place, "mine")
     assert [part.metric for part in made.parts] == ["forces_mae", "structures_per_second"]
-    assert made.parts[1].layout.header[-1] == "Cost"
-    assert made.parts[1].layout.rows[0][0].text == "small"
+    assert made.parts[1].grid.header[-1] == "Cost"
+    assert made.parts[1].grid.rows[0][0].text == "small"
 
 
 def test_another_scale_is_found_by_the_name_of_its_sweep(place):
-    frame = runs.read(place / "runs").sweep("mine-node")
-    assert frame.attrs["layout"].scale == "node"
+    frame = read_directories(place / "runs").sweep("mine-node")
+    assert frame.attrs["asked"].scale == "node"
     assert "data=mini_oc_large" in frame["command"].iloc[0]
     assert frame.attrs["command"] == "python run.py sweeps=mine scale=node"
 
 
 def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_path):
     make_store(tmp_path / "runs", "forcenet/table6", range(3))
-    store = runs.read(tmp_path / "runs")
-    frame = store.sweep("forcenet/table3")  # never launched: the same cells under another name
+    runs = read_directories(tmp_path / "runs")
+    frame = runs.sweep("forcenet/table3")  # never launched: the same cells under another name
     assert (frame["state"] == schema.FINISHED).all()
-    made = report.build(store, frame)
+    made = report.build(runs, frame)
     assert made.parts[0].reference == "forcenet.table3"
 
 
 def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
     make_store(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
-    frame = runs.read(tmp_path / "runs").sweep("matsci/figure3")
-    assert frame.attrs["layout"].dropped == 0
+    frame = read_directories(tmp_path / "runs").sweep("matsci/figure3")
+    assert frame.attrs["asked"].dropped == 0
     assert frame["identity"].is_unique
-    ranks = [setting[1]["cluster.ranks"] for setting in frame.attrs["layout"].settings.values()]
+    ranks = [setting[1]["cluster.ranks"] for setting in frame.attrs["asked"].settings.values()]
     assert sorted(ranks) == ["1"] * 6 + ["2"] * 6 + ["4"] * 6
 
 
@@ -93,12 +95,12 @@ def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_
     plan = json.loads(path.read_text())
     plan["cells"] = plan["cells"][4:]
     path.write_text(json.dumps(plan))
-    store = runs.read(tmp_path / "runs")
-    frame = store.sweep("forcenet/table5")
+    runs = read_directories(tmp_path / "runs")
+    frame = runs.sweep("forcenet/table5")
     assert len(frame) == 36  # the file has three seeds
     assert (frame["state"] == schema.MISSING).sum() == 3
-    assert frame.attrs["layout"].dropped == 11
-    made = report.build(store, frame)
+    assert frame.attrs["asked"].dropped == 11
+    made = report.build(runs, frame)
     assert "11 planned runs are no longer in the sweep file" in made.summary
     assert made.gaps[0].reason == "no launch has planned it yet"
 
@@ -114,7 +116,7 @@ def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkey
     }
     (place / "sweeps" / "mine.yaml").write_text("title: 3\n")
     problems = []
-    found = layout.layout_of("mine", plans, place / "sweeps", problems)
+    found = asked_of("mine", plans, [place / "sweeps"], problems)
     assert found.statement.title == "Old"
     assert (
         "mine.yaml:1: title: input should be a valid string, got 3; the table is laid"

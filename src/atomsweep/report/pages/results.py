@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atomsweep.report.pages import report, writing
-from atomsweep.report.pages.report import Report
-from atomsweep.report.read.layout import known_files
-from atomsweep.report.read.runs import Store, UnknownSweep
-from atomsweep.report.read.tidy import normal, records
-from atomsweep.report.tables import grids as render
+from atomsweep.report.pages.report import Report, build
+from atomsweep.report.read.asked import known_files
+from atomsweep.report.read.runs import Runs, UnknownSweep
+from atomsweep.report.read.tidy import by_row, records
+from atomsweep.report.read.values import normal
+from atomsweep.report.tables import grids, spelled, titles
 from atomsweep.report.tables.grids import Grid
 from atomsweep.report.tables.parts import Part
+from atomsweep.report.tables.provenance import commit
+from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, comparisons_grid, paper_words, tally
 from atomsweep.tracking import schema
 
 HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "planned", "stale"]
@@ -27,17 +29,17 @@ PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
 
 
-def reports_of(store: Store, wanted: Sequence[str]) -> list[Report]:
+def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
     """Reports of sweeps, or of the files in a folder, of which something has finished.
 
     Raises:
         UnknownSweep: there is nothing of that name, or nothing of it has finished.
     """
-    files = known_files(store.files)
+    files = known_files(runs.files)
     names = [
         file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
     ]
-    found = [report.build(store, store.sweep(file)) for file in names]
+    found = [build(runs, runs.sweep(file)) for file in names]
     found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
     if not found:
         raise UnknownSweep(
@@ -73,27 +75,27 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
     claims = [claim for one in reports for claim in one.claims]
     if claims:
         lines = [
-            [one.name, f"`{c.text}`", f"**{c.verdict}**", writing.paper_words(c.paper_holds)]
+            [one.name, f"`{c.text}`", f"**{c.verdict}**", paper_words(c.paper_holds)]
             for one in reports
             for c in one.claims
         ]
-        told = writing.tally([claim.verdict for claim in claims])
+        told = tally([claim.verdict for claim in claims])
         text += ["## Claims of the paper", f"{len(claims)} claims: {told}."]
         header = ["Sweep", "Claim", "Verdict", "Paper's numbers"]
-        text += [render.markdown(render.plain(header, lines, "llll"))]
+        text += [grids.markdown(grids.plain(header, lines, "llll"))]
     for one in reports:
         text += [f"## {one.heading} ({one.name})", one.summary]
         if one.command:
             text += [f"    {one.command}"]
         for part in one.parts:
-            text += [render.markdown(part.layout), " ".join(part.caption)]
+            text += [grids.markdown(part.grid), " ".join(part.caption)]
         if one.claims:
-            text += ["### Comparisons", render.markdown(writing.comparisons_grid(one.claims))]
+            text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
         text += _costs(one)
-        text += ["### Runs", render.markdown(_runs(one))]
+        text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
     if claims:
-        text += [writing.CLAIMS_NOTE]
+        text += [CLAIMS_NOTE]
     return PLACES.sub("", "\n\n".join(text)) + "\n"
 
 
@@ -101,12 +103,12 @@ def _costs(one: Report) -> list[str]:
     """Savings and device-hours, as the report has them."""
     text: list[str] = []
     for section in one.sections:
-        if section.slug.startswith(("compute", "ledger")) and section.text + section.grids:
+        if section.slug.startswith(("compute", "spent")) and section.text + section.grids:
             text += [f"### {section.title}", *section.text]
             text += [
                 block
                 for caption, grid in section.grids
-                for block in (render.markdown(grid), caption)
+                for block in (grids.markdown(grid), caption)
             ]
     return text
 
@@ -115,16 +117,16 @@ def _runs(one: Report) -> Grid:
     """Identities behind each row of the first table."""
     part = one.parts[0]
     lines = []
-    for key, group in render.by_row(part.cells, part.rows):
+    for key, group in by_row(part.cells, part.rows):
         runs = _members(part, tuple(key))
         first = group.iloc[0]
-        row = ", ".join(render.label(c, first[c], part.reference) for c in part.rows)
-        told = " ".join(f"`{run['identity']}`" for run in runs) or render.NOTHING
-        commits = ", ".join(dict.fromkeys(writing.commit(run) for run in runs)) or render.NOTHING
+        row = ", ".join(titles.label(c, first[c], part.reference) for c in part.rows)
+        told = " ".join(f"`{run['identity']}`" for run in runs) or spelled.NOTHING
+        commits = ", ".join(dict.fromkeys(commit(run) for run in runs)) or spelled.NOTHING
         lines.append([row, told, commits])
     for run in records(part.baselines):
-        lines.append(["Median", f"`{run['identity']}`", writing.commit(run)])
-    return render.plain(["Row", "Identities, by seed", "Commit"], lines, "lll")
+        lines.append(["Median", f"`{run['identity']}`", commit(run)])
+    return grids.plain(["Row", "Identities, by seed", "Commit"], lines, "lll")
 
 
 def _members(part: Part, key: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -139,8 +141,8 @@ def _members(part: Part, key: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _lines(one: Report, part: Part) -> list[list[Any]]:
     lines = []
-    for key, group in render.by_row(part.cells, part.rows):
-        row = ", ".join(render.label(c, group[c].iloc[0], part.reference) for c in part.rows)
+    for key, group in by_row(part.cells, part.rows):
+        row = ", ".join(titles.label(c, group[c].iloc[0], part.reference) for c in part.rows)
         identities = " ".join(run["identity"] for run in _members(part, tuple(key)))
         for cell in records(group):
             numbers = [cell[c] for c in ("mean", "half_width", "n", "planned", "stale")]

@@ -1,6 +1,6 @@
 """Drawings of a study: history, trials as they trained, importances, Pareto front, slices, lines.
 
-The numbers come from `atomsweep.report.study.numbers`; nothing is computed here but places on the paper.
+The numbers come from `trials.py` and `importance.py`; here only places on the paper are computed.
 """
 
 import math
@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from atomsweep.report.figures.curves import GRID, INK, MUTED, SERIES
+from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES, dress
+from atomsweep.report.study.report import StudyReport
+from atomsweep.report.study.trials import COMPLETE, PARAM, VALUE, history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from atomsweep.report.study.numbers import StudyReport
+Drawing = tuple["Figure", str]  # and its caption
 
 WIDTH, HEIGHT = 4.9, 3.3  # inches
 SLICES = 3  # in a row
 LIGHT = 0.35
 
 
-def figures(report: "StudyReport") -> "dict[str, tuple[Figure, str]]":
+def drawings(report: StudyReport) -> dict[str, Drawing]:
     """File name → drawing and caption, of all that can be drawn."""
     drawn = {"history": _history(report)}
     if not report.curves.empty:
@@ -35,9 +37,7 @@ def figures(report: "StudyReport") -> "dict[str, tuple[Figure, str]]":
     return drawn
 
 
-def _history(report: "StudyReport") -> "tuple[Figure, str]":
-    from atomsweep.report.study.numbers import history
-
+def _history(report: StudyReport) -> Drawing:
     figure, axes = _panel()
     points = history(report.trials, report.first, report.objectives[report.first])
     axes.plot(points["number"], points["value"], "o", color=SERIES[0], ms=3.6, alpha=0.7)
@@ -47,7 +47,7 @@ def _history(report: "StudyReport") -> "tuple[Figure, str]":
     return figure, "Complete trials (points) and the best feasible value so far (line)."
 
 
-def _pruning(report: "StudyReport") -> "tuple[Figure, str]":
+def _pruning(report: StudyReport) -> Drawing:
     figure, axes = _panel()
     for _, line in report.curves.groupby("number"):
         pruned = line["state"].iloc[0] == "pruned"
@@ -59,7 +59,7 @@ def _pruning(report: "StudyReport") -> "tuple[Figure, str]":
     return figure, "Every trial as it trained; grey ones were stopped by the pruner."
 
 
-def _importance(report: "StudyReport") -> "tuple[Figure, str]":
+def _importance(report: StudyReport) -> Drawing:
     figure, axes = _panel(left=0.42)
     shares = report.importance.iloc[::-1]
     axes.barh(shares["key"], shares["importance"], color=SERIES[0], height=0.6)
@@ -70,9 +70,7 @@ def _importance(report: "StudyReport") -> "tuple[Figure, str]":
     return figure, f"PED-ANOVA of {report.weighed}."
 
 
-def _pareto(report: "StudyReport") -> "tuple[Figure, str]":
-    from atomsweep.report.study.numbers import COMPLETE, VALUE
-
+def _pareto(report: StudyReport) -> Drawing:
     figure, axes = _panel()
     done = report.trials[report.trials["state"] == COMPLETE]
     names = list(report.objectives)
@@ -90,10 +88,8 @@ def _pareto(report: "StudyReport") -> "tuple[Figure, str]":
     return figure, f"Complete trials; orange: {front}."
 
 
-def _slices(report: "StudyReport") -> "tuple[Figure, str]":
+def _slices(report: StudyReport) -> Drawing:
     from matplotlib.figure import Figure
-
-    from atomsweep.report.study.numbers import COMPLETE, PARAM, VALUE
 
     done = report.trials[report.trials["state"] == COMPLETE]
     keys = list(report.space)
@@ -101,7 +97,7 @@ def _slices(report: "StudyReport") -> "tuple[Figure, str]":
     figure = Figure(figsize=(WIDTH * 1.6, 2.1 * rows), layout="constrained")
     for place, key in enumerate(keys, 1):
         axes = figure.add_subplot(rows, SLICES, place)
-        _dress(axes)
+        dress(axes, ticks=8)
         places, labels = _places(report, key, done[PARAM + key])
         colours = [SERIES[1] if best else SERIES[0] for best in done["best"]]
         axes.scatter(places, done[VALUE + report.first], s=13, c=colours, alpha=0.8)
@@ -129,10 +125,8 @@ def _to_range(axes: "Axes", about: "Mapping[str, Any]") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(about["low"], int)))
 
 
-def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
+def _parallel(report: StudyReport) -> Drawing:
     from matplotlib.figure import Figure
-
-    from atomsweep.report.study.numbers import COMPLETE, PARAM, VALUE
 
     done = report.trials[report.trials["state"] == COMPLETE]
     done = done.sort_values(VALUE + report.first, ascending=False)
@@ -141,7 +135,7 @@ def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
     keys = list(report.space)
     figure = Figure(figsize=(WIDTH * 1.6, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes)
+    dress(axes, ticks=8)
     heights = pd.DataFrame({key: _heights(report, key, done[PARAM + key]) for key in keys})
     for (_, line), best in zip(heights.iterrows(), done["best"], strict=True):
         colour, width = (SERIES[1], 2.0) if best else (SERIES[0], 0.9)
@@ -167,7 +161,7 @@ def _parallel(report: "StudyReport") -> "tuple[Figure, str]":
 
 
 def _places(
-    report: "StudyReport", key: str, values: "pd.Series[Any]"
+    report: StudyReport, key: str, values: "pd.Series[Any]"
 ) -> tuple[list[float], list[str] | None]:
     """Where values stand on an axis, and the labels of choices."""
     choices = report.space[key].get("choices")
@@ -177,7 +171,7 @@ def _places(
     return [float(labels.index(str(value))) for value in values], labels
 
 
-def _heights(report: "StudyReport", key: str, values: "pd.Series[Any]") -> list[float]:
+def _heights(report: StudyReport, key: str, values: "pd.Series[Any]") -> list[float]:
     """Between 0 and 1, in the range of a parameter."""
     places, labels = _places(report, key, values)
     if labels is not None:
@@ -188,7 +182,7 @@ def _heights(report: "StudyReport", key: str, values: "pd.Series[Any]") -> list[
     return [(place - low) / (high - low) for place in places]
 
 
-def _ends(report: "StudyReport", key: str) -> tuple[str, str]:
+def _ends(report: StudyReport, key: str) -> tuple[str, str]:
     about = report.space[key]
     if about.get("choices") is not None:
         return str(about["choices"][0]), str(about["choices"][-1])
@@ -200,18 +194,8 @@ def _panel(left: float = 0.13) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout=None)
     axes = figure.add_axes((left, 0.145, 0.96 - left, 0.755))
-    _dress(axes)
+    dress(axes, ticks=8)
     return figure, axes
-
-
-def _dress(axes: "Axes") -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelsize=8, length=3, width=0.8)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
 
 
 def _name(axes: "Axes", below: str, title: str) -> None:

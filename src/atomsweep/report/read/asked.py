@@ -4,7 +4,7 @@ The file says what is wanted and the plan, which a launch saved, which identity 
 cell that no launch has planned has no identity yet; it is missing, and its overrides fill it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from atomsweep.build import UserError
-from atomsweep.shipped import SWEEPS, places
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
 from atomsweep.sweep.grid import PASSIVE, grid
@@ -22,8 +21,8 @@ UNPLANNED = "unplanned-"  # begins the name that stands for an identity that nob
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
-    """A table that is wanted.
+class Asked:
+    """A table that is wanted, as its sweep file has it.
 
     Attributes:
         name: of the sweep.
@@ -54,37 +53,39 @@ class Layout:
         """Every axis of rows and columns, by its key."""
         return [*axes_of(self.statement.rows), *axes_of(self.statement.columns)]
 
-    def __deepcopy__(self, memo: object) -> "Layout":
+    def __deepcopy__(self, memo: object) -> "Asked":
         return self  # it travels in `attrs`, which pandas copies at every step
 
 
-def sweep_directory() -> Path:
-    """`sweeps/` of the present folder, else the shipped one."""
-    return places(SWEEPS)[0]
-
-
-def known_files(directory: Path) -> list[str]:
-    """Names of all tables of a directory; studies of hyper-parameters are no tables."""
-    names = (p.relative_to(directory).with_suffix("").as_posix() for p in directory.rglob("*.yaml"))
+def known_files(folders: Iterable[Path]) -> list[str]:
+    """Names of all tables in some folders; studies of hyper-parameters are no tables."""
+    names = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in folders
+        for path in folder.rglob("*.yaml")
+    }
     return sorted(name for name in names if not name.startswith("hpo/"))
 
 
-def layout_of(
-    name: str, plans: Mapping[str, Mapping[str, Any]], directory: Path, problems: list[str]
-) -> Layout | None:
-    """The layout of a sweep; None where neither its plan nor its name tells a sweep file.
+def asked_of(
+    name: str,
+    plans: Mapping[str, Mapping[str, Any]],
+    folders: Sequence[Path],
+    problems: list[str],
+) -> Asked | None:
+    """What is asked of a sweep; None where neither its plan nor its name tells a sweep file.
 
     Args:
         name: `forcenet/table5`, or that of another scale, `forcenet/table5-node`.
         plans: sweep → plan.
-        directory: where sweep files are.
+        folders: where sweep files are; the first that has the file counts.
         problems: a file that cannot be read is added.
     """
     plan = plans.get(name, {})
-    file, scale = _file_of(name, plan, directory)
+    file, scale = _file_of(name, plan, folders)
     if file is None:
         return None
-    statement = _statement(file, plan, directory, problems)
+    statement = _statement(file, plan, folders, problems)
     if statement is None:
         return None
     cells, dropped = _cells(name, file, statement, scale, plan, plans)
@@ -93,7 +94,7 @@ def layout_of(
     settings: dict[str, tuple[str | None, Setting]] = {
         str(cell["identity"]): (cell.get("label"), _setting(cell, axes)) for cell in cells
     }
-    return Layout(
+    return Asked(
         name=name,
         file=file,
         statement=statement,
@@ -107,23 +108,31 @@ def layout_of(
     )
 
 
-def _file_of(name: str, plan: Mapping[str, Any], directory: Path) -> tuple[str | None, str | None]:
+def _file_of(
+    name: str, plan: Mapping[str, Any], folders: Sequence[Path]
+) -> tuple[str | None, str | None]:
     """Name of the file and scale; the name of a sweep is that of its file, and what was changed."""
     if plan.get("file"):
         return str(plan["file"]), plan.get("scale")
     if plan:
         return None, None
-    if (directory / f"{name}.yaml").is_file():
+    if _path_of(name, folders):
         return name, None
     file, _, scale = name.rpartition("-")
-    return (file, scale) if file and (directory / f"{file}.yaml").is_file() else (None, None)
+    return (file, scale) if file and _path_of(file, folders) else (None, None)
+
+
+def _path_of(file: str, folders: Iterable[Path]) -> Path | None:
+    """The sweep file of this name, in the first folder that has one."""
+    paths = (folder / f"{file}.yaml" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _statement(
-    file: str, plan: Mapping[str, Any], directory: Path, problems: list[str]
+    file: str, plan: Mapping[str, Any], folders: Sequence[Path], problems: list[str]
 ) -> SweepFile | None:
-    path = directory / f"{file}.yaml"
-    if path.is_file():
+    path = _path_of(file, folders)
+    if path is not None:
         try:
             return read_sweep(path)
         except UserError as error:

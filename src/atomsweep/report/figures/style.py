@@ -1,0 +1,83 @@
+"""How all drawings look: colours, a bare panel, ticks, room for names."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#a03f87", "#7a6a00", "#4aa3d8")  # after Okabe and Ito
+DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
+INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
+UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
+
+
+def dress(axes: "Axes", ticks: float = 8.5) -> None:
+    """Take away what is not needed of a panel.
+
+    Args:
+        axes: the panel.
+        ticks: size of their words, in points.
+    """
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelsize=ticks, length=3, width=0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.label.set_fontsize(8.5)
+    axes.title.set_fontsize(10)
+    axes.grid(axis="y", color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float) -> None:
+    """Widen a figure until the longest of some words, as large as `size`, fits right of a panel.
+
+    Panels keep their inches; those further right move. Words begin 1/20 of the panel beside it.
+    """
+    from matplotlib.textpath import TextPath
+
+    width, height = figure.get_size_inches()
+    box = axes.get_position()
+    right = min(
+        (o.get_position().x0 for o in figure.axes if o.get_position().x0 > box.x1), default=1
+    )
+    room = width * (right - box.x1 - 0.05 * box.width)
+    longest = max(
+        (TextPath((0, 0), word, size=size).get_extents().width for word in words), default=0
+    )
+    extra = longest / 72 + 0.05 - room
+    if extra <= 0:
+        return
+    for other in figure.axes:
+        place = other.get_position()
+        start = place.x0 * width + (extra if place.x0 > box.x1 else 0.0)
+        shape = (place.width * width / (width + extra), place.height)
+        other.set_position((start / (width + extra), place.y0, *shape))
+    figure.set_size_inches(width + extra, height)
+
+
+def time_unit(longest: float) -> tuple[float, str]:
+    """Seconds per unit and its name, for a time of this size."""
+    return next((size, word) for size, word, limit in UNITS if longest < size * limit)
+
+
+def plain_ticks(axes: "Axes") -> None:
+    """Ticks of logarithmic axes at 1, 2 and 5 times powers of ten, written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
+        if scale == "log":
+            low, high = axis.get_view_interval()
+            subs: tuple[float, ...] = (1.0,)
+            if low > 0 and high < 200 * low:
+                subs = (1.0, 2.0, 5.0)
+            if low > 0 and high < 4 * low:
+                subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_locator(NullLocator())
+            axis.set_minor_formatter(NullFormatter())

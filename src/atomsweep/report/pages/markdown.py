@@ -1,0 +1,62 @@
+"""Report → Markdown. Words and layout only, no arithmetic."""
+
+from atomsweep.report.pages.report import Report
+from atomsweep.report.tables import grids, titles
+from atomsweep.report.tables.forms import beside_grid
+from atomsweep.report.tables.grids import Grid, Text
+from atomsweep.report.tables.parts import Gap
+from atomsweep.report.tables.printed import citation
+from atomsweep.report.tables.provenance import MOST_RUNS, provenance_grid
+from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, claims_grid, comparisons_grid
+
+
+def report_markdown(report: Report) -> str:
+    """The whole report as Markdown."""
+    text = [f"# {report.title}", report.summary]
+    for number, part in enumerate(report.parts, 1):
+        heading = part.title if len(report.parts) == 1 else report.heading_of(number)
+        text += [f"## {heading}", grids.markdown(part.grid), " ".join(part.caption)]
+        if part.matrix is not None:
+            split = titles.split_title(part.cells["split"].iloc[-1])
+            text += [f"### {split}, rows against columns", grids.markdown(part.matrix)]
+        if part.reference:
+            text += [
+                f"### Beside the paper: {citation(part.reference)}",
+                grids.markdown(beside_grid(part.cells, part.rows, part.reference)),
+            ]
+    if report.claims:
+        text += ["## Claims", grids.markdown(claims_grid(report.claims))]
+        text += [grids.markdown(comparisons_grid(report.claims))]
+        text += [CLAIMS_NOTE]
+    if report.footnotes:
+        text += ["### On the published numbers", _bullets(report.footnotes)]
+    if figures := report.figure_names():
+        text += ["## Learning curves"]
+        text += [f"![{metric} against training time]({name}.svg)" for _, metric, name in figures]
+    for section in report.sections:
+        text += [f"## {section.title}", *section.text]
+        for caption, grid in section.grids:
+            text += [caption, grids.markdown(grid)]
+        text += [f"![{p.title}]({p.name}.svg)\n\n{p.caption}" for p in section.pictures]
+        text += [_bullets(section.notes)] if section.notes else []
+    if report.gaps:
+        text += ["## Cells without a number", grids.markdown(gap_grid(report.gaps))]
+        if report.command:
+            text += [f"All of them, and nothing else, at once: `{report.command}`"]
+    shown = report.provenance.head(MOST_RUNS)
+    text += ["## Provenance", grids.markdown(provenance_grid(shown))]
+    if len(report.provenance) > len(shown):
+        text += [f"And {len(report.provenance) - len(shown)} more in runs.csv."]
+    if report.problems:
+        text += ["## Problems", _bullets(report.problems)]
+    return "\n\n".join(text) + "\n"
+
+
+def gap_grid(gaps: list[Gap]) -> Grid:
+    """Cells without a number, one per line."""
+    rows = [[Text(g.cell), Text(g.state), Text(g.reason), Text(f"`{g.command}`")] for g in gaps]
+    return Grid(["Cell", "State", "Reason", "Filled by"], rows, "llll")
+
+
+def _bullets(sentences: list[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -1,0 +1,64 @@
+"""The findings of a report in a few sentences."""
+
+import pandas as pd
+
+from atomsweep.report.read.asked import Asked
+from atomsweep.report.tables import spelled, titles
+from atomsweep.report.tables.parts import Part
+from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, Judged
+from atomsweep.tracking import schema
+
+VERDICT_WORDS = {HOLDS: "hold", FAILS: "fail", UNDECIDED: "are undecided"}
+
+
+def heading_of(parts: list[Part]) -> str:
+    """The title that all tables share, else that they are compared."""
+    several = list(dict.fromkeys(part.title for part in parts))
+    return several[0] if len(several) == 1 else "Comparison"
+
+
+def summary_of(
+    parts: list[Part], frame: pd.DataFrame, claims: list[Judged], asked: Asked | None
+) -> str:
+    """What is finished, the best of each table, and the verdicts.
+
+    Args:
+        parts: tables of the report.
+        frame: its runs, without the baseline.
+        claims: with their verdicts.
+        asked: by its sweep file, None where there is none.
+    """
+    done = int((frame["state"] == schema.FINISHED).sum())
+    told = [f"{done} of {len(frame)} runs finished."]
+    if stale := sum(value is True for value in frame["stale"]):
+        told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
+    for part in parts:
+        best = part.best()
+        if best is None:
+            continue
+        title, unit, decimals = titles.title_of(part.metric)
+        ratio = f", {spelled.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
+        split = titles.split_title(best["split"])
+        told.append(
+            f"Best {title[0].lower()}{title[1:]} on {split}: "
+            f"{spelled.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
+            f"({part.label(best)}){ratio}."
+        )
+    for verdict in (HOLDS, FAILS, UNDECIDED):
+        if n := sum(claim.verdict == verdict for claim in claims):
+            told.append(f"{n} of {len(claims)} claims {VERDICT_WORDS[verdict]}.")
+    if asked is not None and asked.dropped:
+        told.append(f"{asked.dropped} planned runs are no longer in the sweep file.")
+    metrics = {part.metric for part in parts}
+    if len(parts) > len(metrics):
+        told.append(f"{len(parts)} tables, as data sets, tasks or budgets differ.")
+    return " ".join(told)
+
+
+def nothing_finished(name: str, frame: pd.DataFrame, command: str | None) -> str:
+    """That there is no number to report, in which state the runs are, and what fills them."""
+    states = ", ".join(f"{n} {state}" for state, n in frame["state"].value_counts().items())
+    failed = frame[frame["state"] == schema.FAILED]
+    first = f"; first failure: {failed['message'].iloc[0]}" if len(failed) else ""
+    fill = f"; run `{command}`" if command else ""
+    return f"nothing of {name} has finished ({states or 'no runs'}){first}{fill}"

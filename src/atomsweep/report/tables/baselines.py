@@ -1,0 +1,56 @@
+"""The Median baseline of each data set: the runs that there are, and those that are lacking."""
+
+import re
+import shlex
+
+import pandas as pd
+
+from atomsweep.report.read.row import fill_command
+from atomsweep.tracking import schema
+
+BASELINE_MODEL = "median"
+
+
+def baselines_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest finished Median run on each data set of `frame`, from whatever sweep.
+
+    It is held against any task: all measure forces in the same way (tasks/force_metrics.py).
+    """
+    if "choice.model" not in runs:
+        return runs.iloc[:0]
+    median = (runs["choice.model"] == BASELINE_MODEL) & (runs["state"] == schema.FINISHED)
+    found = runs[median].sort_values("created", key=lambda c: c.map(str), kind="stable")
+    found = found.drop_duplicates("data_fingerprint", keep="last")
+    return found[found["data_fingerprint"].isin(data_of(frame))]
+
+
+def data_of(frame: pd.DataFrame) -> list[str]:
+    """Fingerprints of what the finished runs were trained on, each once."""
+    finished = frame.loc[frame["state"] == schema.FINISHED, "data_fingerprint"]
+    return list(finished.dropna().unique())
+
+
+def lacks_baseline(
+    frame: pd.DataFrame, baselines: pd.DataFrame, judged: bool = True
+) -> list[pd.DataFrame]:
+    """Runs of each data set that has no baseline; all runs where none has finished."""
+    if not judged:
+        return []
+    data, there = data_of(frame), set(baselines.get("data_fingerprint", ()))
+    if not data:
+        return [frame]
+    return [frame[frame["data_fingerprint"] == one] for one in data if one not in there]
+
+
+def has_baseline(cells: pd.DataFrame) -> bool:
+    """Whether the baseline is a row of the table."""
+    models = cells.get("choice.model")
+    return models is not None and bool((models == BASELINE_MODEL).any())
+
+
+def baseline_command(frame: pd.DataFrame) -> str:
+    """What makes a Median run on the data of a finished run, or of the first."""
+    finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
+    command = (finished if len(finished) else frame["command"]).iloc[0]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b", o)]
+    return fill_command(["model=median", *same])

@@ -1,0 +1,117 @@
+"""Verdicts on claims as grids and as a frame."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from atomsweep.report.tables import grids, spelled
+from atomsweep.report.tables.grids import Grid, Text
+from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, Comparison, Judged
+
+CLAIMS_NOTE = (
+    "Effects are left − right, paired by seed, with the 95 % interval of Student's t; a claim over "
+    "several comparisons holds when each holds, and fails when one fails at 1 − 0.05/m for m of "
+    "them. Seeds to decide are a guess at 80 % power. A sentence of the paper need not follow from "
+    "its own table: the column on the paper's numbers says whether it does."
+)
+
+
+def claims_frame(claims: list[Judged]) -> pd.DataFrame:
+    """One line per comparison, as numbers."""
+    rows = [
+        {
+            "claim": claim.text,
+            "verdict": claim.verdict,
+            "metric": claim.metric,
+            "left": c.left,
+            "right": c.right,
+            "effect": c.effect,
+            "half_width": c.half_width,
+            "n": c.n,
+            "comparison": c.verdict,
+            "seeds_needed": c.needed,
+            "paper_left": c.paper[0] if c.paper else None,
+            "paper_right": c.paper[1] if c.paper else None,
+            "paper_holds": c.paper_holds,
+            "note": c.note,
+        }
+        for claim in claims
+        for c in claim.comparisons
+    ]
+    return pd.DataFrame(rows)
+
+
+def paper_words(holds: bool | None) -> str:
+    """Whether the paper's own numbers satisfy a claim."""
+    return {True: "satisfied", False: "not satisfied", None: "no numbers"}[holds]
+
+
+def needed_words(claim: Judged | Comparison) -> str:
+    """How many further seeds would decide."""
+    if claim.verdict != UNDECIDED:
+        return ""
+    if claim.needed is None:
+        return "cannot tell"
+    return f"about {claim.needed} more"
+
+
+def claims_grid(claims: list[Judged]) -> Grid:
+    """One claim per line."""
+    rows = [
+        [
+            Text(f"`{claim.text}`"),
+            Text(claim.verdict, bold=claim.verdict != UNDECIDED),
+            Text(tally([c.verdict for c in claim.comparisons])),
+            Text(needed_words(claim)),
+            Text(paper_words(claim.paper_holds)),
+            Text("; ".join(t for t in (claim.metric, claim.note) if t)),
+        ]
+        for claim in claims
+    ]
+    header = ["Claim", "Verdict", "Comparisons", "Seeds to decide", "Paper's numbers", "Of"]
+    return Grid(header, rows, "llllll")
+
+
+def comparisons_grid(claims: list[Judged]) -> Grid:
+    """One comparison per line."""
+    header = ["Claim", "Left", "Right", "Left − right", "n", "Verdict", "Paper", "Note"]
+    rows = [
+        [
+            f"{i}",
+            c.left,
+            c.right,
+            effect_words(c),
+            str(c.n),
+            c.verdict,
+            paper_numbers(c),
+            comparison_note(c),
+        ]
+        for i, claim in enumerate(claims, 1)
+        for c in claim.comparisons
+    ]
+    return grids.plain(header, rows, "rllrrlll")
+
+
+def effect_words(c: Comparison) -> str:
+    """`−0.0130 ± 0.0021`."""
+    told = spelled.signed(c.effect)
+    return told if math.isnan(c.half_width) else f"{told} ± {spelled.short(c.half_width)}"
+
+
+def paper_numbers(c: Comparison) -> str:
+    """`0.0360, 0.0373`."""
+    return ", ".join(spelled.short(v) for v in c.paper) if c.paper else spelled.NOTHING
+
+
+def comparison_note(c: Comparison) -> str:
+    """Why there is no verdict, or what would bring one."""
+    more = needed_words(c) if c.n > 1 else ""
+    return "; ".join(t for t in (c.note, more and f"{more} seeds to decide") if t)
+
+
+def tally(verdicts: Sequence[str]) -> str:
+    """How many hold, fail and are undecided, in words."""
+    counted = ((verdicts.count(v), v) for v in (HOLDS, FAILS, UNDECIDED) if v in verdicts)
+    plural = {HOLDS: "hold", FAILS: "fail"}
+    return ", ".join(f"{n} {v if n == 1 else plural.get(v, v)}" for n, v in counted)
