@@ -37,7 +37,7 @@ def test_status_shows_state_step_metric_and_time(root, capsys):
     header, done, cut, total = capsys.readouterr().out.splitlines()
     columns = ["run", "state", "step", "metric", "device time", "process or job", "heard of"]
     assert re.split(r"  +", header) == columns
-    told = ["finished", "40", f"{METRIC} 0.25", "2.0 h", "–", "0 s ago"]
+    told = ["finished", "40", f"{METRIC} 0.25", "2.0 h", "–", "0.0 s ago"]
     assert re.split(r"  +", done)[1:] == told
     assert re.split(r"  +", cut)[5] == f"{os.getpid()}@{socket.gethostname()}"
     assert cut.split()[1:5] == ["interrupted", "3/40", "–", "–"]
@@ -77,7 +77,7 @@ def test_unreachable_store_is_one_sentence(root, capsys):
 
 def test_ui_without_a_store_says_what_to_run(root, capsys):
     assert main(["ui"]) == 1
-    assert "python -m atomsweep sync" in capsys.readouterr().err
+    assert "atomsweep sync" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

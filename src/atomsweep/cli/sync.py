@@ -89,7 +89,7 @@ def _ui(options: argparse.Namespace) -> int:
     if database is not None and not database.exists():
         raise UserError(
             f"there is no MLflow store at {database}; train something, or run "
-            f"`python -m atomsweep sync --root {options.root}` first"
+            f"`atomsweep sync --root {options.root}` first"
         )
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     command += ["--workers", "1"]

@@ -436,7 +436,7 @@ def test_training_goes_on_when_mlflow_is_away_and_hears_it_once(root, capfd):
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1
     assert "WARNING" in told[0]
-    assert f"python -m atomsweep sync --root {root}" in told[0]
+    assert f"atomsweep sync --root {root}" in told[0]
 
 
 @pytest.mark.slow

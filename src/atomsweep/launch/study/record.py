@@ -166,7 +166,7 @@ def write_best(
 ) -> Path | None:
     """Write the best trial as an option of `experiment`, `<study>_best`; None without one.
 
-    `python run.py experiment=<study>_best` is then the trial's first run, identity included. The
+    `atomsweep run experiment=<study>_best` is then the trial's first run, identity included. The
     option lies with the runs of its root, where Hydra finds it; two roots never share one.
 
     Args:
@@ -193,7 +193,7 @@ def write_best(
         f"replaces this file when it finds better ({datetime.now(UTC):%Y-%m-%d %H:%M} UTC)",
     ]
     beside = [o for o in cells[0]["overrides"] if key_of(o) in AFTER]
-    head.append(" ".join(["Train it: python run.py", f"experiment={path.stem}", *beside]))
+    head.append(" ".join(["Train it: atomsweep run", f"experiment={path.stem}", *beside]))
     if len(front) > 1:
         head.append(f"The best in {statement.metric} of {len(front)} on the Pareto front")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, context: "ForkServe
             raise UserError(
                 f"study {name} is driven by process {error.holder.get('pid', '?')} on "
                 f"{error.holder.get('host', '?')}; a study has one driver: wait for it, or stop it "
-                f"with `python -m atomsweep cancel {name}`"
+                f"with `atomsweep cancel {name}`"
             ) from error
         stack.enter_context(launching(root, name))
         driver = _driver(request, default, root, name, rerun, context)
@@ -210,8 +210,8 @@ def _conclude(driver: Driver, request: Request) -> int:
         )
         log.info("best: trial %d, %s, %s", trial.number, values, trial.params)
     if front:
-        log.info("train it: python run.py experiment=%s", study_record.experiment_name(driver.name))
-    log.info("report: python -m analysis report %s", driver.name)
+        log.info("train it: atomsweep run experiment=%s", study_record.experiment_name(driver.name))
+    log.info("report: atomsweep report %s", driver.name)
     return int(bool(failed) or not (front or driver.active))
 
 

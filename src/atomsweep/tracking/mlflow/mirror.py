@@ -227,7 +227,7 @@ def follow(
 
 
 def _by_hand(root: Path) -> str:
-    return f"`python -m atomsweep sync --root {root}`"
+    return f"`atomsweep sync --root {root}`"
 
 
 def _ended() -> threading.Event:

@@ -90,7 +90,7 @@ def read_mlflow(uri: str, experiment: str = EXPERIMENT) -> Mirrored:
             if about is None:
                 problems.append(
                     f"MLflow run {found.info.run_id} ({found.info.run_name}) holds no "
-                    f"{schema.RUN}; `python -m atomsweep sync` completes it"
+                    f"{schema.RUN}; `atomsweep sync` completes it"
                 )
                 continue
             runs.append(_run(found, about))
