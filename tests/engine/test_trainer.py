@@ -1,5 +1,8 @@
 import dataclasses
+import errno
+import itertools
 import math
+import pydoc
 import threading
 
 import numpy as np
@@ -157,6 +160,49 @@ def test_work_after_the_last_checkpoint_is_done_again_not_doubled(tmp_path):
     _, result = fit(run)
     assert metrics_of(run) == metrics_of(whole)
     assert result["metrics"] == expected["metrics"]
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+FAULTS = {  # what fails, and the call of it that does
+    "an evaluation": ("atomsweep.engine.loop.evaluate", 2),
+    "the first evaluation": ("atomsweep.engine.loop.evaluate", 1),
+    "a checkpoint of an evaluation": ("atomsweep.engine.checkpoint.write_atomic", 5),
+    "a checkpoint": ("atomsweep.engine.checkpoint.write_atomic", 7),
+    "a checkpoint after that": ("atomsweep.engine.checkpoint.write_atomic", 8),
+    "a line of the journal": ("atomsweep.tracking.run.append_line", 4),
+    "another line of the journal": ("atomsweep.tracking.run.append_line", 5),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("once", [True, False], ids=["once", "until the end"])
+def test_what_fails_in_mid_run_is_made_again_and_the_end_is_the_undisturbed_one(
+    tmp_path, monkeypatch, fault, once
+):
+    whole, expected = fit(run_whole := new_run(tmp_path / "whole"))
+    name, which = FAULTS[fault]
+    real, calls = pydoc.locate(name), itertools.count(1)
+
+    def fails(*arguments, **options):
+        call = next(calls)
+        if call == which or (call > which and not once):
+            full_disk()
+        return real(*arguments, **options)
+
+    run = new_run(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(name, fails)
+        with pytest.raises(OSError, match="No space left"):
+            fit(run)
+    assert not (run.path / schema.RESULT).exists()
+    again, result = fit(run)
+    assert torch.equal(weights(again), weights(whole))
+    assert metrics_of(run) == metrics_of(run_whole)
+    assert result["metrics"] == expected["metrics"]
+    assert result["checkpoint_step"] == expected["checkpoint_step"]
 
 
 def test_training_learns_and_the_best_checkpoint_is_what_is_evaluated(tmp_path):

@@ -90,7 +90,7 @@ class Training:
         sampler = self.batches.sampler
         self.total_steps = self.trainer.total_steps(sampler.steps_per_epoch)
         self.started_at: tuple[float, float] | None = None  # wall clock and fraction
-        self.unevaluated = False  # the evaluation of this step was broken off
+        self.unevaluated = False  # the evaluation of this step is due
         self.loss_sum: Tensor
         self.loss_count: int
         self.first_bad: Tensor  # step, -1 for none; read where the loop synchronises anyway
@@ -234,15 +234,16 @@ class Training:
         self.values |= {name: rates[name] for name in names}
 
     def _evaluate_and_save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
-        """A checkpoint follows in any case: one that is told to stop meanwhile evaluates again."""
+        """The evaluation is due until its files are there: whatever ends it, it is made again."""
+        self.unevaluated = True
         try:
             self._evaluate_during_training(average)
             self.unevaluated = False
-        except Interrupted:
-            self.unevaluated = True
+        except Exception as error:
+            if isinstance(error, Interrupted) or not self.sharded:  # else no other rank may come
+                self._save(optimizer, average)
             raise
-        finally:
-            self._save(optimizer, average)
+        self._save(optimizer, average)
 
     def _evaluate_during_training(self, average: AveragedModel | None) -> None:
         model = self.model if average is None else average.module
@@ -250,6 +251,11 @@ class Training:
         for split in self.trainer.eval_splits:
             for name, value in self.evaluate(model, split).items():
                 metrics[schema.metric_name(split, name)] = value
+        if metrics[self.trainer.metric] < self.best:
+            state = self._best_state(model)
+            if self.world.first:
+                checkpoint.save(self.checkpoint_path(checkpoint.BEST), state)
+            self.best, self.best_step = metrics[self.trainer.metric], self.step
         self.values |= metrics
         self._journal(metrics)
         log.info(
@@ -260,11 +266,6 @@ class Training:
             self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS), float("nan")),
             self.device_seconds,
         )
-        if metrics[self.trainer.metric] < self.best:
-            self.best, self.best_step = metrics[self.trainer.metric], self.step
-            state = self._best_state(model)
-            if self.world.first:
-                checkpoint.save(self.checkpoint_path(checkpoint.BEST), state)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics of a model on a split, by all ranks; its time is counted as evaluation."""
