@@ -38,6 +38,7 @@ def cell_of(
         )
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
+    config["size"] = {}  # what it chose stands in the model
     _check_numbers(config)
     _check_axes(config, chosen, {key_of(override).partition(".")[0] for override in overrides})
     _choose_device(config)
