@@ -68,7 +68,7 @@ def run(place, command, data, **environment):
 def test_the_page_has_files_and_commands_for_a_model_a_data_set_and_a_task():
     folders = {Path(path).parent.as_posix() for path in FILES}
     assert {f"conf/{kind}" for kind in ("model", "data", "task")} <= folders
-    assert {f"src/atomsweep/{room}" for room in ("models", "data", "tasks")} <= folders
+    assert {f"src/atomsweep/{room}" for room in ("models", "data/formats", "tasks")} <= folders
     assert len(TESTS) == 4
     for path in TESTS:
         assert any(command.endswith(f"pytest {path}") for command in COMMANDS), path
