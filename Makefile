@@ -5,20 +5,30 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The first interpreter that starts and is 3.11 or 3.12; `make setup PYTHON=...` names another
-PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
-	&& echo $$p && break; done)
+ACCEPTED := Python 3.11, 3.12, 3.13 or 3.14
+IS_ACCEPTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+# The first interpreter that starts and is accepted; `make setup PYTHON=...` names another
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.14 python3 python; do \
+	$$p -c '$(IS_ACCEPTED)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help setup sweep report test test-slow test-slurm slurm-up slurm-down lint format bench ui clean
+define CHECK_PYTHON
+@test -n "$(PYTHON)" || { echo "error: $(ACCEPTED) is needed and none was found; install one or name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
+@$(PYTHON) -c '$(IS_ACCEPTED)' 2>/dev/null || { echo "error: $(ACCEPTED) is needed, but $(PYTHON) $$(version=$$($(PYTHON) -V 2>&1) && echo "is $$version" || echo "does not start"); name another: make setup PYTHON=/path/to/python" >&2; exit 1; }
+endef
+
+.PHONY: help python setup sweep report test test-slow test-wheel test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
+python: ## which Python the environment is made with
+	$(CHECK_PYTHON)
+	@echo "$(PYTHON) is $$($(PYTHON) -V)"
+
 setup: $(VENV)/.done ## the environment: locked versions, in .venv
 
 $(VENV)/.done: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and none was found; install one or name it: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
@@ -34,11 +44,14 @@ sweep: setup ## the main job: basis x activation on the embedded data set, and i
 report: setup ## the report of a sweep: make report S=name
 	$(BIN)/python -m analysis report $(or $(S),latest)
 
-test: setup ## the tests, under 5 minutes on 2 cores
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm"
+test: setup ## the tests, under 5 minutes on 2 cores; then the ten slowest
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm" --durations=10 --durations-min=1
 
 test-slow: setup ## the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
+
+test-wheel: setup ## the wheel in an environment and a folder of its own
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
 	$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS)

@@ -28,12 +28,14 @@ from torch_geometric.data import Batch, Data
 
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.formats.ase_db import AseDb
 from atomsweep.data.formats.extxyz import ExtXYZReader
 from atomsweep.data.formats.ocp_lmdb import S2EF
 from atomsweep.data.frames import Reader
-from atomsweep.data.store.native import StoreDataset, StoreWriter
-from atomsweep.data.structure import InMemoryDataset, Structure
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.store.writer import StoreWriter
+from atomsweep.data.structure import Structure
 from atomsweep.graph.neighbors import RadiusGraph
 
 GRAPH = RadiusGraph(6.0, 50)

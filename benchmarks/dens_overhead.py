@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from atomsweep.build import build_learner
+from atomsweep.build import build_learner, data_source
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.experiment import cell_of, data_source
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.launch.compose import cell_of
 
 CONF = Path(__file__).parents[1] / "conf"
 

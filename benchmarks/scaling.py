@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import find_runs
+from atomsweep.tracking.find import find_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = ["data=mini_oc_tiny", "tracking=none", "engine.log_every=5"]

@@ -78,7 +78,9 @@ def bare(root: Path, cells: int) -> float:
     """Seconds of training the cells one after another in this process, imports left out."""
     from hydra import compose, initialize_config_dir
 
-    from atomsweep.experiment import cell_of, prepare_data, train
+    from atomsweep.launch.compose import cell_of
+    from atomsweep.launch.preflight import prepare_data
+    from atomsweep.worker.train import train
 
     runs = []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

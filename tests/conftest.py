@@ -14,7 +14,7 @@ from tests.places import REPOSITORY
 
 if TYPE_CHECKING:
     from atomsweep.data.generated.mini_oc import MiniOC
-    from atomsweep.data.structure import DataSource
+    from atomsweep.data.source import DataSource
     from atomsweep.tracking.run import RunDirectory
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.run import RunDirectory
 from tests.places import REPOSITORY
 
 SMALL = [

@@ -9,13 +9,15 @@ import torch
 import atomsweep
 from atomsweep.build import build
 from atomsweep.engine import checkpoint
-from atomsweep.experiment import cell_of, train
+from atomsweep.launch.compose import cell_of
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import Plan
 from atomsweep.launch.survey import survey
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.run import RunDirectory
+from atomsweep.worker.train import train
 from tests.contracts.compose import compose_with_choices
 
 KEPT = Path(__file__).parent / "kept"

@@ -84,6 +84,15 @@ def build_learner(config: Mapping[str, Any]) -> tuple[Any, Any]:
         raise UserError(str(error)) from error
 
 
+def data_source(config: Mapping[str, Any]) -> Any:
+    """The data set of a config.
+
+    Raises:
+        UserError: an argument is unknown, of the wrong type, or refused by the data set.
+    """
+    return build(config["data"], "data")
+
+
 def _with_present_paths(node: Any) -> Any:
     """The same node with each class where it lies now: a run may be older than a move."""
     if isinstance(node, Mapping):
@@ -157,25 +166,3 @@ def _hints(target: Any) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except NameError:  # annotations that only a type checker can see
         return {}
-
-
-def check_device(name: str, key: str, instead: str) -> None:
-    """Refuse a device that torch does not see.
-
-    Args:
-        name: of the device.
-        key: what the user set it with.
-        instead: what to choose where it is not there.
-
-    Raises:
-        UserError: names it.
-    """
-    import torch
-
-    try:
-        kind = torch.device(name).type
-        there = kind == "cpu" or torch.get_device_module(kind).is_available()
-    except (RuntimeError, AttributeError) as error:
-        raise UserError(f"{key} must be cpu, cuda, mps or xpu, got {name!r}") from error
-    if not there:
-        raise UserError(f"{key} is {name}, but torch sees no such device here; choose {instead}")

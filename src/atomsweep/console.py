@@ -1,4 +1,4 @@
-"""What a person sees: log lines, a run's log file, a bar of its progress, durations and tables.
+"""What a person sees: log lines, log files, how far a thing is, durations and tables.
 
 The formatters of durations and of aligned columns are here, one of each for the whole project.
 """
@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,74 @@ def to_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-LAYOUT = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-
-
 def columns() -> int:
     """Width of the terminal; 100 where it does not say."""
     return shutil.get_terminal_size((100, 24)).columns
+
+
+def open_bar(what: str, total: int, **settings: Any) -> Any:
+    """A bar of tqdm on the terminal, as wide as that."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, ncols=columns(), **settings)
+
+
+class Progress:
+    """How far a long piece of work is: a bar on a terminal, else a line at about every tenth.
+
+    Args:
+        what: is being done, e.g. "building mini_oc".
+        unit: of what is counted.
+        total: number of units.
+        done: units that an earlier attempt left.
+        show: False keeps silent.
+    """
+
+    def __init__(self, what: str, unit: str, total: int, done: int, show: bool) -> None:
+        self.what, self.unit = what, unit
+        self.total, self.done, self.show = total, done, show
+        self.next_line = 0.1
+        self.bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if self.show and sys.stderr.isatty():
+            self.bar = open_bar(self.what, self.total, initial=self.done, unit=self.unit)
+        return self
+
+    def update(self, count: int) -> None:
+        """Say that `count` more units are done."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+        elif self.show and self.done >= self.next_line * self.total:
+            log.info("%s: %d of %d %ss", self.what, self.done, self.total, self.unit)
+            self.next_line = self.done / self.total + 0.1
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class RunBar:
+    """A bar of one run: its share done, latest values and time left.
+
+    Args:
+        name: of the run.
+        settings: more for tqdm, e.g. the bar's line.
+    """
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
+        self._bar = open_bar(name, 100, bar_format=layout, **settings)
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        """Redraw from the run's status."""
+        self._bar.n = round(100 * float(status.get("fraction") or 0.0))
+        self._bar.set_postfix_str(summary(status), refresh=True)
+
+    def close(self) -> None:
+        """The bar stays or goes, as its settings say."""
+        self._bar.close()
 
 
 @contextmanager
@@ -58,19 +120,10 @@ def progress_bar(name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     if not sys.stderr.isatty():
         yield lambda status: None
         return
-    from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    with (
-        logging_redirect_tqdm(),
-        tqdm(total=100, desc=name[:38], bar_format=LAYOUT, ncols=columns()) as bar,
-    ):
-
-        def update(status: Mapping[str, Any]) -> None:
-            bar.n = round(100 * float(status.get("fraction") or 0.0))
-            bar.set_postfix_str(summary(status), refresh=True)
-
-        yield update
+    with logging_redirect_tqdm(), closing(RunBar(name[:38])) as bar:
+        yield bar.show
 
 
 def summary(status: Mapping[str, Any]) -> str:

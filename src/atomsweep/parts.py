@@ -14,7 +14,7 @@ FORMER: Mapping[str, Sequence[str]] = {
     "atomsweep.data.formats.files.FileSource": ("atomsweep.data.files.FileSource",),
     "atomsweep.data.formats.flat_npz.FlatNPZReader": ("atomsweep.data.flat_npz.FlatNPZReader",),
     "atomsweep.data.formats.md17.MD17": ("atomsweep.data.md17.MD17",),
-    "atomsweep.data.formats.native.NativeStore": ("atomsweep.data.native.NativeStore",),
+    "atomsweep.data.formats.store.NativeStore": ("atomsweep.data.native.NativeStore",),
     "atomsweep.data.formats.ocp_lmdb.IS2RE": ("atomsweep.data.ocp_lmdb.IS2RE",),
     "atomsweep.data.formats.ocp_lmdb.S2EF": ("atomsweep.data.ocp_lmdb.S2EF",),
     "atomsweep.data.generated.mini_md.MiniMD": ("atomsweep.data.mini_md.MiniMD",),

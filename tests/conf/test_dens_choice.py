@@ -5,7 +5,7 @@ import torch
 from omegaconf import open_dict
 
 from atomsweep.build import UserError, build_learner
-from atomsweep.experiment import cell_of
+from atomsweep.launch.compose import cell_of
 from tests.contracts.compose import compose_with_choices
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atomsweep.experiment import cell_of
+from atomsweep.launch.compose import cell_of
 from tests.contracts.compose import compose_with_choices
 
 

@@ -6,7 +6,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from atomsweep.build import UserError
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
 from tests.data.formats.pyg_records import (
@@ -19,8 +20,8 @@ from tests.data.formats.pyg_records import (
 from tests.data.formats.test_ase_db import sqlite
 from tests.data.formats.test_flat_npz import written as relaxations
 from tests.data.formats.test_md17 import revised
-from tests.data.store.test_native import random_structure
-from tests.data.store.test_native import write as write_store
+from tests.data.store.test_dataset import random_structure
+from tests.data.store.test_dataset import write as write_store
 
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
 OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]

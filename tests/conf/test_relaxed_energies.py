@@ -4,7 +4,7 @@ import pytest
 
 from atomsweep.build import UserError
 from atomsweep.cli.data import main
-from atomsweep.experiment import preflight
+from atomsweep.launch.preflight import preflight
 from tests.conf.test_options import DATA_FILES, IS2RE, config
 from tests.conftest import data_source
 from tests.contracts.compose import compose

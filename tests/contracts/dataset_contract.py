@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from atomsweep.data.structure import DataSource, structure_fault
+from atomsweep.data.source import DataSource
+from atomsweep.data.structure import structure_fault
 
 
 class DatasetContract:

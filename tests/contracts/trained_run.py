@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from atomsweep.experiment import cell_of, train
+from atomsweep.launch.compose import cell_of
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.worker.train import train
 from tests.contracts.compose import compose_with_choices
 
 TINY = [

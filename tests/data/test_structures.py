@@ -7,7 +7,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
-from atomsweep.data.structure import DataError, InMemoryDataset, Structure, Subset, structure_fault
+from atomsweep.data.dataset import InMemoryDataset, Subset
+from atomsweep.data.structure import DataError, Structure, structure_fault
 
 
 def two_atoms(**changes):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset, Structure
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.data.structure import Structure
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.graph.neighbors import RadiusGraph
@@ -66,7 +67,7 @@ def fit(run, data, settings, recipe=RECIPE, stop_at=None, conservative=False):
         if stop_at is not None and update.step >= stop_at:
             stop.signal = "SIGTERM"
 
-    TRAIN.fit(model, task, recipe, data, None, run, 3, stop, watch)
+    fit(TRAIN, model, task, recipe, data, None, run, 3, stop, watch)
     return model
 
 

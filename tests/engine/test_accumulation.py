@@ -8,7 +8,8 @@ import torch
 from hydra.utils import instantiate
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.engine.fit import fit
 from atomsweep.engine.optim import Recipe
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.tracking import schema
@@ -53,7 +54,7 @@ def gradient(path, cfg, batch_size, accumulate):
     before = weights(model).clone()
     trainer = dataclasses.replace(TRAINER, steps=1, metric="val_id/energy_mae")
     recipe = Recipe(lambda p: torch.optim.SGD(p, lr=1.0), RECIPE.schedule, batch_size, accumulate)
-    trainer.fit(model, task, recipe, data, None, new_run(path), SEED)
+    fit(trainer, model, task, recipe, data, None, new_run(path), SEED)
     return before - weights(model), data[schema.TRAIN].sizes[:accumulate]
 
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from atomsweep.build import UserError
 from atomsweep.engine import devices
 from atomsweep.engine.devices import backend_of, missing_backend, refusal
-from atomsweep.experiment import UserError, cell_of, preflight
-from atomsweep.launch import placed
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.execute import placed
+from atomsweep.launch.preflight import preflight
 from atomsweep.nn.bessel import SphericalBesselBasis
 from tests.contracts.compose import compose_with_choices
 

@@ -15,11 +15,12 @@ from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import distributed, ranks
 from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
-from atomsweep.experiment import cell_of, job, train
+from atomsweep.launch.compose import cell_of
 from atomsweep.launch.local.pool import fork_server, run_cells
 from atomsweep.nn.sync_norm import SyncBatchNorm1d, synchronise_batch_norm
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.worker.train import job, train
 from tests.contracts.compose import compose_with_choices
 
 COMMON = [
@@ -60,7 +61,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def context():
-    return fork_server(["torch", "torch_geometric.data", "atomsweep.experiment"])
+    return fork_server(["torch", "torch_geometric.data", "atomsweep.worker.train"])
 
 
 @pytest.fixture(scope="module")

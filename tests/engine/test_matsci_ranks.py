@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atomsweep.experiment import cell_of
+from atomsweep.launch.compose import cell_of
 from atomsweep.tracking import schema
 from tests.contracts.compose import compose_with_choices
 from tests.engine import test_distributed as ranked

@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset
+from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.engine import samples
 from atomsweep.report.read.predictions import read_predictions
 

@@ -11,12 +11,11 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from atomsweep.build import build_learner
+from atomsweep.build import build_learner, data_source
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import sharding
 from atomsweep.engine.distributed import join
 from atomsweep.engine.ranks import Ranks
-from atomsweep.experiment import data_source
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models.median import MedianBaseline
 from atomsweep.tracking import schema

@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import InMemoryDataset, Structure
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.data.structure import Structure
 from atomsweep.engine import checkpoint
 from atomsweep.engine import result as final
+from atomsweep.engine.events import NotFiniteError
+from atomsweep.engine.fit import fit as fit_run
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
-from atomsweep.engine.trainer import NotFiniteError, Trainer
+from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
@@ -98,7 +101,7 @@ def fit(run, trainer=TRAINER, recipe=RECIPE, stop_at=None, model=None, data=None
             stop.signal = "SIGTERM"
 
     data = splits() if data is None else data
-    result = trainer.fit(model, S2F(), recipe, data, augment, run, SEED, stop, watch)
+    result = fit_run(trainer, model, S2F(), recipe, data, augment, run, SEED, stop, watch)
     return model, result
 
 
@@ -336,7 +339,7 @@ def test_a_run_stopped_while_it_is_evaluated_continues_there(tmp_path, at, monke
     torch.manual_seed(SEED)
     model = StopsInEvaluation(stop, at)
     with pytest.raises(Interrupted, match="SIGUSR2"):
-        trainer.fit(model, S2F(), RECIPE, splits(), None, run, SEED, stop)
+        fit_run(trainer, model, S2F(), RECIPE, splits(), None, run, SEED, stop)
     counting = StopsInEvaluation(StopFlag(), 1000)
     continued, result = fit(run, trainer, model=counting)
     assert torch.equal(weights(straight), weights(continued))

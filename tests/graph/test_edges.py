@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from atomsweep.data.batches.graphs import structures_to_batch
 from atomsweep.data.structure import Structure
 from atomsweep.graph.edges import edge_vectors, reverse_edges
 from atomsweep.graph.neighbors import RadiusGraph
+from tests.data.batches.collated import structures_to_batch
 
 
 def batch_of_two(cutoff=4.0, max_neighbors=None):

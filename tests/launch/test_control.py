@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from atomsweep.__main__ import main
+from atomsweep.cli.main import main
 from atomsweep.launch.control import NoSuchSweep, cancel, plan_of, retry_command, standing, sweeps
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import Plan
 from atomsweep.launch.presence import launchers, launching
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import find_runs
+from atomsweep.tracking.find import find_runs
 from tests.launch.test_survey import cell, finish
 from tests.places import SOURCE
 

@@ -3,12 +3,14 @@
 import pytest
 
 from atomsweep.build import UserError
+from atomsweep.console import duration
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import Cell
-from atomsweep.launch.survey import check_rerun, duration, restart, survey, table
+from atomsweep.launch.survey import check_rerun, restart, survey, table
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import code_of, hash_of
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.run import RunDirectory
 
 STATES = ("missing", "queued", "running", "interrupted", "failed", "stale", "finished")
 

@@ -16,8 +16,9 @@ from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm.jobs import cancel, run_cells_on_slurm
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
+from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import holder_of
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.run import RunDirectory
 from tests.launch.slurm.fakes import Silent, settings
 from tests.slurm import toys
 

@@ -5,7 +5,7 @@ import pytest
 from atomsweep.launch.slurm.jobs import run_cells_on_slurm
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import find_runs
+from atomsweep.tracking.find import find_runs
 from tests.launch.slurm.fakes import Silent, settings
 from tests.launch.study import toys as study_toys
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from atomsweep.build import UserError
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from atomsweep.launch.study.request import Request, default_point
 from atomsweep.launch.study.storage import grid_point, grid_size
 from atomsweep.sweep.file import SweepFile

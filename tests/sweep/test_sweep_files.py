@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from atomsweep.build import UserError
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from atomsweep.report.read import published
 from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from atomsweep.data.structure import InMemoryDataset, RelaxedEnergies
+from atomsweep.data.dataset import InMemoryDataset, RelaxedEnergies
 from atomsweep.engine.optim import Exponential
 from atomsweep.models.base import Prediction, energy_and_forces
 from atomsweep.tasks.is2re import IS2RE
@@ -14,7 +14,7 @@ from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tasks.s2ef import S2EF
 from atomsweep.tracking import schema
 from tests.contracts.compose import build_model
-from tests.data.store.test_native import random_structure
+from tests.data.store.test_dataset import random_structure
 
 BATCH = Batch(
     pos=torch.zeros(3, 3),

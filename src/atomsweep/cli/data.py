@@ -1,4 +1,4 @@
-"""`python -m atomsweep.data`: convert files, describe them, fit a normaliser."""
+"""`atomsweep data`: convert files, describe them, fit a normaliser."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from atomsweep.console import to_terminal
-from atomsweep.data.describe import as_text, survey
-from atomsweep.data.filehash import content_hash
-from atomsweep.data.formats.extxyz import ENERGY_UNITS
-from atomsweep.data.formats.known import open_files
-from atomsweep.data.groups import SPLIT_BY, held_out_frames
-from atomsweep.data.normalizer import fit_normalizer
-from atomsweep.data.store.convert import Conversion, Report, convert
-from atomsweep.data.store.native import StoreDataset
-from atomsweep.data.structure import DataError, Provenance
-from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.lock import exclusive
+
+if TYPE_CHECKING:
+    from atomsweep.data.store.parts import Report
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m atomsweep.data", description=__doc__)
+    from atomsweep.data.store.groups import SPLIT_BY
+    from atomsweep.units import ENERGY_UNITS
+
+    parser = argparse.ArgumentParser(prog="atomsweep data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def reads_files(command: argparse.ArgumentParser) -> None:
@@ -91,6 +88,14 @@ def _labels(text: str) -> tuple[str, ...]:
 
 
 def _convert(options: argparse.Namespace) -> None:
+    from atomsweep.data.filehash import content_hash
+    from atomsweep.data.formats.known import open_files
+    from atomsweep.data.source import Provenance
+    from atomsweep.data.store.convert import convert
+    from atomsweep.data.store.dataset import StoreDataset
+    from atomsweep.data.store.parts import Conversion
+    from atomsweep.graph.neighbors import RadiusGraph
+
     out: Path = options.out
     if out.suffix != ".lmdb":
         raise ValueError(f"the store must end in .lmdb, got {out}")
@@ -124,7 +129,7 @@ def _convert(options: argparse.Namespace) -> None:
     source = Provenance(
         f"{files[0].name}{more}", options.licence, "converted from the user's files"
     )
-    with FileLock(out.with_name(f"{out.name}.lock")):
+    with exclusive(out.with_name(f"{out.name}.lock"), math.inf):
         if out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint:
             log.info("%s is there already, made from the same files in the same way", out)
             return
@@ -148,9 +153,12 @@ def _tell(out: Path, report: Report) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from atomsweep.data.formats.describe import as_text, describe
+    from atomsweep.data.formats.known import open_files
+
     labels = _labels(options.labels)
     reader, files = open_files(options.path, labels, options.energy_unit)  # type: ignore[arg-type]
-    found = survey(reader, files)
+    found = describe(reader, files)
     print(f"{options.path}: {type(reader).__name__}, {len(files)} file(s)")
     print(as_text(found.report()))
     name = Path(options.path).name.replace("*", "_")
@@ -160,6 +168,13 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _fit_normalizer(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from atomsweep.data.store.dataset import StoreDataset
+    from atomsweep.data.store.groups import held_out_frames
+    from atomsweep.data.store.statistics import fit_normalizer
+    from atomsweep.data.structure import DataError
+
     path: Path = options.store
     if path.is_dir():
         path = path / "train.lmdb"
@@ -176,9 +191,7 @@ def _fit_normalizer(options: argparse.Namespace) -> None:
         chosen = np.flatnonzero(~held_out)
     found = fit_normalizer(store, chosen)
     out = path.with_suffix(".normalizer.json")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    os.replace(temporary, out)  # noqa: PTH105
+    write_atomic(out, json.dumps(found, indent=1))
     for name in ("energy", "energy_minus_references", "forces"):
         if name in found:
             print(f"{name}: mean {found[name]['mean']:.6f}, std {found[name]['std']:.6f} eV")

@@ -1,8 +1,7 @@
-"""`python -m atomsweep evaluate | relax`: trained models at work, from any shell."""
+"""`atomsweep evaluate`: finished runs measured with their best model."""
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from atomsweep.build import UserError
+from atomsweep.cli.shared import add_root
 from atomsweep.console import to_terminal
 from atomsweep.launch.control import plan_of
 from atomsweep.launch.plan import plan_path
@@ -20,29 +20,19 @@ from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
+DEVICE = "of torch, e.g. cuda; default: the run's, or a GPU"
 
-def add_commands(commands: Any) -> None:
-    """Enter both into the parser of `python -m atomsweep`."""
+
+def add(commands: Any) -> None:
+    """Enter the command into the parser."""
     evaluate = commands.add_parser("evaluate", help="evaluate finished runs with their best model")
     evaluate.add_argument("what", help="a run (directory, name or identity), or a sweep")
     evaluate.add_argument("kind", help=" | ".join(KINDS))
     evaluate.add_argument("settings", nargs="*", help="key=value, e.g. fmax=0.05")
     evaluate.add_argument("--again", action="store_true", help="although it is there")
+    evaluate.add_argument("--device", help=DEVICE)
     evaluate.set_defaults(command=_evaluate)
-
-    relax = commands.add_parser("relax", help="relax structures with the best model of a run")
-    relax.add_argument("run", help="directory, name or identity")
-    relax.add_argument("structures", type=Path, help="any file of structures that ASE reads")
-    relax.add_argument("--out", type=Path, help="default: <structures>-relaxed.extxyz")
-    relax.add_argument("--fmax", type=float, default=0.05, help="eV/Å, default 0.05")
-    relax.add_argument("--steps", type=int, default=200, help="at most, default 200")
-    relax.add_argument("--maxstep", type=float, default=0.2, help="Å, default 0.2")
-    relax.add_argument("--batch-size", type=int, default=32, help="structures at once, default 32")
-    relax.add_argument("--trajectories", type=Path, help="folder for every step, <number>.traj")
-    relax.set_defaults(command=_relax)
-    for command in (evaluate, relax):
-        command.add_argument("--device", help="of torch, e.g. cuda; default: the run's, or a GPU")
-        command.add_argument("--root", type=Path, default=Path("runs"), help="where runs are")
+    add_root(evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -69,66 +59,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             told = f"{value:.5g}" if isinstance(value, float) else value
             sys.stdout.write(f"  {name:36} {told}\n")
     return int(failed > 0)
-
-
-def _relax(options: argparse.Namespace) -> int:
-    import ase.io
-
-    from atomsweep.data.progress import Progress
-    from atomsweep.tasks.relax.lbfgs import LBFGS
-    from atomsweep.worker.trained import load
-
-    to_terminal()
-    try:
-        images = ase.io.read(options.structures, ":")
-    except Exception as error:  # ASE's readers raise whatever they meet
-        text = str(error) or type(error).__name__
-        raise UserError(f"{options.structures} cannot be read as structures: {text}") from error
-    out = options.out or options.structures.with_name(f"{options.structures.stem}-relaxed.extxyz")
-    if not _writable(out):  # found before anything is relaxed
-        raise UserError(
-            f"ASE writes no files that end as {out.name}; choose another --out, e.g. relaxed.extxyz"
-        )
-    model = load(options.run, options.root, options.device)
-    try:
-        optimizer = LBFGS(maxstep=options.maxstep)
-        with Progress("relaxing", "structure", len(images), 0, True) as bar:
-            relaxed = model.relax(
-                images,
-                options.fmax,
-                options.steps,
-                options.batch_size,
-                optimizer,
-                options.trajectories,
-                lambda: bar.update(1),
-            )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    temporary = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
-        ase.io.write(temporary, relaxed)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    ends = [str(atoms.info["relaxation"]) for atoms in relaxed]
-    for number, end in enumerate(ends):
-        if end.startswith("failed"):
-            log.error("structure %d %s", number, end)
-    failed = sum(end.startswith("failed") for end in ends)
-    sys.stdout.write(
-        f"{out}: {len(ends)} structures, {ends.count('converged')} converged, "
-        f"{ends.count('stopped')} stopped after {options.steps} steps, {failed} failed\n"
-    )
-    return int(failed > 0)
-
-
-def _writable(out: Path) -> bool:
-    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
-
-    try:
-        return bool(get_ioformat(filetype(str(out), read=False)).can_write)
-    except UnknownFileTypeError:
-        return False
 
 
 def parsed(words: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +90,7 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
 def _runs(what: str, root: Path) -> list[RunDirectory]:
     """Runs of a sweep, in the plan's order, or the one run of that name."""
     if (Path(what) / schema.RUN).is_file() or not plan_path(root, what).exists():
-        from atomsweep.worker.trained import find_run
+        from atomsweep.tracking.find import find_run
 
         try:
             return [find_run(what, root)]

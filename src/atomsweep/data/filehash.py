@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from atomsweep.tracking.files import write_atomic
 
 WHOLE = 256 << 20  # bytes; of larger files blocks are hashed
 BLOCK, BLOCKS = 1 << 20, 64
@@ -51,10 +53,6 @@ def _file_hash(path: Path, size: int) -> str:
 
 def _remember(path: Path, memory: dict[str, str]) -> None:
     """Only a convenience: where it cannot be written, files are hashed again."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(memory, indent=1), encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        write_atomic(path, json.dumps(memory, indent=1), durable=False)

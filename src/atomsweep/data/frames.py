@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ TAGS_DERIVED = "derived: fixed atoms 0, free trailing atoms of H, C, N, O 2, the
 TAGS_UNKNOWN = (
     "unknown: no tags and no fixed atoms in the file, so all atoms have tag 1 and are free"
 )
+Labels = Sequence[Literal["energy", "forces"]]
 COMPRESSED = (".xz", ".gz", ".bz2")
 
 
@@ -92,6 +93,17 @@ class Reader(ABC):
         for suffix in COMPRESSED:
             name = name.removesuffix(suffix)
         return name.endswith(self.suffixes)
+
+
+def check_labels(labels: Labels) -> tuple[str, ...]:
+    """Labels in a fixed order.
+
+    Raises:
+        ValueError: one that is neither energy nor forces.
+    """
+    if unknown := set(labels) - {"energy", "forces"}:
+        raise ValueError(f"labels may contain energy and forces, got {sorted(unknown)}")
+    return tuple(sorted(labels))
 
 
 def identifier(value: Any) -> int | None:

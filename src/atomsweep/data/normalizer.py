@@ -1,4 +1,4 @@
-"""Statistics of a training split: mean, spread, and an energy for each element."""
+"""Statistics of labels: mean, spread, and an energy for each element."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from atomsweep.data.formats.npz import read_npz
-from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError
-
-_CHUNK = 2048  # structures held at once
 
 
 class LabelStatistics:
@@ -73,30 +70,6 @@ class LabelStatistics:
             spread = float(np.sqrt(self._squares / self._components))
             found["forces"] = {"mean": 0.0, "std": spread}
         return found
-
-
-def fit_normalizer(store: StoreDataset, indices: Array) -> dict[str, Any]:
-    """Statistics of the labels of a store's frames (`LabelStatistics`), as plain JSON.
-
-    Args:
-        store: the frames.
-        indices: places of the training frames.
-
-    Raises:
-        DataError: there is no frame, or no label.
-    """
-    if not len(indices):
-        raise DataError(f"{store.path} has no frame to fit a normaliser to")
-    if not (store.has_energy or store.has_forces):
-        raise DataError(f"{store.path} carries neither energies nor forces")
-    statistics = LabelStatistics()
-    for start in range(0, len(indices), _CHUNK):
-        flat, _ = store.flat(indices[start : start + _CHUNK].tolist(), edges=False)
-        if flat.energy is not None:
-            statistics.add_energies(flat.energy, flat.atomic_numbers, flat.natoms)
-        if flat.forces is not None:
-            statistics.add_forces(flat.forces, flat.fixed)
-    return {"frames": len(indices), "store": store.path.name, **statistics.result()}
 
 
 def load_references(path: Path) -> Array:

@@ -1,13 +1,11 @@
 """Devices of the ranks: which one each takes, how it sends, and what it cannot do."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.distributed as dist
 from torch import nn
 
-if TYPE_CHECKING:
-    from atomsweep.engine.trainer import Trainer
+from atomsweep.build import UserError
+from atomsweep.engine.trainer import Trainer
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
 
@@ -29,7 +27,7 @@ def backend_of(device: torch.device) -> str:
     return special if special == "gloo" else f"cpu:gloo,{device.type}:{special}"
 
 
-def refusal(trainer: "Trainer", model: nn.Module, dens: bool, ranks: int) -> str | None:
+def refusal(trainer: Trainer, model: nn.Module, dens: bool, ranks: int) -> str | None:
     """Why a run cannot be trained on its device, in a sentence; None where it can.
 
     Args:
@@ -58,3 +56,23 @@ def missing_backend(device: torch.device) -> str | None:
             "torch does not have; install a torch that has it, or set cluster.ranks=1"
         )
     return None
+
+
+def check_device(name: str, key: str, instead: str) -> None:
+    """Refuse a device that torch does not see.
+
+    Args:
+        name: of the device.
+        key: what the user set it with.
+        instead: what to choose where it is not there.
+
+    Raises:
+        UserError: names it.
+    """
+    try:
+        kind = torch.device(name).type
+        there = kind == "cpu" or torch.get_device_module(kind).is_available()
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"{key} must be cpu, cuda, mps or xpu, got {name!r}") from error
+    if not there:
+        raise UserError(f"{key} is {name}, but torch sees no such device here; choose {instead}")

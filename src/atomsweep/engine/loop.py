@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,53 +23,30 @@ from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.devices import local_device
 from atomsweep.engine.distributed import World
 from atomsweep.engine.evaluate import evaluate
+from atomsweep.engine.events import NotFiniteError, Update
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
-from atomsweep.engine.result import result_of
 from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.engine.throughput import COUNTED, Throughput
+from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField
 from atomsweep.nn.sync_norm import synchronise_batch_norm
 from atomsweep.tasks.base import Task
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 
-if TYPE_CHECKING:
-    from atomsweep.engine.trainer import Trainer
-
 log = logging.getLogger(__name__)
-
-
-class NotFiniteError(RuntimeError):
-    """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a progress display is told.
-
-    Attributes:
-        step: steps done.
-        fraction: share of the budget that is used.
-        seconds_left: estimate from this process's own speed; None before there is one.
-        values: latest loss and metrics by name.
-    """
-
-    step: int
-    fraction: float
-    seconds_left: float | None
-    values: Mapping[str, float]
 
 
 @dataclass
 class Training:
     """One fit: the state of the loop and the steps that change it.
 
-    The fields are the arguments of `Trainer.fit`, then what a checkpoint holds.
+    The fields are the arguments of `engine.fit.fit`, then what a checkpoint holds.
     """
 
-    trainer: "Trainer"
+    trainer: Trainer
     model: ForceField
     task: Task
     recipe: Recipe
@@ -120,8 +97,8 @@ class Training:
 
     # The loop
 
-    def run_to_end(self) -> dict[str, Any]:
-        """Train, or fit statistics where nothing is trained, then evaluate the best checkpoint."""
+    def run_to_end(self) -> None:
+        """Train, or fit statistics where nothing is trained; the best weights are loaded then."""
         self.model.fit_statistics(eval_batches(self.data[schema.TRAIN], self._eval_size))
         if self.parameters:
             self._train()
@@ -131,7 +108,6 @@ class Training:
         elif self.world.first:
             self.run.rewind(0)
             checkpoint.save(self.checkpoint_path(checkpoint.BEST), self._best_state(self.model))
-        return result_of(self)
 
     def _train(self) -> None:
         average = self.recipe.average(self.model)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atomsweep.tracking.files import dumps, write_atomic
 
@@ -120,3 +121,12 @@ def invitation(
             pass  # not written yet, or an earlier one is being replaced
         time.sleep(POLL_S)
     raise RankLost(f"rank 0 of {directory.name} did not come within {wait_s:.0f} s")
+
+
+def num_ranks(config: Mapping[str, Any]) -> int:
+    """Processes that train one run together: as the cluster says, or as torchrun has started."""
+    started = Ranks.here().size
+    if started > 1:
+        return started
+    cluster = config["cluster"]
+    return int(cluster.get("nodes", 1)) * int(cluster.get("ranks", 1))

@@ -4,23 +4,21 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atomsweep.engine.evaluate import average_over_splits
+from atomsweep.engine.loop import Training
 from atomsweep.engine.samples import SAMPLE_BATCH, write_sample
 from atomsweep.engine.throughput import COUNTED
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, read_json, write_atomic
-
-if TYPE_CHECKING:
-    from atomsweep.engine.loop import Training
 
 log = logging.getLogger(__name__)
 
 EVALUATED = "evaluated.json"  # splits that are done, beside the checkpoints
 
 
-def result_of(fit: "Training") -> dict[str, Any]:
+def result_of(fit: Training) -> dict[str, Any]:
     """Metrics, counts and costs of a fit whose model has its best weights.
 
     Args:
@@ -56,7 +54,7 @@ def result_of(fit: "Training") -> dict[str, Any]:
     }
 
 
-def _metrics(fit: "Training") -> dict[str, dict[str, float]]:
+def _metrics(fit: Training) -> dict[str, dict[str, float]]:
     """Metrics on every split; one that was told to stop continues there.
 
     On the training split where `engine.eval_splits` names it.
@@ -76,7 +74,7 @@ def _metrics(fit: "Training") -> dict[str, dict[str, float]]:
     return splits
 
 
-def _sample(fit: "Training", split: str) -> Path | None:
+def _sample(fit: Training, split: str) -> Path | None:
     """What the report shows of single structures; without it the run is as good."""
     start, written = time.perf_counter(), None
     try:

@@ -1,23 +1,10 @@
-"""Budget, device and cadence of a run: the config group `engine`."""
+"""Budget, device and cadence of a run: the config group `engine`. Settings alone; no loop."""
 
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-
-from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.engine.batches import Augmentation
-from atomsweep.engine.distributed import ALONE, World
-from atomsweep.engine.loop import NotFiniteError, Training, Update
-from atomsweep.engine.optim import Recipe
-from atomsweep.engine.signals import StopFlag
-from atomsweep.models.base import ForceField
-from atomsweep.tasks.base import Task
-from atomsweep.tracking.run import RunDirectory
-
-__all__ = ["NotFiniteError", "Trainer", "Update"]
 
 
 @dataclass(frozen=True)
@@ -76,48 +63,6 @@ class Trainer:
                 f"engine.metric must be <split>/<metric> with a split of engine.eval_splits "
                 f"{self.eval_splits}, got {self.metric!r}"
             )
-
-    def fit(
-        self,
-        model: ForceField,
-        task: Task,
-        recipe: Recipe,
-        data: Mapping[str, GraphDataset],
-        augment: Augmentation | None,
-        run: RunDirectory,
-        seed: int,
-        stop: StopFlag | None = None,
-        on_update: Callable[[Update], None] = lambda update: None,
-        world: World = ALONE,
-    ) -> dict[str, Any]:
-        """Train from the newest checkpoint of `run`, or from step 0, to the end of the budget.
-
-        With many ranks each calls this with the same arguments; rank 0 writes.
-
-        Returns:
-            The run's result: step and metrics of the best checkpoint on every split, the average
-            over validation splits, parameters and seconds.
-
-        Raises:
-            NotFiniteError: the loss became NaN or infinite.
-            Interrupted: `stop` was set; a checkpoint is written.
-            ValueError: a micro-batch has fewer structures than there are ranks, or a checkpoint
-                cannot be used.
-        """
-        training = Training(
-            self,
-            model,
-            task,
-            recipe,
-            data,
-            augment,
-            run,
-            seed,
-            stop if stop is not None else StopFlag(),
-            on_update,
-            world,
-        )
-        return training.run_to_end()
 
     def fraction(self, step: int, device_seconds: float, steps: int | None) -> float:
         """Share of the budget that is used after `step` steps."""

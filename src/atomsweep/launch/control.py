@@ -161,8 +161,10 @@ def retry_command(plan: Mapping[str, Any]) -> tuple[list[str], str]:
     argv, directory = plan.get("argv"), plan.get("directory")
     if not isinstance(argv, list) or not isinstance(directory, str):
         raise ValueError("the plan does not say how it was launched; type its command again")
-    kept = [word for word in argv if word.partition("=")[0] not in ("rerun", "plan")]
-    return [*kept, "rerun=failed"], directory
+    program, *words = map(str, argv)
+    start = [program] if program.endswith(".py") else ["-m", *program.split()]
+    kept = [word for word in words if word.partition("=")[0] not in ("rerun", "plan")]
+    return [*start, *kept, "rerun=failed"], directory
 
 
 def _terminate(pid: int) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from atomsweep.console import LAYOUT, columns, summary
+from atomsweep.console import RunBar, open_bar, summary
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -41,47 +41,32 @@ class Bars:
     """A bar for the sweep and one below it for each running cell."""
 
     def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._tqdm = tqdm
         self._whole: Any = None
-        self._bars: dict[str, Any] = {}
+        self._bars: dict[str, tuple[RunBar, int]] = {}  # and the line where each stands
 
     def update(self, running: Sequence[RunDirectory], done: int, total: int) -> None:
         """Redraw from the status files."""
         if self._whole is None:
             layout = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}"
-            self._whole = self._tqdm(
-                total=total, desc="cells", position=0, bar_format=layout, ncols=columns()
-            )
+            self._whole = open_bar("cells", total, position=0, bar_format=layout)
         self._whole.n = done
         names = {run.path.name for run in running}
         for name in [name for name in self._bars if name not in names]:
-            self._bars.pop(name).close()
+            self._bars.pop(name)[0].close()
         for run in running:
-            bar = self._bars.get(run.path.name) or self._open(run.path.name)
-            status = run.status
-            bar.n = round(100 * float(status.get("fraction") or 0.0))
-            bar.set_postfix_str(summary(status), refresh=True)
+            self._bar(run.path.name).show(run.status)
         self._whole.refresh()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        for bar in self._bars.values():
+        for bar, _ in self._bars.values():
             bar.close()
         if self._whole is not None:
             self._whole.close()
 
-    def _open(self, name: str) -> Any:
-        taken = {-bar.pos for bar in self._bars.values()}
-        position = next(i for i in range(1, len(taken) + 2) if i not in taken)
-        bar = self._tqdm(
-            total=100,
-            desc=name[:34],
-            position=position,
-            leave=False,
-            bar_format=LAYOUT,
-            ncols=columns(),
-        )
-        self._bars[name] = bar
-        return bar
+    def _bar(self, name: str) -> RunBar:
+        if name not in self._bars:
+            taken = {line for _, line in self._bars.values()}
+            line = next(i for i in range(1, len(taken) + 2) if i not in taken)
+            self._bars[name] = RunBar(name[:34], position=line, leave=False), line
+        return self._bars[name][0]

@@ -15,6 +15,7 @@ from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.find import run_name
 from atomsweep.tracking.identity import (
     IDENTITY_VERSION,
     NEUTRAL_KEYS,
@@ -22,7 +23,7 @@ from atomsweep.tracking.identity import (
     identity,
     science,
 )
-from atomsweep.tracking.run import RunDirectory, run_name
+from atomsweep.tracking.run import RunDirectory
 
 NAMED = ("model", "basis", "act", "data")  # choices that name a run when nothing was typed
 
@@ -124,7 +125,7 @@ class Plan:
     @property
     def command(self) -> str:
         """What the user typed, as a shell reads it."""
-        return shlex.join([Path(self.argv[0]).name, *self.argv[1:]])
+        return typed_command(self.argv)
 
     def save(self, root: Path, parameters: Mapping[str, int]) -> Path:
         """Write the plan beside the runs, for report, status and retry; it can be derived again.
@@ -141,7 +142,7 @@ class Plan:
             "sweep": self.sweep,
             "created": _now(),
             "command": self.command,
-            "argv": [str(Path(self.argv[0]).absolute()), *self.argv[1:]],
+            "argv": [_program(self.argv[0]), *self.argv[1:]],
             "directory": str(Path.cwd()),
             "groups": {key: list(values) for key, values in self.grid.groups.items()},
             **(_stated(statement, self.grid) if statement is not None else {}),
@@ -166,6 +167,16 @@ def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> di
         "parameters": parameters,
         "run": cell.name if run is None else run.name,
     }
+
+
+def typed_command(argv: Sequence[str]) -> str:
+    """What the user typed, as a shell reads it."""
+    return " ".join([Path(argv[0]).name, *map(shlex.quote, argv[1:])])
+
+
+def _program(name: str) -> str:
+    """What was started: a file, named so that it is found from anywhere, or `atomsweep run`."""
+    return str(Path(name).absolute()) if name.endswith(".py") else name
 
 
 def plan_path(root: Path, sweep: str) -> Path:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from atomsweep.build import UserError
+from atomsweep.console import aligned, duration
 from atomsweep.launch.costs import Costs, remaining
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import changed
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.restart import restart as make_again
+from atomsweep.tracking.run import RunDirectory, RunLocked
 
 Rerun = Literal["none", "failed", "stale", "all"]
 NONE, FAILED, STALE, ALL = get_args(Rerun)
@@ -128,11 +131,14 @@ def restart(entries: Sequence[Entry], rerun: str) -> None:
     """Put the results aside that are to be made again; a failed run goes on where it was.
 
     Raises:
-        RunLocked: another process trains one of them.
+        UserError: another process trains one of them.
     """
     for entry in entries:
         if entry.run is not None and entry.trained(rerun) and entry.run.result is not None:
-            entry.run.restart()
+            try:
+                make_again(entry.run)
+            except RunLocked as error:
+                raise UserError(str(error)) from error
 
 
 def table(entries: Sequence[Entry], rerun: str) -> list[str]:
@@ -176,23 +182,6 @@ def _told(entry: Entry) -> str:
 def _missing(run: RunDirectory | None, wanted: evaluations.Wanted) -> list[str]:
     finished = run is not None and run.result is not None
     return evaluations.missing(run, wanted) if finished and run is not None else []
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    for unit, size, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 172800)):
-        if seconds < limit:
-            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86400:.1f} d"
 
 
 def _swept(cells: Sequence[Cell]) -> set[str]:

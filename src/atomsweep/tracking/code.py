@@ -21,7 +21,7 @@ from atomsweep.parts import present_path
 PACKAGE = Path(__file__).resolve().parents[1]
 SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment")
 """Rooms and modules of the package that decide a result."""
-ROOTS = ("experiment",)
+ROOTS = ("worker/train",)
 """What every run goes through: the modules of `SCIENCE` that these import are reached always."""
 VERSION_1 = "code_v1.json"
 """Files of the code when records of version 1, raw hashes, were last made.

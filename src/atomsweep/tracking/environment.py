@@ -1,5 +1,6 @@
 """Where a run was made: versions, machine, commit, uncommitted changes; nothing heavy imported."""
 
+import getpass
 import os
 import platform
 import socket
@@ -39,6 +40,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version_of(name) for name in PACKAGES},
         "host": socket.gethostname(),
+        "user": user(),
         "system": platform.platform(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0))
@@ -48,6 +50,14 @@ def environment() -> dict[str, Any]:
         **commit,
         **({"plugins": plugins} if plugins else {}),
     }
+
+
+def user() -> str | None:
+    """Who runs this process; None where the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a row in the password file, as in containers
+        return None
 
 
 def version_of(package: str) -> str | None:

@@ -7,7 +7,6 @@ appear and makes the run finished. The process that holds the lock is the only o
 
 import logging
 import os
-import re
 import secrets
 import socket
 import time
@@ -34,22 +33,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
-READABLE_LENGTH = 60
-REMADE = (
-    schema.EVALUATIONS,
-    schema.CHECKPOINTS,
-    schema.JOURNAL,
-    schema.SEGMENTS,
-    schema.STATUS,
-    schema.STOP,
-    schema.ENVIRONMENT,
-    schema.DIFF,
-    schema.LOG,
-    schema.EVALUATIONS,
-    schema.PREDICTIONS,
-    schema.RESULT,  # last: until then the run is finished
-)
-"""What a training leaves, in the order in which it may be moved away."""
 
 
 class RunLocked(RuntimeError):
@@ -152,21 +135,13 @@ class RunDirectory:
 
         Of several directories the one that got furthest; None without.
         """
-        rank = (
-            schema.FINISHED,
-            schema.RUNNING,
-            schema.INTERRUPTED,
-            schema.PRUNED,
-            schema.FAILED,
-            schema.QUEUED,
-        )
         found = [
             cls(path)
             for identity in identities
             for path in sorted(Path(root).glob(f"*{identity}"))
             if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
         ]
-        return min(found, key=lambda run: rank.index(run.state()), default=None)
+        return min(found, key=lambda run: schema.FURTHEST.index(run.state()), default=None)
 
     # What it says
 
@@ -338,14 +313,13 @@ class RunDirectory:
         self.update_status(state=schema.RUNNING, message=None, traceback=None)
         return segment
 
-    def update_segment(self, **fields: Any) -> None:
-        """Merge `fields` into the segment of this process and set its heartbeat."""
-        if not segments.update(self.path / schema.SEGMENTS, **fields):
-            raise ValueError(f"{self.path} has no open segment; call start_segment first")
-
     def end_segment(self, ended: str, **fields: Any) -> None:
         """Close the segment of this process, if one is open; `ended` says how."""
         segments.close(self.path / schema.SEGMENTS, ended, **fields)
+
+    def reset_status(self) -> None:
+        """Forget all that the status said: the run is queued as on its first day."""
+        self._write_status({"state": schema.QUEUED})
 
     def queue(self) -> None:
         """Wait for a process, which trains to the end: an earlier wish to stop is forgotten."""
@@ -402,22 +376,6 @@ class RunDirectory:
             diff = environment.diff_of(environment.source_directory())
             write_atomic(self.path / schema.DIFF, diff)
 
-    def restart(self) -> None:
-        """Queue the run again from its first step; what there was is kept in `earlier/<n>/`.
-
-        Raises:
-            RunLocked: a process works on it.
-        """
-        with self.lock():
-            number = 1
-            while (aside := self.path / schema.EARLIER / str(number)).exists():
-                number += 1
-            aside.mkdir(parents=True)
-            for name in REMADE:
-                if (self.path / name).exists():
-                    (self.path / name).rename(aside / name)
-            self._write_status({"state": schema.QUEUED})
-
     # Small things
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -439,38 +397,3 @@ class RunDirectory:
             status.get("host") != socket.gethostname()
             and time.time() - float(status.get("heartbeat", 0.0)) < STALE_S
         )
-
-
-def find_runs(root: str | Path) -> list[RunDirectory]:
-    """All run directories directly under `root`, by name; [] when `root` does not exist."""
-    root = Path(root)
-    if not root.is_dir():
-        return []
-    return [RunDirectory(path) for path in sorted(root.iterdir()) if (path / schema.RUN).is_file()]
-
-
-def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
-    """`<readable>-<identity>`: a directory name from what was chosen, safe on every file system.
-
-    Args:
-        choices: group -> option, or overrides as on the command line ("basis=sph").
-        identity: identity of the run.
-    """
-    if isinstance(choices, Mapping):
-        pairs = [(str(key), str(value)) for key, value in choices.items()]
-    else:
-        pairs = [(key.lstrip("+~"), value) for key, _, value in (c.partition("=") for c in choices)]
-    readable = ""
-    for key, value in pairs:
-        last = key.rpartition(".")[2].rpartition("/")[2]
-        part = "_".join(slug for slug in (_slug(last), _slug(value)) if slug)
-        longer = "-".join(piece for piece in (readable, part) if piece)
-        if len(longer) > READABLE_LENGTH:
-            readable = readable or part[:READABLE_LENGTH]
-            break
-        readable = longer
-    return f"{readable.strip('-._') or 'run'}-{identity}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.")

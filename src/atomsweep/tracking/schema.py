@@ -31,6 +31,7 @@ WANTED = "evaluations.json"  # kind -> settings of the evaluations that sweeps a
 PREDICTIONS = "predictions"  # <split>.npz: a sample of structures with what was predicted
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
+OPTIONS = "conf"  # in it: config groups that are made from runs, e.g. the best of a study
 STUDY = "study"  # of a plan: what a study wants and its trials; TRIAL of each of its cells
 TRIAL = "trial"
 
@@ -43,6 +44,7 @@ FAILED = "failed"
 PRUNED = "pruned"  # stopped by a study; goes on where a sweep or run wants it whole
 FINISHED = "finished"
 STALE = "stale"  # in plans and reports: finished with other code than the present
+FURTHEST = (FINISHED, RUNNING, INTERRUPTED, PRUNED, FAILED, QUEUED)  # of a directory, best first
 
 # Journal fields
 STEP = "step"

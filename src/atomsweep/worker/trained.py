@@ -10,21 +10,23 @@ import torch
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.build import UserError, build, build_learner, check_device
+from atomsweep.build import UserError, build, build_learner
 from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
 from atomsweep.engine import checkpoint
+from atomsweep.engine.devices import check_device
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.files import write_trajectory
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking import schema
+from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from atomsweep.data.structure import DataSource
+    from atomsweep.data.source import DataSource
     from atomsweep.tasks.relax.calculator import PotentialCalculator
 
 log = logging.getLogger(__name__)
@@ -190,23 +192,6 @@ def load(
         check_device(device, "device", "device cpu")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return TrainedModel(find_run(run, root), where, getattr(torch, dtype))
-
-
-def find_run(run: str | Path, root: str | Path) -> RunDirectory:
-    """The run of a directory, or of a name or identity in `root`.
-
-    Raises:
-        UserError: there is none.
-    """
-    for path in (Path(run), Path(root) / run):
-        if (path / schema.RUN).is_file():
-            return RunDirectory(path)
-    if (found := RunDirectory.for_identity(root, str(run))) is not None:
-        return found
-    raise UserError(
-        f"there is no run {run}: it is neither a run directory nor a name or identity in {root}; "
-        "`python -m atomsweep status` lists them"
-    )
 
 
 def device_name(device: torch.device) -> str:

@@ -1,7 +1,8 @@
-"""`sweeps=forcenet/table5`: the directory `sweeps/` beside `conf/` as a config group.
+"""Where Hydra finds groups, and `sweeps=forcenet/table5`: the directory `sweeps/` as one of them.
 
-Also the groups in `conf/` of packages that `ATOMSWEEP_PLUGINS` names. What a sweep file says is
-read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
+`conf/` and `sweeps/` of the present folder come first, then what is shipped, then what studies of
+this root have found, then the `conf/` of packages that `ATOMSWEEP_PLUGINS` names. What a sweep file
+says is read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
 """
 
 import sys
@@ -15,24 +16,28 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 GROUP = "sweeps"
-CONF = "conf"
+HERE = "present folder"
 
 
 class SweepSearchPath(SearchPathPlugin):
-    """Finds `sweeps/` from wherever the main config is, not from the working directory."""
+    """Adds the present folder, sweep files and plugins to where Hydra looks."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the directory that `conf/` lies in, as far as sweeps are concerned, and plugins.
-
-        What is here comes before what a plugin calls by the same name.
-        """
+        """What is here comes before what is shipped, and that before what a plugin calls alike."""
         from atomsweep.build import UserError, plugins
+        from atomsweep.shipped import CONF, SWEEPS, places, shipped
+        from atomsweep.tracking import schema
 
-        for element in list(search_path.get_path()):
-            if element.provider == "main":
-                beside = Path(element.path.removeprefix("file://")).parent
-                if (beside / GROUP).is_dir():
-                    search_path.append(GROUP, f"{SweepFiles.scheme()}://{beside}")
+        known = {(element.path or "").removeprefix("file://") for element in search_path.get_path()}
+        if str(shipped(CONF)) not in known:  # another program of this environment
+            return
+        for place in places(CONF)[:-1]:
+            search_path.prepend(HERE, f"file://{place}", "main")
+        best = Path(_root(), schema.SWEEPS, schema.OPTIONS).absolute()
+        if best.is_dir():
+            search_path.append(best.parts[-3], f"file://{best}")
+        for place in places(SWEEPS):
+            search_path.append(GROUP, f"{SweepFiles.scheme()}://{place.parent}")
         try:
             for name, folder in plugins().items():
                 if (folder / CONF).is_dir():
@@ -74,6 +79,12 @@ class SweepFiles(FileConfigSource):
         if not _inside(config_path) or results_filter == ObjectType.GROUP:
             return []
         return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files(folder))
+
+
+def _root() -> str:
+    """Where this command keeps its runs: Hydra asks before the config that says it is composed."""
+    typed = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("root=")]
+    return typed[-1].strip("'\"") if typed else "runs"
 
 
 def files(folder: Path) -> "list[Path]":

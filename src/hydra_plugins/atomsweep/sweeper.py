@@ -26,8 +26,9 @@ class AtomsweepSweeper(Sweeper):
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
         from atomsweep.build import UserError
         from atomsweep.console import to_terminal
-        from atomsweep.experiment import cell_of
-        from atomsweep.launch import run_sweep, warm_up
+        from atomsweep.launch.compose import cell_of
+        from atomsweep.launch.execute import warm_up
+        from atomsweep.launch.many import run_sweep
         from atomsweep.launch.survey import check_plan, check_rerun
         from atomsweep.sweep.grid import grid
         from atomsweep.sweep.study import StudyFile, read_statement
@@ -56,8 +57,8 @@ class AtomsweepSweeper(Sweeper):
 
     def _study(self, statement: Any, chosen: str, arguments: list[str]) -> int:
         """Drive a study, which composes its trials one by one."""
-        from atomsweep.experiment import cell_of
-        from atomsweep.launch import warm_up
+        from atomsweep.launch.compose import cell_of
+        from atomsweep.launch.execute import warm_up
         from atomsweep.launch.study.request import Request, run_study
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
@@ -71,13 +72,8 @@ class AtomsweepSweeper(Sweeper):
             if key_of(k).partition(".")[0] not in LAUNCH_KEYS
         }
         search: Any = OmegaConf.to_container(self._config.search)
-        conf = next(
-            Path(element.path.removeprefix("file://"))
-            for element in self._loader.get_search_path().get_path()
-            if element.provider == "main"
-        )
         context = warm_up()
-        request = Request.of(statement, chosen, typed, self._config.scale, search, compose, conf)
+        request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
         return run_study(request, self._config.plan, self._config.rerun, context)
 
     def _compose(self, overrides: list[str], path: Path | None) -> DictConfig:

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from atomsweep.data.batches.graphs import EpochSampler
-from atomsweep.data.batches.sampler import BalancedSampler, deal
+from atomsweep.data.batches.sampler import BalancedSampler, EpochSampler, deal
 
 
 def sizes(num=103, seed=0):

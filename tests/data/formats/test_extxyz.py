@@ -11,9 +11,9 @@ from ase.constraints import FixAtoms
 from hydra.errors import InstantiationException
 
 from atomsweep.data.formats.extxyz import ExtXYZ, ExtXYZReader
-from atomsweep.data.formats.files import find_files
+from atomsweep.data.formats.find import find_files
 from atomsweep.data.frames import TAGS_DERIVED, TAGS_STORED, TAGS_UNKNOWN
-from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.structure import DataError
 from atomsweep.units import KCAL_PER_MOL
 from tests.conftest import data_source

@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from atomsweep.data.formats.npz import read_npz
 from atomsweep.data.formats.unpickle import RefusedPickle
-from atomsweep.data.groups import group_names
+from atomsweep.data.npz import read_npz
+from atomsweep.data.store.groups import group_names
 from atomsweep.data.structure import DataError
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract

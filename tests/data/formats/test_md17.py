@@ -6,7 +6,7 @@ import pytest
 from hydra.errors import InstantiationException
 
 from atomsweep.data.formats.md17 import MD17
-from atomsweep.data.formats.npz import read_npz
+from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import DataError
 from atomsweep.units import KCAL_PER_MOL
 from tests.conftest import data_source

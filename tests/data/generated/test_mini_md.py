@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from ase.units import kB
 
-from atomsweep.data.generated import mini_md
-from atomsweep.data.generated.mini_md import MOLECULES, XTB, MiniMD, Recipe, langevin, relaxed
+from atomsweep.data.generated import mini_md_build
+from atomsweep.data.generated.mini_md import MiniMD
+from atomsweep.data.generated.mini_md_build import XTB, langevin, relaxed
+from atomsweep.data.generated.mini_md_recipe import MOLECULES, Recipe
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract
 
@@ -120,7 +122,7 @@ def test_senseless_options_are_refused(tmp_path, changes, sentence):
 
 
 def test_without_tblite_the_error_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(mini_md, "find_spec", lambda name: None)
+    monkeypatch.setattr(mini_md_build, "find_spec", lambda name: None)
     source = data_source("mini_md_tiny", tmp_path)
     with pytest.raises(ModuleNotFoundError, match="pip install tblite"):
         source.prepare(progress=False)

@@ -17,7 +17,7 @@ from atomsweep.data.generated.mini_oc_recipe import (
     adsorbate_symbols,
     bulk_names,
 )
-from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.structure import DataError
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract
@@ -229,7 +229,7 @@ def test_a_senseless_recipe_is_refused(tmp_path, changes, message):
 def test_a_damaged_store_is_named_or_skipped(tmp_path, mini_oc_tiny):
     import shutil
 
-    from tests.data.store.test_native import flip, overwrite_record
+    from tests.data.store.test_dataset import flip, overwrite_record
 
     shutil.copytree(mini_oc_tiny.directory, tmp_path / mini_oc_tiny.directory.name)
     path = tmp_path / mini_oc_tiny.directory.name / "train.lmdb"

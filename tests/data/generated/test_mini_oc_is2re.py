@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from atomsweep.data.structure import DataError, InMemoryDataset, RelaxedEnergies
+from atomsweep.data.dataset import InMemoryDataset, RelaxedEnergies
+from atomsweep.data.structure import DataError
 from tests.conftest import data_source
-from tests.data.store.test_native import random_structure, write
+from tests.data.store.test_dataset import random_structure, write
 
 TINY = {"train_systems": 16, "val_systems": 4, "frames_per_system": 6}
 

@@ -12,14 +12,16 @@ from atomsweep.cli.data import main
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.formats.ocp_lmdb import S2EF
 from atomsweep.data.store import convert as convert_module
-from atomsweep.data.store.convert import Conversion, convert
-from atomsweep.data.store.native import StoreDataset
+from atomsweep.data.store import parts as parts_module
+from atomsweep.data.store.convert import convert
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.store.parts import Conversion
 from atomsweep.data.structure import DataError
 from atomsweep.graph.neighbors import RadiusGraph
 from tests.conftest import data_source
 from tests.contracts.dataset_contract import DatasetContract
 from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, s2ef_fields, write_lmdb
-from tests.data.store.test_native import assert_same, overwrite_record, random_structure, write
+from tests.data.store.test_dataset import assert_same, overwrite_record, random_structure, write
 
 
 def lmdb_of(path, count=10, **changes):
@@ -42,9 +44,9 @@ def frames_of(path):
 
 def test_the_store_does_not_depend_on_workers_or_parts(tmp_path, monkeypatch):
     source = lmdb_of(tmp_path / "in.lmdb", 23)
-    monkeypatch.setattr(convert_module, "PART", 5)
+    monkeypatch.setattr(parts_module, "PART", 5)
     assert main(["convert", str(source), str(tmp_path / "two.lmdb"), "--workers", "2"]) == 0
-    monkeypatch.setattr(convert_module, "PART", 100)
+    monkeypatch.setattr(parts_module, "PART", 100)
     assert main(["convert", str(source), str(tmp_path / "one.lmdb"), "--workers", "1"]) == 0
     assert [s.fid for s in frames_of(tmp_path / "two.lmdb")] == list(range(23))
     for a, b in zip(
@@ -68,7 +70,7 @@ def test_what_is_there_is_not_made_again(tmp_path, caplog):
 def test_a_conversion_that_fails_leaves_no_store_and_goes_on_afterwards(
     tmp_path, monkeypatch, spoiled
 ):
-    monkeypatch.setattr(convert_module, "PART", 3)
+    monkeypatch.setattr(parts_module, "PART", 3)
     good, out, parts = tmp_path / "in.lmdb", tmp_path / "out.lmdb", tmp_path / "parts"
     lmdb_of(good, 12)
     records = [as_pyg_2(s2ef_fields(seed)) for seed in range(12)]
@@ -80,10 +82,10 @@ def test_a_conversion_that_fails_leaves_no_store_and_goes_on_afterwards(
     done = {path.name: path.stat().st_ino for path in parts.iterdir()}
     assert len(done) == spoiled // 3
     converted = []
-    convert_part = convert_module._convert_part
+    convert_part = convert_module.convert_part
     monkeypatch.setattr(
         convert_module,
-        "_convert_part",
+        "convert_part",
         lambda *work: (converted.append(work[1].start), convert_part(*work)),
     )
     report = convert(Conversion(S2EF()), [good], out, parts, "f", {}, progress=False)
@@ -94,7 +96,7 @@ def test_a_conversion_that_fails_leaves_no_store_and_goes_on_afterwards(
 
 KILLED = """
 import sys
-from atomsweep.data.store import convert as module
+from atomsweep.data.store import parts as module
 from atomsweep.cli.data import main
 if __name__ == "__main__":
     module.PART = 4

@@ -65,7 +65,8 @@ def test_a_study_prunes_finds_its_best_and_is_done(project):
     assert infeasible.segments() == []
 
     best = min((t for t in trials if t["values"]), key=lambda t: t["values"][0])
-    written = project.path / "conf" / "experiment" / "hpo_tiny_best.yaml"
+    options = project.path / "runs" / schema.SWEEPS / schema.OPTIONS
+    written = options / "experiment" / "hpo_tiny_best.yaml"
     assert f"trial {best['number']}, val_id/forces_mae" in written.read_text()
     assert yaml.safe_load(written.read_text())["model"]["hidden_channels"] == 8
     code, output = project.run("experiment=hpo_tiny_best", "tracking=none")

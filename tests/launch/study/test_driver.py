@@ -11,13 +11,13 @@ import time
 import pytest
 
 from atomsweep.build import UserError
-from atomsweep.launch.local.pool import Outcome
+from atomsweep.launch.outcome import Outcome
 from atomsweep.launch.plan import plan_path
 from atomsweep.launch.study import driver as study
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.tracking import schema
-from atomsweep.tracking.run import find_runs
+from atomsweep.tracking.find import find_runs
 from tests.launch.study import toys as study_toys
 from tests.launch.study.toys import METRIC, driver, error, statement, train
 from tests.places import REPOSITORY

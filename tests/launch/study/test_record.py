@@ -5,7 +5,7 @@ import shutil
 import pytest
 from hydra import compose, initialize_config_dir
 
-from atomsweep.experiment import cell_of
+from atomsweep.launch.compose import cell_of
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study.record import experiment, experiment_name, write_best
 from tests.contracts.compose import CONF
@@ -59,7 +59,6 @@ def test_what_a_file_cannot_say_is_a_sentence():
 
 
 def test_the_best_is_written_once_and_replaced_by_a_better(tmp_path):
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
     wanted = statement(trials=4)
     made = to_the_end(driver(tmp_path / "runs", wanted))
     path = write_best(made.study, wanted, "hpo/toy", tmp_path / "conf", {"kind"})

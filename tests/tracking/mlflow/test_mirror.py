@@ -15,7 +15,7 @@ import pytest
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps, loads, write_atomic
 from atomsweep.tracking.lock import exclusive
-from atomsweep.tracking.mlflow import views, writer
+from atomsweep.tracking.mlflow import run_writer, views, writer
 from atomsweep.tracking.mlflow.connect import connect
 from atomsweep.tracking.mlflow.mirror import (
     Mirror,
@@ -255,7 +255,7 @@ def test_points_are_sent_in_batches_that_mlflow_takes(root, monkeypatch):
 
     monkeypatch.setattr(writer._Pass, "_log", count)
     sync(root, uri(root))
-    assert max(sizes) <= writer.BATCH
+    assert max(sizes) <= run_writer.BATCH
     assert sum(size > 0 for size in sizes) == 5  # 3000 values in 4 requests, and the final ones
     assert len(View(root).history("a")) == 1000
 
@@ -520,3 +520,24 @@ def closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def test_mlflows_own_columns_are_filled_user_source_version_and_data_set(root, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "ada")
+    monkeypatch.setattr(sys, "argv", ["/somewhere/run.py", "seed=0"])
+    run = make(root)
+    run.write_environment(device="cpu")
+    uri = f"sqlite:///{root}/mlflow.db"
+    assert sync(root, uri).problems == []
+    found = View(root).one()
+    assert found.data.tags["mlflow.user"] == "ada"
+    assert found.data.tags["mlflow.source.name"] == "run.py"
+    assert found.data.tags["mlflow.source.type"] == "LOCAL"
+    commit = run.environment.get("commit")
+    assert found.data.tags.get("mlflow.source.git.commit") == commit
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("mini_oc", "ff")
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+    run.update_status(step=1)
+    sync(root, uri)
+    assert len(View(root).one().inputs.dataset_inputs) == 1

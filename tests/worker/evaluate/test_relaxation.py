@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from atomsweep.build import UserError
-from atomsweep.data.structure import DataSource
+from atomsweep.data.source import DataSource
 from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax

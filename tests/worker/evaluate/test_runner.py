@@ -13,15 +13,17 @@ import pytest
 from ase import Atoms
 
 import atomsweep
-from atomsweep.__main__ import main
 from atomsweep.build import UserError
 from atomsweep.cli.evaluate import parsed
+from atomsweep.cli.main import main
 from atomsweep.data.atoms import structure_to_atoms
-from atomsweep.experiment import job
-from atomsweep.launch.local.pool import outcome_of
+from atomsweep.launch.outcome import outcome_of
 from atomsweep.tracking import evaluations, schema
-from atomsweep.tracking.run import RunDirectory, find_runs
+from atomsweep.tracking.find import find_runs
+from atomsweep.tracking.restart import restart
+from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.evaluate.runner import evaluate
+from atomsweep.worker.train import job
 from tests.places import REPOSITORY
 
 SMALL = {"structures": 3, "rotations": 2}
@@ -174,7 +176,7 @@ def test_a_device_that_is_not_there_is_named_and_no_checkpoint_is_blamed(
 def test_a_run_that_is_made_again_is_evaluated_again(run):
     evaluations.want(run, {"rotation": FULL | SMALL})
     job(str(run.path))
-    run.restart()
+    restart(run)
     assert evaluations.result(run, "rotation") is None
     assert (run.path / schema.EARLIER / "1" / "evaluations" / "rotation.json").is_file()
     assert evaluations.wanted(run) == {"rotation": FULL | SMALL}

@@ -1,4 +1,4 @@
-"""Batches of many ranks with equal work, as a pure function of (seed, step, rank)."""
+"""Which structures a step trains on, as a pure function of (seed, step, rank)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atomsweep.data.batches.graphs import EpochSampler
 from atomsweep.data.structure import Array
+
+
+class EpochSampler:
+    """The order of training as a pure function of (seed, step), so that a run can resume anywhere.
+
+    Every epoch is a new permutation, cut into batches of `batch_size`; what is left over at its end
+    is dropped (other structures in every epoch), so all batches are equal. A set smaller than
+    `batch_size` makes one batch of all.
+
+    Args:
+        num: number of structures.
+        batch_size: structures in a batch.
+        seed: of the permutations.
+    """
+
+    def __init__(self, num: int, batch_size: int, seed: int) -> None:
+        if num < 1 or batch_size < 1:
+            raise ValueError(f"num and batch_size must be at least 1, got {num} and {batch_size}")
+        self.num = num
+        self.batch_size = min(batch_size, num)
+        self.seed = seed
+        self.steps_per_epoch = num // self.batch_size
+        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
+
+    def indices(self, step: int) -> Array:
+        """Structures of the batch of a step, counted from 0 over all epochs.
+
+        Shape: (batch_size,).
+        """
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num)
+            self._epoch = epoch
+        return self._order[within * self.batch_size : (within + 1) * self.batch_size]
 
 
 class Part(NamedTuple):

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from atomsweep.data.formats.extxyz import Labels, check_labels
 from atomsweep.data.formats.lmdb_files import check_shards, get
-from atomsweep.data.frames import Frame, Reader, identifier, set_tags
+from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
 from atomsweep.data.structure import Array, DataError, Structure
 
 MAX_ROW_BYTES = 256 << 20  # unpacked

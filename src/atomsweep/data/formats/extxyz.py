@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from atomsweep.data.dataset import OnError
 from atomsweep.data.formats.extxyz_read import SUFFIXES, FrameOptions, read_frames, sidecar_of
-from atomsweep.data.formats.files import FileSource, Paths, SplitBy
-from atomsweep.data.frames import Frame, Reader
-from atomsweep.data.structure import OnError
-from atomsweep.units import HARTREE, KCAL_PER_MOL
-
-ENERGY_UNITS = {"eV": 1.0, "kcal/mol": KCAL_PER_MOL, "hartree": HARTREE}
-Labels = Sequence[Literal["energy", "forces"]]
+from atomsweep.data.formats.files import FileSource, SplitBy
+from atomsweep.data.formats.find import Paths
+from atomsweep.data.frames import Frame, Labels, Reader, check_labels
+from atomsweep.units import ENERGY_UNITS
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,3 @@ class ExtXYZ(FileSource):
             workers,
             relaxed_energy=relaxed_energy,
         )
-
-
-def check_labels(labels: Labels) -> tuple[str, ...]:
-    """Labels in a fixed order.
-
-    Raises:
-        ValueError: one that is neither energy nor forces.
-    """
-    if unknown := set(labels) - {"energy", "forces"}:
-        raise ValueError(f"labels may contain energy and forces, got {sorted(unknown)}")
-    return tuple(sorted(labels))

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from atomsweep.data.dataset import OnError, StructureDataset, Subset, check_on_error, usable
 from atomsweep.data.filehash import content_hash
+from atomsweep.data.formats.find import Paths, find_files
 from atomsweep.data.formats.mapping import FIELDS, groups_of
 from atomsweep.data.frames import Reader
-from atomsweep.data.groups import SPLIT_BY, held_out_frames
-from atomsweep.data.store.convert import ENDS, HINT, Conversion, convert
-from atomsweep.data.store.locked_build import build_once
-from atomsweep.data.store.native import StoreDataset
-from atomsweep.data.structure import (
-    Array,
-    DataError,
-    DataSource,
-    OnError,
-    Provenance,
-    StructureDataset,
-    Subset,
-    check_on_error,
-    check_split,
-    usable,
-)
+from atomsweep.data.source import DataSource, Provenance, check_split
+from atomsweep.data.store.build_once import build_once
+from atomsweep.data.store.convert import convert
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.store.groups import SPLIT_BY, held_out_frames
+from atomsweep.data.store.parts import ENDS, HINT, Conversion
+from atomsweep.data.structure import Array, DataError
 from atomsweep.tracking.files import write_atomic
 
 CONVERTER = 1  # raise when the same files would give other data
 CONVERSION = "conversion.json"
 ALONE = 32 << 20  # bytes of files that one process converts before others have started
 VALIDATION = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
-Paths = str | Sequence[str]
 SplitBy = Literal["sid", "frame", "adsorbate", "catalyst"]
 
 log = logging.getLogger(__name__)
@@ -294,29 +284,3 @@ class FileSource(DataSource):
             else "structure",
             "provenance": self.provenance.as_dict(),
         }
-
-
-def find_files(paths: Paths, reader: Reader) -> list[Path]:
-    """Files of a reader's kind at a path, directory, glob pattern or list of them, in order.
-
-    Raises:
-        FileNotFoundError: one of them matches no such file.
-    """
-    kinds = ", ".join(reader.suffixes)
-    found: list[Path] = []
-    for one in [paths] if isinstance(paths, str | Path) else paths:
-        path = Path(one).expanduser()
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.is_file() and reader.reads(p))
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = [p for p in matches if p.is_file()]
-        if not matches:
-            raise FileNotFoundError(f"no file of structures ({kinds}) at {one}")
-        for match in matches:
-            if not reader.reads(match):
-                raise ValueError(f"{match} is not {kinds}")
-        found += matches
-    return found

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atomsweep.data.formats.extxyz import Labels, check_labels
-from atomsweep.data.formats.npz import read_npz
-from atomsweep.data.frames import Frame, Reader, set_tags
+from atomsweep.data.frames import Frame, Labels, Reader, check_labels, set_tags
+from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import Array, DataError, Structure
 
 _SYSTEMS = ("sys_sid", "sys_numbers", "sys_fixed", "sys_tags", "sys_offset", "sys_cell")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from atomsweep.data.formats.ase_db import AseDb
-from atomsweep.data.formats.extxyz import ENERGY_UNITS, ExtXYZReader, Labels
-from atomsweep.data.formats.files import find_files
+from atomsweep.data.formats.extxyz import ExtXYZReader
+from atomsweep.data.formats.find import find_files
 from atomsweep.data.formats.flat_npz import FlatNPZReader
 from atomsweep.data.formats.lmdb_files import get
-from atomsweep.data.formats.native import StoreReader
 from atomsweep.data.formats.ocp_lmdb import IS2RE, S2EF
+from atomsweep.data.formats.store import StoreReader
 from atomsweep.data.formats.unpickle import decode_record
-from atomsweep.data.frames import Reader
+from atomsweep.data.frames import Labels, Reader
 from atomsweep.data.structure import DataError
+from atomsweep.units import ENERGY_UNITS
 
 
 def open_files(

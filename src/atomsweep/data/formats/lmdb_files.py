@@ -9,7 +9,7 @@ from typing import Any
 
 import lmdb
 
-from atomsweep.data.store.native import open_environment
+from atomsweep.data.store.environment import open_environment
 from atomsweep.data.structure import DataError
 
 _SHARD = re.compile(r"(.*?)(\d+)(\.(?:ase)?lmdb)")

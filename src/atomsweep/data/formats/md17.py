@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from atomsweep.data.dataset import OnError
 from atomsweep.data.filehash import content_hash
-from atomsweep.data.formats.npz import read_npz
-from atomsweep.data.generated.molecules import PER_FRAME, SPLITS, TEST, MoleculeSource
-from atomsweep.data.structure import Array, DataError, OnError, Provenance
+from atomsweep.data.molecules import PER_FRAME, SPLITS, TEST, MoleculeSource
+from atomsweep.data.npz import read_npz
+from atomsweep.data.source import Provenance
+from atomsweep.data.structure import Array, DataError
 from atomsweep.units import KCAL_PER_MOL
 
 PERMUTATION_SEED = 1  # of the published division of MD17, shared by TorchMD-NET and later papers

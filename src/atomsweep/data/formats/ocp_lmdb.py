@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from atomsweep.data.formats.extxyz import Labels, check_labels
 from atomsweep.data.formats.lmdb_files import check_shards, count_keys, get
-from atomsweep.data.formats.npz import read_npz
 from atomsweep.data.formats.unpickle import decode_plain, decode_record
-from atomsweep.data.frames import Frame, Reader, identifier, set_tags
+from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
 from atomsweep.data.normalizer import load_references
+from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import Array, DataError, Structure
 
 _NOT_RECORDS = (b"length", b"origin_file", b"origin_indices")

@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomsweep.data.generated.mini_oc_recipe import ANOMALIES, KINDS, RATTLED_FID, SPLITS, Recipe
-from atomsweep.data.store.locked_build import build_once
-from atomsweep.data.store.native import StoreDataset
-from atomsweep.data.structure import (
-    Array,
-    DataSource,
+from atomsweep.data.dataset import (
     OnError,
-    Provenance,
     RelaxedEnergies,
     StructureDataset,
     check_on_error,
-    check_split,
     usable,
 )
+from atomsweep.data.generated.mini_oc_recipe import ANOMALIES, KINDS, RATTLED_FID, SPLITS, Recipe
+from atomsweep.data.source import DataSource, Provenance, check_split
+from atomsweep.data.store.build_once import build_once
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.structure import Array
 
 if TYPE_CHECKING:
     from atomsweep.data.generated.emt import EMTOracle

@@ -237,17 +237,30 @@ def _anomaly(gas: Atoms, tags: Array, numbers: Array, start: Array, end: Array, 
     return ANOMALIES.index("none")
 
 
-def build_system(recipe: Recipe, split: str, sid: int) -> System:
-    """Make one system: relax it, thin its frames at random and rattle some of them."""
-    rng = np.random.default_rng([recipe.seed, sid])
+def _drawn(
+    recipe: Recipe, split: str, rng: np.random.Generator
+) -> tuple[str, str, tuple[int, int, int], int]:
+    """Bulk, adsorbate, facet and number of top layers left out of a system of a split."""
     known, heldout = split_bulks(recipe.seed, recipe.heldout_bulks)
     new_bulk = split in ("val_ood_cat", "val_ood_both")
     new_adsorbate = split in ("val_ood_ads", "val_ood_both")
     bulk = str(rng.choice(heldout if new_bulk else known))
     name = str(rng.choice(recipe.ood_adsorbates if new_adsorbate else recipe.train_adsorbates))
     facet = FACETS[int(rng.integers(len(FACETS)))]
-    shift = int(rng.integers(2)) if bulk not in METALS else 0
+    return bulk, name, facet, int(rng.integers(2)) if bulk not in METALS else 0
 
+
+def _usable(frame: Structure) -> bool:
+    """Whether a frame passes OC20's own filter."""
+    assert frame.energy is not None
+    assert frame.forces is not None
+    return abs(frame.energy) <= MAX_ENERGY and bool((np.abs(frame.forces) <= MAX_FORCE).all())
+
+
+def build_system(recipe: Recipe, split: str, sid: int) -> System:
+    """Make one system: relax it, thin its frames at random and rattle some of them."""
+    rng = np.random.default_rng([recipe.seed, sid])
+    bulk, name, facet, shift = _drawn(recipe, split, rng)
     slab, slab_energy = _relaxed_slab(recipe, bulk, facet, shift)
     gas, _ = gas_molecule(name)
     system = _place(slab, gas, rng)
@@ -270,14 +283,9 @@ def build_system(recipe: Recipe, split: str, sid: int) -> System:
             fid,
         )
 
-    def usable(one: Structure) -> bool:
-        assert one.energy is not None
-        assert one.forces is not None
-        return abs(one.energy) <= MAX_ENERGY and bool((np.abs(one.forces) <= MAX_FORCE).all())
-
     relaxation = [frame(*step, fid) for fid, step in enumerate(path)]
     num_rattled = round(recipe.rattled_share * recipe.frames_per_system)
-    frames = [one for one in relaxation if usable(one)]
+    frames = [one for one in relaxation if _usable(one)]
     order = rng.permutation(len(frames))[: recipe.frames_per_system - num_rattled]
     kept = [frames[i] for i in np.sort(order)]
     potential = FastEMT()
@@ -289,7 +297,7 @@ def build_system(recipe: Recipe, split: str, sid: int) -> System:
         pos[free] += rng.normal(0.0, std, (int(free.sum()), 3))
         energy, forces = potential.energy_forces(numbers, pos, cell, system.pbc)
         rattled = frame(pos, energy, forces, RATTLED_FID + number)
-        if usable(rattled):
+        if _usable(rattled):
             kept.append(rattled)
 
     end = path[-1]

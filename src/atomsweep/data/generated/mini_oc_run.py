@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from atomsweep.console import Progress
 from atomsweep.data.generated.mini_oc_recipe import SPLITS, Recipe
-from atomsweep.data.progress import Progress
-from atomsweep.data.store.locked_build import remove_tree
-from atomsweep.data.store.native import StoreDataset, StoreWriter
-from atomsweep.data.structure import Provenance, Structure
+from atomsweep.data.source import Provenance
+from atomsweep.data.store.dataset import StoreDataset
+from atomsweep.data.store.writer import StoreWriter
+from atomsweep.data.structure import Structure
 
 CHUNK = 8  # systems
 _WORKER = "from atomsweep.data.generated.mini_oc_run import work; work()"
@@ -75,7 +77,7 @@ def build_data_set(
     with Progress("building mini_oc", "relaxation", total, done, progress) as bar:
         _run_workers(recipe, chunk_dir, missing, count, lambda n: bar.update(len(todo[n][1])))
     _assemble(recipe, directory, fingerprint, provenance)
-    remove_tree(chunk_dir)
+    shutil.rmtree(chunk_dir)
     log.info("mini_oc is ready after %.0f s", time.monotonic() - started)
 
 

@@ -1,25 +1,14 @@
-"""Structures and their edges as flat arrays, and the neighbour lists cached on disk. No torch."""
+"""Structures and their edges as flat arrays. No torch."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
-import os
-import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-from filelock import FileLock
 
-from atomsweep.data.structure import Array, DataError, OnError, Structure, StructureDataset
+from atomsweep.data.structure import Array, DataError, Structure
 from atomsweep.graph.neighbors import RadiusGraph
-
-NEIGHBORS_VERSION = 1  # raise when the same graph would give other edges or another layout
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -154,105 +143,3 @@ class FlatEdges:
             self.source[per_edge],
             self.offsets[per_edge],
         )
-
-
-def cached_edges(
-    dataset: StructureDataset, flat: FlatStructures, graph: RadiusGraph, names: list[str]
-) -> FlatEdges:
-    """Neighbour lists of a data set, read from beside it or built and left there.
-
-    Of several processes that need the same lists one builds them and the others wait. A data set
-    without a fingerprint or without a writable place is built in memory each time.
-    """
-    if not dataset.fingerprint or dataset.cache_dir is None:
-        return FlatEdges.build(flat, graph, names)
-    digest = hashlib.sha256(
-        f"{NEIGHBORS_VERSION}|{dataset.fingerprint}|{graph.cutoff!r}|{graph.max_neighbors}".encode()
-    )
-    for array in (flat.natoms, flat.sid, flat.fid):
-        digest.update(array.tobytes())
-    path = dataset.cache_dir / "neighbors" / f"{digest.hexdigest()[:16]}.npz"
-    if (found := _load(path, flat)) is not None:
-        return found
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
-        lock.acquire()
-    except OSError as error:
-        log.info("neighbour lists are not cached, %s is not writable: %s", path.parent, error)
-        return FlatEdges.build(flat, graph, names)
-    try:
-        if (found := _load(path, flat)) is not None:
-            return found
-        edges = FlatEdges.build(flat, graph, names)
-        _save(path, edges)
-        return edges
-    finally:
-        lock.release()
-
-
-def _load(path: Path, flat: FlatStructures) -> FlatEdges | None:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            edges = FlatEdges(**{f.name: data[f.name] for f in fields(FlatEdges)})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("rebuilding the neighbour lists, %s is damaged: %s", path, error)
-        return None
-    if not edges.fits(flat):
-        log.warning("rebuilding the neighbour lists, %s belongs to other structures", path)
-        return None
-    return edges
-
-
-def _save(path: Path, edges: FlatEdges) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f.name: getattr(edges, f.name) for f in fields(FlatEdges)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, path)  # noqa: PTH105
-    except OSError as error:
-        log.warning("neighbour lists are not cached, cannot write %s: %s", path, error)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_all(
-    dataset: StructureDataset,
-    indices: Iterable[int],
-    on_error: OnError,
-    unsupported: frozenset[int] = frozenset(),
-) -> tuple[list[Structure], Array, list[str]]:
-    """Read structures; those kept, their indices, and what was wrong with the rest.
-
-    A structure with an element of `unsupported` is unusable.
-
-    Raises:
-        DataError: a structure is unusable and `on_error` is "raise".
-    """
-    structures, kept, faults = [], [], []
-    for index in indices:
-        try:
-            structure = dataset[index]
-            if found := unsupported.intersection(structure.atomic_numbers.tolist()):
-                raise DataError(
-                    f"{dataset.where(index)} (sid {structure.sid}, fid {structure.fid}) holds "
-                    f"{_symbols(found)}, for which the model has no input data; leave it out or "
-                    "set data.on_error=skip"
-                )
-            structures.append(structure)
-        except DataError as error:
-            if on_error == "raise":
-                raise
-            faults.append(str(error))
-        else:
-            kept.append(index)
-    return structures, np.array(kept, dtype=np.int64), faults
-
-
-def _symbols(atomic_numbers: Iterable[int]) -> str:
-    from ase.data import chemical_symbols
-
-    return ", ".join(chemical_symbols[number] for number in sorted(atomic_numbers))

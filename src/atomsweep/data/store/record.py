@@ -1,4 +1,4 @@
-"""One binary record of the native store: a structure, perhaps with its edges, under a checksum."""
+"""One binary record of a native store: a structure, perhaps with its edges, under a checksum."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ WITH_EDGES = 2  # version of records and stores with neighbour lists, otherwise 
 MAGIC = b"ASWP"
 HEADER = struct.Struct("<4sBBBxI4xqqd")  # magic, version, flags, pbc, natoms, sid, fid, energy
 COUNT = struct.Struct("<I")
+META, NUM_EDGES = b"meta", b"num_edges"  # keys of a store besides those of its records
 HAS_ENERGY, HAS_FORCES, HAS_EDGES = 1, 2, 4
 PBC = np.array([[bool(bits >> axis & 1) for axis in range(3)] for bits in range(8)])
 PBC.setflags(write=False)
 _CRC = struct.Struct("<I")
 
 Buffer = bytes | memoryview
+
+
+def key_of(index: int) -> bytes:
+    """Key of a record. Big-endian: LMDB's order is the order of the data set."""
+    return struct.pack(">Q", index)
 
 
 def encode(structure: Structure, edges: FlatEdges | None = None) -> bytes:
@@ -92,6 +98,27 @@ def check_record(record: Buffer) -> tuple[int, int, int, int, int, float]:
 def edges_at(flags: int, natoms: int) -> int:
     """Bytes of a record before its neighbour list."""
     return HEADER.size + 72 + natoms * (12 * (1 + bool(flags & HAS_FORCES)) + 3)
+
+
+def cut(record: Buffer, flags: int, natoms: int, edges: bool) -> list[Buffer]:
+    """Bytes of each array of a checked record, without copying.
+
+    Cell, pos, forces (empty without), atomic_numbers, tags, fixed; with `edges` also degree, source
+    and offsets of the stored neighbour list.
+    """
+    n, at = natoms, HEADER.size
+    sizes = [72, 12 * n, 12 * n if flags & HAS_FORCES else 0, n, n, n]
+    parts = []
+    for size in sizes:
+        parts.append(record[at : at + size])
+        at += size
+    if edges:
+        count = COUNT.unpack_from(record, at)[0]
+        at += COUNT.size
+        for size in (2 * n, 2 * count, 3 * count):
+            parts.append(record[at : at + size])
+            at += size
+    return parts
 
 
 def decode(record: bytes) -> Structure:

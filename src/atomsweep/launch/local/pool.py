@@ -12,45 +12,23 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Protocol
 
 from atomsweep.engine.ranks import Ranks
+from atomsweep.launch.gpus import visible_gpus
+from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
-Job = Callable[[str], None]
-Feed = Callable[[Mapping[Path, "Outcome"]], Sequence[RunDirectory]]
-"""What has ended since the last call → what is to run too, again if need be: a study's driver."""
-
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # for a checkpoint after an interrupt
 PARTING_SECONDS = 10.0  # for the other ranks, after the first has ended
-
-
-class Display(Protocol):
-    """What shows the state of a sweep while it runs."""
-
-    def update(self, running: Sequence[RunDirectory], done: int, total: int) -> None:
-        """Called every `POLL_SECONDS`."""
-
-    def close(self) -> None:
-        """Called once at the end."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell ended: a state of `tracking.schema` and, unless finished, why."""
-
-    state: str
-    message: str = ""
 
 
 def fork_server(preload: Sequence[str]) -> multiprocessing.context.ForkServerContext:
@@ -222,28 +200,6 @@ def _part(others: Sequence[ForkServerProcess]) -> None:
             process.join()
 
 
-def outcome_of(
-    run: RunDirectory, exitcode: int | None = None, asked: evaluations.Wanted | None = None
-) -> Outcome:
-    """How a run ended, from what it left and how its process ended, if it had one.
-
-    Args:
-        run: that is asked about.
-        exitcode: of its process.
-        asked: evaluations that it must have had; None takes what all sweeps want of it.
-    """
-    state = evaluations.standing(run, asked)
-    if state in (schema.FINISHED, schema.PRUNED):
-        return Outcome(state)
-    if state == schema.FAILED:
-        return Outcome(state, evaluations.failure(run) or str(run.status.get("message", "")))
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return Outcome(schema.INTERRUPTED, f"killed by {name}; the same command continues it")
-    message = str(run.status.get("message") or f"ended with exit code {exitcode}")
-    return Outcome(schema.INTERRUPTED, message)
-
-
 def _interrupt(processes: Sequence[ForkServerProcess]) -> None:
     """Ask for checkpoints, wait, then end what does not listen."""
     for process in processes:
@@ -261,12 +217,3 @@ def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
     if process.pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
-
-
-def visible_gpus() -> list[str]:
-    """GPUs that this process may use, found without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu]
-    devices = Path("/dev").glob("nvidia[0-9]*")
-    return sorted(device.name.removeprefix("nvidia") for device in devices)

@@ -20,10 +20,16 @@ from atomsweep.launch.slurm.settings import MAX_REQUEUES, SIGNAL_S, TIME_S
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.segments import slurm_job_id
+from atomsweep.worker.train import job
 
 log = logging.getLogger(__name__)
 
 WARNINGS = (signal.SIGUSR2, signal.SIGTERM)  # time limit; preemption, or scancel
+
+
+def slurm_job(path: str) -> None:
+    """Train the run in directory `path` inside a job of SLURM."""
+    attend(job, path)
 
 
 def attend(job: Callable[[str], None], path: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.launch import snapshot
-from atomsweep.launch.local.pool import Display, Feed, Job, Outcome, outcome_of
+from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, write
 from atomsweep.launch.slurm.queue import SlurmDown, SlurmError

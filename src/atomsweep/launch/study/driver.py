@@ -1,9 +1,9 @@
 """The driver of a study: asks for trials, reads how their runs go, stops the hopeless, tells.
 
 A trial is one run for each seed, of ordinary identity, in ordinary run directories. The driver is
-the `feed` of an executor (`launch.local.pool`, `launch.slurm.jobs`): called again and again with what has ended,
-it returns what is to run. All that it knows is in the storage and in the run directories, so
-another process can take over after any kill.
+the `feed` of an executor (`launch.local.pool`, `launch.slurm.jobs`): called again and again with
+what has ended, it returns what is to run. All that it knows is in the storage and in the run
+directories, so another process can take over after any kill.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
-from atomsweep.launch.local.pool import Outcome
+from atomsweep.launch.outcome import Outcome
 from atomsweep.launch.plan import Cell, entry_of
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.storage import MESSAGE, Point
@@ -23,6 +23,7 @@ from atomsweep.launch.survey import ALL, NONE, STALE, state_of
 from atomsweep.sweep.study import OF_RESULT, StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_lines
+from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Driver:
         self.changed()
         for run in runs:
             if self.rerun in (STALE, ALL) and state_of(run) == schema.STALE:
-                run.restart()
+                restart(run)
             elif run.state() == schema.PRUNED:  # an earlier trial or another study stopped it
                 run.queue()
         return self._follow(active, {}) or self._to_train(active)

@@ -164,16 +164,17 @@ def experiment_name(study: str) -> str:
 def write_best(
     study: "Study", statement: StudyFile, name: str, conf: Path, groups: Collection[str]
 ) -> Path | None:
-    """Write the best trial as `conf/experiment/<study>_best.yaml`; None without one.
+    """Write the best trial as an option of `experiment`, `<study>_best`; None without one.
 
-    `python run.py experiment=<study>_best` is then the trial's first run, identity included.
+    `python run.py experiment=<study>_best` is then the trial's first run, identity included. The
+    option lies with the runs of its root, where Hydra finds it; two roots never share one.
 
     Args:
         study: as it is.
         statement: its file.
         name: of the study.
-        conf: directory of the config groups.
-        groups: their names.
+        conf: folder of the option's group, `<root>/_sweeps/conf`.
+        groups: names of all config groups.
     """
     front = best_trials(study)
     if not front or CELLS not in front[0].user_attrs:
@@ -195,6 +196,7 @@ def write_best(
     head.append(" ".join(["Train it: python run.py", f"experiment={path.stem}", *beside]))
     if len(front) > 1:
         head.append(f"The best in {statement.metric} of {len(front)} on the Pareto front")
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(f"# {line}\n" for line in head)
     body = yaml.safe_dump(experiment(cells[0]["overrides"], groups), sort_keys=False)
     old = path.read_text(encoding="utf-8") if path.exists() else ""

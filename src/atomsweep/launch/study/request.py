@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
-from atomsweep.experiment import num_ranks, prepare_data
-from atomsweep.launch import check_all, check_one, command, execute
-from atomsweep.launch.plan import Cell
+from atomsweep.console import duration
+from atomsweep.engine.ranks import num_ranks
+from atomsweep.launch.execute import execute
+from atomsweep.launch.plan import Cell, typed_command
+from atomsweep.launch.preflight import check_all, check_one, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.driver import Driver
 from atomsweep.launch.study.storage import Point
-from atomsweep.launch.survey import duration, survey
+from atomsweep.launch.survey import survey
+from atomsweep.shipped import CONF, places
 from atomsweep.sweep.file import key_of, spelt
 from atomsweep.sweep.grid import sweep_name
 from atomsweep.sweep.study import DEFAULT, StudyFile, with_search
@@ -43,14 +46,12 @@ class Request:
         name: of the study.
         overrides: of all trials, the seed's and the space's keys apart.
         compose: overrides → cell.
-        conf: directory of the config groups.
     """
 
     statement: StudyFile
     name: str
     overrides: Sequence[str]
     compose: ComposeOverrides
-    conf: Path
 
     @classmethod
     def of(
@@ -61,7 +62,6 @@ class Request:
         scale: str | None,
         search: Mapping[str, Any],
         compose: ComposeOverrides,
-        conf: Path,
     ) -> "Request":
         """What a file and a command line ask for together; a key that is typed is not searched.
 
@@ -86,7 +86,7 @@ class Request:
         shared = {key_of(o): o for o in statement.overrides_at(scale) if key_of(o) not in taken}
         own = [o for key, (o,) in typed.items() if key_of(key) != "seed"]
         statement = with_search(statement.model_copy(update={"space": space}), search)
-        return cls(statement, name, [*own, *shared.values()], compose, conf)
+        return cls(statement, name, [*own, *shared.values()], compose)
 
     def cell(self, point: Point, seed: int) -> Cell:
         """The run of a trial with one seed."""
@@ -167,19 +167,21 @@ def _driver(
         study=study,
         name=name,
         root=root,
-        command=command(),
+        command=typed_command(sys.argv),
         compose=request.cell,
         check=lambda cell: check_one(cell, context),
         parallel=_parallel(statement, default.config),
         rerun=rerun,
     )
-    about = study_record.about_launch(sys.argv, command())
-    groups = {*default.choices, *(p.name for p in request.conf.iterdir() if p.is_dir())}
+    about = study_record.about_launch(sys.argv, typed_command(sys.argv))
+    groups = {p.name for conf in places(CONF) for p in conf.iterdir() if p.is_dir()}
+    groups |= set(default.choices)
+    best = root / schema.SWEEPS / schema.OPTIONS
 
     def changed() -> None:
         study_record.write_plan(study, statement, root, name, driver.wanted, about)
         try:
-            study_record.write_best(study, statement, name, request.conf, groups)
+            study_record.write_best(study, statement, name, best, groups)
         except (OSError, ValueError) as error:
             log.warning("the best configuration is not written: %s", error)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from atomsweep.tracking.run import RunDirectory
 MAX_NAME = 250  # MLflow's limits
 MAX_PARAM = 6000
 MAX_TAG = 8000
+MAX_DIGEST = 36
 MAX_PARTS = 90  # tags for one document
 CUT = " ... [cut here; whole in the artifacts]"
 
@@ -97,6 +98,7 @@ def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]
         schema.TAG_ALLOCATED: segments.allocated_seconds(parts),
         schema.TAG_MESSAGE: status.get("message") or "",
     }
+    found |= _as_mlflow_expects(environment, parts)
     for group, option in (about.get("choices") or {}).items():
         found[schema.TAG_CHOICE + group] = option
     for sweep in sweeps:
@@ -109,6 +111,35 @@ def tags(run: RunDirectory, state: str, sweeps: Iterable[str]) -> dict[str, str]
         name_for(name): shorten(value, MAX_TAG)
         for name, value in found.items()
         if value is not None
+    }
+
+
+def _as_mlflow_expects(
+    environment: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What MLflow's own pages show in the columns User, Source and Version."""
+    command = environment.get("command") or []
+    in_job = any(part.get("slurm_job_id") for part in parts)
+    return {
+        "mlflow.user": environment.get("user"),
+        "mlflow.source.name": Path(str(command[0])).name if command else None,
+        "mlflow.source.type": ("JOB" if in_job else "LOCAL") if command else None,
+        "mlflow.source.git.commit": environment.get("commit"),
+    }
+
+
+def dataset(run: RunDirectory) -> dict[str, str] | None:
+    """The data set of a run as an input of MLflow's: name, digest, source; None without one."""
+    data = run.run.get("data") or {}
+    if not data.get("fingerprint"):
+        return None
+    provenance = data.get("provenance") or {}
+    source = {"source": provenance.get("source"), "licence": provenance.get("licence")}
+    return {
+        "name": str(data.get("name") or "data")[:MAX_NAME],
+        "digest": str(data["fingerprint"])[:MAX_DIGEST],
+        "source_type": "atomsweep",
+        "source": dumps(source),
     }
 
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from atomsweep import keys
 from atomsweep.build import UserError
-from atomsweep.data.structure import DataSource, Structure, StructureDataset, check_split
+from atomsweep.data.dataset import StructureDataset
+from atomsweep.data.source import DataSource, check_split
+from atomsweep.data.structure import Structure
 from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.base import ENERGY_THRESHOLD
 from atomsweep.tasks.relax import metrics

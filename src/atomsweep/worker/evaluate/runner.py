@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from atomsweep.build import UserError, check_device
-from atomsweep.console import to_file
-from atomsweep.data.progress import Progress
+from atomsweep.build import UserError
+from atomsweep.console import Progress, to_file
+from atomsweep.engine.devices import check_device
 from atomsweep.sweep.evaluation_settings import KINDS, Settings, settings_of
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory, RunLocked

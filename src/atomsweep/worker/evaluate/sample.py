@@ -3,7 +3,7 @@
 import numpy as np
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.structure import Subset
+from atomsweep.data.dataset import Subset
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.worker.trained import TrainedModel
 

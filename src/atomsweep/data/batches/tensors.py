@@ -1,0 +1,121 @@
+"""Batches by gather: flat tensors of many structures, from which a batch is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from atomsweep.data.store.flat import FlatEdges, FlatStructures
+from atomsweep.data.structure import Array
+
+_ON_HOST = ("natoms", "first_atom", "num_edges", "first_edge")
+
+
+class FlatTensors:
+    """`FlatStructures` and `FlatEdges` as tensors, with first atom and edge of each structure."""
+
+    def __init__(self, flat: FlatStructures, edges: FlatEdges | None) -> None:
+        def tensor(array: Array) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array))
+
+        def optional(array: Array | None) -> Tensor | None:
+            return tensor(array) if array is not None else None
+
+        self.natoms = tensor(flat.natoms)
+        self.first_atom = torch.cumsum(self.natoms, 0) - self.natoms
+        self.atomic_numbers, self.tags = tensor(flat.atomic_numbers), tensor(flat.tags)
+        self.pos, self.fixed = tensor(flat.pos), tensor(flat.fixed)
+        self.cell, self.pbc = tensor(flat.cell.astype(np.float32)), tensor(flat.pbc)
+        self.sid, self.fid = tensor(flat.sid), tensor(flat.fid)
+        self.energy, self.forces = optional(flat.energy), optional(flat.forces)
+        self.num_edges = optional(edges.num_edges if edges is not None else None)
+        if edges is not None:
+            assert self.num_edges is not None
+            self.first_edge = torch.cumsum(self.num_edges, 0) - self.num_edges
+            self.degree, self.source = tensor(edges.degree), tensor(edges.source)
+            self.offsets = tensor(edges.offsets)
+
+    def to(self, device: torch.device) -> FlatTensors:
+        """Move all that a batch is cut from; the sizes stay on the host. Returns itself."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and name not in _ON_HOST:
+                setattr(self, name, value.to(device))
+        return self
+
+    def gather(self, chosen: Tensor) -> Batch:
+        """Batch of the structures `chosen` (B,), a host tensor; sizes stay there: nothing waits."""
+        device = self.pos.device
+        natoms = self.natoms[chosen]
+        ptr = _pointer(natoms)
+        total = int(ptr[-1])
+        there, counts, starts = chosen.to(device), natoms.to(device), ptr.to(device)
+        atoms = _places(self.first_atom[chosen].to(device), counts, starts, total)
+        values: dict[str, Tensor] = {
+            "pos": self.pos[atoms],
+            "atomic_numbers": self.atomic_numbers[atoms].long(),
+            "tags": self.tags[atoms].long(),
+            "fixed": self.fixed[atoms],
+            "cell": self.cell[there],
+            "pbc": self.pbc[there],
+            "natoms": counts,
+            "sid": self.sid[there],
+            "fid": self.fid[there],
+        }
+        if self.forces is not None:
+            values["forces"] = self.forces[atoms]
+        if self.energy is not None:
+            values["energy"] = self.energy[there].float()
+        edge_ptr = None
+        if self.num_edges is not None:
+            num_edges = self.num_edges[chosen]
+            edge_ptr = _pointer(num_edges)
+            total_edges = int(edge_ptr[-1])
+            edge_counts = num_edges.to(device)
+            edges = _places(
+                self.first_edge[chosen].to(device), edge_counts, edge_ptr.to(device), total_edges
+            )
+            start = torch.repeat_interleave(starts[:-1], edge_counts, output_size=total_edges)
+            target = torch.repeat_interleave(self.degree[atoms], output_size=total_edges)
+            values["edge_index"] = torch.stack([self.source[edges] + start, target])
+            values["cell_offsets"] = self.offsets[edges]
+            values["num_edges_per_structure"] = edge_counts
+        structure = torch.repeat_interleave(counts, output_size=total)  # (N,)
+        return _as_batch(values, structure, starts, ptr, edge_ptr)
+
+
+def _pointer(counts: Tensor) -> Tensor:
+    """(B + 1,) exclusive sums of counts (B,), total last."""
+    return torch.cat([counts.new_zeros(1), torch.cumsum(counts, 0)])
+
+
+def _places(first: Tensor, counts: Tensor, ptr: Tensor, total: int) -> Tensor:
+    """(total,) positions in the flat array of the rows of each chosen structure, in order."""
+    shift = torch.repeat_interleave(first - ptr[:-1], counts, output_size=total)
+    return shift + torch.arange(total, device=first.device)
+
+
+_PER_ATOM = ("pos", "atomic_numbers", "tags", "fixed", "forces")
+_PER_EDGE = ("edge_index", "cell_offsets")
+
+
+def _as_batch(
+    values: dict[str, Tensor],
+    structure: Tensor,
+    ptr: Tensor,
+    atom_slices: Tensor,
+    edge_slices: Tensor | None,
+) -> Batch:
+    """A PyG batch that also knows how to separate itself again (`to_data_list`)."""
+    num = len(ptr) - 1
+    every = torch.arange(num + 1)
+    zeros = torch.zeros(num, dtype=torch.int64)
+    batch = Batch(_base_cls=Data, batch=structure, ptr=ptr, **values)
+    batch._num_graphs = num
+    batch._slice_dict = {
+        key: atom_slices if key in _PER_ATOM else edge_slices if key in _PER_EDGE else every
+        for key in values
+    }
+    batch._inc_dict = {key: atom_slices[:-1] if key == "edge_index" else zeros for key in values}
+    return batch

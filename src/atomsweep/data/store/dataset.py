@@ -1,0 +1,197 @@
+"""A native store as a data set: one LMDB file of binary records, no pickle. See docs/data.md."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from atomsweep.data.dataset import StructureDataset, Subset
+from atomsweep.data.store.environment import open_environment
+from atomsweep.data.store.flat import FlatEdges, FlatStructures
+from atomsweep.data.store.record import (
+    META,
+    NUM_EDGES,
+    PBC,
+    VERSION,
+    WITH_EDGES,
+    check_record,
+    cut,
+    decode,
+    key_of,
+)
+from atomsweep.data.structure import Array, DataError, Structure, structure_fault
+from atomsweep.graph.neighbors import RadiusGraph
+
+
+class StoreDataset(StructureDataset):
+    """A native store, read in any order. Safe to fork, pickle and open more than once.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not a store, was cut off, or has another version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.name = str(self.path)
+        raw = _index(self.path)
+        self.meta: dict[str, Any] = json.loads(raw[META])
+        if self.meta.get("version") not in (VERSION, WITH_EDGES):
+            raise DataError(
+                f"{self.path} has store version {self.meta.get('version')}, this program reads "
+                f"version {VERSION} and {WITH_EDGES}; build it again"
+            )
+        count = int(self.meta["count"])
+        sizes = {name.decode(): len(raw[name]) for name in (b"natoms", b"sid", b"fid")}
+        if sizes != {"natoms": 4 * count, "sid": 8 * count, "fid": 8 * count}:
+            raise DataError(
+                f"{self.path}: index arrays of {sizes} bytes do not fit {count} structures"
+            )
+        self._natoms = np.frombuffer(raw[b"natoms"], "<u4").astype(np.int64)
+        self.sids = np.frombuffer(raw[b"sid"], "<i8").astype(np.int64)  # (len,)
+        self.fids = np.frombuffer(raw[b"fid"], "<i8").astype(np.int64)  # (len,)
+        self.num_edges: Array | None = None  # (len,) with stored neighbour lists
+        self.graph: RadiusGraph | None = None  # what the stored neighbour lists are
+        if self.meta["version"] == WITH_EDGES:
+            self.graph = RadiusGraph(**self.meta["neighbors"])
+            self.num_edges = np.frombuffer(raw[NUM_EDGES], "<u4").astype(np.int64)
+        self.has_energy = bool(self.meta["has_energy"])
+        self.has_forces = bool(self.meta["has_forces"])
+        self.fingerprint = (
+            f"{self.meta['fingerprint']}-{self.path.stem}" if self.meta["fingerprint"] else ""
+        )
+        self.cache_dir = self.path.parent
+
+    def __len__(self) -> int:
+        return len(self._natoms)
+
+    def __getitem__(self, index: int) -> Structure:
+        if not 0 <= index < len(self):
+            raise IndexError(f"structure {index} of {len(self)} in {self.path}")
+        record = self.record(index)
+        try:
+            structure = decode(record)
+        except DataError as error:
+            raise DataError(f"{self.where(index)} {error}") from None
+        if fault := structure_fault(structure):
+            raise DataError(
+                f"{self.where(index)} (sid {structure.sid}, fid {structure.fid}): {fault}"
+            )
+        return structure
+
+    def record(self, index: int) -> bytes:
+        """The bytes of a record, not checked.
+
+        Raises:
+            DataError: there is none, or the file cannot be read.
+        """
+        try:
+            with open_environment(self.path).begin() as transaction:
+                record = transaction.get(key_of(index))
+        except lmdb.Error as error:
+            raise DataError(f"{self.where(index)} cannot be read: {error}") from error
+        if record is None:
+            raise DataError(f"{self.where(index)} is missing from the file")
+        return bytes(record)
+
+    def flat(self, indices: Iterable[int], edges: bool) -> tuple[FlatStructures, FlatEdges | None]:
+        """Many structures at once, and their stored neighbour lists, with no object for each.
+
+        Raises:
+            DataError: a record is missing, damaged or not finite; reading one by one names which.
+        """
+        heads: list[tuple[int, int, int, int, int, float]] = []
+        rows: list[list[Any]] = []
+        with open_environment(self.path).begin(buffers=True) as transaction:
+            for index in indices:
+                record = transaction.get(key_of(index))
+                if record is None:
+                    raise DataError(f"{self.where(index)} is missing from the file")
+                heads.append(check_record(record))
+                rows.append(cut(record, heads[-1][0], heads[-1][2], edges))
+            # bytearray: torch wants to write into it
+            columns = [bytearray().join(parts) for parts in zip(*rows, strict=True)]
+        _, pbc, natoms, sid, fid, energy = map(np.array, zip(*heads, strict=True))
+        cell, pos, forces, numbers, tags, fixed, *lists = columns
+        flat = FlatStructures(
+            natoms=natoms,
+            atomic_numbers=np.frombuffer(numbers, "u1"),
+            pos=np.frombuffer(pos, "<f4").reshape(-1, 3),
+            tags=np.frombuffer(tags, "i1"),
+            fixed=np.frombuffer(fixed, "?"),
+            cell=np.frombuffer(cell, "<f8").reshape(-1, 3, 3),
+            pbc=PBC[pbc],
+            sid=sid,
+            fid=fid,
+            energy=energy if self.has_energy else None,
+            forces=np.frombuffer(forces, "<f4").reshape(-1, 3) if self.has_forces else None,
+        )
+        checked = (flat.pos, flat.cell, flat.energy, flat.forces)
+        if not all(np.isfinite(values).all() for values in checked if values is not None):
+            raise DataError(f"a structure of {self.path} is not finite")
+        if not edges:
+            return flat, None
+        degree, source, offsets = lists
+        return flat, FlatEdges(
+            num_edges=np.array([len(row[-1]) // 3 for row in rows], dtype=np.int64),
+            degree=np.frombuffer(degree, "<u2").astype("i4"),
+            source=np.frombuffer(source, "<u2").astype("i4"),
+            offsets=np.frombuffer(offsets, "i1").astype("i2").reshape(-1, 3),
+        )
+
+    @property
+    def natoms(self) -> Array:
+        """(len,) int64."""
+        return self._natoms
+
+
+def _index(path: Path) -> dict[bytes, bytes]:
+    """What a store holds besides its records, by key; b"" where it is missing."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such store", str(path))
+    names = (META, b"natoms", b"sid", b"fid", NUM_EDGES)
+    try:
+        with open_environment(path).begin() as transaction:
+            raw = {name: transaction.get(name, b"") for name in names}
+    except lmdb.Error as error:
+        raise DataError(f"{path} is not a store of this program: {error}") from error
+    if not raw[META]:
+        raise DataError(f"{path} is an LMDB, but not a store of this program; convert it first")
+    return raw
+
+
+def read_at_once(
+    dataset: StructureDataset, places: Array, graph: RadiusGraph | None
+) -> tuple[FlatStructures, FlatEdges | None] | None:
+    """Structures of a native store or a subset of one, with neighbour lists if it has `graph`'s.
+
+    None where the data set is no store, or where something in it is wrong: reading one by one tells
+    what.
+    """
+    while isinstance(dataset, Subset):
+        places, dataset = dataset.indices[places], dataset.dataset
+    if not isinstance(dataset, StoreDataset) or not len(places):
+        return None
+    try:
+        return dataset.flat(places.tolist(), graph is not None and graph == dataset.graph)
+    except DataError:
+        return None
+
+
+def stored_num_edges(dataset: StructureDataset, graph: RadiusGraph | None) -> Array | None:
+    """(len,) number of edges of each structure, where a native store has `graph`'s lists."""
+    if isinstance(dataset, Subset):
+        whole = stored_num_edges(dataset.dataset, graph)
+        return whole[dataset.indices] if whole is not None else None
+    if isinstance(dataset, StoreDataset) and graph is not None and graph == dataset.graph:
+        return dataset.num_edges
+    return None

@@ -1,0 +1,56 @@
+"""LMDB files opened for reading, each once in a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from atomsweep.data.structure import DataError
+
+_environments: dict[tuple[str, int, int], Any] = {}
+_environments_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _environments_lock
+    _environments_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def open_environment(path: Path) -> Any:
+    """The one reader of a file in this process; LMDB refuses to open a file twice.
+
+    Keyed by inode too: a replaced file is another. A reader without locks only maps the file, so it
+    goes on working in a forked child.
+
+    Raises:
+        DataError: the file was cut off.
+        lmdb.Error: it is no LMDB.
+    """
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_ino, stat.st_dev)
+    with _environments_lock:
+        if key not in _environments:
+            env = lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+            )
+            size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+            if stat.st_size < size:  # reading past the end of a mapped file kills the process
+                env.close()
+                raise DataError(f"{path} is cut off: {stat.st_size} bytes, {size} expected")
+            _environments[key] = env
+        return _environments[key]
+
+
+def close_environment(path: Path) -> None:
+    """Close the reader of a file, if there is one; whoever reads it again opens it anew."""
+    with _environments_lock:
+        for key in [key for key in _environments if key[0] == str(path.resolve())]:
+            _environments.pop(key).close()

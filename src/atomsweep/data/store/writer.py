@@ -1,0 +1,208 @@
+"""Writing a native store: whole or not at all. Its layout is in docs/data.md."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from atomsweep.data.store.flat import FlatEdges, FlatStructures
+from atomsweep.data.store.record import (
+    COUNT,
+    HAS_EDGES,
+    HAS_ENERGY,
+    HAS_FORCES,
+    META,
+    NUM_EDGES,
+    VERSION,
+    WITH_EDGES,
+    check_record,
+    edges_at,
+    encode,
+    key_of,
+)
+from atomsweep.data.structure import DataError, Structure, structure_fault
+from atomsweep.graph.neighbors import RadiusGraph
+
+_BATCH_BYTES = 32 << 20  # written in one transaction
+_FIRST_MAP = 64 << 20
+_NEARLY_FULL = 1 << 20  # bytes that a failed write leaves on a full disk
+
+
+class StoreWriter:
+    """Writes a store under a temporary name; the file appears, complete, when the block ends.
+
+        with StoreWriter(path, fingerprint=...) as writer:
+            writer.add(structure)
+
+    Args:
+        path: the file; an existing one is replaced in one step.
+        fingerprint: of the content; derived files are keyed by it.
+        meta: more to keep in the header, plain JSON; may be added to until the block ends.
+        graph: neighbour lists of this kind are stored with the structures.
+
+    Raises:
+        DataError: a structure is unusable (from `add`).
+        OSError: the disk is full or the path not writable; names the path, leaves no file behind.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        fingerprint: str = "",
+        meta: dict[str, Any] | None = None,
+        graph: RadiusGraph | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.graph = graph
+        self.fingerprint = fingerprint
+        self.meta = dict(meta) if meta is not None else {}
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._natoms: list[int] = []
+        self._ids: list[tuple[int, int]] = []
+        self._num_edges: list[int] = []
+        self._all_flags = HAS_ENERGY | HAS_FORCES
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._pending_bytes = 0
+        self._env: Any = None
+
+    def __enter__(self) -> StoreWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary.unlink(missing_ok=True)
+        with _named_errors(self.path):
+            self._env = lmdb.open(
+                str(self._temporary), subdir=False, lock=False, map_size=_FIRST_MAP, sync=False
+            )
+        return self
+
+    def add(self, structure: Structure) -> None:
+        """Append a structure.
+
+        Raises:
+            DataError: it is unusable.
+        """
+        name = (
+            f"structure {len(self._natoms)} for {self.path} "
+            f"(sid {structure.sid}, fid {structure.fid})"
+        )
+        if fault := structure_fault(structure):
+            raise DataError(f"{name}: {fault}")
+        edges = None
+        if self.graph is not None:
+            flat = FlatStructures.collect([structure], energy=False, forces=False)
+            edges = FlatEdges.build(flat, self.graph, [name])
+        self._append(encode(structure, edges), structure.natoms, structure.sid, structure.fid)
+
+    def add_record(self, record: bytes) -> None:
+        """Append a record of another store as it is.
+
+        Raises:
+            DataError: it is not a whole record, or not of the kind that this store holds.
+        """
+        flags, _, natoms, sid, fid, _ = check_record(record)
+        if bool(flags & HAS_EDGES) != (self.graph is not None):
+            raise DataError("has neighbour lists where this store has none, or the reverse")
+        self._append(record, natoms, sid, fid)
+
+    def _append(self, record: bytes, natoms: int, sid: int, fid: int) -> None:
+        if self.graph is not None:
+            self._num_edges += COUNT.unpack_from(record, edges_at(record[5], natoms))
+        self._pending.append((key_of(len(self._natoms)), record))
+        self._pending_bytes += len(record)
+        self._natoms.append(natoms)
+        self._ids.append((sid, fid))
+        self._all_flags &= record[5]
+        if self._pending_bytes > _BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        with _named_errors(self.path):
+            while True:
+                try:
+                    with self._env.begin(write=True) as transaction:
+                        for key, record in self._pending:
+                            transaction.put(key, record)
+                    break
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(2 * self._env.info()["map_size"])
+        self._pending, self._pending_bytes = [], 0
+
+    def _finish(self) -> None:
+        ids = np.array(self._ids, dtype="<i8").reshape(-1, 2)
+        header = {
+            "version": VERSION if self.graph is None else WITH_EDGES,
+            "count": len(self._natoms),
+            "fingerprint": self.fingerprint,
+            "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(self._natoms),
+            "has_forces": bool(self._all_flags & HAS_FORCES) and bool(self._natoms),
+            **self.meta,
+        }
+        if self.graph is not None:
+            header["neighbors"] = asdict(self.graph)
+            self._pending.append((NUM_EDGES, np.array(self._num_edges, dtype="<u4").tobytes()))
+        self._pending += [
+            (META, json.dumps(header, sort_keys=True).encode()),
+            (b"natoms", np.array(self._natoms, dtype="<u4").tobytes()),
+            (b"sid", ids[:, 0].tobytes()),
+            (b"fid", ids[:, 1].tobytes()),
+        ]
+        self._flush()
+        with _named_errors(self.path):
+            self._env.sync(True)
+            size = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+            self._env.close()
+            self._env = None
+            if self._temporary.stat().st_size < size:  # so that readers can tell a file cut off
+                os.truncate(self._temporary, size)
+            os.replace(self._temporary, self.path)  # noqa: PTH105 (atomic also over an existing file)
+            sync_directory(self.path.parent)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._env is not None:
+                self._env.close()
+                self._env = None
+            self._temporary.unlink(missing_ok=True)
+
+
+class _named_errors:
+    """Turn LMDB's errors of the file system into an OSError that names the path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.MapFullError):
+            full = "No space left" in str(error) or "File too large" in str(error)
+            # where only a part of a page fitted, LMDB says "Input/output error"
+            full = full or shutil.disk_usage(self.path.parent).free < _NEARLY_FULL
+            code = errno.ENOSPC if full else errno.EIO
+            told = "the disk is full" if full else str(error)
+            raise OSError(code, f"cannot write the store: {told}", str(self.path)) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,52 @@
+"""A fit from beginning to end: the loop, then what it tells. The way into this room."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.engine.batches import Augmentation
+from atomsweep.engine.distributed import ALONE, World
+from atomsweep.engine.events import Update
+from atomsweep.engine.loop import Training
+from atomsweep.engine.optim import Recipe
+from atomsweep.engine.result import result_of
+from atomsweep.engine.signals import StopFlag
+from atomsweep.engine.trainer import Trainer
+from atomsweep.models.base import ForceField
+from atomsweep.tasks.base import Task
+from atomsweep.tracking.run import RunDirectory
+
+
+def fit(
+    trainer: Trainer,
+    model: ForceField,
+    task: Task,
+    recipe: Recipe,
+    data: Mapping[str, GraphDataset],
+    augment: Augmentation | None,
+    run: RunDirectory,
+    seed: int,
+    stop: StopFlag | None = None,
+    on_update: Callable[[Update], None] = lambda update: None,
+    world: World = ALONE,
+) -> dict[str, Any]:
+    """Train from the newest checkpoint of `run`, or from step 0, to the end of the budget.
+
+    With many ranks each calls this with the same arguments; rank 0 writes.
+
+    Returns:
+        The run's result: step and metrics of the best checkpoint on every split, the average
+        over validation splits, parameters and seconds.
+
+    Raises:
+        NotFiniteError: the loss became NaN or infinite.
+        Interrupted: `stop` was set; a checkpoint is written.
+        ValueError: a micro-batch has fewer structures than there are ranks, or a checkpoint
+            cannot be used.
+    """
+    stop = stop if stop is not None else StopFlag()
+    training = Training(
+        trainer, model, task, recipe, data, augment, run, seed, stop, on_update, world
+    )
+    training.run_to_end()
+    return result_of(training)

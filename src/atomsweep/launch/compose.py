@@ -1,0 +1,104 @@
+"""A composed config → the cell it stands for: resolved, checked, its data identified. No torch."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from atomsweep.build import UserError, data_source
+from atomsweep.launch.gpus import visible_gpus
+from atomsweep.launch.plan import Cell
+from atomsweep.sweep.file import key_of
+from atomsweep.tracking.identity import measured
+
+LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
+AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
+
+
+def cell_of(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    overrides: Sequence[str],
+    label: str | None = None,
+    axes: Iterable[str] = (),
+) -> Cell:
+    """The cell that a composed config stands for. Needs no torch and touches no data.
+
+    Raises:
+        UserError: a choice that the model cannot use, a missing value, a data set not found.
+    """
+    chosen = {group: str(option) for group, option in choices.items() if "/" not in group}
+    chosen = {group: option for group, option in chosen.items() if option != "None"}
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in LAUNCH]),
+            resolve=True,
+            throw_on_missing=True,
+        )
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config cannot be resolved: {_first_line(error)}") from error
+    _check_numbers(config)
+    _check_axes(config, chosen, {key_of(override).partition(".")[0] for override in overrides})
+    _choose_device(config)
+    _ask_for_denoising(config)
+    source = data_source(config)
+    try:
+        data = {
+            "name": chosen.get("data", source.name),
+            "fingerprint": source.fingerprint(),
+            "provenance": source.provenance.as_dict(),
+        }
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    return Cell(config, chosen, tuple(overrides), data, label, measured(config, axes))
+
+
+def _check_axes(config: dict[str, Any], chosen: dict[str, str], typed: Collection[str]) -> None:
+    """A basis or activation that the model does not take is refused, or `none` if nobody asked."""
+    for axis in AXES:
+        if axis in config["model"] or chosen.get(axis, "none") == "none":
+            continue
+        if axis in typed:
+            raise UserError(
+                f"model={chosen['model']} has no {axis}, so {axis}={chosen[axis]} would change "
+                f"nothing; leave {axis} out or choose {axis}=none"
+            )
+        config[axis], chosen[axis] = None, "none"
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """What no signature checks, in time: cells that differ by seed alone are built once."""
+    cluster = config["cluster"]
+    wrong = {"seed": config["seed"]} if type(config["seed"]) is not int else {}
+    for key in ("ranks", "nodes", "parallel"):
+        value = cluster.get(key)
+        if value is None and (key == "parallel" or key not in cluster):
+            continue
+        if type(value) is not int or value < 1:
+            wrong[f"cluster.{key}"] = value
+    for key, value in wrong.items():
+        least = "" if key == "seed" else " of at least 1"
+        or_null = " or null" if key == "cluster.parallel" else ""
+        raise UserError(f"{key} must be a whole number{least}{or_null}, got {value!r}")
+
+
+def _choose_device(config: dict[str, Any]) -> None:
+    """`auto` is a CUDA device where cells of this launch get one, else the CPU; needs no torch."""
+    if config["engine"].get("device") == "auto":
+        gpus = config["cluster"].get("gpus", len(visible_gpus()))
+        config["engine"]["device"] = "cuda" if gpus else "cpu"
+
+
+def _ask_for_denoising(config: dict[str, Any]) -> None:
+    """`dens=` sets the switches of a model that is built with or without parts for it."""
+    dens, model = config.get("dens"), config["model"]
+    if dens is None:
+        return
+    for switch, wanted in (("dens", True), ("sigma_encoding", dens.get("sigma_encoding"))):
+        if wanted and switch in model:
+            model[switch] = True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

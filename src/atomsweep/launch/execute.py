@@ -1,0 +1,84 @@
+"""Cells where `cluster` says: in processes of this machine, or as jobs of SLURM."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atomsweep.engine.ranks import num_ranks
+from atomsweep.launch.outcome import Feed, Outcome
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.tracking.identity import canonical
+from atomsweep.tracking.run import RunDirectory
+from atomsweep.worker.train import job
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+log = logging.getLogger(__name__)
+
+# Imported once by the process that cells of a sweep are forked from
+PRELOAD = (
+    "torch",
+    "torch_geometric.data",
+    "atomsweep.engine.fit",
+    "atomsweep.data.batches.graphs",
+    "atomsweep.worker.train",
+)
+
+
+def warm_up() -> "ForkServerContext":
+    """Begin to import what every cell needs, in the process that they are forked from."""
+    from multiprocessing.forkserver import ensure_running
+
+    from atomsweep.launch.local.pool import fork_server
+
+    context = fork_server(PRELOAD)
+    ensure_running()
+    return context
+
+
+def execute(
+    runs: Sequence[RunDirectory],
+    config: Mapping[str, Any],
+    context: "ForkServerContext | None",
+    feed: "Feed | None" = None,
+) -> "dict[Path, Outcome]":
+    """Run the cells where `cluster` says, and what `feed` adds; tell how each ended."""
+    from atomsweep.launch.display import sweep_display
+    from atomsweep.launch.local.pool import run_cells, slots
+
+    if (settings := slurm_settings(config)) is not None:
+        from atomsweep.launch.slurm.job import slurm_job
+        from atomsweep.launch.slurm.jobs import run_cells_on_slurm
+
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
+    assert context is not None
+    cluster, engine = config["cluster"], config["engine"]
+    ranks = num_ranks(config)
+    parallel = slots(cluster["parallel"], engine["threads"], engine["device"], ranks)
+    each = f", {ranks} ranks each" if ranks > 1 else ""
+    log.info("%d at a time on this machine%s", parallel, each)
+    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed, ranks)
+
+
+def placed(
+    cells: Sequence[Cell], runs: Sequence[RunDirectory], wanted: Sequence[RunDirectory]
+) -> list[tuple[Mapping[str, Any], list[RunDirectory]]]:
+    """What is wanted, for each way of running it: with so many ranks, threads, on such a device.
+
+    Cells whose speed is measured run one at a time, unless `cluster.parallel` says otherwise.
+    """
+    groups: dict[str, tuple[Mapping[str, Any], list[RunDirectory]]] = {}
+    for cell, run in zip(cells, runs, strict=True):
+        config = cell.config
+        if cell.measured and config["cluster"].get("parallel", 1) is None:
+            config = {**config, "cluster": {**config["cluster"], "parallel": 1}}
+        way = canonical(
+            [config["cluster"], config["engine"]["threads"], config["engine"]["device"]]
+        )
+        group = groups.setdefault(way, (config, []))
+        if run in wanted:
+            group[1].append(run)
+    return [group for group in groups.values() if group[1]]

@@ -1,0 +1,111 @@
+"""One run: composed, checked, trained or continued here or on SLURM, and told how it ended."""
+
+import logging
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from atomsweep.build import UserError
+from atomsweep.console import progress_bar, to_terminal
+from atomsweep.engine.ranks import RankLost, Ranks, num_ranks
+from atomsweep.launch.compose import LAUNCH, cell_of
+from atomsweep.launch.execute import execute, warm_up
+from atomsweep.launch.outcome import WELL
+from atomsweep.launch.plan import typed_command
+from atomsweep.launch.preflight import preflight, prepare_data
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table
+from atomsweep.sweep.file import key_of
+from atomsweep.tracking import schema
+from atomsweep.tracking.mlflow.mirror import mirror
+from atomsweep.tracking.run import RunDirectory, RunLocked
+from atomsweep.worker.train import job, train
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train the run that `cfg` stands for, or continue it, or say that it is done.
+
+    Returns:
+        The value of `engine.metric` of the best checkpoint; None for a plan, and for a run that is
+        left to SLURM.
+
+    Raises:
+        UserError: the run cannot start, or it failed for a reason that it names.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    if Ranks.here().rank == 0:  # torchrun may have started others
+        to_terminal()
+    rerun = check_rerun(cfg.rerun)
+    check_plan(cfg.plan)
+    typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
+    cell = cell_of(cfg, hydra.runtime.choices, typed)
+    root = Path(cell.config["root"]).absolute()
+    if cell.choices.get("engine") == "ddp" and num_ranks(cell.config) == 1:
+        log.warning(
+            "engine=ddp in one process: cluster.ranks=N trains with N, on each of cluster.nodes"
+        )
+    log.info("run %s", cell.name)
+    parameters = preflight(cell.config, here=not cfg.plan)
+    entries = survey([cell], root, {cell.identity: parameters})
+    if cfg.plan:
+        log.info("%s", "\n".join(table(entries, rerun)))
+        return None
+    prepare_data(cell.config)
+    restart(entries, rerun)
+    directory = cell.create(root, sweep=None, command=typed_command(sys.argv))
+    if Ranks.here().rank > 0:  # rank 0 speaks for all
+        train(directory, lambda update: None)
+        return None
+    with mirror(cell.config["tracking"], root):
+        if directory.state() == schema.FINISHED:
+            log.info("already finished, not run again: %s", directory.path)
+        else:
+            log.info("run directory: %s", directory.path)
+            if slurm_settings(cell.config) is None:
+                if directory.state() == schema.PRUNED:  # by a study; here it is wanted whole
+                    directory.queue()
+                _train_in_foreground(directory, num_ranks(cell.config))
+            else:
+                outcome = execute([directory], cell.config, None)[directory.path]
+                if outcome.state not in WELL:
+                    raise UserError(outcome.message)
+    result = directory.result
+    if result is None:
+        log.info("%s: %s", outcome.state, outcome.message)
+        return None
+    decisive = str(cell.config["engine"]["metric"])
+    for name, value in result["metrics"].items():
+        if name.partition("/")[2] == decisive.partition("/")[2]:
+            log.info("%-28s %.5f", name, value)
+    for name, value in (result.get("throughput") or {}).items():
+        log.info("%-28s %.1f", name, value)
+    return float(result["metrics"][decisive])
+
+
+def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
+    from atomsweep.launch.local.pool import followed
+
+    started = Ranks.here().size  # by torchrun, perhaps
+    others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
+    try:
+        with progress_bar(directory.path.name) as show, others:
+            train(directory, lambda update: show(directory.status))
+    except Exception as error:
+        if not _says_enough(error):
+            raise
+        raise UserError(str(error)) from error
+
+
+def _says_enough(error: BaseException) -> bool:
+    """Whether the message alone says what to do, so that no traceback is needed."""
+    from atomsweep.engine.events import NotFiniteError
+    from atomsweep.engine.signals import Interrupted
+
+    told = (ValueError, OSError, UserError, RunLocked, NotFiniteError, Interrupted, RankLost)
+    return isinstance(error, told)

@@ -1,0 +1,216 @@
+"""What is checked before anything is trained: that every cell can be built and its data read.
+
+Heavy rooms are imported inside: planning and `--help` start without torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from atomsweep.build import UserError, build, build_learner, data_source
+from atomsweep.engine.ranks import num_ranks
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.processes import end_with_parent
+from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.names import split_lacking
+from atomsweep.tracking import schema
+from atomsweep.tracking.identity import canonical
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+    from atomsweep.data.source import DataSource
+    from atomsweep.engine.optim import Recipe
+    from atomsweep.engine.trainer import Trainer
+    from atomsweep.models.base import ForceField
+    from atomsweep.tasks.base import Task
+
+PARTS = ("augmentation", "optim", "engine")  # built beside model and task
+
+
+# One cell, in this process
+
+
+def preflight(config: Mapping[str, Any], here: bool = True) -> int:
+    """Build everything that a run needs, the model without memory for its weights.
+
+    Args:
+        config: of the run.
+        here: it is to run on this machine, so its device must be there.
+
+    Returns:
+        Number of trainable parameters; 0 where nothing could be built, on a login node without
+        torch.
+
+    Raises:
+        UserError: something is unknown, of the wrong type, or does not fit together.
+    """
+    settings = slurm_settings(config)
+    ranks = num_ranks(config)
+    if settings is not None and find_spec("torch") is None:
+        return 0
+    import torch
+
+    from atomsweep.engine.devices import check_device, missing_backend, refusal
+
+    parts = {name: build(config[name], name) for name in PARTS}
+    with torch.device("meta"):
+        model: ForceField
+        task: Task
+        model, task = build_learner(config)
+    trainer: Trainer = parts["engine"]
+    if here and settings is None:  # a login node has no GPU
+        check_device(trainer.device, "engine.device", "engine=cpu")
+        if ranks > 1 and (problem := missing_backend(torch.device(trainer.device))) is not None:
+            raise UserError(problem)
+    recipe: Recipe = parts["optim"]
+    if recipe.batch_size // recipe.accumulate < ranks:
+        raise UserError(
+            f"optim.batch_size={recipe.batch_size} is that of all ranks, and in "
+            f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
+            "ranks a structure; use fewer ranks or a larger batch"
+        )
+    dens = config.get("dens") is not None
+    if (problem := refusal(trainer, model, dens, ranks)) is not None:
+        raise UserError(problem)
+    if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
+        raise UserError(
+            f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
+            f"has cluster.gpus={settings.gpus}; make them equal"
+        )
+    source = data_source(config)
+    wanted = {schema.TRAIN, *trainer.eval_splits}
+    if missing := sorted(wanted - set(source.splits())):
+        raise UserError(
+            f"the data set has no split {missing[0]}; it has "
+            f"{', '.join(source.splits())}: set engine.eval_splits and engine.metric"
+        )
+    _check_labels(task, source)
+    metric = trainer.metric.partition("/")[2]
+    if task.metric_names and metric not in task.metric_names:
+        raise UserError(
+            f"engine.metric is {trainer.metric}, and {type(task).__name__} measures "
+            f"{', '.join(task.metric_names)}; set metric to one of these"
+        )
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _check_labels(task: "Task", source: "DataSource") -> None:
+    """Refuse data that do not carry what the task learns, as far as that is known unread.
+
+    Raises:
+        UserError: names the label, or says whose energy the data have.
+    """
+    name, there = type(task).__name__, source.label_names()
+    lacking = sorted(set(task.labels) - there) if there is not None else []
+    if lacking:
+        raise UserError(
+            f"{name} learns {' and '.join(task.labels)}, and structures of {source.name} carry no "
+            f"{lacking[0]}; choose another task or other data"
+        )
+    if source.relaxed_energy is task.relaxed_energy or "energy" not in task.labels:
+        return
+    if source.relaxed_energy is None:
+        if not task.relaxed_energy:
+            return
+        raise UserError(
+            f"{name} learns the energy of the relaxed structure from the initial one, and nothing "
+            f"tells whose energies {source.name} has; set data.relaxed_energy=true if they are "
+            "those of the relaxed structures"
+        )
+    if task.relaxed_energy:
+        raise UserError(
+            f"{name} learns the energy of the relaxed structure from the initial one, and "
+            f"{source.name} has frames with their own energies; choose data=mini_oc_is2re or other "
+            "IS2RE data"
+        )
+    raise UserError(
+        f"{name} learns the energy of the structure itself, and {source.name} has that of the "
+        "relaxed one; choose task=is2re"
+    )
+
+
+def prepare_data(config: Mapping[str, Any]) -> None:
+    """Make or check the data set, once for all cells that share it.
+
+    Raises:
+        UserError: the data cannot be read or made.
+    """
+    try:
+        source = data_source(config)
+        source.prepare()
+        for split in source.splits():
+            source.split(split)  # what cannot be held out is found here, not in a run
+    except (ValueError, OSError, ImportError) as error:
+        raise UserError(str(error)) from error
+
+
+# Many cells, in a process that has torch
+
+
+def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
+    """Build every cell, in a process that has torch, cells that differ by seed alone once.
+
+    Args:
+        cells: of a plan.
+        context: from `warm_up`.
+        here: they are to run, so the data are made and the devices must be there.
+
+    Returns:
+        Identity → trainable parameters of the model.
+
+    Raises:
+        UserError: a cell cannot be built, or its data cannot be read.
+    """
+    kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
+    examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
+    sizes: dict[str, int] = {}
+    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
+        checked = executor.map(_check, [(cell.config, here) for cell in examples.values()])
+        for (kind, cell), (size, problem) in zip(examples.items(), checked, strict=True):
+            if problem is not None:
+                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
+            sizes[kind] = size
+        if here:
+            for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
+                executor.submit(prepare_data, config).result()
+    return {identity: sizes[kind] for identity, kind in kinds.items()}
+
+
+def check_one(cell: Cell, context: "ForkServerContext") -> int:
+    """Build a cell in a process of its own; returns the trainable parameters of its model.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
+        size, problem = executor.submit(_check, (cell.config, True)).result()
+    if problem is not None:
+        raise UserError(problem)
+    return size
+
+
+def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:
+    try:
+        return preflight(*asked), None
+    except UserError as error:
+        return 0, str(error)
+
+
+def check_splits(cells: Sequence[Cell], grid: Grid) -> None:
+    """Refuse a table of splits that no run will evaluate.
+
+    Raises:
+        UserError: names the metric and the splits that there are.
+    """
+    if grid.statement is None:
+        return
+    for cell in {cell.data["fingerprint"]: cell for cell in cells}.values():
+        splits = data_source(cell.config).splits()
+        if name := split_lacking(grid.statement.metrics, splits):
+            raise UserError(
+                f"the table asks for {name}, but data={cell.data['name']} has the splits "
+                f"{', '.join(splits)}"
+            )

@@ -1,0 +1,64 @@
+"""Run directories found and named."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atomsweep.build import UserError
+from atomsweep.tracking import schema
+from atomsweep.tracking.run import RunDirectory
+
+READABLE_LENGTH = 60
+
+
+def find_runs(root: str | Path) -> list[RunDirectory]:
+    """All run directories directly under `root`, by name; [] when `root` does not exist."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    return [RunDirectory(path) for path in sorted(root.iterdir()) if (path / schema.RUN).is_file()]
+
+
+def find_run(run: str | Path, root: str | Path) -> RunDirectory:
+    """The run of a directory, or of a name or identity in `root`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (Path(run), Path(root) / run):
+        if (path / schema.RUN).is_file():
+            return RunDirectory(path)
+    if (found := RunDirectory.for_identity(root, str(run))) is not None:
+        return found
+    raise UserError(
+        f"there is no run {run}: it is neither a run directory nor a name or identity in {root}; "
+        "`atomsweep status` lists them"
+    )
+
+
+def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
+    """`<readable>-<identity>`: a directory name from what was chosen, safe on every file system.
+
+    Args:
+        choices: group -> option, or overrides as on the command line ("basis=sph").
+        identity: identity of the run.
+    """
+    if isinstance(choices, Mapping):
+        pairs = [(str(key), str(value)) for key, value in choices.items()]
+    else:
+        pairs = [(key.lstrip("+~"), value) for key, _, value in (c.partition("=") for c in choices)]
+    readable = ""
+    for key, value in pairs:
+        last = key.rpartition(".")[2].rpartition("/")[2]
+        part = "_".join(slug for slug in (_slug(last), _slug(value)) if slug)
+        longer = "-".join(piece for piece in (readable, part) if piece)
+        if len(longer) > READABLE_LENGTH:
+            readable = readable or part[:READABLE_LENGTH]
+            break
+        readable = longer
+    return f"{readable.strip('-._') or 'run'}-{identity}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.")
