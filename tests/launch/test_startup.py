@@ -16,7 +16,7 @@ HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
         "import atomsweep.launch.study.request, atomsweep.launch.plan, atomsweep.launch.local.pool",
         "import hydra_plugins.atomsweep.sweeper",
         "import atomsweep.tracking.run, atomsweep.tracking.mlflow.mirror, atomsweep.__main__",
-        "import atomsweep.cli.report, atomsweep.report.read.runs, atomsweep.report.pages.report",
+        "import atomsweep.cli.report, atomsweep.report.pages.overview",
         "import sys; sys.argv = ['run.py', '--help']; import runpy\n"
         "try: runpy.run_path('run.py', run_name='__main__')\n"
         "except SystemExit: pass",

@@ -12,6 +12,7 @@ from atomsweep.launch.preflight import preflight
 from atomsweep.report.read import published
 from atomsweep.sweep.file import SweepFile, axes_of, place_of, read_sweep
 from atomsweep.sweep.grid import grid
+from atomsweep.sweep.names import UnknownNameError, check_published
 from atomsweep.sweep.study import read_statement
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
@@ -372,8 +373,6 @@ def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypa
 def test_a_name_that_nothing_has_is_told_when_the_file_is_read(tmp_path, line, told):
     sweeps = tmp_path / "sweeps"
     sweeps.mkdir()
-    (tmp_path / "analysis").mkdir()
-    (tmp_path / "analysis/published").symlink_to(CONF.parent / "analysis/published")
     file = sweeps / "mine.yaml"
     file.write_text(f"title: T\nrows: {{act: [relu, swish]}}\n{line}\n")
     with pytest.raises(UserError) as error:
@@ -381,6 +380,19 @@ def test_a_name_that_nothing_has_is_told_when_the_file_is_read(tmp_path, line, t
     message = str(error.value)
     assert message.startswith(f"{file}:3: ")
     assert told in message
+
+
+def test_papers_of_the_present_folder_may_be_named_besides_those_shipped(tmp_path, monkeypatch):
+    (tmp_path / "analysis" / "published").mkdir(parents=True)
+    (tmp_path / "analysis" / "published" / "mine.yaml").write_text("key: mine\ntables:\n  one:\n")
+    check_published("forcenet.table5")
+    with pytest.raises(UnknownNameError, match="there is no paper mine"):
+        check_published("mine.one")
+    monkeypatch.chdir(tmp_path)
+    check_published("forcenet.table5")
+    check_published("mine.one")
+    with pytest.raises(UnknownNameError, match="there is no table of mine two"):
+        check_published("mine.two")
 
 
 def test_a_split_that_runs_do_not_evaluate_is_named():

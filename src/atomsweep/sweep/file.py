@@ -243,10 +243,8 @@ def _check_words(statement: SweepFile, path: Path, node: Any, content: Any) -> N
         checks.append((("metrics", i), partial(check_metric, name, kinds)))
     for i, claim in enumerate(statement.claims):
         checks.append((("claims", i), partial(check_claim, claim, cells, kinds)))
-    root = next((parent for parent in path.parents if parent.name == "sweeps"), None)
-    if statement.published is not None and root is not None:
-        named = partial(check_published, statement.published, root)
-        checks.append((("published",), named))
+    if statement.published is not None:
+        checks.append((("published",), partial(check_published, statement.published)))
     for place, check in checks:
         try:
             check()

@@ -6,12 +6,10 @@ A wrong one costs a look at the file, not a table without numbers after the trai
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
+from atomsweep.shipped import PUBLISHED, places
 from atomsweep.sweep.claims import Setting, comparisons, is_split, parse
 from atomsweep.tracking import schema
-
-PUBLISHED = Path("analysis") / "published"  # beside `sweeps/`
 
 
 class UnknownNameError(ValueError):
@@ -96,23 +94,23 @@ def split_lacking(metrics: Iterable[str], splits: Collection[str]) -> str | None
     return None
 
 
-def check_published(reference: str, sweeps: Path) -> None:
+def check_published(reference: str) -> None:
     """Refuse a published table that is not there; nothing is checked where there are none at all.
 
     Args:
-        reference: `forcenet.table5`.
-        sweeps: directory of sweep files; papers are in `analysis/published` beside it.
+        reference: `forcenet.table5`, of the papers in the present folder and of those shipped.
 
     Raises:
         UnknownNameError: no paper or no table has this name.
     """
-    folder = sweeps.parent / PUBLISHED
-    if not folder.is_dir():
-        return
     key, _, table = reference.partition(".")
-    papers = sorted(path.stem for path in folder.glob("*.yaml"))
-    _known("paper", key, papers)
-    text = (folder / f"{key}.yaml").read_text(encoding="utf-8")
+    papers = {
+        path.stem: path for folder in reversed(places(PUBLISHED)) for path in folder.glob("*.yaml")
+    }
+    if not papers:
+        return
+    _known("paper", key, sorted(papers))
+    text = papers[key].read_text(encoding="utf-8")
     tables = re.findall(r"^  (\w+):\s*$", text.partition("\ntables:")[2], re.MULTILINE)
     _known(f"table of {key}", table, tables)
 

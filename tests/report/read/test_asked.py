@@ -3,12 +3,15 @@
 import json
 
 import pytest
+import yaml
 
 from atomsweep.cli.report import main
 from atomsweep.report.pages import report, writing
 from atomsweep.report.read import published
-from atomsweep.report.read.asked import asked_of
+from atomsweep.report.read.asked import asked_of, known_files
 from atomsweep.report.read.directories import read_directories
+from atomsweep.report.read.runs import UnknownSweep
+from atomsweep.shipped import PUBLISHED, shipped
 from atomsweep.tracking import schema
 from benchmarks.synthetic_store import make_store
 
@@ -142,7 +145,42 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
 
 def test_a_published_table_that_is_not_there_is_a_problem(place):
     (place / "sweeps" / "mine.yaml").write_text(FILE + "published: forcenet.table99\n")
-    assert any("forcenet.table99" in problem for problem in built(place, "mine").problems)
+    with pytest.raises(UnknownSweep, match="there is no table of forcenet table99"):
+        built(place, "mine")
+
+
+def test_a_plan_may_name_a_published_table_that_is_gone(place):
+    statement = yaml.safe_load(FILE) | {"published": "forcenet.table99"}
+    cells = [{"identity": "a" * 12, "overrides": ["act=relu", "seed=0"], "label": None}]
+    plan = {"file": "gone", "scale": "laptop", "statement": statement, "cells": cells}
+    (place / "runs" / schema.SWEEPS).mkdir()
+    (place / "runs" / schema.SWEEPS / "gone.json").write_text(json.dumps(plan))
+    assert any("forcenet.table99" in problem for problem in built(place, "gone").problems)
+
+
+def test_files_of_the_present_folder_come_before_the_shipped_ones_which_stay(place):
+    names = known_files(read_directories(place / "runs").files)
+    assert {"mine", "forcenet/table5"} <= set(names)
+    assert not [name for name in names if name.startswith("hpo/")]
+    (place / "sweeps" / "forcenet").mkdir()
+    (place / "sweeps" / "forcenet" / "table5.yaml").write_text(FILE)
+    assert built(place, "forcenet/table5").heading == "Mine"
+    assert built(place, "forcenet/table6").parts[0].paper == "forcenet.table6"
+
+
+def test_papers_of_the_present_folder_are_read_besides_the_shipped_ones(place):
+    shipped_papers = published.papers()
+    own = place / "analysis" / "published"
+    own.mkdir(parents=True)
+    text = (shipped(PUBLISHED) / "matsci.yaml").read_text(encoding="utf-8")
+    (own / "mine.yaml").write_text(text.replace("key: matsci", "key: mine", 1))
+    title = published.papers()["matsci"].title
+    (own / "matsci.yaml").write_text(text.replace(title, "Another title", 1))
+    published._papers.cache_clear()  # a process reads the papers of a folder once
+    assert list(published.papers()) == [*shipped_papers, "mine"]
+    assert published.papers()["matsci"].title == "Another title"
+    assert published.papers()["forcenet"] == shipped_papers["forcenet"]
+    assert published.table("mine.table1").title == published.table("matsci.table1").title
 
 
 def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(make_root, place):

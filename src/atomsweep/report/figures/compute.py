@@ -64,7 +64,7 @@ def compute_section(runs: Runs, part: Part, number: int) -> Section:
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
     section.text += [told(one, split) for one in _saved(rows, part, members)[:MOST_SAVINGS]]
-    if (grid := compute_grid(rows, part.metric)) is not None:
+    if (grid := _compute_grid(rows, part.metric)) is not None:
         quantity, place = titles.title_of(part.metric)[0], titles.split_title(split)
         caption = (
             f"{quantity} on {place}, best until then, after so much training on {part.device}."
@@ -110,7 +110,7 @@ def _picture(rows: Rows, part: Part, split: str, name: str) -> Picture:
     metric = schema.metric_name(split, part.metric)
     return Picture(
         name,
-        draw_compute(rows, part, split),
+        _draw_compute(rows, part, split),
         f"{metric} against training time on a logarithmic axis, one line per table row",
         "Mean over seeds of the best value until then, only where every seed was measured."
         + (" Right: the paper's own points, on its own device and data." if theirs else ""),
@@ -135,7 +135,7 @@ def told(saved: Saving, split: str) -> str:
     )
 
 
-def compute_grid(rows: Rows, metric: str) -> Grid | None:
+def _compute_grid(rows: Rows, metric: str) -> Grid | None:
     """Rows against times, spread evenly in the logarithm over what all rows have measured."""
     start = max(c.times[0] for curves in rows.values() for c in curves.values())
     end = min(c.times[-1] for curves in rows.values() for c in curves.values())
@@ -156,7 +156,7 @@ def compute_grid(rows: Rows, metric: str) -> Grid | None:
     return Grid(header, lines, "l" + "r" * TIMES)
 
 
-def draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
+def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
     """Error against training time on a logarithmic axis; beside it the paper's points."""
     from matplotlib.figure import Figure
 

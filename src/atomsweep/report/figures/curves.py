@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 SIZE = (4.9, 3.3)  # inches: in one column of a page, or the width of a phone
 NAMES = 8.5  # points: size of the names of lines
 ABOVE = 1.4  # the panel ends at this times the highest end of a line

@@ -50,7 +50,7 @@ def spent_section(frame: pd.DataFrame) -> Section:
             Grid(header, lines, "l" + "r" * 7),
         )
     )
-    if rest := rest_of(frame):
+    if rest := _rest_of(frame):
         section.text.append(rest)
     again = frame["processes"] > 1
     if again.any():
@@ -61,7 +61,7 @@ def spent_section(frame: pd.DataFrame) -> Section:
     return section
 
 
-def rest_of(frame: pd.DataFrame) -> str:
+def _rest_of(frame: pd.DataFrame) -> str:
     """A sentence on what the unfinished runs will cost, guessed from the finished ones."""
     finished = frame[frame["state"] == schema.FINISHED]
     left = frame[frame["state"] != schema.FINISHED]

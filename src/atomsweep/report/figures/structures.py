@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 PICTURED = 3
 MOST_POINTS = 3000  # of a parity plot
 

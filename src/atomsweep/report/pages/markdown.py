@@ -40,7 +40,7 @@ def report_markdown(report: Report) -> str:
         text += [f"![{p.title}]({p.name}.svg)\n\n{p.caption}" for p in section.pictures]
         text += [_bullets(section.notes)] if section.notes else []
     if report.gaps:
-        text += ["## Cells without a number", grids.markdown(gap_grid(report.gaps))]
+        text += ["## Cells without a number", grids.markdown(_gap_grid(report.gaps))]
         if report.command:
             text += [f"All of them, and nothing else, at once: `{report.command}`"]
     shown = report.provenance.head(MOST_RUNS)
@@ -52,7 +52,7 @@ def report_markdown(report: Report) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def gap_grid(gaps: list[Gap]) -> Grid:
+def _gap_grid(gaps: list[Gap]) -> Grid:
     """Cells without a number, one per line."""
     rows = [[Text(g.cell), Text(g.state), Text(g.reason), Text(f"`{g.command}`")] for g in gaps]
     return Grid(["Cell", "State", "Reason", "Filled by"], rows, "llll")

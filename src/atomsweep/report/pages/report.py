@@ -36,7 +36,6 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 TERMINAL = 110  # characters of a line
 
 

@@ -13,7 +13,7 @@ from atomsweep.report.study.report import StudyReport, importance_grid
 from atomsweep.report.tables import grids, spelled
 
 
-def study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
+def _study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
     """A page that needs nothing else."""
     figures = [
         {"svg": inline(figure, f"study-{name}", caption), "caption": caption, "name": name}
@@ -22,7 +22,7 @@ def study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
     return render("study.html", report=report, figures=figures, tiles=_tiles(report))
 
 
-def study_markdown(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
+def _study_markdown(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
     """The whole report as Markdown."""
     parts = [f"# {report.heading} · {report.name}", report.summary]
     parts += ["## Trials", grids.markdown(report.grid)]
@@ -75,8 +75,8 @@ def write_study(report: StudyReport, out: Path) -> Path:
     """
     drawn = drawings(report)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(study_page(report, drawn), encoding="utf-8")
-    (out / "report.md").write_text(study_markdown(report, drawn), encoding="utf-8")
+    (out / "report.html").write_text(_study_page(report, drawn), encoding="utf-8")
+    (out / "report.md").write_text(_study_markdown(report, drawn), encoding="utf-8")
     for frame, name in (
         (report.trials, "trials.csv"),
         (report.importance, "importance.csv"),

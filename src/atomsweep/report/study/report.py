@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -25,9 +25,6 @@ from atomsweep.report.study.trials import (
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.tracking import schema
-
-if TYPE_CHECKING:
-    pass
 
 
 class NothingComplete(LookupError):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -29,9 +29,6 @@ from atomsweep.report.tables.forms import matrix_grid, paper_grid
 from atomsweep.report.tables.grids import Grid
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

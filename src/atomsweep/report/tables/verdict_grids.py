@@ -47,7 +47,7 @@ def paper_words(holds: bool | None) -> str:
     return {True: "satisfied", False: "not satisfied", None: "no numbers"}[holds]
 
 
-def needed_words(claim: Judged | Comparison) -> str:
+def _needed_words(claim: Judged | Comparison) -> str:
     """How many further seeds would decide."""
     if claim.verdict != UNDECIDED:
         return ""
@@ -63,7 +63,7 @@ def claims_grid(claims: list[Judged]) -> Grid:
             Text(f"`{claim.text}`"),
             Text(claim.verdict, bold=claim.verdict != UNDECIDED),
             Text(tally([c.verdict for c in claim.comparisons])),
-            Text(needed_words(claim)),
+            Text(_needed_words(claim)),
             Text(paper_words(claim.paper_holds)),
             Text("; ".join(t for t in (claim.metric, claim.note) if t)),
         ]
@@ -81,11 +81,11 @@ def comparisons_grid(claims: list[Judged]) -> Grid:
             f"{i}",
             c.left,
             c.right,
-            effect_words(c),
+            _effect_words(c),
             str(c.n),
             c.verdict,
-            paper_numbers(c),
-            comparison_note(c),
+            _paper_numbers(c),
+            _comparison_note(c),
         ]
         for i, claim in enumerate(claims, 1)
         for c in claim.comparisons
@@ -93,20 +93,20 @@ def comparisons_grid(claims: list[Judged]) -> Grid:
     return grids.plain(header, rows, "rllrrlll")
 
 
-def effect_words(c: Comparison) -> str:
+def _effect_words(c: Comparison) -> str:
     """`−0.0130 ± 0.0021`."""
     told = spelled.signed(c.effect)
     return told if math.isnan(c.half_width) else f"{told} ± {spelled.short(c.half_width)}"
 
 
-def paper_numbers(c: Comparison) -> str:
+def _paper_numbers(c: Comparison) -> str:
     """`0.0360, 0.0373`."""
     return ", ".join(spelled.short(v) for v in c.paper) if c.paper else spelled.NOTHING
 
 
-def comparison_note(c: Comparison) -> str:
+def _comparison_note(c: Comparison) -> str:
     """Why there is no verdict, or what would bring one."""
-    more = needed_words(c) if c.n > 1 else ""
+    more = _needed_words(c) if c.n > 1 else ""
     return "; ".join(t for t in (c.note, more and f"{more} seeds to decide") if t)
 
 
