@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# Before torch: the tests themselves share the cores, and threads that wait for one another spin
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
@@ -16,6 +21,12 @@ if TYPE_CHECKING:
     from atomsweep.data.generated.mini_oc import MiniOC
     from atomsweep.data.source import DataSource
     from atomsweep.tracking.run import RunDirectory
+
+
+def pytest_configure() -> None:
+    """Let what tests start be interrupted: a shell makes what it runs with `&` ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def data_source(option: str, root: Path, **overrides: object) -> DataSource:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
-from tests.places import REPOSITORY
+from tests.contracts.commands import Place, environment
 
 SMALL = [
     "data=mini_oc_tiny",
@@ -32,36 +30,7 @@ SMALL = [
 
 @pytest.fixture
 def place(tmp_path, mini_oc_tiny):
-    """A directory for runs, and the environment that finds code and data."""
-    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "OMP_NUM_THREADS": "1"}
-    env["ATOMSWEEP_DATA"] = str(mini_oc_tiny.directory.parent)
-    return Place(tmp_path, env)
-
-
-class Place:
-    def __init__(self, path, env):
-        self.path, self.env = path, env
-        self.script = REPOSITORY / "run.py"
-
-    def start(self, *arguments, root="runs"):
-        command = [sys.executable, str(self.script), *arguments, f"root={self.path / root}"]
-        return subprocess.Popen(
-            command,
-            cwd=self.path,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments, root="runs"):
-        process = self.start(*arguments, root=root)
-        output, _ = process.communicate(timeout=300)
-        return process.returncode, output
-
-    def runs(self, root="runs"):
-        return find_runs(self.path / root)
+    return Place(tmp_path, environment(ATOMSWEEP_DATA=str(mini_oc_tiny.directory.parent)))
 
 
 def science_of(run: RunDirectory):
