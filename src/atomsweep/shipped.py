@@ -6,15 +6,15 @@ the folder has in which a command is typed comes first.
 
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent
 CONF, SWEEPS, PUBLISHED = "conf", "sweeps", "published"
 IN_REPOSITORY = {CONF: "conf", SWEEPS: "sweeps", PUBLISHED: "analysis/published"}
 
 
 def shipped(name: str) -> Path:
     """The folder that comes with the code, by one of the three names."""
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parents[1] / IN_REPOSITORY[name]
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parents[1] / IN_REPOSITORY[name]
 
 
 def places(name: str) -> list[Path]:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
 from atomsweep.tracking.files import dumps
@@ -44,13 +45,12 @@ def take(root: Path) -> Path:
 
 def _files() -> dict[str, Path]:
     """Name in the snapshot → file: of the repository, or of the installed package alone."""
-    package = Path(__file__).resolve().parents[1]
-    base = package.parents[1]
-    if package.parent.name == "src":
+    base = PACKAGE.parents[1]
+    if PACKAGE.parent.name == "src":
         tops = [base / name for name in TAKEN if (base / name).exists()]
         prefix = Path()
     else:
-        tops, base, prefix = [package], package.parent, Path("src")
+        tops, base, prefix = [PACKAGE], PACKAGE.parent, Path("src")
     files = [
         path
         for top in tops

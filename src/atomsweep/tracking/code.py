@@ -17,8 +17,8 @@ from typing import Any
 
 from atomsweep.build import plugins
 from atomsweep.parts import present_path
+from atomsweep.shipped import PACKAGE
 
-PACKAGE = Path(__file__).resolve().parents[1]
 SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment")
 """Rooms and modules of the package that decide a result."""
 ROOTS = ("worker/train",)

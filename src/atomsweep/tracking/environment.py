@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep import build
+from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 
@@ -70,10 +71,9 @@ def version_of(package: str) -> str | None:
 
 def source_directory() -> Path:
     """Directory whose commit describes the code: the package's, or the current one if installed."""
-    package = Path(__file__).resolve().parents[1]
-    if (package.parents[1] / SNAPSHOT).is_file():
-        return package.parents[1]
-    return package if _git(package, "rev-parse", "HEAD")[0] else Path.cwd()
+    if (PACKAGE.parents[1] / SNAPSHOT).is_file():
+        return PACKAGE.parents[1]
+    return PACKAGE if _git(PACKAGE, "rev-parse", "HEAD")[0] else Path.cwd()
 
 
 def commit_of(directory: Path) -> dict[str, Any]:

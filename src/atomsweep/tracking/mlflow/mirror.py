@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from atomsweep.shipped import PACKAGE
 from atomsweep.tracking.lock import Locked, exclusive
 from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
 from atomsweep.tracking.mlflow.writer import WAIT_S, SyncReport, Writer
@@ -128,8 +129,7 @@ class Mirror:
 
     def __enter__(self) -> "Mirror":
         self.root.mkdir(parents=True, exist_ok=True)
-        package = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p)
+        path = os.pathsep.join(p for p in (str(PACKAGE.parent), os.environ.get("PYTHONPATH")) if p)
         options = ["--root", str(self.root), "--uri", self.uri, "--experiment", self.experiment]
         command = [sys.executable, "-W", "ignore", "-m", "atomsweep", "sync", "--follow"]
         try:
