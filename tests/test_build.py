@@ -1,6 +1,12 @@
-import pytest
+import re
+import shutil
 
-from atomsweep.build import PLUGINS, UserError, build, plugins
+import pytest
+import yaml
+
+import atomsweep
+from atomsweep.build import PLUGINS, UserError, _part, build, plugins
+from tests.places import CONF, REPOSITORY
 
 RECIPE = {
     "_target_": "atomsweep.engine.optim.Recipe",
@@ -26,13 +32,71 @@ def test_a_node_becomes_its_object_with_its_parts():
         ({"batch_size": True}, "optim.batch_size must be int, got True"),
         ({"batch_size": 0}, "at least 1"),
         ({"schedule": {"_target_": "os.system", "command": "true"}}, "optim.schedule._target_"),
-        ({"schedule": {"_target_": "atomsweep.no.such.Thing"}}, "does not exist"),
+        ({"schedule": {"_target_": "atomsweep.nn.no.such.Thing"}}, "does not exist"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(change, sentence):
     with pytest.raises(UserError, match=sentence) as error:
         build(RECIPE | change, "optim")
     assert "\n" not in str(error.value)
+
+
+SHELL = {"_target_": "atomsweep.tracking.environment._git", "_args_": [["."], "status"]}
+HOSTILE = {
+    "arguments by place": {"_target_": "torch.nn.Identity", "_args_": [SHELL]},
+    "arguments by place of a part": {"_target_": "torch.nn.ReLU", "_args_": [SHELL]},
+    "a function in a list": [{"_target_": "torch.nn.ReLU"}, SHELL],
+    "a list in a list": {"a": [[{"b": SHELL}]]},
+    "a command": {"_target_": "atomsweep.cli.main.main", "arguments": ["retry", "x"]},
+    "the old command": {"_target_": "atomsweep.__main__.main", "arguments": ["retry", "x"]},
+    "a function of a room of parts": {"_target_": "atomsweep.nn.mlp.make_mlp"},
+    "a partial function": {"_target_": "atomsweep.launch.control.cancel", "_partial_": True},
+    "a writer": {"_target_": "atomsweep.data.store.writer.StoreWriter", "path": "x"},
+    "a module inside a part": {"_target_": "atomsweep.nn.basis.torch.nn.Identity"},
+    "what a part has imported": {"_target_": "atomsweep.models.base.torch.hub.load"},
+    "a container of torch": {"_target_": "torch.nn.Sequential"},
+    "a function of torch": {"_target_": "torch.nn.init.zeros_"},
+    "code of torch": {"_target_": "torch.nn.modules.module.Module"},
+    "a mode": {"_target_": "torch.nn.ReLU", "_mode_": "call"},
+    "recursion": {"_target_": "torch.nn.ReLU", "_recursive_": False},
+    "conversion": {"_target_": "torch.nn.ReLU", "_convert_": "none"},
+    "a partial that is no boolean": {"_target_": "torch.nn.ReLU", "_partial_": "yes"},
+    "a key without a target": {"_args_": [1]},
+    "a target that is no name": {"_target_": ["os.system"]},
+}
+
+
+@pytest.mark.parametrize("node", HOSTILE.values(), ids=HOSTILE)
+def test_a_config_that_is_a_program_is_refused_before_anything_is_called(node, monkeypatch):
+    called = []
+    monkeypatch.setattr("subprocess.run", lambda *a, **k: called.append(a))
+    with pytest.raises(UserError) as error:
+        build({"part": node}, "task")
+    assert "\n" not in str(error.value)
+    assert called == []
+
+
+def test_every_target_of_conf_is_a_part():
+    found = {}
+    for path in CONF.rglob("*.yaml"):
+        for name in re.findall(r"_target_: *([\w.]+)", path.read_text()):
+            found.setdefault(name, path)
+    parts = {n for n in found if not n.startswith("hydra_plugins.")}  # Hydra's own to build
+    assert len(parts) > 40
+    for name in parts:
+        _part(name, str(found[name]))
+
+
+def test_no_part_runs_what_it_is_given_when_it_is_built_from_a_run_of_elsewhere(tmp_path):
+    """A run directory that was copied here, its task a program."""
+    run = next((REPOSITORY / "tests" / "kept" / "version_1" / "runs").glob("*swish*"))
+    copy = tmp_path / run.name
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["task"] = {"_target_": "torch.nn.Identity", "_args_": [SHELL]}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"task\._args_ is no key of a config"):
+        atomsweep.load(copy)
 
 
 def test_a_missing_argument_is_named():
@@ -66,7 +130,9 @@ def somelab(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("somelab")
 def test_a_package_outside_is_built_from_only_if_the_environment_names_it(monkeypatch):
     node = {"_target_": "somelab.Part", "size": 3}
-    with pytest.raises(UserError, match=r"model._target_ must lie .* ATOMSWEEP_PLUGINS=somelab"):
+    with pytest.raises(
+        UserError, match=r"model._target_ must name a part.* ATOMSWEEP_PLUGINS=somelab"
+    ):
         build(node, "model")
     monkeypatch.setenv(PLUGINS, "somelab")
     assert build(node, "model").size == 3

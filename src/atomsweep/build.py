@@ -1,21 +1,42 @@
 """Config node → object, after every argument was held against its target's signature.
 
-A config is not a program: only what lies in `TARGETS` can be named, and in the packages that the
-user of this process trusts with the environment variable `ATOMSWEEP_PLUGINS`. A config cannot.
+A config is data, never a program: it may come from elsewhere, with a run directory. It can name
+parts, which are classes of the rooms in `ROOMS`, activations and optimisers of torch, and classes
+of the packages that the user of this process trusts with `ATOMSWEEP_PLUGINS`; nothing else.
 """
 
 import inspect
 import os
 import pydoc
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from atomsweep.parts import present_path
 
-TARGETS = ("atomsweep.", "torch.nn.", "torch.optim.")
+ROOMS = (
+    "atomsweep.augment",
+    "atomsweep.data.formats",
+    "atomsweep.data.generated",
+    "atomsweep.dens",
+    "atomsweep.engine.optim",
+    "atomsweep.engine.trainer",
+    "atomsweep.launch.slurm.settings",
+    "atomsweep.models",
+    "atomsweep.nn",
+    "atomsweep.tasks",
+)
+"""Rooms and files whose classes are parts."""
+TORCH = ("torch.nn", "torch.optim")
+OURS = ("atomsweep", "torch")
+PARTS = (
+    "parts are models, layers, tasks, denoising, data sets, recipes, augmentations and clusters of "
+    "atomsweep, and activations and optimisers of torch"
+)
+TARGET, PARTIAL = "_target_", "_partial_"
 PLUGINS = "ATOMSWEEP_PLUGINS"  # names of packages, separated by commas
 
 
@@ -43,26 +64,16 @@ def plugins() -> dict[str, Path]:
 
 
 def build(node: Any, where: str) -> Any:
-    """Instantiate a config node, after each argument was held against its target's signature.
+    """The object of a config node, after each argument was held against its target's signature.
 
     Raises:
-        UserError: unknown target, unknown or missing argument, wrong type, or the target's own
-            refusal.
+        UserError: a target that is no part, an unknown or missing argument, a wrong type, another
+            key that begins with an underscore, or the target's own refusal.
     """
-    if node is None:
-        return None
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    node = _with_present_paths(node)
+    node = _plain(node)
     _check(node, where)
     try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, (ValueError, OSError)):
-            raise UserError(str(cause)) from error
-        raise
+        return _made(node)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
@@ -93,49 +104,93 @@ def data_source(config: Mapping[str, Any]) -> Any:
     return build(config["data"], "data")
 
 
-def _with_present_paths(node: Any) -> Any:
-    """The same node with each class where it lies now: a run may be older than a move."""
+def _plain(node: Any) -> Any:
+    """The same node of dicts and lists, each class where it lies now: a run may be older."""
     if isinstance(node, Mapping):
-        return {
-            key: present_path(value)
-            if key == "_target_" and isinstance(value, str)
-            else _with_present_paths(value)
-            for key, value in node.items()
-        }
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [_with_present_paths(value) for value in node]
+        plain = {str(key): _plain(value) for key, value in node.items()}
+        if isinstance(plain.get(TARGET), str):
+            plain[TARGET] = present_path(plain[TARGET])
+        return plain
+    if isinstance(node, Sequence) and not isinstance(node, str | bytes):
+        return [_plain(value) for value in node]
     return node
 
 
+def _made(node: Any) -> Any:
+    """What a checked node stands for: innermost parts first."""
+    if isinstance(node, list):
+        return [_made(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    given = {key: _made(value) for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    if TARGET not in node:
+        return given
+    target: Any = pydoc.locate(node[TARGET])
+    return partial(target, **given) if node.get(PARTIAL) else target(**given)
+
+
 def _check(node: Any, where: str) -> None:
-    if not isinstance(node, Mapping):
+    if isinstance(node, list):
+        for place, value in enumerate(node):
+            _check(value, f"{where}[{place}]")
+    if not isinstance(node, dict):
         return
-    if "_target_" in node:
-        _check_arguments(node, where)
     for key, value in node.items():
+        if key.startswith("_") and (key not in (TARGET, PARTIAL) or TARGET not in node):
+            raise UserError(
+                f"{where}.{key} is no key of a config: a part has {TARGET} and {PARTIAL}"
+            )
         _check(value, f"{where}.{key}")
+    if TARGET in node:
+        if not isinstance(node.get(PARTIAL, False), bool):
+            raise UserError(f"{where}.{PARTIAL} must be true or false, got {node[PARTIAL]!r}")
+        _check_arguments(node, where, _part(node[TARGET], where))
 
 
-def _check_arguments(node: Mapping[str, Any], where: str) -> None:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError
+def _part(name: Any, where: str) -> Any:
+    """The class that a target names.
 
-    name = str(node["_target_"])
-    allowed = (*TARGETS, *(f"{package}." for package in plugins()))
-    if not name.startswith(allowed):
-        known = ", ".join(f"{prefix}*" for prefix in allowed)
+    Raises:
+        UserError: it is no part, is not there, or cannot be imported.
+    """
+    trusted = plugins()
+    top = str(name).partition(".")[0]
+    if not isinstance(name, str) or not _lies_in(name, (*ROOMS, *TORCH, *trusted)):
+        trust = f"; if you trust it, {PLUGINS}={top} in the environment allows it"
         raise UserError(
-            f"{where}._target_ must lie in one of {known}, got {name}; "
-            f"if you trust it, {PLUGINS}={name.partition('.')[0]} in the environment allows it"
+            f"{where}.{TARGET} must name a part, got {name}: {PARTS}{'' if top in OURS else trust}"
         )
     try:
         target = pydoc.locate(name)
     except pydoc.ErrorDuringImport as error:
         told = f"{type(error.value).__name__}: {error.value}"
-        raise UserError(f"{where}._target_ {name} cannot be imported: {told}") from error.value
-    if not callable(target) or not f"{getattr(target, '__module__', '')}.".startswith(allowed):
-        raise UserError(f"{where}._target_ {name} does not exist; see the options of {where}")
-    given = {key: value for key, value in node.items() if not key.startswith("_")}
+        raise UserError(f"{where}.{TARGET} {name} cannot be imported: {told}") from error.value
+    home = str(getattr(target, "__module__", ""))
+    if not inspect.isclass(target) or not _lies_in(f"{home}.", (*ROOMS, *TORCH, *trusted)):
+        raise UserError(f"{where}.{TARGET} {name} does not exist; see the options of {where}")
+    if _lies_in(f"{home}.", TORCH) and not _is_taken_from_torch(target):
+        raise UserError(f"{where}.{TARGET} must name a part, got {name}: {PARTS}")
+    return target
+
+
+def _lies_in(name: str, rooms: Iterable[str]) -> bool:
+    return name.startswith(tuple(f"{room}." for room in rooms))
+
+
+def _is_taken_from_torch(target: Any) -> bool:
+    import torch
+
+    if target.__module__ == "torch.nn.modules.activation":
+        return issubclass(target, torch.nn.Module)
+    return issubclass(target, torch.optim.Optimizer)
+
+
+def _check_arguments(node: Mapping[str, Any], where: str, target: Any) -> None:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticSchemaGenerationError
+
+    name = node[TARGET]
+    given = {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
     parameters = inspect.signature(target).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -144,11 +199,11 @@ def _check_arguments(node: Mapping[str, Any], where: str) -> None:
             f"{where}.{unknown[0]} is unknown to {name}; it takes {', '.join(parameters)}"
         )
     required = {key for key, p in parameters.items() if p.default is p.empty}
-    if not node.get("_partial_") and (missing := sorted(required - set(given))):
+    if not node.get(PARTIAL) and (missing := sorted(required - set(given))):
         raise UserError(f"{where}.{missing[0]} is missing; {name} needs it")
     hints = _hints(target)
     for key, value in given.items():
-        if key not in hints or (isinstance(value, Mapping) and "_target_" in value):
+        if key not in hints or (isinstance(value, Mapping) and TARGET in value):
             continue
         try:
             adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))

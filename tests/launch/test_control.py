@@ -17,7 +17,6 @@ from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from tests.launch.test_survey import cell, finish
-from tests.places import SOURCE
 
 HOLD = """\
 import signal, sys, time
@@ -146,28 +145,58 @@ def test_cancel_of_nothing_says_so(sweep, capsys):
     assert "neither a sweep nor a run unheard" in capsys.readouterr().err
 
 
-def test_retry_types_the_command_again_with_what_failed(sweep, capfd, monkeypatch):
-    (sweep / "run.py").write_text("import sys, os; print(sys.argv[1:], os.getcwd())")
-    plan = plan_of(sweep, "paper/table")
-    plan |= {"argv": [str(sweep / "run.py"), *plan["argv"][1:]], "directory": str(sweep)}
-    arguments, directory = retry_command(plan)
-    assert arguments == [str(sweep / "run.py"), "-m", "a=1,2", "rerun=failed"]
-    (sweep / schema.SWEEPS / "paper" / "table.json").write_text(json.dumps(plan))
-    done = subprocess.run(
-        [sys.executable, "-m", "atomsweep", "retry", "paper/table", "--root", str(sweep)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        check=True,
-    )
-    said, ran = done.stdout.splitlines()
-    assert said.startswith(f"in {sweep}: python ")
-    assert ran == f"['-m', 'a=1,2', 'rerun=failed'] {directory}"
+def test_retry_types_the_command_again_with_what_failed_into_its_own_root(sweep, capsys):
+    argv = ["/x/run.py", "-m", "a=1,2", "++root=/other", "rerun=all", "plan=false", "b=c"]
+    plan = {"argv": argv, "directory": str(sweep.parent)}
+    words, directory = retry_command(plan, sweep)
+    assert words == ["-m", "a=1,2", "b=c", f"root={sweep}", "rerun=failed"]
+    assert directory == sweep.parent
+
+
+def test_a_root_that_was_moved_is_retried_where_it_is_and_from_here(sweep, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    moved = sweep / "it's moved"
+    words, directory = retry_command({"argv": ["run.py", "a=1"], "directory": "/gone"}, moved)
+    assert words[-2] == f"root='{sweep}/it\\'s moved'"
+    assert directory == tmp_path
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--config-dir=/tmp/theirs",
+        "-cd",
+        "hydra.callbacks.x._target_=os.system",
+        "+hydra.run.dir=/tmp",
+        "hydra/launcher=theirs",
+        "~hydra.sweeper",
+    ],
+)
+def test_a_plan_of_elsewhere_starts_no_program_and_sets_nothing_of_hydra(sweep, word):
+    path = sweep / schema.SWEEPS / "paper" / "table.json"
+    plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1", word]}
+    path.write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match="which retry does not repeat"):
+        retry_command(plan, sweep)
+    assert main(["retry", "paper/table", "--root", str(sweep)]) == 1
+
+
+def test_retry_starts_atomsweep_and_never_the_plans_program(sweep, monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
+    path = sweep / schema.SWEEPS / "paper" / "table.json"
+    plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1"], "directory": "/"}
+    path.write_text(json.dumps(plan))
+    with pytest.raises(AssertionError, match="exec does not return"):
+        main(["retry", "paper/table", "--root", str(sweep)])
+    ((_, words),) = started
+    assert words[1:4] == ["-m", "atomsweep", "run"]
+    assert "/tmp/evil.py" not in words
 
 
 def test_a_plan_that_does_not_say_how_it_was_launched_is_a_sentence(sweep):
     with pytest.raises(ValueError, match="type its command again"):
-        retry_command({"cells": []})
+        retry_command({"cells": []}, sweep)
 
 
 def test_sigterm_stops_a_launcher_like_ctrl_c(tmp_path):

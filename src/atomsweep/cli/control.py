@@ -43,10 +43,10 @@ def _cancel(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     need_root(options.root)
     try:
-        arguments, directory = retry_command(plan_of(options.root, options.sweep))
+        words, directory = retry_command(plan_of(options.root, options.sweep), options.root)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"in {directory}: {shlex.join(['python', *arguments])}", flush=True)
+    print(f"in {directory}: {shlex.join(['atomsweep', 'run', *words])}", flush=True)
     os.chdir(directory)
-    os.execv(sys.executable, [sys.executable, *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "atomsweep", "run", *words])
     raise AssertionError("exec does not return")

@@ -1,6 +1,7 @@
 """Sweeps from any shell, from the files that they leave: how they stand, stop them, go on."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ from atomsweep.tracking.files import read_json
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
 
+MULTIRUN = ("-m", "--multirun")
 STOP_SECONDS = 90.0  # for checkpoints, before the launcher is given up on
 
 
@@ -152,19 +154,39 @@ def cancel(root: Path, sweep: str | None, runs: Sequence[RunDirectory]) -> list[
     return told
 
 
-def retry_command(plan: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Arguments and directory that launch a sweep again, its failed cells included.
+def retry_command(plan: Mapping[str, Any], root: Path) -> tuple[list[str], Path]:
+    """Words after `atomsweep run`, and directory, that launch a sweep again into its root.
+
+    A plan may come from elsewhere. What it says is taken as overrides of a config and as nothing
+    else: no program, no options of Hydra, no other root. Its directory is taken where it holds the
+    root, which is where it was launched from; else the present one.
 
     Raises:
-        ValueError: the plan does not say how it was launched.
+        ValueError: the plan does not say how it was launched, or says more than overrides.
     """
     argv, directory = plan.get("argv"), plan.get("directory")
     if not isinstance(argv, list) or not isinstance(directory, str):
         raise ValueError("the plan does not say how it was launched; type its command again")
-    program, *words = map(str, argv)
-    start = [program] if program.endswith(".py") else ["-m", *program.split()]
-    kept = [word for word in words if word.partition("=")[0] not in ("rerun", "plan")]
-    return [*start, *kept, "rerun=failed"], directory
+    words = [str(word) for word in argv[1:]]
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if word not in MULTIRUN and (word.startswith("-") or key.split(".")[0].startswith("hydra")):
+            raise ValueError(
+                f"the plan was launched with {word!r}, which retry does not repeat; type its "
+                "command again if you trust it"
+            )
+    kept = [w for w in words if w.lstrip("+").partition("=")[0] not in ("rerun", "plan", "root")]
+    root = root.resolve()
+    there = Path(directory) if root.is_relative_to(Path(directory).resolve()) else Path.cwd()
+    return [*kept, f"root={_quoted(str(root))}", "rerun=failed"], there
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of Hydra's grammar."""
+    if re.fullmatch(r"[\w./-]+", path):
+        return path
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _terminate(pid: int) -> bool:

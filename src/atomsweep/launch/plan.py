@@ -142,7 +142,7 @@ class Plan:
             "sweep": self.sweep,
             "created": _now(),
             "command": self.command,
-            "argv": [_program(self.argv[0]), *self.argv[1:]],
+            "argv": [Path(self.argv[0]).name, *self.argv[1:]],
             "directory": str(Path.cwd()),
             "groups": {key: list(values) for key, values in self.grid.groups.items()},
             **(_stated(statement, self.grid) if statement is not None else {}),
@@ -172,11 +172,6 @@ def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> di
 def typed_command(argv: Sequence[str]) -> str:
     """What the user typed, as a shell reads it."""
     return " ".join([Path(argv[0]).name, *map(shlex.quote, argv[1:])])
-
-
-def _program(name: str) -> str:
-    """What was started: a file, named so that it is found from anywhere, or `atomsweep run`."""
-    return str(Path(name).absolute()) if name.endswith(".py") else name
 
 
 def plan_path(root: Path, sweep: str) -> Path:
