@@ -183,6 +183,7 @@ def test_a_plan_of_elsewhere_starts_no_program_and_sets_nothing_of_hydra(sweep, 
 
 def test_retry_starts_atomsweep_and_never_the_plans_program(sweep, monkeypatch):
     started = []
+    monkeypatch.chdir(sweep)  # and back at the end
     monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
     path = sweep / schema.SWEEPS / "paper" / "table.json"
     plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1"], "directory": "/"}

@@ -1,12 +1,16 @@
-"""The code of a queued job."""
+"""The code of a launch: the same from its first cell to its last, whatever is edited meanwhile."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 from atomsweep.launch import snapshot
+from atomsweep.tracking import schema
+from atomsweep.tracking.code import hash_of
 from atomsweep.tracking.environment import commit_of, source_directory
 from tests.places import REPOSITORY
+from tests.test_commands import SMALL, place, wait_for_step  # noqa: F401
 
 
 def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):
@@ -41,3 +45,61 @@ def test_the_same_code_is_kept_once_and_changed_code_apart(tmp_path, monkeypatch
     assert second != first
     assert (first / "src/a.py").read_text() == "1"
     assert (second / "src/a.py").read_text() == "2"
+
+
+def test_the_code_is_noticed_to_have_changed_since_a_launch(tmp_path, monkeypatch, caplog):
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    monkeypatch.setattr(snapshot, "_files", lambda: {"src/a.py": file})
+    code = snapshot.take(tmp_path)
+    snapshot.warn_of_changes(code)
+    assert caplog.text == ""
+    file.write_text("2")
+    snapshot.warn_of_changes(code)
+    assert "the code has changed since this launch began" in caplog.text
+
+
+def test_packages_that_are_trusted_are_in_the_snapshot(tmp_path, monkeypatch):
+    lab = tmp_path / "labs" / "mylab"
+    lab.mkdir(parents=True)
+    (lab / "__init__.py").write_text("WHERE = __file__\n")
+    monkeypatch.syspath_prepend(lab.parent)
+    monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab")
+    code = snapshot.take(tmp_path / "runs")
+    env = {"PYTHONPATH": ":".join(snapshot.import_paths(code)), "PATH": "/usr/bin:/bin"}
+    told = [sys.executable, "-c", "import mylab; print(mylab.WHERE)"]
+    done = subprocess.run(told, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(code / "plugins" / "mylab" / "__init__.py")
+
+
+def test_code_edited_while_a_sweep_runs_is_in_none_of_its_cells_and_the_record_is_true(
+    place,  # noqa: F811
+    tmp_path,
+):
+    """Modules that were loaded at the launch and modules that a cell loads when it starts."""
+    copy = tmp_path / "checkout"
+    for name in ("src", "conf", "sweeps"):
+        passed = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=passed)
+    shutil.copy(REPOSITORY / "run.py", copy)
+    place.env["PYTHONPATH"] = str(copy / "src")
+    place.script = copy / "run.py"
+    package = copy / "src" / "atomsweep"
+    cells = ["-m", "seed=0,1", *SMALL, "engine.steps=200", "cluster.parallel=1"]
+    process = place.start(*cells, fresh=True)
+    wait_for_step(place.path / "runs", 5, process)
+    preloaded, later = (
+        package / "engine" / "optim.py",
+        package / "data" / "generated" / "mini_oc.py",
+    )
+    for path in (preloaded, later):
+        path.write_text(path.read_text() + "\nraise RuntimeError('edited in mid-launch')\n")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "the code has changed since this launch began" in output
+    first, second = place.runs()
+    assert [run.state() for run in (first, second)] == [schema.FINISHED] * 2
+    assert first.environment["code"] == second.environment["code"]
+    (code,) = first.environment["code"]
+    hash_of.cache_clear()
+    assert {name: hash_of(name) for name in code} == code

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.engine.ranks import num_ranks
+from atomsweep.launch import snapshot
 from atomsweep.launch.outcome import Feed, Outcome
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
@@ -28,21 +30,42 @@ PRELOAD = (
 )
 
 
-def warm_up() -> "ForkServerContext":
-    """Begin to import what every cell needs, in the process that they are forked from."""
+@dataclass(frozen=True)
+class Start:
+    """Where the processes of a launch come from.
+
+    Attributes:
+        context: a fork server that imports what every cell needs.
+        code: the snapshot that they load; None for a plan, which trains nothing.
+    """
+
+    context: "ForkServerContext"
+    code: Path | None
+
+
+def warm_up(root: Path | None) -> Start:
+    """Begin to import what every cell needs, in the process that they are forked from.
+
+    Args:
+        root: where runs are, and the snapshot of the code; None copies none.
+
+    Raises:
+        UserError: the snapshot cannot be written.
+    """
     from multiprocessing.forkserver import ensure_running
 
     from atomsweep.launch.local.pool import fork_server
 
+    code = None if root is None else snapshot.use(root)
     context = fork_server(PRELOAD)
     ensure_running()
-    return context
+    return Start(context, code)
 
 
 def execute(
     runs: Sequence[RunDirectory],
     config: Mapping[str, Any],
-    context: "ForkServerContext | None",
+    start: Start | None,
     feed: "Feed | None" = None,
 ) -> "dict[Path, Outcome]":
     """Run the cells where `cluster` says, and what `feed` adds; tell how each ended."""
@@ -54,13 +77,15 @@ def execute(
         from atomsweep.launch.slurm.jobs import run_cells_on_slurm
 
         return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
-    assert context is not None
+    assert start is not None
     cluster, engine = config["cluster"], config["engine"]
     ranks = num_ranks(config)
     parallel = slots(cluster["parallel"], engine["threads"], engine["device"], ranks)
     each = f", {ranks} ranks each" if ranks > 1 else ""
     log.info("%d at a time on this machine%s", parallel, each)
-    return run_cells(runs, job, parallel, engine["device"], context, sweep_display(), feed, ranks)
+    return run_cells(
+        runs, job, parallel, engine["device"], start.context, sweep_display(), feed, ranks
+    )
 
 
 def placed(

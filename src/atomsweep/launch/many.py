@@ -4,28 +4,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from atomsweep.build import UserError
-from atomsweep.launch.execute import execute, placed
+from atomsweep.launch.execute import Start, execute, placed
 from atomsweep.launch.outcome import WELL, Outcome, outcome_of
 from atomsweep.launch.plan import Cell, Plan
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
+from atomsweep.launch.snapshot import warn_of_changes
 from atomsweep.launch.survey import restart, summary, survey, table
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import evaluations
 from atomsweep.tracking.mlflow.mirror import mirror
 
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext
-
 log = logging.getLogger(__name__)
 
 
-def run_sweep(
-    cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, context: "ForkServerContext"
-) -> int:
+def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, start: Start) -> int:
     """Check every cell, then run those that are wanted, or only say which they are.
 
     Args:
@@ -33,7 +28,7 @@ def run_sweep(
         grid: what they were composed from.
         plan_only: launch nothing.
         rerun: what has ended and is run again, a word that `check_rerun` passed.
-        context: from `warm_up`.
+        start: from `warm_up`.
 
     Returns:
         Exit code: 0 if every cell is finished, 1 if one is not, 130 after an interrupt.
@@ -47,7 +42,7 @@ def run_sweep(
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
     check_splits(plan.cells, grid)
     try:
-        parameters = check_all(plan.cells, context, here=not plan_only)
+        parameters = check_all(plan.cells, start.context, here=not plan_only)
     except UserError as error:
         smaller = "" if grid.statement is None else grid.statement.smaller
         raise UserError(f"{error}{smaller}") from error
@@ -68,7 +63,7 @@ def run_sweep(
             try:
                 outcomes: dict[Path, Outcome] = {}
                 for config, some in placed(plan.cells, runs, wanted):
-                    outcomes |= execute(some, config, context)
+                    outcomes |= execute(some, config, start)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
@@ -82,4 +77,6 @@ def run_sweep(
             told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
+    if start.code is not None:
+        warn_of_changes(start.code)
     return int(not finished)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -92,7 +92,9 @@ def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:
     from atomsweep.launch.local.pool import followed
 
     started = Ranks.here().size  # by torchrun, perhaps
-    others = followed(directory, job, ranks, warm_up()) if ranks > started else nullcontext()
+    others: AbstractContextManager[None] = nullcontext()
+    if ranks > started:
+        others = followed(directory, job, ranks, warm_up(None).context)
     try:
         with progress_bar(directory.path.name) as show, others:
             train(directory, lambda update: show(directory.status))

@@ -1,18 +1,31 @@
-"""The code that a queued job will run is the code that was submitted: a copy, named by its hash."""
+"""A launch uses one version of the code from its first cell to its last: a copy, named by its hash.
+
+Jobs of SLURM start long after they were submitted, and cells of a local sweep after others have
+ended. Both run this copy, so an edit in between is in none of them, and what a run records of its
+code is what its process has loaded.
+"""
 
 import hashlib
+import importlib.util
+import logging
+import os
 import shutil
+import sys
 from pathlib import Path
 
+from atomsweep.build import UserError, plugins
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
 from atomsweep.tracking.files import dumps
 from atomsweep.tracking.lock import exclusive
 
+log = logging.getLogger(__name__)
+
 FOLDER = "_snapshots"
-TAKEN = ("src", "conf", "analysis", "run.py")
+TAKEN = ("src", "conf", "sweeps", "analysis", "run.py")
 PASSED = ("__pycache__", ".egg-info")
+PLUGINS = "plugins"  # in a snapshot: packages that the user trusts
 
 
 def take(root: Path) -> Path:
@@ -22,11 +35,8 @@ def take(root: Path) -> Path:
     copy has no git.
     """
     files = _files()
-    digest = hashlib.sha256()
-    for name, path in files.items():
-        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     folder = root.absolute() / FOLDER
-    target = folder / digest.hexdigest()[:12]
+    target = folder / _digest(files)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock", wait_s=60.0):
         if target.exists():
@@ -34,8 +44,7 @@ def take(root: Path) -> Path:
         temporary = folder / f".{target.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         for name, path in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, temporary / name)
+            _copy(path, temporary / name)
         source = source_directory()
         (temporary / SNAPSHOT).write_text(dumps(commit_of(source), indent=2))
         (temporary / schema.DIFF).write_text(diff_of(source))
@@ -43,18 +52,76 @@ def take(root: Path) -> Path:
     return target
 
 
+def use(root: Path) -> Path:
+    """Let every process that is started from here on load a snapshot; returns its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        code = take(root)
+    except OSError as error:
+        raise UserError(f"the code cannot be copied below {root}: {error}") from error
+    paths = import_paths(code)
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+    before = os.environ.get("PYTHONPATH", "")
+    kept = [path for path in before.split(os.pathsep) if path and path not in paths]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *kept])
+    return code
+
+
+def import_paths(code: Path) -> list[str]:
+    """Folders of a snapshot to import from, the package's first."""
+    return [str(code / "src"), *([str(code / PLUGINS)] if (code / PLUGINS).is_dir() else [])]
+
+
+def warn_of_changes(code: Path) -> None:
+    """Say so where the code is another one now than a launch has used."""
+    if _digest(_files()) != code.name:
+        log.warning(
+            "the code has changed since this launch began; all its cells were made with the code "
+            "of its beginning, kept in %s",
+            code,
+        )
+
+
+def _digest(files: dict[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _copy(path: Path, to: Path) -> None:
+    """A file and, of a module, what Python has compiled of it: starting needs no compiler then."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(path, to)
+    if path.suffix == ".py":
+        compiled = Path(importlib.util.cache_from_source(str(path)))
+        if compiled.is_file():
+            beside = Path(importlib.util.cache_from_source(str(to)))
+            beside.parent.mkdir(exist_ok=True)
+            shutil.copy2(compiled, beside)
+
+
 def _files() -> dict[str, Path]:
     """Name in the snapshot → file: of the repository, or of the installed package alone."""
-    base = PACKAGE.parents[1]
     if PACKAGE.parent.name == "src":
+        base, prefix = PACKAGE.parents[1], Path()
         tops = [base / name for name in TAKEN if (base / name).exists()]
-        prefix = Path()
     else:
-        tops, base, prefix = [PACKAGE], PACKAGE.parent, Path("src")
-    files = [
+        base, prefix, tops = PACKAGE.parent, Path("src"), [PACKAGE]
+    files = {(prefix / p.relative_to(base)).as_posix(): p for top in tops for p in _below(top)}
+    for name, folder in plugins().items():
+        inside = {p.relative_to(folder).as_posix(): p for p in _below(folder)}
+        files |= {f"{PLUGINS}/{name}/{path}": p for path, p in inside.items()}
+    return files
+
+
+def _below(top: Path) -> list[Path]:
+    found = [top] if top.is_file() else sorted(top.rglob("*"))
+    return [
         path
-        for top in tops
-        for path in ([top] if top.is_file() else sorted(top.rglob("*")))
-        if path.is_file() and not any(word in str(path.relative_to(base)) for word in PASSED)
+        for path in found
+        if path.is_file() and not any(word in str(path.relative_to(top)) for word in PASSED)
     ]
-    return {(prefix / path.relative_to(base)).as_posix(): path for path in files}

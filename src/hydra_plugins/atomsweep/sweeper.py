@@ -45,13 +45,13 @@ class AtomsweepSweeper(Sweeper):
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
-            context = warm_up()
+            start = warm_up(self._root())
             cells = []
             for typed, label in wanted.cells:
                 cfg = self._compose(typed, path)
                 choices = cfg.hydra.runtime.choices
                 cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
-            sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, context))
+            sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except UserError as error:
             sys.exit(f"error: {error}")
 
@@ -72,9 +72,13 @@ class AtomsweepSweeper(Sweeper):
             if key_of(k).partition(".")[0] not in LAUNCH_KEYS
         }
         search: Any = OmegaConf.to_container(self._config.search)
-        context = warm_up()
+        start = warm_up(self._root())
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
-        return run_study(request, self._config.plan, self._config.rerun, context)
+        return run_study(request, self._config.plan, self._config.rerun, start)
+
+    def _root(self) -> Path | None:
+        """Where the code is copied to, which a plan does not need."""
+        return None if self._config.plan else Path(self._config.root).absolute()
 
     def _compose(self, overrides: list[str], path: Path | None) -> DictConfig:
         """The config of a cell; what Hydra says of a wrong one becomes a sentence."""

@@ -32,7 +32,7 @@ POLLS_TO_GIVE_UP = 20  # where accounting goes on to say that a job is alive
 
 
 def submit(
-    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings
+    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, code: Path
 ) -> dict[Path, Submission]:
     """Hand cells to SLURM, in arrays as long as the cluster allows.
 
@@ -40,6 +40,7 @@ def submit(
         runs: directories under one root.
         job: module-level function of one argument, the run directory; found again by its name.
         settings: resources of one cell.
+        code: the snapshot that they run.
 
     Raises:
         SlurmError: sbatch refused; cells of arrays before are submitted, as their ledgers say.
@@ -47,7 +48,6 @@ def submit(
     if not runs:
         return {}
     root = runs[0].path.absolute().parent
-    code = snapshot.take(root)
     size = slurm_queue.max_array_size()
     chunks = [runs[i : i + size] for i in range(0, len(runs), size)]
     share = max(1, settings.array_parallelism // len(chunks))
@@ -170,6 +170,7 @@ class _Watch:
         self.again: dict[Path, int] = {}  # times a cell was submitted anew
         self.released: dict[Path, int] = {}  # times a job was released after a failed launch
         self.queue: Queue = {}
+        self.code: Path | None = None  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
 
     def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
@@ -195,7 +196,10 @@ class _Watch:
                     missing.append(run)
             adopted = sum(run.path in self.jobs for run in runs)
             try:
-                self.jobs |= submit(missing, self.job, self.settings)
+                if missing and self.code is None:
+                    self.code = snapshot.take(root)
+                if self.code is not None:
+                    self.jobs |= submit(missing, self.job, self.settings, self.code)
             except SlurmError as error:
                 submitted = {run.path: job_in_queue(run, slurm_queue.queue()) for run in missing}
                 self.jobs |= {path: job for path, job in submitted.items() if job is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from atomsweep.build import PLUGINS, UserError, build
+from atomsweep.launch.snapshot import import_paths
 
 TIME_S = "ATOMSWEEP_TIME_S"  # wall time of a job, told to the job
 SIGNAL_S = "ATOMSWEEP_SIGNAL_S"  # warning before its end
@@ -82,7 +83,7 @@ class SlurmSettings:
 
     def executor_parameters(self, name: str, code: Path) -> dict[str, Any]:
         """Arguments of `submitit.SlurmExecutor.update_parameters` for jobs called `name`."""
-        path = f"{shlex.quote(str(code / 'src'))}:{shlex.quote(str(code))}"
+        path = ":".join(map(shlex.quote, import_paths(code)))
         trusted = os.environ.get(PLUGINS)
         return {
             "job_name": name,

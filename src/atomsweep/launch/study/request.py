@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from atomsweep.build import UserError
 from atomsweep.console import duration
 from atomsweep.engine.ranks import num_ranks
-from atomsweep.launch.execute import execute
+from atomsweep.launch.execute import Start, execute
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import check_all, check_one, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.launch.snapshot import warn_of_changes
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.driver import Driver
@@ -98,14 +99,14 @@ class Request:
         return self.cell({}, self.statement.seeds[0])
 
 
-def run_study(request: Request, plan_only: bool, rerun: str, context: "ForkServerContext") -> int:
+def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> int:
     """Check a study, then drive it until it has its trials, or only say how it stands.
 
     Args:
         request: what is wanted.
         plan_only: launch nothing.
         rerun: word that `check_rerun` passed: whether failed trials are repeated.
-        context: from `launch.warm_up`.
+        start: from `warm_up`.
 
     Returns:
         Exit code: 0 if the study has a best trial and none failed, 1 otherwise, 130 after an
@@ -118,7 +119,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, context: "ForkServe
     root = Path(default.config["root"]).absolute()
     name = default.config["sweep"] or request.name
     log.info("study %s: %s", name, ", ".join(request.statement.space))
-    parameters = _check(request, default, context, here=not plan_only)
+    parameters = _check(request, default, start.context, here=not plan_only)
     if plan_only:
         _tell_plan(request, default, root, name, parameters)
         return 0
@@ -136,15 +137,17 @@ def run_study(request: Request, plan_only: bool, rerun: str, context: "ForkServe
                 f"with `atomsweep cancel {name}`"
             ) from error
         stack.enter_context(launching(root, name))
-        driver = _driver(request, default, root, name, rerun, context)
+        driver = _driver(request, default, root, name, rerun, start.context)
         prepare_data(default.config)
         with mirror(default.config["tracking"], root):
             try:
-                execute([], default.config, context, driver)
+                execute([], default.config, start, driver)
             except KeyboardInterrupt:
                 driver.changed()
                 log.info("stopped; the same command continues")
                 return 130
+        if start.code is not None:
+            warn_of_changes(start.code)
         return _conclude(driver, request)
 
 
