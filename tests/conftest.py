@@ -18,6 +18,8 @@ from hydra.utils import instantiate
 from tests.places import REPOSITORY
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from atomsweep.data.generated.mini_oc import MiniOC
     from atomsweep.data.source import DataSource
     from atomsweep.tracking.run import RunDirectory
@@ -53,6 +55,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real files at {folder}; set ATOMSWEEP_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def context() -> ForkServerContext:
+    """Where cells are forked from. A process has one such server: here the one of real sweeps."""
+    from atomsweep.launch.execute import warm_up
+
+    return warm_up()
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_bad_input_is_a_sentence_and_an_exit_code_before_any_work(place, argumen
 
 
 def test_a_run_killed_in_the_middle_ends_with_the_same_bits(place):
-    code, output = place.run(*SMALL, root="whole")
+    code, output = place.run(*SMALL, root="whole", fresh=True)
     assert code == 0, output
     (whole,) = place.runs("whole")
 
@@ -124,7 +124,7 @@ def test_a_signal_lets_the_step_end_and_a_second_process_is_refused(place):
 
 def test_a_failing_cell_leaves_the_others_alone_and_is_the_only_one_run_again(place):
     cells = ["-m", "optim.optimizer.lr=0.001,1e30", "act=swish,relu", *SMALL]
-    code, output = place.run(*cells)
+    code, output = place.run(*cells, fresh=True)
     assert code == 1
     by_state = {}
     for run in place.runs():

@@ -55,7 +55,9 @@ class Started:
     Unless `fresh`, it is forked from a process that has imported torch and Hydra.
     """
 
-    def __init__(self, words: list[str], cwd: Path, env: dict[str, str], fresh: bool) -> None:
+    def __init__(
+        self, words: list[str], cwd: Path, env: dict[str, str], fresh: bool = False
+    ) -> None:
         self.returncode: int | None = None
         number = len(list(cwd.glob(".output-*")))
         self._output = cwd / f".output-{number}"

@@ -49,20 +49,28 @@ class ModelContract:
     def batch_for(self, model, structures, **options):
         return make_batch(structures, model.cutoff, model.max_neighbors, **options)
 
-    @pytest.fixture
-    def model(self):
-        """In float64 and evaluation mode, with statistics of a few training steps."""
-        model = self.make_model().double()
-        batch = self.batch_for(model, self.structures)
+    @pytest.fixture(scope="class")
+    def prepared(self, request):
+        """In float64 and evaluation mode, with statistics of a few training steps; and its batch.
+
+        Made once for the class, so tests get copies.
+        """
+        test = request.cls()
+        model = test.make_model().double()
+        batch = test.batch_for(model, test.structures)
         model.fit_statistics([batch])
         model.train()
         for _ in range(3):
             model(batch)
-        return model.eval()
+        return model.eval(), batch
 
     @pytest.fixture
-    def batch(self, model):
-        return self.batch_for(model, self.structures)
+    def model(self, prepared):
+        return copy.deepcopy(prepared[0])
+
+    @pytest.fixture
+    def batch(self, prepared):
+        return prepared[1].clone()
 
     def forces(self, model, structures):
         return model(self.batch_for(model, structures)).forces

@@ -16,7 +16,7 @@ from atomsweep.engine import distributed, ranks
 from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
 from atomsweep.launch.compose import cell_of
-from atomsweep.launch.local.pool import fork_server, run_cells
+from atomsweep.launch.local.pool import run_cells
 from atomsweep.nn.sync_norm import SyncBatchNorm1d, synchronise_batch_norm
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
@@ -57,11 +57,6 @@ class Silent:
 
     def close(self):
         pass
-
-
-@pytest.fixture(scope="module")
-def context():
-    return fork_server(["torch", "torch_geometric.data", "atomsweep.worker.train"])
 
 
 @pytest.fixture(scope="module")

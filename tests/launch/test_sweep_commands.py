@@ -16,6 +16,7 @@ import pytest
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
+from tests.contracts.commands import Started
 from tests.test_commands import SMALL, place, science_of, wait_for_step  # noqa: F401
 
 TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
@@ -252,12 +253,11 @@ def histories(uri: str) -> dict:
 
 
 def control(place, *arguments) -> str:  # noqa: F811
-    command = [sys.executable, "-m", "atomsweep", *arguments, "--root", "runs"]
-    done = subprocess.run(
-        command, cwd=place.path, env=place.env, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    words = ["-m", "atomsweep", *arguments, "--root", "runs"]
+    process = Started(words, place.path, place.env)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
 
 
 def descendants(pid: int) -> Iterator[int]:

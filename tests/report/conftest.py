@@ -96,7 +96,7 @@ class Root:
                 "sweep": sweep,
                 "seed": seed,
                 "data": data,
-                "command": "python run.py -m basis=sph,sine act=swish,relu",
+                "command": "atomsweep run -m basis=sph,sine act=swish,relu",
                 "created": created,
                 "science": science(full, fingerprint),
             },

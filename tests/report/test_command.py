@@ -36,7 +36,7 @@ def test_gaps_are_printed_with_what_fills_them(table5, capsys):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     assert run(table5, "latest") == 0
     assert "Sine, ReLU: missing" in (printed := capsys.readouterr().out)
-    assert "fill it: python run.py basis=sine act=relu" in printed
+    assert "fill it: atomsweep run basis=sine act=relu" in printed
 
 
 def test_strict_fails_where_something_is_missing(table5, capsys):
@@ -133,8 +133,8 @@ def test_commands_fill_the_place_that_is_reported_and_not_where_it_was_launched(
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     runs = read_directories(table5.path)
     runs.typed = "root=here"
-    launched = "python run.py basis=sph root=/elsewhere seed=1"
-    assert runs.placed(launched) == "python run.py basis=sph seed=1 root=here"
+    launched = "atomsweep run basis=sph root=/elsewhere seed=1"
+    assert runs.placed(launched) == "atomsweep run basis=sph seed=1 root=here"
     commands = runs.sweep("latest")["command"]
     assert commands.str.endswith(" root=here").all()
     assert (commands.str.count("root=") == 1).all()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atomsweep.launch.local.pool import fork_server, run_cells, slots
+from atomsweep.launch.local.pool import run_cells, slots
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
@@ -44,11 +44,6 @@ class Silent:
 
     def close(self):
         pass
-
-
-@pytest.fixture(scope="module")
-def context():
-    return fork_server(["atomsweep.tracking.run"])
 
 
 def runs_of(root: Path, *todo: str) -> list[RunDirectory]:
@@ -92,10 +87,11 @@ def test_no_more_cells_run_at_once_than_there_are_slots(tmp_path, context):
     runs = runs_of(tmp_path, *["{do: work, sleep: 0.3}"] * 4)
     display = Silent()
     run_cells(runs, job, 2, "cpu", context, display)
+    # at once as the pool sees it; the work of two overlaps only where the machine keeps up
+    assert display.most == 2
     spans = [(run.result["started"], run.result["ended"]) for run in runs]
     overlap = max(sum(a <= t < b for a, b in spans) for t, _ in spans)
-    assert overlap == 2
-    assert display.most == 2
+    assert overlap <= 2
     assert len({run.result["pid"] for run in runs}) == 4
 
 

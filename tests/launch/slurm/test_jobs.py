@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -451,15 +450,15 @@ def test_settings_that_cannot_work_are_refused(changes, sentence):
 
 @pytest.mark.parametrize("many", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_login_node_needs_no_torch_and_speaks_soon(player, tmp_path, mini_oc_tiny, many):
-    """The launch hides torch from itself, as where it is not installed."""
+    """The launch hides from itself what takes seconds to import, as where it is not installed."""
+    heavy = ("torch", "torch_geometric", "mlflow", "optuna", "pandas", "matplotlib")
     code = (
-        "import runpy, sys; sys.modules['torch'] = None; "
+        f"import runpy, sys; sys.modules |= dict.fromkeys({heavy}); "
         "runpy.run_path('run.py', run_name='__main__')"
     )
     words = [*many, "cluster=slurm_cpu", "cluster.wait=false", "tracking=none", "data=mini_oc_tiny"]
     words += [f"data.root={mini_oc_tiny.directory.parent}", f"root={tmp_path / 'runs'}"]
-    began = time.monotonic()
-    process = subprocess.Popen(
+    done = subprocess.run(
         [sys.executable, "-c", code, *words],
         cwd=CONF.parent,
         env=os.environ | {"PYTHONPATH": "src"},
@@ -467,10 +466,6 @@ def test_a_login_node_needs_no_torch_and_speaks_soon(player, tmp_path, mini_oc_t
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.stdout is not None
-    first, seconds = process.stdout.readline(), time.monotonic() - began
-    rest, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, first + rest
-    assert first.startswith(("run ", "sweep ")), first + rest
-    assert "queued" in rest
-    assert seconds < 8  # 1.3 s where nothing else is at work
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith(("run ", "sweep ")), done.stdout
+    assert "queued" in done.stdout

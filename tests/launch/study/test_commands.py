@@ -11,8 +11,9 @@ from atomsweep.launch.study import storage as study_store
 from atomsweep.sweep.study import read_statement
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
+from tests.contracts.commands import Place
 from tests.places import REPOSITORY
-from tests.test_commands import SMALL, Place, place, science_of  # noqa: F401
+from tests.test_commands import SMALL, place, science_of  # noqa: F401
 
 STUDY = f"""
 title: Tiny

@@ -133,10 +133,10 @@ def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, 
     assert gaps["Sine, Swish"].state == "failed"
     assert gaps["Sine, Swish"].reason == "loss is NaN at step 400"
     assert gaps["Sine, ReLU"].state == "missing"
-    assert gaps["Sine, ReLU"].command == "python run.py basis=sine act=relu"
+    assert gaps["Sine, ReLU"].command == "atomsweep run basis=sine act=relu"
     assert not made.complete
     text, _ = page_of(made, tmp_path)
-    for told in ("loss is NaN at step 400", "python run.py basis=sine act=relu"):
+    for told in ("loss is NaN at step 400", "atomsweep run basis=sine act=relu"):
         assert told in report_markdown(made)
         assert told in text
 
@@ -153,14 +153,14 @@ def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(tab
     made = built(table5)
     first = made.parts[0].grid.rows[0]
     assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 8
-    assert [gap.command for gap in made.gaps] == ["python run.py model=median"]
-    assert "`python run.py model=median`" in made.text
+    assert [gap.command for gap in made.gaps] == ["atomsweep run model=median"]
+    assert "`atomsweep run model=median`" in made.text
 
 
 def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):
     root.run("a" * 12, overrides=["basis=sph", "data=mini_oc_tiny", "data.seed=3", "optim.lr=1"])
     made = filtered(root, identity="a" * 12)
-    assert made.gaps[0].command == "python run.py model=median data=mini_oc_tiny data.seed=3"
+    assert made.gaps[0].command == "atomsweep run model=median data=mini_oc_tiny data.seed=3"
 
 
 def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
@@ -277,7 +277,7 @@ def test_nothing_finished_is_one_sentence(root):
         built(root)
     assert str(caught.value) == (
         "nothing of basis_act-1a2b3c has finished (1 failed, 1 missing); "
-        "first failure: no structure has edges; run `python run.py -m act=swish,relu`"
+        "first failure: no structure has edges; run `atomsweep run -m act=swish,relu`"
     )
 
 

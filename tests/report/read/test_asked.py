@@ -53,9 +53,9 @@ def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_i
     assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"– (0/2)"}
     assert len([gap for gap in made.gaps if gap.cell != "Median"]) == 8
     assert made.gaps[0].command == (
-        "python run.py model.hidden_channels=16 act=relu seed=0 data=mini_oc"
+        "atomsweep run model.hidden_channels=16 act=relu seed=0 data=mini_oc"
     )
-    assert made.command == "python run.py sweeps=mine"
+    assert made.command == "atomsweep run sweeps=mine"
     assert [cell.text for cell in made.parts[0].matrix.rows[0]] == ["small", "– (0/2)", "– (0/2)"]
     assert writing.write(made, place / "out").is_file()
 
@@ -71,7 +71,7 @@ def test_another_scale_is_found_by_the_name_of_its_sweep(place):
     frame = read_directories(place / "runs").sweep("mine-node")
     assert frame.attrs["asked"].scale == "node"
     assert "data=mini_oc_large" in frame["command"].iloc[0]
-    assert frame.attrs["command"] == "python run.py sweeps=mine scale=node"
+    assert frame.attrs["command"] == "atomsweep run sweeps=mine scale=node"
 
 
 def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_path):
@@ -132,7 +132,7 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "all", "--strict"]) == 1
     printed = capsys.readouterr().out
-    told = "Nothing has finished.\n  fill it: python run.py sweeps=forcenet/table5"
+    told = "Nothing has finished.\n  fill it: atomsweep run sweeps=forcenet/table5"
     assert f"forcenet/table5: {told}" in printed
     for reference in published.references():
         paper, _, table = reference.partition(".")

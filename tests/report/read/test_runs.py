@@ -32,7 +32,7 @@ def test_a_run_is_one_row(table5):
     assert row["created"] == "2026-08-12T10:00:00+00:00"
     assert row["budget"] == "800 steps"
     assert row["sweeps"] == ("basis_act-1a2b3c",)
-    assert row["command"] == "python run.py model=forcenet_small basis=sine act=swish"
+    assert row["command"] == "atomsweep run model=forcenet_small basis=sine act=swish"
     assert Path(row["path"]).is_dir()
     assert runs.problems == []
 
@@ -70,7 +70,7 @@ def test_a_planned_cell_without_a_directory_is_missing(table5):
     row = frame.iloc[3]
     assert row["identity"] == "000000000003"
     assert row["choice.basis"] == "sine"
-    assert row["command"] == "python run.py basis=sine act=relu"
+    assert row["command"] == "atomsweep run basis=sine act=relu"
     assert pd.isna(row["path"])
 
 
@@ -78,7 +78,7 @@ def test_rows_of_a_sweep_follow_its_plan_and_name_its_axes(table5):
     frame = read_directories(table5.path).sweep("latest")
     assert frame["identity"].tolist() == [f"{i:012x}" for i in range(4)]
     assert frame.attrs["axes"] == ["choice.basis", "choice.act"]
-    assert frame.attrs["command"] == "python run.py -m basis=sph,sine act=swish,relu"
+    assert frame.attrs["command"] == "atomsweep run -m basis=sph,sine act=swish,relu"
 
 
 def test_latest_is_the_newest_plan(table5):

@@ -193,4 +193,4 @@ def _shown(points: Any) -> list[str]:
 
 
 def _command(file: str, scale: str | None) -> str:
-    return f"python run.py sweeps={file}" + (f" scale={scale}" if scale else "")
+    return f"atomsweep run sweeps={file}" + (f" scale={scale}" if scale else "")

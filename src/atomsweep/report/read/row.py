@@ -94,7 +94,7 @@ def budget_of(config: Mapping[str, Any], total_steps: Any) -> str | None:
 
 def fill_command(overrides: Iterable[str]) -> str:
     """The command that makes a run of these overrides."""
-    return shlex.join(["python", "run.py", *overrides])
+    return shlex.join(["atomsweep", "run", *overrides])
 
 
 def _provenance(provenance: Any) -> str | None:

@@ -210,6 +210,6 @@ def _labelled(
     """A frame with the `attrs` that `Runs.sweep` describes."""
     frame = frame.reset_index(drop=True)
     if command is not None and command.startswith("run.py"):
-        command = f"python {command}"
+        command = f"atomsweep run{command.removeprefix('run.py')}"
     frame.attrs.update(sweep=sweep, axes=list(axes), command=command, asked=None, columns=[])
     return frame
