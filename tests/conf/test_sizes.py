@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from atomsweep.build import UserError
-from atomsweep.experiment import cell_of, preflight
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
 from hydra_plugins.atomsweep.sizes import of_size
 from tests.contracts.compose import CONF, compose, compose_with_choices
 

@@ -126,7 +126,7 @@ def test_the_command_writes_every_part(root, tmp_path, capsys):
         "What the study found",
         "2 complete, 1 pruned",
         "<style>",
-        "run.py sweeps",
+        "atomsweep run sweeps",
     ):
         assert text in page
     assert page.count("<svg") == len(figures)
