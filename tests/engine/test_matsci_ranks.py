@@ -6,10 +6,7 @@ import torch
 from atomsweep.launch.compose import cell_of
 from atomsweep.tracking import schema
 from tests.contracts.compose import compose_with_choices
-from tests.engine import test_distributed as ranked
 from tests.engine.test_distributed import SLOW, alone, curve, in_double, on_ranks, weights
-
-context = ranked.context
 
 STEPS = 4
 COMMON = [

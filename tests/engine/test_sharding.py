@@ -23,7 +23,7 @@ from tests.contracts.compose import compose_with_choices
 from tests.engine import test_distributed as ranked
 from tests.engine.test_distributed import alone, assert_same, in_double, on_ranks, weights
 
-context, made = ranked.context, ranked.made
+made = ranked.made
 
 RECIPE = [
     "optim.clip_norm=0.05",

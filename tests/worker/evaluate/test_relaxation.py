@@ -141,6 +141,7 @@ def test_trajectories_hold_every_step(model, mini_oc_tiny, monkeypatch, tmp_path
 def test_relaxations_may_come_from_is2re_files(model, monkeypatch, tmp_path):
     """Then nobody knows the true forces, even where the model's own data have an oracle."""
     monkeypatch.setattr(model.run, "path", tmp_path)
+    monkeypatch.chdir(tmp_path)  # what is read from the files is kept here
     records = [as_pyg_2(is2re_fields(seed, pos=spread(seed))) for seed in range(3)]
     write_lmdb(tmp_path / "data.lmdb", records)
     settings = {"splits": ["val_id"], "paths": {"val_id": str(tmp_path / "data.lmdb")}}
