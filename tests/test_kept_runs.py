@@ -1,5 +1,8 @@
 """Runs that older code made are found, loaded and continued; see kept/README.md."""
 
+import inspect
+import json
+import pydoc
 import shutil
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 import torch
 
 import atomsweep
+from atomsweep import parts
 from atomsweep.build import build
 from atomsweep.engine import checkpoint
 from atomsweep.launch.compose import cell_of
@@ -14,11 +18,12 @@ from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import Plan
 from atomsweep.launch.survey import survey
 from atomsweep.sweep.grid import Grid
-from atomsweep.tracking import schema
+from atomsweep.tracking import code, schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.train import train
 from tests.contracts.compose import compose_with_choices
+from tests.places import SOURCE
 
 KEPT = Path(__file__).parent / "kept"
 SHARED = [
@@ -106,3 +111,20 @@ def test_a_copy_under_another_identity_is_refused(root):
     run = RunDirectory(find_runs(root)[0].path)
     with pytest.raises(ValueError, match="belongs to run"):
         RunDirectory.create(run.path, "seed: 0\n", {"identity": "0" * 12}, ["1" * 12])
+
+
+def test_every_former_path_leads_to_a_class_that_is_there():
+    assert len(parts.FORMER) > 10
+    for present, formers in parts.FORMER.items():
+        assert inspect.isclass(pydoc.locate(present)), present
+        for former in formers:
+            assert parts.present_path(former) == present
+
+
+def test_files_that_runs_of_version_1_recorded_are_known_by_what_they_are_now():
+    """The rows were made when the files had moved; a later edit makes old runs stale, as it must."""
+    rows = json.loads((SOURCE / "atomsweep" / "tracking" / code.VERSION_1).read_text())
+    assert {"models/forcenet.py", "data/base.py", "engine/loop.py"} <= set(rows)
+    for row in rows.values():
+        for path in row["now"]:
+            assert code.hash_of(path) is not None, path
