@@ -53,8 +53,10 @@ def root(request, tmp_path):
 def test_finished_runs_are_found_and_not_made_again(root):
     cells = [cell("basis=sine", f"act={act}", *FINISHED) for act in ("swish", "relu", "softplus")]
     entries = survey(cells, root, {})
-    assert [e.state for e in entries] == [schema.FINISHED, schema.FINISHED, schema.MISSING]
-    assert [e.wanted("stale") for e in entries] == [False, False, True]
+    done = (schema.FINISHED, schema.STALE)  # stale from the first edit of their science on
+    assert [e.state in done for e in entries] == [True, True, False]
+    assert entries[2].state == schema.MISSING
+    assert [e.wanted("failed") for e in entries] == [False, False, True]
     claimed = [one.create(root, "again", "run.py") for one in cells[:2]]
     assert [run.path for run in claimed] == [entry.run.path for entry in entries[:2]]
     assert len(find_runs(root)) == 3
@@ -122,7 +124,7 @@ def test_every_former_path_leads_to_a_class_that_is_there():
 
 
 def test_files_that_runs_of_version_1_recorded_are_known_by_what_they_are_now():
-    """The rows were made when the files had moved; a later edit makes old runs stale, as it must."""
+    """Rows were made once the files had moved; a later edit makes old runs stale, as it must."""
     rows = json.loads((SOURCE / "atomsweep" / "tracking" / code.VERSION_1).read_text())
     assert {"models/forcenet.py", "data/base.py", "engine/loop.py"} <= set(rows)
     for row in rows.values():

@@ -32,7 +32,7 @@ def test_info_says_what_a_run_is_where_how_it_ended_and_its_last_lines(root, cap
     rows = dict(line.split(None, 1) for line in said.partition("\n\n")[0].splitlines())
     assert rows["run"] == run.name
     assert rows["directory"] == str(run.path)
-    assert rows["state"] == schema.FINISHED
+    assert rows["state"] in (schema.FINISHED, schema.STALE)
     assert rows["command"] == run.run["command"]
     assert rows["step"] == "20 of 20"
     assert rows["val_id/forces_mae"] == "0.34725"
