@@ -9,6 +9,7 @@ import torch
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.structure import Structure
+from atomsweep.engine.fit import fit as fit_run
 from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.graph.neighbors import RadiusGraph
@@ -67,7 +68,7 @@ def fit(run, data, settings, recipe=RECIPE, stop_at=None, conservative=False):
         if stop_at is not None and update.step >= stop_at:
             stop.signal = "SIGTERM"
 
-    fit(TRAIN, model, task, recipe, data, None, run, 3, stop, watch)
+    fit_run(TRAIN, model, task, recipe, data, None, run, 3, stop, watch)
     return model
 
 

@@ -131,7 +131,7 @@ def request(study, typed=(), name="hpo/study"):
     def compose(overrides):
         return cell_of(*compose_with_choices(overrides), overrides)
 
-    return Request.of(study, name, by_key, None, {}, compose, CONF)
+    return Request.of(study, name, by_key, None, {}, compose)
 
 
 def test_a_key_that_is_typed_is_fixed_and_names_another_study(tmp_path):
@@ -148,7 +148,7 @@ def test_a_key_that_is_typed_is_fixed_and_names_another_study(tmp_path):
 def test_several_values_of_a_key_are_refused(tmp_path):
     study = written(tmp_path, GOOD)
     with pytest.raises(UserError, match="a study chooses values itself, but act was given several"):
-        Request.of(study, "s", {"act": ["act=relu", "act=tanh"]}, None, {}, None, CONF)
+        Request.of(study, "s", {"act": ["act=relu", "act=tanh"]}, None, {}, None)
 
 
 def test_the_default_configuration_is_a_point_of_the_space_or_a_sentence(tmp_path):
