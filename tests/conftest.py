@@ -62,7 +62,7 @@ def context() -> ForkServerContext:
     """Where cells are forked from. A process has one such server: here the one of real sweeps."""
     from atomsweep.launch.execute import warm_up
 
-    return warm_up()
+    return warm_up(None).context
 
 
 @pytest.fixture(scope="session")
