@@ -155,7 +155,8 @@ def _part(name: Any, where: str) -> Any:
     """
     trusted = plugins()
     top = str(name).partition(".")[0]
-    if not isinstance(name, str) or not _lies_in(name, (*ROOMS, *TORCH, *trusted)):
+    private = "._" in str(name)
+    if not isinstance(name, str) or private or not _lies_in(name, (*ROOMS, *TORCH, *trusted)):
         trust = f"; if you trust it, {PLUGINS}={top} in the environment allows it"
         raise UserError(
             f"{where}.{TARGET} must name a part, got {name}: {PARTS}{'' if top in OURS else trust}"
@@ -167,7 +168,10 @@ def _part(name: Any, where: str) -> Any:
         raise UserError(f"{where}.{TARGET} {name} cannot be imported: {told}") from error.value
     home = str(getattr(target, "__module__", ""))
     if not inspect.isclass(target) or not _lies_in(f"{home}.", (*ROOMS, *TORCH, *trusted)):
-        raise UserError(f"{where}.{TARGET} {name} does not exist; see the options of {where}")
+        raise UserError(
+            f"{where}.{TARGET} {name} does not exist, or is no class that lies there; see the "
+            f"options of {where}"
+        )
     if _lies_in(f"{home}.", TORCH) and not _is_taken_from_torch(target):
         raise UserError(f"{where}.{TARGET} must name a part, got {name}: {PARTS}")
     return target

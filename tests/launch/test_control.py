@@ -145,20 +145,23 @@ def test_cancel_of_nothing_says_so(sweep, capsys):
     assert "neither a sweep nor a run unheard" in capsys.readouterr().err
 
 
-def test_retry_types_the_command_again_with_what_failed_into_its_own_root(sweep, capsys):
+def test_retry_types_the_command_again_with_what_failed_into_its_own_root(sweep, monkeypatch):
+    monkeypatch.chdir(sweep)
     argv = ["/x/run.py", "-m", "a=1,2", "++root=/other", "rerun=all", "plan=false", "b=c"]
-    plan = {"argv": argv, "directory": str(sweep.parent)}
-    words, directory = retry_command(plan, sweep)
+    words = retry_command({"argv": argv, "directory": str(sweep)}, sweep)
     assert words == ["-m", "a=1,2", "b=c", f"root={sweep}", "rerun=failed"]
-    assert directory == sweep.parent
 
 
-def test_a_root_that_was_moved_is_retried_where_it_is_and_from_here(sweep, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_a_root_that_was_moved_is_retried_where_it_is(sweep):
     moved = sweep / "it's moved"
-    words, directory = retry_command({"argv": ["run.py", "a=1"], "directory": "/gone"}, moved)
+    words = retry_command({"argv": ["run.py", "a=1"], "directory": "/gone"}, moved)
     assert words[-2] == f"root='{sweep}/it\\'s moved'"
-    assert directory == tmp_path
+
+
+def test_the_folder_of_a_plan_is_not_entered(sweep, tmp_path_factory):
+    theirs = tmp_path_factory.mktemp("theirs")
+    with pytest.raises(ValueError, match="go there and type retry again"):
+        retry_command({"argv": ["run.py"], "directory": str(theirs)}, sweep)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +173,14 @@ def test_a_root_that_was_moved_is_retried_where_it_is_and_from_here(sweep, monke
         "+hydra.run.dir=/tmp",
         "hydra/launcher=theirs",
         "~hydra.sweeper",
+        "cluster.preamble=[touch /tmp/evil]",
+        "++cluster.python=/tmp/evil",
     ],
 )
 def test_a_plan_of_elsewhere_starts_no_program_and_sets_nothing_of_hydra(sweep, word):
     path = sweep / schema.SWEEPS / "paper" / "table.json"
     plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1", word]}
+    plan |= {"directory": "/gone"}
     path.write_text(json.dumps(plan))
     with pytest.raises(ValueError, match="which retry does not repeat"):
         retry_command(plan, sweep)
@@ -186,12 +192,12 @@ def test_retry_starts_atomsweep_and_never_the_plans_program(sweep, monkeypatch):
     monkeypatch.chdir(sweep)  # and back at the end
     monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
     path = sweep / schema.SWEEPS / "paper" / "table.json"
-    plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1"], "directory": "/"}
+    plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1"], "directory": "/gone"}
     path.write_text(json.dumps(plan))
     with pytest.raises(AssertionError, match="exec does not return"):
         main(["retry", "paper/table", "--root", str(sweep)])
     ((_, words),) = started
-    assert words[1:4] == ["-m", "atomsweep", "run"]
+    assert words[1:5] == ["-P", "-m", "atomsweep", "run"]
     assert "/tmp/evil.py" not in words
 
 

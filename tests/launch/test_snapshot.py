@@ -14,9 +14,8 @@ from tests.test_commands import SMALL, place, wait_for_step  # noqa: F401
 
 
 def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):
-    folder = snapshot.take(tmp_path)
+    folder = snapshot.take(tmp_path).folder
     assert (folder / "run.py").read_bytes() == (REPOSITORY / "run.py").read_bytes()
-    assert (folder / "conf/config.yaml").is_file()
     code = (
         "import json, atomsweep; from atomsweep.tracking.environment import environment\n"
         "print(json.dumps([atomsweep.__file__, environment()['commit']]))"
@@ -37,11 +36,11 @@ def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):
 def test_the_same_code_is_kept_once_and_changed_code_apart(tmp_path, monkeypatch):
     file = tmp_path / "a.py"
     file.write_text("1")
-    monkeypatch.setattr(snapshot, "_files", lambda: {"src/a.py": file})
-    first = snapshot.take(tmp_path)
-    assert snapshot.take(tmp_path) == first
+    monkeypatch.setattr(snapshot, "_files", lambda trusted: {"src/a.py": file})
+    first = snapshot.take(tmp_path).folder
+    assert snapshot.take(tmp_path).folder == first
     file.write_text("2")
-    second = snapshot.take(tmp_path)
+    second = snapshot.take(tmp_path).folder
     assert second != first
     assert (first / "src/a.py").read_text() == "1"
     assert (second / "src/a.py").read_text() == "2"
@@ -50,26 +49,48 @@ def test_the_same_code_is_kept_once_and_changed_code_apart(tmp_path, monkeypatch
 def test_the_code_is_noticed_to_have_changed_since_a_launch(tmp_path, monkeypatch, caplog):
     file = tmp_path / "a.py"
     file.write_text("1")
-    monkeypatch.setattr(snapshot, "_files", lambda: {"src/a.py": file})
+    monkeypatch.setattr(snapshot, "_files", lambda trusted: {"src/a.py": file})
     code = snapshot.take(tmp_path)
-    snapshot.warn_of_changes(code)
+    code.warn_of_changes()
     assert caplog.text == ""
     file.write_text("2")
-    snapshot.warn_of_changes(code)
+    code.warn_of_changes()
     assert "the code has changed since this launch began" in caplog.text
 
 
-def test_packages_that_are_trusted_are_in_the_snapshot(tmp_path, monkeypatch):
+def test_packages_that_are_trusted_are_in_the_snapshot(tmp_path, monkeypatch, caplog):
     lab = tmp_path / "labs" / "mylab"
     lab.mkdir(parents=True)
     (lab / "__init__.py").write_text("WHERE = __file__\n")
     monkeypatch.syspath_prepend(lab.parent)
     monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab")
-    code = snapshot.take(tmp_path / "runs")
+    taken = snapshot.take(tmp_path / "runs")
+    code = taken.folder
     env = {"PYTHONPATH": ":".join(snapshot.import_paths(code)), "PATH": "/usr/bin:/bin"}
     told = [sys.executable, "-c", "import mylab; print(mylab.WHERE)"]
     done = subprocess.run(told, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(code / "plugins" / "mylab" / "__init__.py")
+    assert commit_of(code / "plugins" / "mylab") == commit_of(lab)  # not of what runs/ lies in
+    (lab / ".__init__.py.swp").write_text("an editor's")
+    taken.warn_of_changes()
+    assert caplog.text == ""
+    (lab / "__init__.py").write_text("WHERE = 'edited'\n")
+    taken.warn_of_changes()
+    assert "the code has changed" in caplog.text
+
+
+def test_a_refused_launch_leaves_nothing_and_another_ones_snapshot_stays(tmp_path):
+    root = tmp_path / "runs"
+    first = snapshot.take(root)
+    second = snapshot.take(root)
+    second.discard()  # it made nothing
+    assert first.folder.is_dir()
+    first.discard()
+    assert not root.exists()
+    kept = snapshot.take(root)
+    (root / "a-run").mkdir()
+    kept.discard()
+    assert kept.folder.is_dir()
 
 
 def test_code_edited_while_a_sweep_runs_is_in_none_of_its_cells_and_the_record_is_true(

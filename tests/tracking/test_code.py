@@ -79,7 +79,7 @@ def test_only_edits_of_what_a_run_reaches_change_it(package, file, stale):
     assert changed(environment) == ([file] if stale else [])
 
 
-def test_words_and_paths_of_imports_change_nothing_and_code_does(package):
+def test_words_change_nothing_and_code_and_imports_do(package):
     file = package / "nn" / "cutoff.py"
     file.write_text(
         '"""What is here."""\n\nfrom atomsweep.nn.mlp import make_mlp, PairLinear\n\n\n'
@@ -89,13 +89,16 @@ def test_words_and_paths_of_imports_change_nothing_and_code_does(package):
     before = code.hash_of("nn/cutoff.py")
     code.hash_of.cache_clear()
     file.write_text(
-        "# a note\nfrom atomsweep.nn.elsewhere import (\n    PairLinear,\n    make_mlp,\n)\n\n"
+        "# a note\nfrom atomsweep.nn.mlp import (\n    PairLinear,\n    make_mlp,\n)\n\n"
         'def f(x: int) -> int:\n    return "#" * x\n'
     )
     assert code.hash_of("nn/cutoff.py") == before
     code.hash_of.cache_clear()
-    file.write_text(file.read_text().replace('"#"', '"# "'))
-    assert code.hash_of("nn/cutoff.py") != before
+    text = file.read_text()
+    for edited in (text.replace('"#"', '"# "'), text.replace("nn.mlp", "nn.other")):
+        code.hash_of.cache_clear()
+        file.write_text(edited)
+        assert code.hash_of("nn/cutoff.py") != before
 
 
 def test_a_new_model_changes_no_run_and_a_removed_file_does(package):

@@ -76,16 +76,25 @@ def test_a_class_that_moves_or_is_renamed_keeps_the_identity(monkeypatch):
     assert of(task___target_="atomsweep.tasks.s2ef.S2EF") != of()
 
 
-@pytest.mark.parametrize(("of_data", "least"), [(False, 25), (True, 10)])
-def test_names_of_our_parts_are_unique_over_conf(of_data, least):
-    """Among parts that are hashed, and among data sets, of which a fingerprint is hashed."""
-    named = {}
+def test_names_of_our_parts_are_unique_and_those_of_conf_are_named():
+    names = [path.rpartition(".")[2] for path in parts.NAMED]
+    assert len(set(names)) == len(names) == 30
+    found = set()
     for path in CONF.rglob("*.yaml"):
-        for target in re.findall(r"_target_: *(atomsweep\.\S+)", path.read_text()):
-            if (path.parent.name == "data") == of_data:
-                named.setdefault(parts.part_name(target), set()).add(target)
-    assert len(named) >= least
-    assert {name: paths for name, paths in named.items() if len(paths) > 1} == {}
+        if path.parent.name not in ("data", "cluster"):  # these are not hashed
+            found |= set(re.findall(r"_target_: *(atomsweep\.\S+)", path.read_text()))
+    assert {parts.first_path(target) for target in found} == parts.NAMED
+
+
+def test_a_copy_of_a_class_in_another_file_is_another_one():
+    copied = "atomsweep.models.forcenet_mine.ForceNet"
+    assert of(model___target_=copied) != of()
+    assert of(model___target_="mylab.ForceNet") != of(model___target_=copied)
+
+
+def test_no_class_is_its_own_former_self():
+    for present, formers in parts.FORMER.items():
+        assert present not in formers
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,9 @@ def _cancel(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     need_root(options.root)
     try:
-        words, directory = retry_command(plan_of(options.root, options.sweep), options.root)
+        words = retry_command(plan_of(options.root, options.sweep), options.root)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"in {directory}: {shlex.join(['atomsweep', 'run', *words])}", flush=True)
-    os.chdir(directory)
-    os.execv(sys.executable, [sys.executable, "-m", "atomsweep", "run", *words])
+    print(shlex.join(["atomsweep", "run", *words]), flush=True)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "atomsweep", "run", *words])
     raise AssertionError("exec does not return")

@@ -153,7 +153,7 @@ def _chosen(runs: "Runs", words: Sequence[str]) -> "pd.DataFrame":
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    parser = argparse.ArgumentParser(prog="atomsweep", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser(
         "report",

@@ -22,6 +22,7 @@ from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
 
 MULTIRUN = ("-m", "--multirun")
+SHELL = tuple(f"cluster.{key}" for key in ("preamble", "python", "sbatch", "srun_args"))
 STOP_SECONDS = 90.0  # for checkpoints, before the launcher is given up on
 
 
@@ -154,31 +155,37 @@ def cancel(root: Path, sweep: str | None, runs: Sequence[RunDirectory]) -> list[
     return told
 
 
-def retry_command(plan: Mapping[str, Any], root: Path) -> tuple[list[str], Path]:
-    """Words after `atomsweep run`, and directory, that launch a sweep again into its root.
+def retry_command(plan: Mapping[str, Any], root: Path) -> list[str]:
+    """Words after `atomsweep run` that launch a sweep again into its root, failed cells included.
 
     A plan may come from elsewhere. What it says is taken as overrides of a config and as nothing
-    else: no program, no options of Hydra, no other root. Its directory is taken where it holds the
-    root, which is where it was launched from; else the present one.
+    else: no program, no options or keys of Hydra, no line for a shell, no other root. Nor is its
+    folder entered: what lies in there, such as `conf/`, counts only for who has gone there.
 
     Raises:
-        ValueError: the plan does not say how it was launched, or says more than overrides.
+        ValueError: the plan does not say how it was launched, says more than overrides, or was
+            launched in another folder, which is there.
     """
     argv, directory = plan.get("argv"), plan.get("directory")
     if not isinstance(argv, list) or not isinstance(directory, str):
         raise ValueError("the plan does not say how it was launched; type its command again")
+    there = Path(directory)
+    if there.is_dir() and there.resolve() != Path.cwd():
+        raise ValueError(
+            f"the sweep was launched in {directory}, where its paths begin; go there and type "
+            "retry again, if you trust what lies there"
+        )
     words = [str(word) for word in argv[1:]]
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        if word not in MULTIRUN and (word.startswith("-") or key.split(".")[0].startswith("hydra")):
+        foreign = key.split(".")[0].startswith("hydra") or key in SHELL or key == "cluster._target_"
+        if word not in MULTIRUN and (word.startswith("-") or foreign):
             raise ValueError(
-                f"the plan was launched with {word!r}, which retry does not repeat; type its "
+                f"the sweep was launched with {word!r}, which retry does not repeat; type its "
                 "command again if you trust it"
             )
     kept = [w for w in words if w.lstrip("+").partition("=")[0] not in ("rerun", "plan", "root")]
-    root = root.resolve()
-    there = Path(directory) if root.is_relative_to(Path(directory).resolve()) else Path.cwd()
-    return [*kept, f"root={_quoted(str(root))}", "rerun=failed"], there
+    return [*kept, f"root={_quoted(str(root.resolve()))}", "rerun=failed"]
 
 
 def _quoted(path: str) -> str:

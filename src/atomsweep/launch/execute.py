@@ -40,7 +40,7 @@ class Start:
     """
 
     context: "ForkServerContext"
-    code: Path | None
+    code: snapshot.Snapshot | None
 
 
 def warm_up(root: Path | None) -> Start:
@@ -76,7 +76,8 @@ def execute(
         from atomsweep.launch.slurm.job import slurm_job
         from atomsweep.launch.slurm.jobs import run_cells_on_slurm
 
-        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed)
+        code = start.code if start is not None else None
+        return run_cells_on_slurm(runs, slurm_job, settings, sweep_display(), feed, code)
     assert start is not None
     cluster, engine = config["cluster"], config["engine"]
     ranks = num_ranks(config)

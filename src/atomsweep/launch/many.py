@@ -11,7 +11,6 @@ from atomsweep.launch.outcome import WELL, Outcome, outcome_of
 from atomsweep.launch.plan import Cell, Plan
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
-from atomsweep.launch.snapshot import warn_of_changes
 from atomsweep.launch.survey import restart, summary, survey, table
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import evaluations
@@ -78,5 +77,5 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
     if start.code is not None:
-        warn_of_changes(start.code)
+        start.code.warn_of_changes()
     return int(not finished)

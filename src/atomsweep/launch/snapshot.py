@@ -11,6 +11,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from atomsweep.build import UserError, plugins
@@ -18,29 +20,71 @@ from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
 from atomsweep.tracking.files import dumps
-from atomsweep.tracking.lock import exclusive
+from atomsweep.tracking.lock import Locked, exclusive
 
 log = logging.getLogger(__name__)
 
 FOLDER = "_snapshots"
-TAKEN = ("src", "conf", "sweeps", "analysis", "run.py")
+LOCK = ".lock"
+TAKEN = ("src", "run.py")  # what a cell can load
 PASSED = ("__pycache__", ".egg-info")
 PLUGINS = "plugins"  # in a snapshot: packages that the user trusts
 
 
-def take(root: Path) -> Path:
-    """Copy the code into `<root>/_snapshots/<hash>`, unless it is there; returns that folder.
+@dataclass(frozen=True)
+class Snapshot:
+    """The code of a launch.
+
+    Attributes:
+        folder: `<root>/_snapshots/<hash>`.
+        plugins: where packages that the user trusts lay when it was taken.
+        made: it was not there before.
+    """
+
+    folder: Path
+    plugins: Mapping[str, Path]
+    made: bool
+
+    def warn_of_changes(self) -> None:
+        """Say so where the code is another one now."""
+        if _digest(_files(self.plugins)) != self.folder.name:
+            log.warning(
+                "the code has changed since this launch began; all its cells were made with the "
+                "code of its beginning, kept in %s",
+                self.folder,
+            )
+
+    def discard(self) -> None:
+        """Leave no trace of a launch that was refused, where nothing else is in its root."""
+        above, root = self.folder.parent, self.folder.parents[1]
+        if not self.made or {path.name for path in root.iterdir()} != {FOLDER}:
+            return
+        if {path.name for path in above.iterdir()} <= {LOCK, self.folder.name}:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def take(root: Path) -> Snapshot:
+    """Copy the code into `<root>/_snapshots/<hash>`, unless it is there.
 
     Untracked and changed files are in it; commit and changes are recorded beside them, because a
     copy has no git.
+
+    Raises:
+        UserError: it cannot be written, or another launch is writing for a minute.
     """
-    files = _files()
-    folder = root.absolute() / FOLDER
+    try:
+        return _taken(root.absolute() / FOLDER, plugins())
+    except (OSError, Locked) as error:
+        raise UserError(f"the code cannot be copied below {root}: {error}") from error
+
+
+def _taken(folder: Path, trusted: Mapping[str, Path]) -> Snapshot:
+    files = _files(trusted)
     target = folder / _digest(files)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".lock", wait_s=60.0):
+    with exclusive(folder / LOCK, wait_s=60.0):
         if target.exists():
-            return target
+            return Snapshot(target, trusted, made=False)
         temporary = folder / f".{target.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         for name, path in files.items():
@@ -48,26 +92,25 @@ def take(root: Path) -> Path:
         source = source_directory()
         (temporary / SNAPSHOT).write_text(dumps(commit_of(source), indent=2))
         (temporary / schema.DIFF).write_text(diff_of(source))
+        for name, place in trusted.items():
+            (temporary / PLUGINS / name / SNAPSHOT).write_text(dumps(commit_of(place), indent=2))
         temporary.rename(target)
-    return target
+    return Snapshot(target, trusted, made=True)
 
 
-def use(root: Path) -> Path:
-    """Let every process that is started from here on load a snapshot; returns its folder.
+def use(root: Path) -> Snapshot:
+    """Let every process that is started from here on load a snapshot.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: see `take`.
     """
-    try:
-        code = take(root)
-    except OSError as error:
-        raise UserError(f"the code cannot be copied below {root}: {error}") from error
-    paths = import_paths(code)
+    taken = take(root)
+    paths = import_paths(taken.folder)
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     before = os.environ.get("PYTHONPATH", "")
     kept = [path for path in before.split(os.pathsep) if path and path not in paths]
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *kept])
-    return code
+    return taken
 
 
 def import_paths(code: Path) -> list[str]:
@@ -75,17 +118,7 @@ def import_paths(code: Path) -> list[str]:
     return [str(code / "src"), *([str(code / PLUGINS)] if (code / PLUGINS).is_dir() else [])]
 
 
-def warn_of_changes(code: Path) -> None:
-    """Say so where the code is another one now than a launch has used."""
-    if _digest(_files()) != code.name:
-        log.warning(
-            "the code has changed since this launch began; all its cells were made with the code "
-            "of its beginning, kept in %s",
-            code,
-        )
-
-
-def _digest(files: dict[str, Path]) -> str:
+def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
     for name, path in files.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
@@ -104,7 +137,7 @@ def _copy(path: Path, to: Path) -> None:
             shutil.copy2(compiled, beside)
 
 
-def _files() -> dict[str, Path]:
+def _files(trusted: Mapping[str, Path]) -> dict[str, Path]:
     """Name in the snapshot → file: of the repository, or of the installed package alone."""
     if PACKAGE.parent.name == "src":
         base, prefix = PACKAGE.parents[1], Path()
@@ -112,7 +145,7 @@ def _files() -> dict[str, Path]:
     else:
         base, prefix, tops = PACKAGE.parent, Path("src"), [PACKAGE]
     files = {(prefix / p.relative_to(base)).as_posix(): p for top in tops for p in _below(top)}
-    for name, folder in plugins().items():
+    for name, folder in trusted.items():
         inside = {p.relative_to(folder).as_posix(): p for p in _below(folder)}
         files |= {f"{PLUGINS}/{name}/{path}": p for path, p in inside.items()}
     return files
@@ -123,5 +156,9 @@ def _below(top: Path) -> list[Path]:
     return [
         path
         for path in found
-        if path.is_file() and not any(word in str(path.relative_to(top)) for word in PASSED)
+        if path.is_file()
+        and not path.name.startswith(".")  # what an editor leaves
+        and not path.name.endswith("~")
+        and path.name != SNAPSHOT
+        and not any(word in str(path.relative_to(top)) for word in PASSED)
     ]

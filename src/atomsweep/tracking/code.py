@@ -1,8 +1,7 @@
 """Which code a run was made with: a hash of every module that its config reaches; nothing imported.
 
 A new model beside the old ones, or another choice of activation, leaves finished runs as they are.
-So do comments, docstrings, blank lines and the paths in import statements: a file is hashed without
-them, and a module that moves is found by its former name.
+So do comments, docstrings and blank lines: a file is hashed without them.
 """
 
 import ast
@@ -126,8 +125,9 @@ def _effective(source: bytes) -> bytes:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
             names = ""
-        elif isinstance(node, ast.ImportFrom):
-            names = " ".join(sorted(f"{alias.name}:{alias.asname}" for alias in node.names))
+        elif isinstance(node, ast.ImportFrom):  # however it is wrapped and ordered
+            found = sorted(f"{alias.name}:{alias.asname}" for alias in node.names)
+            names = f"{'.' * node.level}{node.module} {' '.join(found)}"
         else:
             continue
         first, last = node.lineno - 1, node.end_lineno or node.lineno

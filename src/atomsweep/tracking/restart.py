@@ -13,7 +13,6 @@ REMADE = (
     schema.ENVIRONMENT,
     schema.DIFF,
     schema.LOG,
-    schema.EVALUATIONS,
     schema.PREDICTIONS,
     schema.RESULT,  # last: until then the run is finished
 )

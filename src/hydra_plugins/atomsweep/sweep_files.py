@@ -5,6 +5,7 @@ this root have found, then the `conf/` of packages that `ATOMSWEEP_PLUGINS` name
 says is read by `atomsweep.sweep.file`; to Hydra its choice only means multirun.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 GROUP = "sweeps"
-HERE = "present folder"
+HERE, FOUND = "present folder", "studies"
 
 
 class SweepSearchPath(SearchPathPlugin):
@@ -34,8 +35,9 @@ class SweepSearchPath(SearchPathPlugin):
         for place in places(CONF)[:-1]:
             search_path.prepend(HERE, f"file://{place}", "main")
         best = Path(_root(), schema.SWEEPS, schema.OPTIONS).absolute()
-        if best.is_dir():
-            search_path.append(best.parts[-3], f"file://{best}")
+        if best.is_dir():  # first: earlier versions wrote options of the same names into conf/
+            _check_options(best)
+            search_path.prepend(FOUND, f"file://{best}", "hydra")
         for place in places(SWEEPS):
             search_path.append(GROUP, f"{SweepFiles.scheme()}://{place.parent}")
         try:
@@ -85,6 +87,13 @@ def _root() -> str:
     """Where this command keeps its runs: Hydra asks before the config that says it is composed."""
     typed = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("root=")]
     return typed[-1].strip("'\"") if typed else "runs"
+
+
+def _check_options(folder: Path) -> None:
+    """A root may come from elsewhere: its options set nothing of Hydra's, which would be code."""
+    for path in folder.rglob("*.yaml"):
+        if re.search(r"hydra", path.read_text(encoding="utf-8", errors="replace")):
+            sys.exit(f"error: {path} must set nothing of Hydra's; delete it, or use another root")
 
 
 def files(folder: Path) -> "list[Path]":

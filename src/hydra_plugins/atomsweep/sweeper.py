@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
@@ -10,6 +10,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.atomsweep.sweep_files import GROUP, SweepFiles
+
+if TYPE_CHECKING:
+    from atomsweep.launch.execute import Start
 
 
 class AtomsweepSweeper(Sweeper):
@@ -34,6 +37,7 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.sweep.study import StudyFile, read_statement
 
         to_terminal()
+        start: Start | None = None
         try:
             chosen = self._config.hydra.runtime.choices.get(GROUP)
             path = None if chosen is None else self._path_of(chosen)
@@ -41,7 +45,8 @@ class AtomsweepSweeper(Sweeper):
             check_rerun(self._config.rerun)
             check_plan(self._config.plan)
             if isinstance(statement, StudyFile):
-                sys.exit(self._study(statement, chosen, arguments))
+                start = warm_up(self._root())
+                sys.exit(self._study(statement, chosen, arguments, start))
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
@@ -53,12 +58,13 @@ class AtomsweepSweeper(Sweeper):
                 cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except UserError as error:
+            if start is not None and start.code is not None:
+                start.code.discard()
             sys.exit(f"error: {error}")
 
-    def _study(self, statement: Any, chosen: str, arguments: list[str]) -> int:
+    def _study(self, statement: Any, chosen: str, arguments: list[str], start: "Start") -> int:
         """Drive a study, which composes its trials one by one."""
         from atomsweep.launch.compose import cell_of
-        from atomsweep.launch.execute import warm_up
         from atomsweep.launch.study.request import Request, run_study
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
@@ -72,7 +78,6 @@ class AtomsweepSweeper(Sweeper):
             if key_of(k).partition(".")[0] not in LAUNCH_KEYS
         }
         search: Any = OmegaConf.to_container(self._config.search)
-        start = warm_up(self._root())
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
         return run_study(request, self._config.plan, self._config.rerun, start)
 

@@ -226,13 +226,18 @@ def test_every_request_reaches_sbatch(player, root):
     assert "ATOMSWEEP_TIME_S=4620 ATOMSWEEP_SIGNAL_S=66" in text
 
 
-def test_jobs_trust_the_packages_that_the_launcher_trusts(player, root, monkeypatch):
+def test_jobs_trust_the_packages_that_the_launcher_trusts(player, root, monkeypatch, tmp_path):
+    for name in ("mylab", "theirlab"):
+        (tmp_path / "labs" / name).mkdir(parents=True)
+        (tmp_path / "labs" / name / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "labs")
+
     def script(number: int) -> str:
         launch(cells(root / str(number), 1), wait=False)
         return (player.base / f"{101 + number}.sh").read_text()
 
-    monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab, their lab")
-    assert "\nexport ATOMSWEEP_PLUGINS='mylab, their lab'\n" in script(0)
+    monkeypatch.setenv("ATOMSWEEP_PLUGINS", "mylab, theirlab")
+    assert "\nexport ATOMSWEEP_PLUGINS='mylab, theirlab'\n" in script(0)
     monkeypatch.delenv("ATOMSWEEP_PLUGINS")
     assert "ATOMSWEEP_PLUGINS" not in script(1)
 

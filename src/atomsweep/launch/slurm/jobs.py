@@ -120,6 +120,7 @@ def run_cells_on_slurm(
     settings: SlurmSettings,
     display: Display,
     feed: Feed | None = None,
+    code: snapshot.Snapshot | None = None,
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, as jobs of SLURM.
 
@@ -135,7 +136,7 @@ def run_cells_on_slurm(
     """
     if not runs and feed is None:
         return {}
-    watch = _Watch(runs, job, settings, feed)
+    watch = _Watch(runs, job, settings, feed, code)
     try:
         watch.reconcile(list(runs))
         if settings.wait:
@@ -160,6 +161,7 @@ class _Watch:
         job: Job,
         settings: SlurmSettings,
         feed: Feed | None = None,
+        code: snapshot.Snapshot | None = None,
     ) -> None:
         self.runs, self.job, self.settings, self.feed = list(runs), job, settings, feed
         self.outcomes: dict[Path, Outcome] = {}
@@ -170,7 +172,7 @@ class _Watch:
         self.again: dict[Path, int] = {}  # times a cell was submitted anew
         self.released: dict[Path, int] = {}  # times a job was released after a failed launch
         self.queue: Queue = {}
-        self.code: Path | None = None  # one for the launch, whatever is submitted anew
+        self.code = code  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
 
     def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
@@ -199,7 +201,7 @@ class _Watch:
                 if missing and self.code is None:
                     self.code = snapshot.take(root)
                 if self.code is not None:
-                    self.jobs |= submit(missing, self.job, self.settings, self.code)
+                    self.jobs |= submit(missing, self.job, self.settings, self.code.folder)
             except SlurmError as error:
                 submitted = {run.path: job_in_queue(run, slurm_queue.queue()) for run in missing}
                 self.jobs |= {path: job for path, job in submitted.items() if job is not None}

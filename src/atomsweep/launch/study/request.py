@@ -15,7 +15,6 @@ from atomsweep.launch.execute import Start, execute
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import check_all, check_one, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
-from atomsweep.launch.snapshot import warn_of_changes
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.driver import Driver
@@ -147,7 +146,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> in
                 log.info("stopped; the same command continues")
                 return 130
         if start.code is not None:
-            warn_of_changes(start.code)
+            start.code.warn_of_changes()
         return _conclude(driver, request)
 
 
