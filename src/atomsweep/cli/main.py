@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from atomsweep.build import UserError
-from atomsweep.cli import control, evaluate, info, relax, run, status, sync
+from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync
 from atomsweep.launch.control import NoSuchSweep
 from atomsweep.tracking.environment import version_of
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     version = f"atomsweep {version_of('atomsweep')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="name", required=True, metavar="<command>")
-    for module in (run, status, info, control, evaluate, relax, sync):
+    for module in (run, status, info, control, evaluate, relax, sync, gc):
         module.add(commands)
     for name, told in (
         ("report", "the report of a sweep: its table, beside the paper's, and its page"),
