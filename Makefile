@@ -44,7 +44,7 @@ sweep: setup ## the main job: basis x activation on the embedded data set, and i
 report: setup ## the report of a sweep: make report S=name
 	$(BIN)/python -m analysis report $(or $(S),latest)
 
-test: setup ## the tests, under 5 minutes on 2 cores; then the ten slowest
+test: setup ## the tests; then the ten slowest
 	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm" --durations=10 --durations-min=1
 
 test-slow: setup ## the slow tests

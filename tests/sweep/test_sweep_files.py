@@ -314,31 +314,34 @@ def _number(text):
         return text
 
 
-def cells_compose_and_build(cells):
+def cells_compose_and_build(wanted, cells):
+    """Each as a launch makes it: what the sweep varies of `cluster` makes another run, too."""
     identities = set()
     for overrides, label in cells:
-        cell = cell_of(*compose_with_choices(overrides), overrides, label)
+        cell = cell_of(*compose_with_choices(overrides), overrides, label, wanted.groups)
         assert preflight(cell.config, here=False) > 0 or cell.choices["model"] == "median"
         identities.add(cell.identity)
     assert len(identities) == len(cells)
 
 
-def cells_at(name, scale):
-    return grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale).cells
+def wanted_at(name, scale):
+    return grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale)
 
 
 @pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
 def test_first_and_last_cell_of_our_files_compose_and_build(name, scale, oc20, monkeypatch):
     monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
-    first, *_, last = cells_at(name, scale)
-    cells_compose_and_build([first, last])
+    wanted = wanted_at(name, scale)
+    first, *_, last = wanted.cells
+    cells_compose_and_build(wanted, [first, last])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
 def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypatch):
     monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))
-    cells_compose_and_build(cells_at(name, scale))
+    wanted = wanted_at(name, scale)
+    cells_compose_and_build(wanted, wanted.cells)
 
 
 @pytest.mark.parametrize(
