@@ -69,6 +69,12 @@ def test_it_holds_what_is_chosen_compared_and_published_and_no_tests(wheel):
 def test_it_trains_in_an_empty_folder_and_reports(installed, tmp_path):
     code, said = command(installed / "atomsweep", "--version", cwd=tmp_path)
     assert (code, said.split()[0]) == (0, "atomsweep"), said
+    code, said = command(
+        installed / "atomsweep", "run", "data=mini_oc_tiny", "engine.steps=20", cwd=tmp_path
+    )
+    assert code == 0, said
+    code, said = command(installed / "atomsweep", "report", "latest", cwd=tmp_path)
+    assert code == 0, said
     small = ["data=mini_oc_tiny", "engine.steps=20", "engine.eval_every=10", "size=small"]
     train = ["run", "-m", "act=swish,relu", *small, "tracking=none"]
     code, said = command(installed / "atomsweep", *train, cwd=tmp_path)

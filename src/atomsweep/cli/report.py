@@ -1,4 +1,4 @@
-"""Reports from runs: `python -m analysis report <sweep | latest | column=value ...>`."""
+"""Reports from runs: `atomsweep report <sweep | latest | column=value ...>`."""
 
 import argparse
 import shlex
@@ -20,7 +20,7 @@ EPILOG = """\
 what to report on:
   forcenet/table5              a sweep file: its table, launched or not
   all                          every published table, sweep file and sweep, with an index
-  latest                       the newest sweep
+  latest                       the newest sweep, or run where there is no sweep
   basis_act-1a2b3c             a sweep by its name
   choice.basis=sph,sine ...    runs that have one of these values in each named column
 

@@ -107,10 +107,12 @@ def test_an_unknown_sweep_lists_the_known_ones(table5):
         read_directories(table5.path).sweep("table9")
 
 
-def test_a_root_without_sweeps_says_so(root):
-    root.run("a" * 12, sweep=None)
+def test_a_root_without_runs_says_so(root):
     with pytest.raises(UnknownSweep, match="has none"):
         read_directories(root.path).sweep("latest")
+    root.run("a" * 12, sweep=None)
+    with pytest.raises(UnknownSweep, match="there is no sweep other; .* has none"):
+        read_directories(root.path).sweep("other")
 
 
 def test_a_root_that_is_not_there_is_named(tmp_path):
@@ -281,3 +283,9 @@ def test_names_of_numbers_do_not_matter():
     assert normal(True) == "true"
     assert normal(None) == normal(float("nan")) == ""
     assert normal("none") == "none"
+
+
+def test_latest_is_the_newest_run_where_no_sweep_is(root):
+    root.run("a" * 12, created=1_000_000.0, sweep=None)
+    root.run("b" * 12, created=2_000_000.0, sweep=None)
+    assert read_directories(root.path).sweep("latest")["identity"].tolist() == ["b" * 12]

@@ -95,12 +95,15 @@ class Runs:
         `asked` (of its sweep file, or None), `columns` (those of the axes that are columns).
 
         Args:
-            name: of the sweep, or `latest`.
+            name: of the sweep, or `latest`: the newest, or the newest run where no sweep is.
 
         Raises:
             UnknownSweep: there is none of that name.
         """
         known = self.sweeps()
+        if name == "latest" and not known and len(self.frame):
+            newest = self.frame.sort_values("created", key=lambda when: when.map(str)).iloc[-1]
+            return self.where({"identity": str(newest["identity"])})
         if name == "latest" and known:
             name = known[0]
         asked = asked_of(name, self.plans, self.files, self.problems)
