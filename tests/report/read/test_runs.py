@@ -108,6 +108,7 @@ def test_an_unknown_sweep_lists_the_known_ones(table5):
 
 
 def test_a_root_without_runs_says_so(root):
+    root.path.mkdir(exist_ok=True)
     with pytest.raises(UnknownSweep, match="has none"):
         read_directories(root.path).sweep("latest")
     root.run("a" * 12, sweep=None)
