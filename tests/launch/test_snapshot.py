@@ -46,6 +46,29 @@ def test_the_same_code_is_kept_once_and_changed_code_apart(tmp_path, monkeypatch
     assert (second / "src/a.py").read_text() == "2"
 
 
+def test_a_snapshot_is_named_by_what_was_copied_though_it_was_edited_meanwhile(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    monkeypatch.setattr(snapshot, "_files", lambda trusted: {"src/a.py": file})
+    before = snapshot.take(tmp_path).folder
+    file.write_text("2")
+    copy = snapshot._copy
+
+    def edited(path, to):
+        path.write_text("3")
+        copy(path, to)
+
+    monkeypatch.setattr(snapshot, "_copy", edited)
+    taken = snapshot.take(tmp_path)
+    assert (taken.folder / "src/a.py").read_text() == "3"
+    assert taken.folder.name == snapshot._digest({"src/a.py": file})
+    file.write_text("2")
+    monkeypatch.setattr(snapshot, "_copy", lambda path, to: (path.write_text("1"), copy(path, to)))
+    assert snapshot.take(tmp_path).folder == before
+
+
 def test_the_code_is_noticed_to_have_changed_since_a_launch(tmp_path, monkeypatch, caplog):
     file = tmp_path / "a.py"
     file.write_text("1")
@@ -87,6 +110,9 @@ def test_a_refused_launch_leaves_nothing_and_another_ones_snapshot_stays(tmp_pat
     assert first.folder.is_dir()
     first.discard()
     assert not root.exists()
+    root.mkdir()  # the user's own folder, though empty
+    snapshot.take(root).discard()
+    assert list(root.iterdir()) == []
     kept = snapshot.take(root)
     (root / "a-run").mkdir()
     kept.discard()

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,13 @@ class Snapshot:
         folder: `<root>/_snapshots/<hash>`.
         plugins: where packages that the user trusts lay when it was taken.
         made: it was not there before.
+        fresh: nor was its root.
     """
 
     folder: Path
     plugins: Mapping[str, Path]
     made: bool
+    fresh: bool
 
     def warn_of_changes(self) -> None:
         """Say so where the code is another one now."""
@@ -55,12 +58,15 @@ class Snapshot:
             )
 
     def discard(self) -> None:
-        """Leave no trace of a launch that was refused, where nothing else is in its root."""
+        """Take back what a launch that was refused has made, where nothing else is in its root."""
         above, root = self.folder.parent, self.folder.parents[1]
         if not self.made or {path.name for path in root.iterdir()} != {FOLDER}:
             return
         if {path.name for path in above.iterdir()} <= {LOCK, self.folder.name}:
-            shutil.rmtree(root, ignore_errors=True)
+            shutil.rmtree(above, ignore_errors=True)
+            if self.fresh:
+                with suppress(OSError):
+                    root.rmdir()
 
 
 def take(root: Path) -> Snapshot:
@@ -73,29 +79,34 @@ def take(root: Path) -> Snapshot:
         UserError: it cannot be written, or another launch is writing for a minute.
     """
     try:
-        return _taken(root.absolute() / FOLDER, plugins())
+        return _taken(root.absolute() / FOLDER, plugins(), not root.exists())
     except (OSError, Locked) as error:
         raise UserError(f"the code cannot be copied below {root}: {error}") from error
 
 
-def _taken(folder: Path, trusted: Mapping[str, Path]) -> Snapshot:
+def _taken(folder: Path, trusted: Mapping[str, Path], fresh: bool) -> Snapshot:
     files = _files(trusted)
     target = folder / _digest(files)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, wait_s=60.0):
         if target.exists():
-            return Snapshot(target, trusted, made=False)
+            return Snapshot(target, trusted, made=False, fresh=False)
         temporary = folder / f".{target.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         for name, path in files.items():
             _copy(path, temporary / name)
+        copied = {name: temporary / name for name in files}
+        target = folder / _digest(copied)  # of what was copied, though it was edited meanwhile
         source = source_directory()
         (temporary / SNAPSHOT).write_text(dumps(commit_of(source), indent=2))
         (temporary / schema.DIFF).write_text(diff_of(source))
         for name, place in trusted.items():
             (temporary / PLUGINS / name / SNAPSHOT).write_text(dumps(commit_of(place), indent=2))
+        if target.exists():
+            shutil.rmtree(temporary)
+            return Snapshot(target, trusted, made=False, fresh=False)
         temporary.rename(target)
-    return Snapshot(target, trusted, made=True)
+    return Snapshot(target, trusted, made=True, fresh=fresh)
 
 
 def use(root: Path) -> Snapshot:

@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -92,7 +93,16 @@ def _root() -> str:
 def _check_options(folder: Path) -> None:
     """A root may come from elsewhere: its options set nothing of Hydra's, which would be code."""
     for path in folder.rglob("*.yaml"):
-        if re.search(r"hydra", path.read_text(encoding="utf-8", errors="replace")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError:
+            continue  # Hydra says so where it is chosen
+        content = content if isinstance(content, dict) else {}
+        keys = [*content, *(str(entry) for entry in content.get("defaults") or [])]
+        package = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
+        elsewhere = package is not None and package[1] != "_global_"
+        if elsewhere or any(re.search(r"(^|[/{' ])hydra([/.@:']|$)", str(key)) for key in keys):
             sys.exit(f"error: {path} must set nothing of Hydra's; delete it, or use another root")
 
 
