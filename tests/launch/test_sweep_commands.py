@@ -82,7 +82,9 @@ def test_a_stale_cell_is_made_again_only_when_asked(place):  # noqa: F811
     assert place.run(*TABLE)[0] == 0
     runs = place.runs()
     stale = runs[0].path / schema.ENVIRONMENT
-    stale.write_text(json.dumps(json.loads(stale.read_text()) | {"code": ["0" * 12]}))
+    stale.write_text(
+        json.dumps(json.loads(stale.read_text()) | {"code": [{"nn/basis.py": "0" * 12}]})
+    )
     stamps = [(run.path / schema.RESULT).stat().st_mtime_ns for run in runs]
     assert place.run(*TABLE)[0] == 0
     assert [(run.path / schema.RESULT).stat().st_mtime_ns for run in runs] == stamps
