@@ -126,6 +126,19 @@ def test_only_what_changes_the_science_changes_the_name_of_the_sweep(tmp_path):
     assert "table" not in names
 
 
+def test_a_launch_of_some_cells_is_a_part_of_its_table(tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_text(GOOD)
+    read = read_sweep(path)
+    part = grid({"seed": ["seed=0"], "root": ["root=elsewhere"]}, read, "mine/t")
+    assert part.name != "mine/t"
+    assert part.whole == grid({}, read, "mine/t").whole == "mine/t"
+    assert grid({"seed": ["seed=0"]}, read, "mine/t", "paper").whole == "mine/t-paper"
+    assert grid({"seed": ["seed=7"]}, read, "mine/t").whole is None
+    assert grid({"optim.clip_norm": ["optim.clip_norm=1"]}, read, "mine/t").whole is None
+    assert grid({"seed": ["seed=0", "seed=1"]}).whole is None
+
+
 def test_explicit_rows_have_labels_and_need_be_no_product(tmp_path):
     statement = written(
         tmp_path,

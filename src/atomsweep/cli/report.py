@@ -3,7 +3,8 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,8 +132,21 @@ def _runs(options: argparse.Namespace) -> "Runs":
     from atomsweep.report.read.directories import read_directories
 
     runs = read_directories(options.root or _root())
+    runs.identities = _identities
     runs.typed = shlex.join([f"root={options.root}"]) if options.root else ""
     return runs
+
+
+def _identities(overrides: list[str], axes: Iterable[str]) -> Sequence[str]:
+    """As launches have them; Hydra is imported only for a cell that no launch has planned."""
+    return _composed()(overrides, axes)
+
+
+@cache
+def _composed() -> Callable[[list[str], Iterable[str]], Sequence[str]]:
+    from atomsweep.launch.compose import identities
+
+    return identities()
 
 
 def _root() -> Path:

@@ -1,9 +1,14 @@
 """A composed config → the cell it stands for: resolved, checked, its data identified. No torch."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -11,7 +16,7 @@ from atomsweep.build import UserError, data_source
 from atomsweep.console import suggestion
 from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.plan import Cell, check_name
-from atomsweep.launch.typed import keys_of, names_of_config, unknown
+from atomsweep.launch.typed import CONFIG, keys_of, names_of_config, unknown, vocabulary
 from atomsweep.sweep.file import key_of
 from atomsweep.tracking.identity import measured
 from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
@@ -19,6 +24,62 @@ from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
 LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 LOCAL = ("parallel", "ranks")  # keys of a cluster that is this machine
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
+
+
+class Composer:
+    """Composes configs that share their choices once, and sets the values of each on a copy.
+
+    Hydra does the same two steps for each config anew, and the first takes nearly all of its time.
+
+    Args:
+        compose: Hydra, from overrides to a config with its `hydra` node.
+        groups: names of config groups.
+    """
+
+    def __init__(self, compose: Callable[[list[str]], DictConfig], groups: Collection[str]) -> None:
+        self._compose, self._groups = compose, groups
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """The config of some overrides, without its `hydra` node, and the choice of each group.
+
+        Raises:
+            HydraException: an override that nothing answers.
+        """
+        chosen = tuple(o for o in overrides if self._is_choice(o))
+        if chosen not in self._composed:
+            whole = self._compose(list(chosen))
+            config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+            OmegaConf.set_struct(config, True)
+            self._composed[chosen] = config, dict(whole.hydra.runtime.choices)
+        composed, choices = self._composed[chosen]
+        config = deepcopy(composed)
+        values = [o for o in overrides if not self._is_choice(o)]
+        parsed = OverridesParser.create().parse_overrides(values)
+        ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+        return config, choices
+
+    def _is_choice(self, override: str) -> bool:
+        key = key_of(override)
+        return key in self._groups or key.partition(".")[0] == "hydra" or override[0] == "~"
+
+
+def identities() -> Callable[[list[str], Iterable[str]], Sequence[str]]:
+    """What tells all identities that a run of some overrides may have in a sweep over some axes."""
+    known = vocabulary()
+    loader = known.loader()
+    composer = Composer(
+        lambda overrides: loader.load_configuration(CONFIG, overrides, RunMode.RUN), known.groups
+    )
+
+    def of(overrides: list[str], axes: Iterable[str]) -> Sequence[str]:
+        try:
+            config, choices = composer(overrides)
+            return cell_of(config, choices, overrides, axes=axes).known_as
+        except (HydraException, UserError):  # it can be no run here
+            return ()
+
+    return of
 
 
 def cell_of(
@@ -37,11 +98,7 @@ def cell_of(
     chosen = {group: str(option) for group, option in choices.items() if "/" not in group}
     chosen = {group: option for group, option in chosen.items() if option != "None"}
     try:
-        config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in LAUNCH]),
-            resolve=True,
-            throw_on_missing=True,
-        )
+        config = {str(key): _plain(cfg, str(key)) for key in cfg if key not in LAUNCH}
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} must be given; type {error.full_key}=<value>") from error
     except OmegaConfBaseException as error:
@@ -77,6 +134,13 @@ def _check_axes(config: dict[str, Any], chosen: dict[str, str], typed: Collectio
                 f"nothing; leave {axis} out or choose {axis}=none"
             )
         config[axis], chosen[axis] = None, "none"
+
+
+def _plain(cfg: DictConfig, key: str) -> Any:
+    value = cfg[key]
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
 
 
 def _check_names(cfg: DictConfig, choices: Mapping[str, Any]) -> None:

@@ -76,6 +76,7 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
             told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
         log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
         finished &= outcome.state in WELL
+    log.info("its table: atomsweep report %s", grid.whole or plan.sweep)
     if start.code is not None:
         start.code.warn_of_changes()
     return int(not finished)

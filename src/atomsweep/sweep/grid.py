@@ -32,6 +32,18 @@ class Grid:
     name: str | None = None
     file: str | None = None
 
+    @property
+    def whole(self) -> str | None:
+        """Name of the sweep that this is a part of: of all cells of its file, at its scale."""
+        if self.statement is None or self.file is None:
+            return None
+        all_of_it = grid({}, self.statement, self.file, self.scale)
+        cells, mine = (
+            {frozenset(filter(is_change, overrides)) for overrides, _ in one.cells}
+            for one in (all_of_it, self)
+        )
+        return all_of_it.name if mine <= cells else None
+
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings, that the file wants of every cell."""
         return {} if self.statement is None else self.statement.evaluations_at(self.scale)
@@ -98,12 +110,12 @@ def sweep_name(
     name = chosen
     if scale is not None and scale != next(iter(statement.scale)):
         name += f"-{scale}"
-    changes = [
-        override
-        for overrides in typed.values()
-        for override in overrides
-        if not PASSIVE & {key_of(override), key_of(override).split(".")[0]}
-    ]
+    changes = [o for overrides in typed.values() for o in overrides if is_change(o)]
     if changes:
         name += f"-{hashlib.sha256(' '.join(sorted(changes)).encode()).hexdigest()[:6]}"
     return name
+
+
+def is_change(override: str) -> bool:
+    """Whether it asks for another comparison, and not for the same one elsewhere."""
+    return not PASSIVE & {key_of(override), key_of(override).split(".")[0]}

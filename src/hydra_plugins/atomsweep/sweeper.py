@@ -23,8 +23,16 @@ class AtomsweepSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what composing needs; the task function is not called, cells are jobs."""
+        from atomsweep.launch.compose import Composer
+        from atomsweep.launch.typed import vocabulary
+
         self._loader = hydra_context.config_loader
         self._config = config
+        self._known = vocabulary()
+        groups = {*self._known.groups, *config.hydra.runtime.choices}
+        self._composer = Composer(
+            lambda overrides: self._loader.load_sweep_config(config, overrides), groups
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
@@ -55,8 +63,7 @@ class AtomsweepSweeper(Sweeper):
             start = warm_up(self._root())
             cells = []
             for typed, label in wanted.cells:
-                cfg = self._compose(typed, path)
-                choices = cfg.hydra.runtime.choices
+                cfg, choices = self._compose(typed, path)
                 cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except UserError as error:
@@ -71,8 +78,8 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
         def compose(overrides: list[str]) -> Any:
-            cfg = self._compose(overrides, None)
-            return cell_of(cfg, cfg.hydra.runtime.choices, overrides)
+            cfg, choices = self._compose(overrides, None)
+            return cell_of(cfg, choices, overrides)
 
         typed = {
             k: v
@@ -97,19 +104,19 @@ class AtomsweepSweeper(Sweeper):
         """Where the code is copied to, which a plan does not need."""
         return None if self._config.plan else Path(self._config.root).absolute()
 
-    def _compose(self, overrides: list[str], path: Path | None) -> DictConfig:
-        """The config of a cell; what Hydra says of a wrong one becomes a sentence."""
+    def _compose(self, overrides: list[str], path: Path | None) -> tuple[DictConfig, Any]:
+        """Config and choices of a cell; what Hydra says of a wrong one becomes a sentence."""
         from hydra.errors import HydraException
 
         from atomsweep.build import UserError
-        from atomsweep.launch.typed import told, vocabulary
+        from atomsweep.launch.typed import told
         from atomsweep.sweep.file import place_of
 
         try:
-            return self._loader.load_sweep_config(self._config, overrides)
+            return self._composer(overrides)
         except HydraException as error:
             where = "" if path is None else place_of(path, overrides, str(error))
-            raise UserError(f"{where}{told(error, overrides, vocabulary())}") from error
+            raise UserError(f"{where}{told(error, overrides, self._known)}") from error
 
     def _typed(self, arguments: list[str]) -> dict[str, list[str]]:
         """Key → what was typed for it: one override, or one for each swept value."""

@@ -83,6 +83,32 @@ def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_
     assert made.parts[0].reference == "forcenet.table3"
 
 
+def test_a_run_that_no_launch_of_the_table_made_stands_in_its_cell(make_root, place):
+    """Made alone, in other words: the report composes the cell and finds the run."""
+    from atomsweep.cli.report import _identities
+
+    words = ["model.hidden_channels=16", "act=relu", "seed=0", "data=mini_oc"]
+    identity, *_ = _identities(words, ())
+    assert _identities(["act=relu", "model.hidden_channels=16", "+nothing=1"], ()) == ()
+    root = make_root(place / "runs")
+    root.run(identity, act="relu", sweep=None, val_id=0.0512, overrides=["act=relu"])
+    root.run("f" * 12, act="relu", sweep=None, seed=5)  # another seed: of no cell
+    runs = read_directories(place / "runs")
+    asked = []
+
+    def identities(overrides, axes):
+        asked.append(overrides)
+        return _identities(overrides, axes)
+
+    runs.identities = identities
+    frame = runs.sweep("mine")
+    finished = frame[frame["state"] == schema.FINISHED]
+    assert finished["identity"].tolist() == [identity]
+    assert finished["label"].tolist() == ["small"]
+    assert words in asked
+    assert all({"act=relu", "seed=0"} <= set(one) for one in asked)  # others have no such run
+
+
 def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
     make_store(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
     frame = read_directories(tmp_path / "runs").sweep("matsci/figure3")

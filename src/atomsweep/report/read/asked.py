@@ -1,10 +1,11 @@
 """What a sweep file asks of a report: which cells there are, their rows, columns, labels, claims.
 
-The file says what is wanted and the plan, which a launch saved, which identity each cell has. A
-cell that no launch has planned has no identity yet; it is missing, and its overrides fill it.
+The file says what is wanted. Which run answers a cell is told by the plan that a launch saved, or
+found by composing the cell: a run counts wherever it came from. A cell that nothing answers is
+missing, and its overrides fill it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from pydantic import ValidationError
 from atomsweep.build import UserError
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
-from atomsweep.sweep.grid import PASSIVE, grid
+from atomsweep.sweep.grid import grid, is_change
 
 LABEL = "label"
+Find = Callable[[list[str], Iterable[str]], str | None]
 UNPLANNED = "unplanned-"  # begins the name that stands for an identity that nobody knows yet
 
 
@@ -72,6 +74,7 @@ def asked_of(
     plans: Mapping[str, Mapping[str, Any]],
     folders: Sequence[Path],
     problems: list[str],
+    find: Find = lambda overrides, axes: None,
 ) -> Asked | None:
     """What is asked of a sweep; None where neither its plan nor its name tells a sweep file.
 
@@ -80,6 +83,8 @@ def asked_of(
         plans: sweep → plan.
         folders: where sweep files are; the first that has the file counts.
         problems: a file that cannot be read is added.
+        find: identity of the run that some overrides stand for in a sweep over some axes, None
+            where there is none.
     """
     plan = plans.get(name, {})
     file, scale = _file_of(name, plan, folders)
@@ -88,7 +93,7 @@ def asked_of(
     statement = _statement(file, plan, folders, problems)
     if statement is None:
         return None
-    cells, dropped = _cells(name, file, statement, scale, plan, plans)
+    cells, dropped = _cells(name, file, statement, scale, plan, plans, find)
     axes = [*axes_of(statement.rows), *axes_of(statement.columns)]
     extra = [a for a in plan.get("groups") or {} if a not in axes and a != "seed"]
     settings: dict[str, tuple[str | None, Setting]] = {
@@ -150,8 +155,9 @@ def _cells(
     scale: str | None,
     plan: Mapping[str, Any],
     plans: Mapping[str, Mapping[str, Any]],
+    find: Find,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Cells in the file's order, with the identity that any plan knows of the same overrides."""
+    """Cells in the file's order, with the identity that a plan knows, or a run has, of each."""
     planned = list(plan.get("cells") or [])
     try:
         wanted = grid({}, statement, file, scale)
@@ -165,7 +171,8 @@ def _cells(
     cells = []
     for number, (overrides, label) in enumerate(wanted.cells):
         found = known.get(_key(overrides, swept))
-        stand_in = {"identity": f"{UNPLANNED}{number}", "overrides": overrides}
+        identity = None if found else find(overrides, wanted.groups)
+        stand_in = {"identity": identity or f"{UNPLANNED}{number}", "overrides": overrides}
         cells.append({**(found or stand_in), "label": label})
     kept = {cell["identity"] for cell in cells}
     return cells, sum(cell["identity"] not in kept for cell in planned)
@@ -173,11 +180,7 @@ def _cells(
 
 def _key(overrides: Iterable[str], swept: set[str]) -> frozenset[str]:
     """What tells one cell from another: overrides that change the science, or are swept."""
-    return frozenset(
-        o
-        for o in map(str, overrides)
-        if key_of(o) in swept or not PASSIVE & {key_of(o), key_of(o).split(".")[0]}
-    )
+    return frozenset(o for o in map(str, overrides) if key_of(o) in swept or is_change(o))
 
 
 def _setting(cell: Mapping[str, Any], axes: list[str]) -> dict[str, str]:

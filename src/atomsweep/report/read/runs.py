@@ -29,6 +29,7 @@ from atomsweep.report.read.tidy import (
 from atomsweep.report.read.values import normal
 from atomsweep.shipped import SWEEPS, places
 
+TELLING = ("model", "basis", "act", SEED)  # what a run of a cell cannot have otherwise
 UNREADABLE = "its run directory cannot be read, see the problems"
 
 
@@ -48,6 +49,8 @@ class Runs:
         typed: what commands need beside a sweep's name to launch into this place.
         journal: lines of the journal of a run, given its `path`.
         files: folders of sweep files; the first that has a file counts.
+        identities: all that a run of some overrides may have, in a sweep over some axes; () where
+            nothing can tell.
     """
 
     frame: pd.DataFrame
@@ -57,6 +60,7 @@ class Runs:
     journal: Callable[[str], Journal] = lambda path: []
     typed: str = ""  # `root=…` of commands that fill it, where it is not the usual place
     files: Sequence[Path] = field(default_factory=lambda: places(SWEEPS))
+    identities: Callable[[list[str], Iterable[str]], Sequence[str]] = lambda overrides, axes: ()
 
     @classmethod
     def of(
@@ -106,7 +110,7 @@ class Runs:
             return self.where({"identity": str(newest["identity"])})
         if name == "latest" and known:
             name = known[0]
-        asked = asked_of(name, self.plans, self.files, self.problems)
+        asked = asked_of(name, self.plans, self.files, self.problems, self._run_of)
         if name not in known and asked is None:
             if name != "latest":
                 known = list(dict.fromkeys([*known, *known_files(self.files)]))
@@ -123,6 +127,18 @@ class Runs:
         frame = self._of_cells(plan["cells"], name)
         axes = fill_axes(frame, [a for a in plan.get("groups") or {} if a != SEED])
         return _labelled(frame.drop(columns=FALLBACK), name, axes, plan.get("command"))
+
+    def _run_of(self, overrides: list[str], axes: Iterable[str]) -> str | None:
+        """Identity of the run that some overrides stand for; None where there is none."""
+        like = self.frame
+        for key, value in (override.split("=", 1) for override in overrides):
+            column = key if key == SEED else CHOICE + key
+            if key in TELLING and column in like:  # composing costs more than looking
+                like = like[like[column].map(lambda v: str(normal(v))) == value]
+        if like.empty:
+            return None
+        there = set(self.frame["identity"])
+        return next((known for known in self.identities(overrides, axes) if known in there), None)
 
     def _as_asked(self, asked: Asked) -> pd.DataFrame:
         """Runs in the rows and columns of a sweep file."""
