@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from atomsweep.data.formats.lmdb_files import check_shards, get
-from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
+from atomsweep.data.frames import (
+    FID,
+    SID,
+    Frame,
+    Labels,
+    Reader,
+    check_labels,
+    first_of,
+    set_ids,
+    set_tags,
+)
 from atomsweep.data.structure import Array, DataError, Structure
 
 MAX_ROW_BYTES = 256 << 20  # unpacked
@@ -30,6 +40,7 @@ class AseDb(Reader):
         labels: what every row must carry.
     """
 
+    version = 2  # ids that are text
     labels: Labels = ("energy", "forces")
     suffixes = (".db", ".aselmdb")
 
@@ -54,11 +65,13 @@ class AseDb(Reader):
                 yield Frame(index, None, fault=row)
                 continue
             try:
-                structure = _structure(row, self.labels, number, index)
+                structure, data = _structure(row, self.labels)
             except (DataError, ValueError, TypeError, KeyError) as error:
                 yield Frame(index, None, fault=f"the row {error}")
             else:
-                yield Frame(index, structure, set_tags(structure))
+                frame = Frame(index, structure, set_tags(structure))
+                ids = (first_of({**row, **data}, names) for names in (SID, FID))
+                yield set_ids(frame, *ids, number)
 
 
 def _connect(file: Path) -> Any:
@@ -127,7 +140,9 @@ def _json(file: Path, key: bytes) -> Any:
         raise DataError(f"key {key.decode()} of {file} is no packed JSON: {error}") from error
 
 
-def _structure(row: Mapping[str, Any], labels: Labels, number: int, index: int) -> Structure:
+def _structure(row: Mapping[str, Any], labels: Labels) -> tuple[Structure, Mapping[str, Any]]:
+    """All but the ids, and the row's own data."""
+
     def array(name: str, dtype: str, default: Any = None) -> Array:
         value = row.get(name, default)
         if value is None:
@@ -156,8 +171,7 @@ def _structure(row: Mapping[str, Any], labels: Labels, number: int, index: int) 
             fixed[np.asarray(indices, dtype=np.int64)] = True
     data = row.get("data") or {}
     data = json.loads(data) if isinstance(data, str) else data
-    ids = [identifier(data.get(name, row.get(name))) for name in ("sid", "fid")]
-    return Structure(
+    structure = Structure(
         atomic_numbers=numbers,
         pos=array("positions", "f8"),
         cell=array("cell", "f8", np.zeros((3, 3))).reshape(3, 3),
@@ -166,6 +180,5 @@ def _structure(row: Mapping[str, Any], labels: Labels, number: int, index: int) 
         fixed=fixed,
         forces=array("forces", "f8") if "forces" in labels else None,
         energy=float(row["energy"]) if "energy" in labels else None,
-        sid=ids[0] if ids[0] is not None else number,
-        fid=ids[1] if ids[1] is not None else index,
     )
+    return structure, data

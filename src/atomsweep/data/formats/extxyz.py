@@ -20,6 +20,7 @@ from atomsweep.units import ENERGY_UNITS
 class ExtXYZReader(FrameOptions, Reader):
     """Frames of .extxyz, .xyz and .traj, see `ExtXYZ`."""
 
+    version = 2  # ids that are text
     suffixes = SUFFIXES
 
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:

@@ -8,7 +8,7 @@ import io
 import lzma
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from atomsweep.data.atoms import structure_from_atoms
-from atomsweep.data.frames import Frame, set_tags
+from atomsweep.data.frames import FID, SID, Frame, first_of, set_ids, set_tags
 from atomsweep.data.structure import DataError, Structure
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".extxyz", ".xyz", ".traj")
 _OPENERS: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _COMPRESSED = tuple(_OPENERS)
+_ID = re.compile(rf'(?<!\S)({"|".join(SID + FID)})\s*=\s*(?:"([^"]+)"|([^\s"]+))')
 _SIDECAR_LINE = re.compile(r"\D*(\d+),\D*(\d+),([^,]+)")
 
 
@@ -113,24 +114,20 @@ def read_frames(path: Path, file_number: int, options: FrameOptions) -> Iterator
         except (DataError, ValueError, TypeError) as error:  # an energy that is no number
             yield Frame(index, None, fault=str(error))
             continue
-        structure.sid = _identifier(item.info, ("sid", "system_id"), file_number)
-        structure.fid = _identifier(item.info, ("fid", "frame"), index)
+        sid, fid = first_of(item.info, SID), first_of(item.info, FID)
         if rows is not None:
-            structure.sid, structure.fid, reference = rows[index]
+            sid, fid, reference = rows[index]
             if structure.energy is not None:
                 structure.energy -= reference * options.scale
-        yield Frame(index, structure, rule)
+        yield set_ids(Frame(index, structure, rule), sid, fid, file_number)
     if rows is not None and count != len(rows):
         more = "more" if count > len(rows) else count
         raise DataError(f"{path} has {more} frames, but {sidecar} has {len(rows)} lines")
 
 
-def _identifier(info: Mapping[str, Any], keys: tuple[str, ...], default: int) -> int:
-    """An id of the comment line, as a number or as `random123`, `frame4`."""
-    for key in keys:
-        if key in info and (match := re.fullmatch(r"\D*(\d+)", str(info[key]))):
-            return int(match[1])
-    return default
+def _written_ids(comment: str) -> dict[str, str]:
+    """Ids as they are written: ASE takes `12e3` and 10^20 for floats and `T` for a flag."""
+    return {match[1]: match[2] or match[3] for match in _ID.finditer(comment)}
 
 
 def _traj_frames(path: Path) -> Iterator[Any]:
@@ -167,11 +164,14 @@ def _text_frames(path: Path) -> Iterator[Any]:
                     yield f"the file ends within this frame of {natoms} atoms"
                     return
                 try:
-                    yield next(read_xyz(io.StringIO("".join(lines)), index=slice(None)))
+                    atoms = next(read_xyz(io.StringIO("".join(lines)), index=slice(None)))
                 except KeyError as error:
                     yield f"not a frame of extended XYZ: {error} is no element and no known column"
                 except Exception as error:  # ASE raises many kinds on malformed lines
                     yield f"not a frame of extended XYZ: {type(error).__name__}: {error}"
+                else:
+                    atoms.info |= _written_ids(lines[1])
+                    yield atoms
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError):
             raise

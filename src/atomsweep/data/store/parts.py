@@ -12,6 +12,7 @@ import numpy as np
 from atomsweep.data.dataset import OnError
 from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
+from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
@@ -98,13 +99,15 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
     report = Report()
     ends: list[Structure] = []
     dropped: list[int] = []  # numbers of frames that are not in the store
+    digested: list[tuple[int, int]] = []
+    numbered: list[bool] = []
     following = part.start
     try:
         with StoreWriter(path, graph=conversion.graph) as writer:
             for frame in _usable(conversion, part, report):
                 assert frame.structure is not None
                 try:
-                    writer.add(frame.structure)
+                    record = writer.add(frame.structure)
                 except DataError as error:  # a neighbour list that cannot be made
                     _fault(report, f"{_called(frame, part)}: {error}", conversion.on_error)
                     continue
@@ -112,6 +115,8 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 following = frame.index + 1
                 report.tags[frame.tags_rule] += 1
                 ends += frame.ends
+                digested.append(digests(record))
+                numbered.append(frame.numbered)
             if conversion.reader.relaxations:
                 with StoreWriter(ends_of(path)) as second:
                     for structure in ends:
@@ -121,6 +126,8 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "filtered": report.filtered,
                 "tags": dict(report.tags),
                 "dropped": dropped,
+                "digests": np.array(digested, dtype="<u8").tobytes().hex(),
+                "numbered": np.packbits(np.array(numbered, dtype=bool)).tobytes().hex(),
             }
     finally:
         close_environment(part.file)
