@@ -70,8 +70,8 @@ class AseDb(Reader):
                 yield Frame(index, None, fault=f"the row {error}")
             else:
                 frame = Frame(index, structure, set_tags(structure))
-                ids = (first_of({**row, **data}, names) for names in (SID, FID))
-                yield set_ids(frame, *ids, number)
+                sid, fid = (first_of({**row, **data}, names) for names in (SID, FID))
+                yield set_ids(frame, sid, fid, number)
 
 
 def _connect(file: Path) -> Any:
