@@ -133,8 +133,8 @@ class Normalizer(nn.Module):
             largest = float(wanted.abs().max())
             if np.spacing(np.float32(largest)) > COARSE:
                 raise ValueError(
-                    f"energies lie up to {largest:.3g} spreads from what task.normalizer subtracts, "
-                    "where float32 cannot tell a thousandth of the spread; set "
+                    f"energies lie up to {largest:.3g} spreads from what task.normalizer "
+                    "subtracts, where float32 cannot tell a thousandth of the spread; set "
                     "task.normalizer.energy_mean=null, or references=fit for total energies"
                 )
         return ((energy - batch.energy) / self.energy_std).to(batch.pos.dtype)
