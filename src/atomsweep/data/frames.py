@@ -30,6 +30,7 @@ class Frame:
     Attributes:
         index: of the frame within its file.
         ends: initial and relaxed structure, of readers that have `relaxations`.
+        unkept: constraints of the file that a structure cannot keep, by name.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Frame:
     tags_rule: str = ""
     fault: str = ""
     ends: list[Structure] = field(default_factory=list)
+    unkept: list[str] = field(default_factory=list)
 
 
 class Reader(ABC):

@@ -47,12 +47,14 @@ class Report:
         skipped: what was wrong with frames left out.
         filtered: frames left out for their forces.
         tags: frames by the rule that gave them their tags.
+        unkept: frames by the constraint that a structure cannot keep.
     """
 
     frames: int = 0
     skipped: list[str] = field(default_factory=list)
     filtered: int = 0
     tags: Counter[str] = field(default_factory=Counter)
+    unkept: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 dropped += range(following, frame.index)
                 following = frame.index + 1
                 report.tags[frame.tags_rule] += 1
+                report.unkept.update(frame.unkept)
                 ends += frame.ends
             if conversion.reader.relaxations:
                 with StoreWriter(ends_of(path)) as second:
@@ -120,6 +123,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "skipped": report.skipped,
                 "filtered": report.filtered,
                 "tags": dict(report.tags),
+                "unkept": dict(report.unkept),
                 "dropped": dropped,
             }
     finally:
