@@ -14,7 +14,17 @@ import numpy as np
 
 from atomsweep.data.constraints import held_atoms
 from atomsweep.data.formats.lmdb_files import check_shards, count_keys, get
-from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
+from atomsweep.data.frames import (
+    FID,
+    SID,
+    Frame,
+    Labels,
+    Reader,
+    check_labels,
+    first_of,
+    set_ids,
+    set_tags,
+)
 from atomsweep.data.structure import DataError, Structure
 from atomsweep.data.values import directions, integers, number, numbers
 
@@ -35,7 +45,7 @@ class AseDb(Reader):
         forces_key: name of the forces.
     """
 
-    version = 2  # constraints in all three directions; values taken for what they say
+    version = 2  # text ids; constraints in all three directions; values taken for what they say
     labels: Labels = ("energy", "forces")
     energy_key: str = "energy"
     forces_key: str = "forces"
@@ -66,20 +76,19 @@ class AseDb(Reader):
                 yield Frame(index, None, fault=row)
                 continue
             try:
-                structure, unkept = self._structure(row, number, index)
+                structure, unkept = self._structure(row)
+                ids = {**row, **_record(row, "key_value_pairs"), **_record(row, "data")}
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 yield Frame(index, None, fault=f"the row {error}")
             else:
-                yield Frame(index, structure, set_tags(structure), unkept=unkept)
+                frame = Frame(index, structure, set_tags(structure), unkept=unkept)
+                yield set_ids(frame, first_of(ids, SID), first_of(ids, FID), number)
 
-    def _structure(
-        self, row: Mapping[str, Any], number_of_file: int, index: int
-    ) -> tuple[Structure, list[str]]:
-        """A structure, and constraints that it cannot keep."""
-        data = _record(row, "data")
-        places = (row, _record(row, "key_value_pairs"), data)
+    def _structure(self, row: Mapping[str, Any]) -> tuple[Structure, list[str]]:
+        """A structure without ids, and constraints that it cannot keep."""
+        places = (row, _record(row, "key_value_pairs"), _record(row, "data"))
         labels = {
-            label: _first(places, key)
+            label: next((place[key] for place in places if place.get(key) is not None), None)
             for label, key in (("energy", self.energy_key), ("forces", self.forces_key))
             if label in self.labels
         }
@@ -104,7 +113,6 @@ class AseDb(Reader):
         if not isinstance(constraints, list):
             raise DataError(f"has constraints that are no list: {constraints!r}"[:200])
         fixed, unkept = held_atoms(constraints, len(species), vectors)
-        ids = [identifier(_first(places[::-1], name)) for name in ("sid", "fid")]
         energy, forces = labels.get("energy"), labels.get("forces")
         structure = Structure(
             atomic_numbers=species,
@@ -115,8 +123,6 @@ class AseDb(Reader):
             fixed=fixed,
             forces=None if forces is None else numbers(self.forces_key, _plain(forces)),
             energy=None if energy is None else number(self.energy_key, _plain(energy)),
-            sid=ids[0] if ids[0] is not None else number_of_file,
-            fid=ids[1] if ids[1] is not None else index,
         )
         return structure, unkept
 
@@ -176,14 +182,14 @@ def _is_id(value: Any) -> bool:
 
 
 def _rows(file: Path, start: int, stop: int | None) -> Iterator[Mapping[str, Any] | str]:
-    for number in islice(_row_ids(file), start, stop):
+    for place in islice(_row_ids(file), start, stop):
         try:
-            row = _json(file, str(number).encode())
+            row = _json(file, str(place).encode())
         except DataError as error:
             yield str(error)
             continue
         if not isinstance(row, dict):
-            yield f"the file has no row {number}" if row is None else f"row {number} is no record"
+            yield f"the file has no row {place}" if row is None else f"row {place} is no record"
             continue
         yield row
 
@@ -225,7 +231,3 @@ def _plain(value: Any) -> Any:
         shape, _, values = value["__ndarray__"]
         return np.reshape(np.asarray(values), shape)
     return {key: _plain(one) for key, one in value.items()}
-
-
-def _first(places: Sequence[Mapping[str, Any]], key: str) -> Any:
-    return next((place[key] for place in places if place.get(key) is not None), None)

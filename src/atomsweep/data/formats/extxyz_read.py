@@ -15,7 +15,7 @@ from atomsweep.data.atoms import structure_from_atoms, unkept_constraints
 from atomsweep.data.constraints import held_by_flags
 from atomsweep.data.formats.extxyz_text import TextFrame, atomic_numbers, parse_frame
 from atomsweep.data.formats.text_files import foreign_text, open_text
-from atomsweep.data.frames import COMPRESSED, Frame, set_tags
+from atomsweep.data.frames import COMPRESSED, FID, SID, Frame, first_of, set_ids, set_tags
 from atomsweep.data.structure import Array, DataError, Structure
 from atomsweep.data.values import directions, integers, number, numbers
 
@@ -132,24 +132,16 @@ def read_frames(path: Path, file_number: int, options: FrameOptions) -> Iterator
         except (DataError, ValueError, TypeError) as error:
             yield Frame(index, None, fault=str(error))
             continue
-        structure.sid = _identifier(item.info, ("sid", "system_id"), file_number)
-        structure.fid = _identifier(item.info, ("fid", "frame"), index)
+        sid, fid = first_of(item.info, SID), first_of(item.info, FID)
         if rows is not None:
-            structure.sid, structure.fid, reference = rows[index]
+            sid, fid, reference = rows[index]
             if structure.energy is not None:
                 structure.energy -= reference * options.scale
-        yield Frame(index, structure, set_tags(structure), unkept=unkept)
+        frame = Frame(index, structure, set_tags(structure), unkept=unkept)
+        yield set_ids(frame, sid, fid, file_number)
     if rows is not None and count != len(rows):
         more = "more" if count > len(rows) else count
         raise DataError(f"{path} has {more} frames, but {sidecar} has {len(rows)} lines")
-
-
-def _identifier(info: Mapping[str, Any], keys: tuple[str, ...], default: int) -> int:
-    """An id of the comment line, as a number or as `random123`, `frame4`."""
-    for key in keys:
-        if key in info and (match := re.fullmatch(r"\D*(\d+)", str(info[key]))):
-            return int(match[1])
-    return default
 
 
 def _traj_frames(path: Path) -> Iterator[Atoms | str]:
@@ -213,6 +205,9 @@ def _of_text(frame: TextFrame, options: FrameOptions) -> tuple[Structure, list[s
     energy = frame.value(options.energy_key)
     if positions is None:
         raise DataError("not a frame of extended XYZ: it has no column pos")
+    for name in (*SID, *FID):
+        if name in frame.info and frame.info[name] is not None:
+            frame.value(name)  # refused if it is given twice
     there = {*frame.info, *frame.columns} - {*_SHAPES, *_MASKS}
     _check_labels(options, {"energy": energy, "forces": forces}, there)
     cell = np.zeros((3, 3))

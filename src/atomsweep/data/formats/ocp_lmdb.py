@@ -69,7 +69,11 @@ class OcpReader(Reader):
                 yield Frame(index, None, fault=f"the file has no key {index}")
                 continue
             try:
-                yield self.frame(index, decode_record(record), number)
+                fields = decode_record(record)
+                numbered = identifier(fields.get("sid")) is None
+                frame = self.frame(index, fields, number)
+                frame.numbered = numbered
+                yield frame
             except DataError as error:
                 yield Frame(index, None, fault=f"the record {error}")
             except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 from atomsweep.data.dataset import OnError
 from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
+from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
@@ -100,13 +101,15 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
     report = Report()
     ends: list[Structure] = []
     dropped: list[int] = []  # numbers of frames that are not in the store
+    digested: list[tuple[int, int]] = []
+    numbered: list[bool] = []
     following = part.start
     try:
         with StoreWriter(path, graph=conversion.graph) as writer:
             for frame in _usable(conversion, part, report):
                 assert frame.structure is not None
                 try:
-                    writer.add(frame.structure)
+                    record = writer.add(frame.structure)
                 except DataError as error:  # a neighbour list that cannot be made
                     _fault(report, f"{_called(frame, part)}: {error}", conversion.on_error)
                     continue
@@ -115,6 +118,8 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 report.tags[frame.tags_rule] += 1
                 report.unkept.update(frame.unkept)
                 ends += frame.ends
+                digested.append(digests(record))
+                numbered.append(frame.numbered)
             if conversion.reader.relaxations:
                 with StoreWriter(ends_of(path)) as second:
                     for structure in ends:
@@ -125,6 +130,8 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "tags": dict(report.tags),
                 "unkept": dict(report.unkept),
                 "dropped": dropped,
+                "digests": np.array(digested, dtype="<u8").tobytes().hex(),
+                "numbered": np.packbits(np.array(numbered, dtype=bool)).tobytes().hex(),
             }
     finally:
         close_environment(part.file)
