@@ -33,6 +33,7 @@ class Frame:
     Attributes:
         index: of the frame within its file.
         ends: initial and relaxed structure, of readers that have `relaxations`.
+        unkept: constraints of the file that a structure cannot keep, by name.
         numbered: the file has no sid for it, so the structure has that of its place.
     """
 
@@ -41,6 +42,7 @@ class Frame:
     tags_rule: str = ""
     fault: str = ""
     ends: list[Structure] = field(default_factory=list)
+    unkept: list[str] = field(default_factory=list)
     numbered: bool = False
 
 

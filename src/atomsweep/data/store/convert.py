@@ -104,6 +104,7 @@ def convert(
         "skipped": len(report.skipped),
         "filtered": report.filtered,
         "tags": dict(report.tags),
+        "unkept": dict(report.unkept),
         "relaxed_energy": conversion.reader.relaxed_energy,
     }
     # last, since a store that is there counts as a conversion that is done
@@ -119,6 +120,9 @@ def _tell(name: str, report: Report, max_force: float | None) -> None:
         report_skipped(name, report.skipped, total)
     if report.filtered:
         log.info("%s: left out %d frames with |F| > %s eV/Å", name, report.filtered, max_force)
+    if report.unkept:
+        told = ", ".join(f"{what} ({count} frames)" for what, count in report.unkept.items())
+        log.warning("%s: constraints that are not kept, their atoms are free: %s", name, told)
 
 
 def _converted(
@@ -188,6 +192,7 @@ def _combined(parts: Sequence[Part], paths: Sequence[Path], on_error: OnError) -
         report.skipped += told["skipped"]
         report.filtered += told["filtered"]
         report.tags.update(told["tags"])
+        report.unkept.update(told["unkept"])
         dropped.append(told["dropped"])
         digests = np.frombuffer(bytes.fromhex(told["digests"]), "<u8").reshape(-1, 2)
         bits = np.frombuffer(bytes.fromhex(told["numbered"]), "u1")

@@ -48,12 +48,14 @@ class Report:
         skipped: what was wrong with frames left out.
         filtered: frames left out for their forces.
         tags: frames by the rule that gave them their tags.
+        unkept: frames by the constraint that a structure cannot keep.
     """
 
     frames: int = 0
     skipped: list[str] = field(default_factory=list)
     filtered: int = 0
     tags: Counter[str] = field(default_factory=Counter)
+    unkept: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 dropped += range(following, frame.index)
                 following = frame.index + 1
                 report.tags[frame.tags_rule] += 1
+                report.unkept.update(frame.unkept)
                 ends += frame.ends
                 digested.append(digests(record))
                 numbered.append(frame.numbered)
@@ -125,6 +128,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "skipped": report.skipped,
                 "filtered": report.filtered,
                 "tags": dict(report.tags),
+                "unkept": dict(report.unkept),
                 "dropped": dropped,
                 "digests": np.array(digested, dtype="<u8").tobytes().hex(),
                 "numbered": np.packbits(np.array(numbered, dtype=bool)).tobytes().hex(),
