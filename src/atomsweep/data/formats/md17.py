@@ -175,7 +175,10 @@ def _read(path: Path, labels: str) -> dict[str, Array]:
                 raise
         else:
             break
-    numbers, pos, energy, forces = (np.asarray(value) for value in found.values())
+    for name, value in found.items():
+        if value.ndim == 0 or value.dtype.kind not in "iuf":
+            raise DataError(f"{path}: {name} must be an array of numbers, got {value!r:.60}")
+    numbers, pos, energy, forces = found.values()
     frames, n = len(pos), len(numbers)
     energy = energy.reshape(-1)
     if energy.dtype == np.float32 and len(energy):

@@ -79,6 +79,8 @@ def convert(
         OSError: the disk is full or not writable; names the path.
     """
     parts = parts_of(conversion.reader, files, first_number)
+    if not parts:
+        raise DataError(f"there is no record in {_called(files)}")
     parts_dir.mkdir(parents=True, exist_ok=True)
     for left in parts_dir.glob(".*.tmp"):  # half a part of a conversion that was killed
         left.unlink()
@@ -92,8 +94,7 @@ def convert(
     report = whole.report
     if not report.frames:
         raise DataError(
-            f"no usable frame for {out.stem} in {files[0]}"
-            + (f" and {len(files) - 1} more files" if len(files) > 1 else "")
+            f"no usable frame for {out.stem} in {_called(files)}"
             + (f"; first fault: {report.skipped[0]}" if report.skipped else "")
         )
     if conversion.reader.relaxations:
@@ -112,6 +113,11 @@ def convert(
     _tell(out.stem, report, conversion.max_force)
     shutil.rmtree(parts_dir)
     return report
+
+
+def _called(files: Sequence[Path]) -> str:
+    more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+    return f"{files[0]}{more}"
 
 
 def _tell(name: str, report: Report, max_force: float | None) -> None:

@@ -21,6 +21,7 @@ _LAST = struct.Struct("<QQ")  # last page, transaction
 _MAGIC, _VERSION, _EMPTY = 0xBEEFC0DE, 1, (1 << 64) - 1
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE = 1, 2, 4, 8
 _KIND = 0x2F  # flags that say what a page is
+_FIXED_MAP = 1  # the file asks to be mapped at its address
 _BIG = 1  # flag of an entry that lies in pages of its own
 _KEYS = 511  # bytes of the longest key
 
@@ -76,7 +77,7 @@ def _meta(data: mmap.mmap, at: int) -> tuple[int, int, int, int, int, int, int]:
     page_size, free_flags, *_ = _TREE.unpack_from(data, at + _META.size)
     _, flags, depth, *_, entries, root = _TREE.unpack_from(data, at + _META.size + _TREE.size)
     last, transaction = _LAST.unpack_from(data, at + _META.size + 2 * _TREE.size)
-    if free_flags & ~8:
+    if free_flags & _FIXED_MAP:
         raise _Damaged(f"is damaged, or a database of another kind (flags {free_flags})")
     return page_size, flags, depth, entries, root, last, transaction
 
@@ -108,7 +109,7 @@ class _Tree:
             raise _Damaged(f"is damaged: it says {entries} entries and has {found}")
 
     def _branch(self, number: int) -> list[int]:
-        page, low, high, flags, keys, starts = self._nodes(number, _BRANCH)
+        _, low, high, flags, keys, starts = self._nodes(number, _BRANCH)
         if len(starts) < 2 or (starts + 8 + keys > self.page_size).any():
             raise _Damaged(f"is damaged: page {number} is not as it should be")
         return (low | high << 16 | flags << 32).tolist()  # type: ignore[no-any-return]
@@ -148,7 +149,7 @@ class _Tree:
         return _HEADER.unpack_from(self.data, number * self.page_size)  # type: ignore[return-value]
 
     def _nodes(self, number: int, expected: int) -> tuple[np.ndarray, ...]:
-        """The page, and low, high, flags, size of key and start of its entries. (page,), (K,)"""
+        """The page, and low, high, flags, size of key and start of each entry."""
         own, _, kind, lower, upper = self._header(number)
         page = self.whole[number * self.page_size : (number + 1) * self.page_size]
         if (
