@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atomsweep.data.store.environment import close_environment
 from tests.faults import mutants
 from tests.faults.readers import READERS, flat_arrays, md17_arrays
 
@@ -80,6 +81,9 @@ def one(kind, good, name, folder, seed, turn):
         return "refused", ""
     except BaseException:
         return "fault", traceback.format_exc()
+    finally:
+        for store in folder.rglob("*lmdb"):
+            close_environment(store)
     return "read", ""
 
 

@@ -15,7 +15,6 @@ from atomsweep.data.formats.md17 import MD17
 from atomsweep.data.formats.store import NativeStore
 from atomsweep.data.normalizer import load_references
 from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
@@ -26,15 +25,11 @@ GRAPH = RadiusGraph(3.0, 5)
 
 def read_files(path, turn):
     """As `describe` and, every fourth time, as a conversion does."""
-    try:
-        reader, found = open_files(str(path), LABELS)
-        described = describe(reader, found.files)
-        assert np.isfinite(described.energies).all()
-        for fault in described.faults:
-            assert path.name in fault, fault
-    finally:
-        if path.suffix in (".lmdb", ".aselmdb"):
-            close_environment(path)
+    reader, found = open_files(str(path), LABELS)
+    described = describe(reader, found.files)
+    assert np.isfinite(described.energies).all()
+    for fault in described.faults:
+        assert path.name in fault, fault
     if turn % 4 == 0:
         converted(reader, path, ["raise", "skip"][turn // 4 % 2])
 
@@ -50,25 +45,23 @@ def converted(reader, path, on_error):
 
 def read_store(path, turn):
     """One by one, many at once, and as a data set."""
-    try:
-        store = StoreDataset(path)
-        fine = 0
-        for index in range(len(store)):
-            try:
-                assert structure_fault(store[index]) is None
-                fine += 1
-            except DataError as error:
-                if path.name not in str(error):
-                    raise
-        if fine == len(store):
-            store.flat(range(len(store)), store.graph is not None)
-        root = str(path.parent / "root")
-        source = NativeStore(str(path), root, val_fraction=0.5, on_error="skip")
-        source.split("train")
-        if turn % 4 == 0:
-            read_files(path, turn)
-    finally:
-        close_environment(path)
+    store = StoreDataset(path)
+    fine = 0
+    for index in range(len(store)):
+        try:
+            assert structure_fault(store[index]) is None
+            fine += 1
+        except DataError as error:
+            if path.name not in str(error):
+                raise
+    if fine == len(store):
+        store.flat(range(len(store)), store.graph is not None)
+    root = str(path.parent / "root")
+    source = NativeStore(str(path), root, val_fraction=0.5, on_error="skip")
+    source.split("train")
+    assert source.describe()["provenance"]
+    if turn % 4 == 0:
+        read_files(path, turn)
 
 
 def read_md17(path, turn):

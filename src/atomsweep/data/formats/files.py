@@ -279,8 +279,9 @@ class FileSource(DataSource):
         store = self._store(name if name in self.paths else "train")
         if not self.val_fraction:
             return store, None
+        called = f"{self.name} ({self.provenance.source})"
         held_out = held_out_frames(
-            store, self.val_fraction, self.split_by, self.seed, self.name, self._mapped(store)
+            store, self.val_fraction, self.split_by, self.seed, called, self._mapped(store)
         )
         return store, np.flatnonzero(held_out if name == "val_id" else ~held_out)
 
