@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from atomsweep.console import suggestion
 from atomsweep.parts import present_path
 
 ROOMS = (
@@ -200,7 +201,8 @@ def _check_arguments(node: Mapping[str, Any], where: str, target: Any) -> None:
         return
     if unknown := sorted(set(given) - set(parameters)):
         raise UserError(
-            f"{where}.{unknown[0]} is unknown to {name}; it takes {', '.join(parameters)}"
+            f"{where}.{unknown[0]} is unknown to {name}; "
+            f"{suggestion(unknown[0], parameters, f'{where}.')}"
         )
     required = {key for key, p in parameters.items() if p.default is p.empty}
     if not node.get(PARTIAL) and (missing := sorted(required - set(given))):

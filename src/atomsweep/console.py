@@ -3,11 +3,12 @@
 The formatters of durations and of aligned columns are here, one of each for the whole project.
 """
 
+import difflib
 import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,19 @@ def to_file(path: Path) -> Iterator[None]:
         root.removeHandler(handler)
         root.setLevel(before)
         handler.close()
+
+
+def suggestion(name: str, names: Iterable[str], before: str = "") -> str:
+    """Clause after a name that nothing has: the one that was meant, or all there are.
+
+    Args:
+        name: that was typed.
+        names: all there are.
+        before: stands before the name that was meant, `optim.`.
+    """
+    names = list(names)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {before}{near[0]}?" if near else f"known are {', '.join(names)}"
 
 
 def columns() -> int:

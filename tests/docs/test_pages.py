@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.preflight import preflight
+from atomsweep.launch.typed import checked, vocabulary
 from tests.contracts.compose import compose_with_choices
 from tests.places import REPOSITORY
 
@@ -55,9 +56,13 @@ def test_every_run_command_composes_and_builds(command, tmp_path):
     atoms = molecule("H2O")
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=[[0.0] * 3] * 3)
     write(tmp_path / "frames.extxyz", atoms)
-    for overrides in cells(shlex.split(command)[2:]):
+    words = shlex.split(command)[2:]
+    multirun = "-m" in words
+    typed = [word for word in words if word != "-m"]
+    assert checked(typed, vocabulary(), multirun) == typed
+    for overrides in cells(words):
         real = [
-            re.sub(r"^(data\.\w+)=.*\.?(extxyz|/)$", rf"\1={tmp_path / 'frames.extxyz'}", o)
+            re.sub(r"^(data\.\w+)=.*(xyz\"?|/)$", rf"\1={tmp_path / 'frames.extxyz'}", o)
             for o in overrides
         ]
         builds(tuple(real))

@@ -217,6 +217,16 @@ def test_training_learns_and_the_best_checkpoint_is_what_is_evaluated(tmp_path):
     assert result["metrics"]["val_avg/forces_mae"] == pytest.approx(sum(four) / 4)
 
 
+def test_an_evaluation_before_the_first_averaged_loss_says_nothing_of_it(tmp_path, caplog):
+    trainer = dataclasses.replace(TRAINER, steps=40, eval_every=20, log_every=30)
+    with caplog.at_level("INFO"):
+        fit(new_run(tmp_path / "a"), trainer)
+    first, second = [line for line in caplog.messages if line.startswith(("step 20", "step 40"))]
+    assert "loss" not in first
+    assert "train loss" in second
+    assert "nan" not in caplog.text
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
     """Structures differ in their number of atoms, so a mean of means would be wrong."""
     trainer = dataclasses.replace(TRAINER, steps=5)
@@ -342,8 +352,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_path(tmp_path, 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"steps": None}, "exactly one of"),
-        ({"epochs": 1.0}, "exactly one of"),
+        ({"steps": None}, "one budget, .*got none"),
+        ({"epochs": 1.0}, "engine.epochs=1.0; for the last of these add engine.steps=null"),
         ({"steps": 0}, "positive"),
         ({"log_every": 0}, "engine.log_every must be at least 1"),
         ({"metric": "val_ood_ads/forces_mae"}, "with a split of engine.eval_splits"),

@@ -58,7 +58,7 @@ def sweep(tmp_path):
     """A saved plan of three cells, of which the last has no directory."""
     cells = [cell(seed=i) for i in range(3)]
     argv = ["run.py", "-m", "a=1,2", "rerun=all", "plan=false"]
-    plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, []), argv, tmp_path, "paper/table")
+    plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, [], name="paper/table"), argv, tmp_path)
     for one in cells[:2]:
         one.create(tmp_path, plan.sweep, plan.command)
     plan.save(tmp_path, {one.identity: 1000 for one in cells})

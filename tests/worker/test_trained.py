@@ -18,6 +18,7 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.calculator import PotentialCalculator
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking.run import RunDirectory
+from tests.contracts.compose import build_model
 from tests.places import REPOSITORY
 
 
@@ -109,6 +110,69 @@ def test_constraints_hold_and_the_calculator_notices_moves(model, atoms):
     atoms.set_constraint()
     atoms.positions[-1] += 0.1
     assert not np.allclose(atoms.get_forces(), before)
+
+
+def test_a_result_is_kept_until_anything_that_a_model_may_read_changes(atoms):
+    """Not ASE's list of changes alone: tags and constraints are inputs of models too."""
+    well = Well()
+    calls = []
+    well.register_forward_pre_hook(lambda *_: calls.append(1))
+    atoms.calc = PotentialCalculator(ModelPotential(well), "well")
+    atoms.get_forces()
+    atoms.get_forces()
+    assert len(calls) == 1
+    changes = {
+        "tags": lambda: atoms.set_tags(1 - np.minimum(atoms.get_tags(), 1)),
+        "fixed": lambda: atoms.set_constraint(FixAtoms([0])),
+        "fewer fixed": lambda: atoms.set_constraint(),
+        "numbers": lambda: atoms.set_atomic_numbers(atoms.numbers + 1),
+        "cell": lambda: atoms.set_cell(atoms.cell.array * 1.01),
+        "pbc": lambda: atoms.set_pbc([True, False, True]),
+        "pos": lambda: atoms.rattle(0.01),
+    }
+    for number, change in enumerate(changes.values(), 2):
+        change()
+        atoms.get_forces()
+        atoms.get_forces()
+        assert len(calls) == number, list(changes)[number - 2]
+
+
+@pytest.mark.parametrize("name", ["megnet_986k", "gala"])
+def test_models_that_read_tags_see_them_change(name, atoms):
+    data = ["data=mini_oc_tiny", "task=is2re", "metric=energy_mae"]
+    torch.manual_seed(0)
+    potential = ModelPotential(build_model([f"model={name}", "size=small", *data]).double().eval())
+    atoms.calc = PotentialCalculator(potential, name)
+    before = atoms.get_potential_energy()
+    atoms.set_tags([2] * len(atoms))
+    assert atoms.get_potential_energy() != before
+    atoms.calc = PotentialCalculator(potential, name)
+    again = atoms.get_potential_energy()
+    atoms.calc.results = {}
+    assert atoms.get_potential_energy() == again
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (Atoms("Cu2", positions=[(0, 0, 0), (0, 0, np.nan)]), "pos of atom 1 is NaN or Inf"),
+        (Atoms("Cu", positions=[(0, np.inf, 0)]), "pos of atom 0 is NaN or Inf"),
+        (Atoms("Cu", cell=[1, 0, 0], pbc=True), "no volume along the periodic directions"),
+        (Atoms("X", positions=[(0, 0, 0)]), "atomic number 0"),
+        (Atoms(), "it has no atoms"),
+    ],
+)
+def test_atoms_that_nothing_can_be_said_of_are_a_sentence(model, wrong, told):
+    wrong.calc = model.calculator()
+    with pytest.raises(ValueError, match=told):
+        wrong.get_forces()
+
+
+def test_one_structure_relaxes_without_a_list(model, atoms):
+    alone = model.relax(atoms, steps=2)
+    (listed,) = model.relax([atoms], steps=2)
+    assert np.array_equal(alone.positions, listed.positions)
+    assert alone.info["relaxation_steps"] == 2
 
 
 def test_an_energy_that_is_not_predicted_is_refused_with_a_remedy():

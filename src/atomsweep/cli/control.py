@@ -9,7 +9,7 @@ from typing import Any
 from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root, need_root
 from atomsweep.launch.control import cancel, plan_of, retry_command
-from atomsweep.launch.plan import plan_path
+from atomsweep.launch.plan import is_planned
 from atomsweep.tracking.find import find_runs
 
 
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def _cancel(options: argparse.Namespace) -> int:
     need_root(options.root)
     runs = find_runs(options.root)
-    if plan_path(options.root, options.what).exists():
+    if is_planned(options.root, options.what):
         wanted = {str(cell["identity"]) for cell in plan_of(options.root, options.what)["cells"]}
         chosen, sweep = [run for run in runs if run.identity in wanted], options.what
     else:

@@ -13,7 +13,7 @@ from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root
 from atomsweep.console import to_terminal
 from atomsweep.launch.control import plan_of
-from atomsweep.launch.plan import plan_path
+from atomsweep.launch.plan import is_planned
 from atomsweep.sweep.evaluation_settings import KINDS, settings_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
@@ -89,7 +89,7 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
 
 def _runs(what: str, root: Path) -> list[RunDirectory]:
     """Runs of a sweep, in the plan's order, or the one run of that name."""
-    if (Path(what) / schema.RUN).is_file() or not plan_path(root, what).exists():
+    if (Path(what) / schema.RUN).is_file() or not is_planned(root, what):
         from atomsweep.tracking.find import find_run
 
         try:

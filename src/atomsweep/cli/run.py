@@ -1,9 +1,10 @@
 """`atomsweep run …` and `python run.py …`: a choice becomes a run, a set of choices a sweep."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 NAME = "run"
 EPILOG = """\
@@ -34,19 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after `run`; None takes those of the process.
     """
-    import hydra
     from omegaconf import DictConfig
 
+    from atomsweep.build import UserError
+    from atomsweep.launch.typed import CONFIG, checked, told, vocabulary
     from atomsweep.shipped import CONF, shipped
 
     if arguments is not None:
         sys.argv = [f"atomsweep {NAME}", *arguments]
-    if sys.version_info >= (3, 14):  # Hydra 1.3 gives argparse a help text that is no string
-        argparse.ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
+    whole = "HYDRA_FULL_ERROR" in os.environ  # somebody looks for a fault: tracebacks as they are
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not only Hydra's words about them
+    try:
+        flags, words, options = _read(sys.argv[1:])
+        known = vocabulary([options.config_dir] if options.config_dir else [])
+        if not options.shell_completion:
+            words = checked(words, known, options.multirun)
+        sys.argv[1:] = [*flags, *words]
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    import hydra
+    from hydra.errors import HydraException
 
-    @hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name="config")
+    @hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name=CONFIG)
     def run_one(cfg: DictConfig) -> float | None:
-        from atomsweep.build import UserError
         from atomsweep.launch.one import run
 
         try:
@@ -54,19 +65,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except UserError as error:
             sys.exit(f"error: {error}")
 
-    run_one()
+    try:
+        run_one()
+    except HydraException as error:
+        if whole:
+            raise
+        sys.exit(f"error: {told(error, words, known)}")
+
+
+def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace]:
+    """Options and overrides, which may stand in any order, and what Hydra makes of the options.
+
+    Raises:
+        UserError: there is no such option.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    from atomsweep.build import UserError
+
+    if sys.version_info >= (3, 14):  # Hydra 1.3 gives argparse a help text that is no string
+        argparse.ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help shows what can be typed")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    options = parser.parse_intermixed_args(list(arguments))
+    words = list(options.overrides)
+    flags = [word for word in arguments if word not in words]
+    return flags, words, options
 
 
 def _candidates(prefix: str, **_: Any) -> list[str]:
     """What may stand where `prefix` was begun: groups, options, keys, as Hydra knows them."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.bash_completion import BashCompletion
-    from hydra._internal.utils import create_automatic_config_search_path
-    from hydra.core.plugins import Plugins
 
-    from atomsweep.shipped import CONF, shipped
+    from atomsweep.launch.typed import CONFIG, make_loader
 
-    Plugins.instance()
-    path = create_automatic_config_search_path(None, None, str(shipped(CONF)))
-    completion = BashCompletion(ConfigLoaderImpl(config_search_path=path))
-    return [str(word) for word in completion._query("config", prefix)]
+    completion = BashCompletion(make_loader())
+    return [str(word) for word in completion._query(CONFIG, prefix)]

@@ -11,7 +11,7 @@ from atomsweep.cli.shared import add_root, need_root, print_table, warn
 from atomsweep.console import duration
 from atomsweep.launch.control import Standing, job_of, plan_of, standing, sweeps
 from atomsweep.launch.costs import Costs
-from atomsweep.launch.plan import plan_path
+from atomsweep.launch.plan import is_planned
 from atomsweep.launch.survey import state_of
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
@@ -33,7 +33,7 @@ def _status(options: argparse.Namespace) -> int:
     runs = find_runs(options.root)
     found = {run.identity: run for run in runs}
     names = sweeps(options.root) if options.sweep is None else [options.sweep]
-    if options.sweep is not None and not plan_path(options.root, options.sweep).exists():
+    if options.sweep is not None and not is_planned(options.root, options.sweep):
         names, runs = [], _of_sweep(options.root, options.sweep, runs)
     if names:
         costs = Costs.of(runs)

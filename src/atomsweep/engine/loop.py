@@ -258,14 +258,11 @@ class Training:
             self.best, self.best_step = metrics[self.trainer.metric], self.step
         self.values |= metrics
         self._journal(metrics)
-        log.info(
-            "step %d: %s %.5f, train loss %.5f, %.0f s on the device",
-            self.step,
-            self.trainer.metric,
-            metrics[self.trainer.metric],
-            self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS), float("nan")),
-            self.device_seconds,
-        )
+        told = f"{self.trainer.metric} {metrics[self.trainer.metric]:.5f}, "
+        loss = self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS))
+        if loss is not None:  # none has been averaged yet
+            told += f"train loss {loss:.5f}, "
+        log.info("step %d: %s%.0f s on the device", self.step, told, self.device_seconds)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Metrics of a model on a split, by all ranks; its time is counted as evaluation."""

@@ -47,9 +47,12 @@ class Trainer:
         budgets = {n: getattr(self, n) for n in ("steps", "epochs", "device_hours")}
         given = {name: value for name, value in budgets.items() if value is not None}
         if len(given) != 1 or min(given.values()) <= 0:
+            told = " ".join(f"engine.{name}={value}" for name, value in given.items()) or "none"
+            others = " ".join(f"engine.{name}=null" for name in list(given)[:-1])
+            given_up = f"; for the last of these add {others}" if others else ""
             raise ValueError(
-                "exactly one of engine.steps, engine.epochs and engine.device_hours must be a "
-                f"positive number and the others null, got {budgets}"
+                "a run has one budget, a positive engine.steps, engine.epochs or "
+                f"engine.device_hours, got {told}{given_up}"
             )
         cadence = ("threads", "eval_every", "eval_batch_size", "checkpoint_every", "log_every")
         for name in cadence:

@@ -37,7 +37,7 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
     """
     first = cells[0].config
     root = Path(first["root"]).absolute()
-    plan = Plan.of(cells, grid, sys.argv, root, first["sweep"])
+    plan = Plan.of(cells, grid, sys.argv, root)
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
     check_splits(plan.cells, grid)
     try:

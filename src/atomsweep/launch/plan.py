@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from atomsweep.build import UserError
 from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
@@ -104,15 +105,14 @@ class Plan:
         grid: Grid,
         argv: Sequence[str],
         root: Path,
-        name: str | None = None,
     ) -> "Plan":
-        """A plan without doubled cells, named after its file or axes unless it has a name.
+        """A plan without doubled cells, named after its axes unless its grid has a name.
 
         A name made of axes ends in a hash of the identities, so that the same command finds the
         same sweep; one that was launched with identities of an older version keeps its name.
         """
         unique = list({cell.identity: cell for cell in cells}.values())
-        name = name or grid.name
+        name = grid.name
         if name is None:
             axes = "_".join(key.rpartition(".")[2] for key in grid.groups) or "run"
             names = [
@@ -174,8 +174,38 @@ def typed_command(argv: Sequence[str]) -> str:
     return " ".join([Path(argv[0]).name, *map(shlex.quote, argv[1:])])
 
 
+def is_name(sweep: str) -> bool:
+    """Whether it names a file below the folder of plans, and none that is hidden."""
+    return sweep.isprintable() and all(
+        part and not part.startswith(".") for part in sweep.split("/")
+    )
+
+
+def check_name(sweep: str) -> None:
+    """Refuse what is no name of a sweep.
+
+    Raises:
+        UserError: it would lead out of the root, or to a hidden file.
+    """
+    if not is_name(sweep):
+        raise UserError(
+            "a sweep's name is like mine or mine/first, no part of it empty or with a dot in "
+            f"front, got {sweep}"
+        )
+
+
+def is_planned(root: Path, sweep: str) -> bool:
+    """Whether there is a plan of this name."""
+    return is_name(sweep) and plan_path(root, sweep).exists()
+
+
 def plan_path(root: Path, sweep: str) -> Path:
-    """Where the plan of a sweep is."""
+    """Where the plan of a sweep is.
+
+    Raises:
+        UserError: the name would lead out of the root.
+    """
+    check_name(sweep)
     return root / schema.SWEEPS / f"{sweep}.json"
 
 

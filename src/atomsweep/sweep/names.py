@@ -3,10 +3,10 @@
 A wrong one costs a look at the file, not a table without numbers after the training.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from atomsweep.console import suggestion
 from atomsweep.shipped import PUBLISHED, places
 from atomsweep.sweep.claims import Setting, comparisons, is_split, parse
 from atomsweep.tracking import schema
@@ -117,9 +117,7 @@ def check_published(reference: str) -> None:
 
 def _known(what: str, name: str, names: Collection[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        told = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
-        raise UnknownNameError(f"there is no {what} {name}; {told}")
+        raise UnknownNameError(f"there is no {what} {name}; {suggestion(name, names)}")
 
 
 def _splits() -> str:

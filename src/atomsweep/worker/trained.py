@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch_geometric.data import Batch
@@ -110,18 +110,18 @@ class TrainedModel:
 
     def relax(
         self,
-        images: "Iterable[Atoms]",
+        images: "Atoms | Iterable[Atoms]",
         fmax: float = 0.05,
         steps: int = 200,
         batch_size: int = 32,
         optimizer: LBFGS = LBFGS(),  # noqa: B008 (frozen)
         trajectories: Path | None = None,
         on_done: Callable[[], None] = lambda: None,
-    ) -> "list[Atoms]":
+    ) -> "Atoms | list[Atoms]":
         """Relax many structures at once; fixed atoms (`FixAtoms`) are held.
 
         Args:
-            images: initial structures.
+            images: initial structures, or one.
             fmax: largest force on a free atom at the end, eV/Å.
             steps: most steps of a structure.
             batch_size: structures relaxed at once.
@@ -130,13 +130,15 @@ class TrainedModel:
             on_done: called as each one ends.
 
         Returns:
-            Copies in the same order, with forces and, if predicted, energy; `info["relaxation"]` is
-            converged, stopped (after `steps`) or failed and why, `info["relaxation_steps"]` counts.
+            Copies in the same order, or one of the one, with forces and, if predicted, energy;
+            `info["relaxation"]` is converged, stopped (after `steps`) or failed and why,
+            `info["relaxation_steps"]` counts.
 
         Raises:
             ValueError: a constraint other than `FixAtoms`, or a number out of its range.
         """
-        images = list(images)
+        single = _is_atoms(images)
+        images = [cast("Atoms", images)] if single else list(images)
         for number, one in enumerate(images):
             _only_fixed_atoms(number, one)
         initial = [structure_from_atoms(one, sid=number) for number, one in enumerate(images)]
@@ -153,11 +155,18 @@ class TrainedModel:
             atoms.info["relaxation_steps"] = one.steps
             ended[one.index] = atoms
             on_done()
-        return [ended[number] for number in range(len(images))]
+        return ended[0] if single else [ended[number] for number in range(len(images))]
 
     def source(self) -> "DataSource":
         """The data set that it was trained on."""
         return build(self.config["data"], "data")
+
+
+def _is_atoms(images: Any) -> bool:
+    """Whether it is one `Atoms`, which iterates over its atoms."""
+    from ase import Atoms
+
+    return isinstance(images, Atoms)
 
 
 def _only_fixed_atoms(number: int, atoms: "Atoms") -> None:

@@ -1,6 +1,7 @@
 """`python run.py -m …` and `sweeps=…`: Hydra composes each cell, `atomsweep` does the rest."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class AtomsweepSweeper(Sweeper):
                 start = warm_up(self._root())
                 sys.exit(self._study(statement, chosen, arguments, start))
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
+            wanted = replace(wanted, name=self._name() or wanted.name)
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
             start = warm_up(self._root())
@@ -79,7 +81,17 @@ class AtomsweepSweeper(Sweeper):
         }
         search: Any = OmegaConf.to_container(self._config.search)
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
+        request = replace(request, name=self._name() or request.name)
         return run_study(request, self._config.plan, self._config.rerun, start)
+
+    def _name(self) -> str | None:
+        """What was typed after `sweep=`: cells do not know of it, it would make them others."""
+        from atomsweep.launch.plan import check_name
+
+        if self._config.sweep is not None:
+            check_name(str(self._config.sweep))
+            return str(self._config.sweep)
+        return None
 
     def _root(self) -> Path | None:
         """Where the code is copied to, which a plan does not need."""
@@ -90,14 +102,14 @@ class AtomsweepSweeper(Sweeper):
         from hydra.errors import HydraException
 
         from atomsweep.build import UserError
+        from atomsweep.launch.typed import told, vocabulary
         from atomsweep.sweep.file import place_of
 
         try:
             return self._loader.load_sweep_config(self._config, overrides)
         except HydraException as error:
-            told = " ".join(str(error).partition("Config search path")[0].split())
-            where = "" if path is None else place_of(path, overrides, told)
-            raise UserError(f"{where}{told}") from error
+            where = "" if path is None else place_of(path, overrides, str(error))
+            raise UserError(f"{where}{told(error, overrides, vocabulary())}") from error
 
     def _typed(self, arguments: list[str]) -> dict[str, list[str]]:
         """Key → what was typed for it: one override, or one for each swept value."""

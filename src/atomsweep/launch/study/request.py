@@ -1,6 +1,7 @@
 """A study launched: checked, driven here or on SLURM, its best configuration written."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -77,8 +78,10 @@ class Request:
         name = sweep_name(chosen, statement, scale, typed)
         fixed = {key_of(key) for key in typed}
         if "seed" in fixed:
-            (seed,) = typed["seed"]
-            statement = statement.model_copy(update={"seeds": [int(seed.partition("=")[2])]})
+            seed = typed["seed"][0].partition("=")[2]
+            if re.fullmatch(r"-?\d+", seed) is None:
+                raise UserError(f"seed must be a whole number, got {seed!r}")
+            statement = statement.model_copy(update={"seeds": [int(seed)]})
         space = {key: p for key, p in statement.space.items() if key_of(key) not in fixed}
         if not space:
             raise UserError("every key of the study was typed, so nothing is left to search")
@@ -116,7 +119,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> in
     """
     default = request.default()
     root = Path(default.config["root"]).absolute()
-    name = default.config["sweep"] or request.name
+    name = request.name
     log.info("study %s: %s", name, ", ".join(request.statement.space))
     parameters = _check(request, default, start.context, here=not plan_only)
     if plan_only:

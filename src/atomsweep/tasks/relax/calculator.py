@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from atomsweep.data.atoms import structure_from_atoms
-from atomsweep.tasks.relax.potentials import Potential, batch_of
+from atomsweep.data.structure import Structure, structure_fault
+from atomsweep.tasks.relax.potentials import PER_ATOM, Potential, batch_of
 
 
 class PotentialCalculator(Calculator):
@@ -28,6 +30,19 @@ class PotentialCalculator(Calculator):
         self.potential = potential
         self.title = title
         self.nan_energy = nan_energy
+        self._structure: Structure | None = None  # that `results` are of
+
+    def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:
+        """What is not as it was at the last call: ASE's list, and all else that a model may read.
+
+        ASE asks this before it gives stored results again, and looks at no tags or constraints.
+        """
+        changes: list[str] = super().check_state(atoms, tol)
+        if changes or self._structure is None:
+            return changes
+        now = structure_from_atoms(atoms)
+        same = np.array_equal
+        return [n for n in PER_ATOM if not same(getattr(now, n), getattr(self._structure, n))]
 
     def calculate(
         self,
@@ -44,11 +59,12 @@ class PotentialCalculator(Calculator):
         super().calculate(atoms, properties or ["forces"], system_changes)
         assert self.atoms is not None
         structure = structure_from_atoms(self.atoms)
-        if fault := self.potential.refusal(structure):
-            raise ValueError(f"{self.title}: {fault}")
+        if fault := structure_fault(structure) or self.potential.refusal(structure):
+            raise ValueError(f"{self.title} cannot evaluate these atoms: {fault}")
         found = self.potential(batch_of([structure], self.potential.device))
         if found.faults:
             raise ValueError(f"{self.title} cannot evaluate these atoms: {found.faults[0]}")
+        self._structure = structure
         self.results: dict[str, Any] = {"forces": found.forces.cpu().numpy()}
         if found.energy is not None or self.nan_energy:
             energy = float("nan") if found.energy is None else float(found.energy[0])
