@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atomsweep.build import UserError
 from atomsweep.data.store.environment import close_environment
 from tests.faults import mutants
 from tests.faults.readers import READERS, flat_arrays, md17_arrays
@@ -35,6 +36,9 @@ def write_mutant(kind, good, path, rng):
             warnings.simplefilter("ignore")
             np.savez(path, **mutants.array_mutant(ARRAYS[kind](), rng))
         return
+    if isinstance(good, Path):
+        _mutate_folder(good, path, rng)
+        return
     path.write_bytes(good)
     if kind in RECORDS and rng.random() < 0.5:
         _mutate_records(kind, path, rng)
@@ -43,6 +47,14 @@ def write_mutant(kind, good, path, rng):
         path.write_bytes(module.compress(mutants.mutant(module.decompress(good), rng)))
     else:
         path.write_bytes(mutants.mutant(good, rng))
+
+
+def _mutate_folder(good, path, rng):
+    """One of its files of text."""
+    shutil.copytree(good, path)
+    files = [one for one in sorted(path.rglob("*")) if one.suffix in (".json", ".jsonl", ".yaml")]
+    one = files[int(rng.integers(len(files)))]
+    one.write_bytes(mutants.mutant(one.read_bytes(), rng))
 
 
 def _mutate_records(kind, path, rng):
@@ -73,7 +85,7 @@ def one(kind, good, name, folder, seed, turn):
     write_mutant(kind, good, path, rng)
     try:
         READERS[kind][1](path, turn)
-    except (ValueError, OSError) as error:  # DataError and UserError are ValueErrors
+    except (ValueError, OSError, UserError) as error:  # a DataError is a ValueError
         if type(error).__name__ in ("UnicodeDecodeError", "JSONDecodeError", "LinAlgError"):
             return "fault", traceback.format_exc()
         if path.name not in str(error):
@@ -98,7 +110,7 @@ def child(kind, seed, turns, folder, out):
     clean = folder / "good"
     clean.mkdir()
     path = READERS[kind][0](clean)
-    good, name = path.read_bytes(), path.name
+    good, name = path if path.is_dir() else path.read_bytes(), path.name
     READERS[kind][1](path, 0)  # what is good is read
     for turn in turns:
         place = folder / "mutant"
@@ -163,18 +175,24 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shown", type=int, default=8)
     arguments = parser.parse_args()
+    total = collections.Counter()
     for kind in arguments.kinds or READERS:
         counts, faults = run(kind, arguments.seed, arguments.count)
-        print(kind, dict(counts), flush=True)
+        total += counts
         said = collections.Counter()
         for turn, told in faults.items():
             last = told.strip().splitlines()[-1][:150]
             said[last] += 1
             if said[last] == 1 and len(said) <= arguments.shown:
-                print(f"--- {kind} seed {arguments.seed} turn {turn}")
+                print(f"--- {kind} seed {arguments.seed} mutant {turn}")
                 print(*told.splitlines()[-9:], sep="\n")
-        if said:
-            print(said)
+        print(_figures(kind, counts), flush=True)
+    print(_figures("all", total))
+    return int(total["fault"] > 0)
+
+
+def _figures(kind, counts):
+    return f"{kind} {counts['read']} read {counts['refused']} refused {counts['fault']} faults"
 
 
 if __name__ == "__main__":

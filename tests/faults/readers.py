@@ -1,12 +1,19 @@
 """A good file of every kind that the program reads, and how it is read."""
 
 import gzip
+import io
 import lzma
 import pickle
+import shutil
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from atomsweep.build import UserError
+from atomsweep.cli.main import main
 from atomsweep.data.formats.describe import describe
 from atomsweep.data.formats.files import FileSource
 from atomsweep.data.formats.known import open_files
@@ -17,9 +24,16 @@ from atomsweep.data.normalizer import load_references
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, structure_fault
+from atomsweep.engine import checkpoint
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.report.read.directories import read_directories
+from atomsweep.sweep.study import read_statement
+from atomsweep.tracking.find import find_runs
+from tests.places import REPOSITORY
 
 LABELS = ("energy", "forces")
+KEPT = Path(__file__).parents[1] / "kept" / "version_1" / "runs"
+SWEEPS = REPOSITORY / "sweeps"
 GRAPH = RadiusGraph(3.0, 5)
 
 
@@ -214,7 +228,56 @@ def make_coefficients(folder):
     return folder / "r.npz"
 
 
+def make_sweep(name):
+    def make(folder):
+        return Path(shutil.copy(SWEEPS / name, folder / "table.yaml"))
+
+    return make
+
+
+def make_runs(folder):
+    return Path(shutil.copytree(KEPT, folder / "runs"))
+
+
+def read_runs(path, turn):
+    """The report, and `status`; what cannot be read is told and the rest goes on."""
+    runs = read_directories(path)
+    assert len(runs.frame) + len(runs.problems) >= 3
+    if turn % 4 == 0:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            assert main(["status", "--root", str(path)]) in (0, 1)
+    for run in find_runs(path):
+        with suppress(ValueError, UserError):
+            run.config()
+
+
+def make_best(folder):
+    return _of_kept(folder, "best.pt")
+
+
+def make_last(folder):
+    return _of_kept(folder, "last.pt")
+
+
+def _of_kept(folder, name):
+    run = next(path for path in sorted(KEPT.iterdir()) if (path / "checkpoints/last.pt").exists())
+    return Path(shutil.copy(run / "checkpoints" / name, folder / name))
+
+
+def read_checkpoint(path, turn):
+    """As a run that goes on, or as a model to use, does."""
+    state = checkpoint.load(path)
+    network = nn.Linear(2, 2)  # any: what does not fit is told
+    with suppress(ValueError), checkpoint.fitting(path):
+        network.load_state_dict(state["model"])
+
+
 READERS = {
+    "table": (make_sweep("forcenet/table5.yaml"), lambda path, turn: read_statement(path)),
+    "study": (make_sweep("hpo/forcenet.yaml"), lambda path, turn: read_statement(path)),
+    "runs": (make_runs, read_runs),
+    "best": (make_best, read_checkpoint),
+    "last": (make_last, read_checkpoint),
     "extxyz": (make_extxyz, read_files),
     "gz": (make_gz, read_files),
     "xz": (make_xz, read_files),
