@@ -107,6 +107,11 @@ def directions(value: Any) -> Array:
     return np.broadcast_to(found, 3).copy()
 
 
+def is_value(word: str) -> bool:
+    """Whether a word is a number or a flag."""
+    return bool(_NUMBER.fullmatch(word)) or word.lower() in _TRUE | _FALSE
+
+
 def _flag(value: Any) -> bool | None:
     if isinstance(value, str):
         word = value.lower()

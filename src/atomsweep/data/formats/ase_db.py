@@ -222,7 +222,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value of JSON with ASE's notation for arrays made into arrays."""
+    """A value of JSON with ASE's notation for arrays and cells made into arrays."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if not isinstance(value, dict):
@@ -230,4 +230,6 @@ def _plain(value: Any) -> Any:
     if "__ndarray__" in value:
         shape, _, values = value["__ndarray__"]
         return np.reshape(np.asarray(values), shape)
+    if value.get("__ase_objtype__") == "cell":
+        return _plain(value.get("array"))
     return {key: _plain(one) for key, one in value.items()}

@@ -239,7 +239,7 @@ def _of_atoms(atoms: Atoms, options: FrameOptions) -> tuple[Structure, list[str]
         next((place[key] for place in places if place.get(key) is not None), None)
         for key, places in (
             (options.energy_key, (results, atoms.info)),
-            (options.forces_key, (results, atoms.arrays)),
+            (options.forces_key, (results, atoms.arrays, atoms.info)),
         )
     )
     there = {*atoms.info, *results, *atoms.arrays} - {"numbers", "positions"}

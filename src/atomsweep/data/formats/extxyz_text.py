@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atomsweep.data.structure import Array, DataError
-from atomsweep.data.values import integers
+from atomsweep.data.values import integers, is_value
 
 _CLOSING = {'"': '"', "'": "'", "{": "}", "[": "]"}
 _PROPERTY = re.compile(r"([^\s]+?):([A-Za-z]):([0-9]{1,9})(?::|$)")
@@ -134,6 +134,7 @@ def comment_fields(comment: str) -> Iterator[tuple[str, str | None]]:
     if "=" not in comment:  # words
         return
     place, text = 0, comment.strip()
+    last: tuple[str, str | None] | None = None
     while place < len(text):
         key, place = _word(text, place, "=")
         following = _skip(text, place)
@@ -141,8 +142,14 @@ def comment_fields(comment: str) -> Iterator[tuple[str, str | None]]:
         if following < len(text) and text[following] == "=":
             value, following = _word(text, _skip(text, following + 1), "")
         place = _skip(text, following)
-        if key or value:
-            yield key, value
+        if last is not None and last[1] and value is None and is_value(key):
+            last = (last[0], f"{last[1]} {key}")  # as in pbc=T T F, where quotes are lacking
+            continue
+        if last is not None:
+            yield last
+        last = (key, value)
+    if last is not None:
+        yield last
 
 
 def _properties(text: str) -> Iterator[tuple[str, str, int]]:
