@@ -210,4 +210,4 @@ def test_sigterm_stops_a_launcher_like_ctrl_c(tmp_path):
     process = start(LAUNCH, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 130
-    assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []
+    assert launchers(tmp_path, "paper/table") == []

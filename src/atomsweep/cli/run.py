@@ -1,9 +1,12 @@
 """`atomsweep run …` and `python run.py …`: a choice becomes a run, a set of choices a sweep."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from atomsweep.processes import leave_when_asked
 
 NAME = "run"
 EPILOG = """\
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after `run`; None takes those of the process.
     """
+    if arguments is None:
+        leave_when_asked(signal.SIGINT)
     import hydra
     from omegaconf import DictConfig
 
@@ -48,11 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def run_one(cfg: DictConfig) -> float | None:
         from atomsweep.build import UserError
         from atomsweep.launch.one import run
+        from atomsweep.tracking.files import told
 
         try:
             return run(cfg)
         except UserError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {told(error)}")
 
     run_one()
 

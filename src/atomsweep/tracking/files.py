@@ -11,7 +11,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -223,17 +223,29 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+REMEDIES: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some of your quota and run the same command again",
+    errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
+    errno.EACCES: "check the permissions of its directory",
+    errno.EROFS: "choose a directory on a file system that can be written",
+    errno.ENOENT: "create its directory",
+}
+
+
+def told(error: OSError) -> str:
+    """An error of the system as a sentence: which file, what happened, what to do."""
+    if isinstance(error.__cause__, OSError) and error.filename is None:
+        return error.strerror or str(error)  # it says so already
+    reason = error.strerror or str(error)
+    where = "" if error.filename is None else f"{error.filename}: "
+    remedy = REMEDIES.get(error.errno)
+    return f"{where}{reason}" + (f"; {remedy}" if remedy else "")
+
+
 def _explained(error: OSError, path: Path, state: str) -> OSError:
     """The same kind of error, saying which file, what became of it and what to do."""
-    remedies: dict[int | None, str] = {
-        errno.ENOSPC: "free some space and run the same command again",
-        errno.EDQUOT: "free some of your quota and run the same command again",
-        errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
-        errno.EACCES: "check the permissions of its directory",
-        errno.EROFS: "choose a directory on a file system that can be written",
-        errno.ENOENT: "create its directory",
-    }
-    remedy = remedies.get(error.errno, "solve this and run the same command again")
+    remedy = REMEDIES.get(error.errno, "solve this and run the same command again")
     reason = os.strerror(error.errno) if error.errno is not None else str(error)
     make: Callable[..., OSError] = type(error)
     return make(error.errno, f"cannot write {path}: {reason}; {state}; {remedy}")

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, write
 from atomsweep.launch.slurm.queue import SlurmDown, SlurmError
 from atomsweep.launch.slurm.settings import SlurmSettings
+from atomsweep.processes import stopped_in_order
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
@@ -138,12 +139,13 @@ def run_cells_on_slurm(
         return {}
     watch = _Watch(runs, job, settings, feed, code)
     try:
-        watch.reconcile(list(runs))
-        if settings.wait:
-            watch.to_the_end(display)
-        else:
-            while watch.fed():
-                pass
+        with stopped_in_order() as check:
+            watch.reconcile(list(runs))
+            if settings.wait:
+                watch.to_the_end(display, check)
+            else:
+                while watch.fed():
+                    check()
     except KeyboardInterrupt:
         watch.interrupted()
         raise
@@ -213,10 +215,11 @@ class _Watch:
         if missing or adopted:
             log.info("SLURM: %d cells submitted, %d already queued", len(missing), adopted)
 
-    def to_the_end(self, display: Display) -> None:
+    def to_the_end(self, display: Display, check: Callable[[], None]) -> None:
         """Look at run directories often and ask the scheduler now and then, until all ended."""
         polled = time.monotonic()
         while self.fed() or self.jobs or self.elsewhere:
+            check()
             self.take_results()
             running = [r for r in self.runs if r.path in self.jobs and self.runs_now(r)]
             display.update(running, len(self.outcomes), len(self.runs))
