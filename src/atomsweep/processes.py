@@ -8,7 +8,7 @@ import threading
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -47,10 +47,11 @@ def leave_when_asked(*numbers: signal.Signals) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _leave)
+                signal.signal(number, leave)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Signal handler: end at once, with a sentence."""
     with suppress(OSError):
         os.write(2, STOPPED.encode())
     os._exit(INTERRUPTED)
@@ -68,7 +69,7 @@ def stopped_in_order() -> Iterator[Callable[[], None]]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked:
-            _leave(number, frame)
+            leave(number, frame)
         asked.append(number)
 
     def check() -> None:
@@ -78,9 +79,11 @@ def stopped_in_order() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield check
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    numbers = tuple(n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN)
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {
+        number: signal.signal(number, ask)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield check
     finally:
@@ -152,7 +155,7 @@ def calls(
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     workers: int = 1,
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Call a function in processes of their own; another takes the place of one that dies.
 
     They share no locks and no semaphores, so a kill leaves nothing behind. Whoever does not take
@@ -181,7 +184,7 @@ def calls(
                 active[worker.connection] = worker, index
                 worker.ask(function, arguments[index])
             for connection in wait(list(active)):
-                worker, index = active.pop(connection)  # type: ignore[arg-type]
+                worker, index = active.pop(connection)  # type: ignore[call-overload]
                 answer = worker.answer()
                 if answer is None:
                     lost[index] += 1

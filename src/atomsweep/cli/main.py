@@ -12,7 +12,7 @@ from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync
 from atomsweep.launch.control import NoSuchSweep
 from atomsweep.processes import leave_when_asked
 from atomsweep.tracking.environment import version_of
-from atomsweep.tracking.files import told
+from atomsweep.tracking.files import DamagedFile, told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UserError, NoSuchSweep, OSError, RuntimeError) as error:
-        sentence = told(error) if isinstance(error, OSError) else str(error)
-        print(f"atomsweep {options.name}: {sentence}", file=sys.stderr)
+    except (UserError, NoSuchSweep, OSError, RuntimeError, DamagedFile) as error:
+        print(f"atomsweep {options.name}: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -53,13 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def run_one(cfg: DictConfig) -> float | None:
         from atomsweep.build import UserError
         from atomsweep.launch.one import run
-        from atomsweep.tracking.files import told
+        from atomsweep.tracking.files import DamagedFile, told
 
         try:
             return run(cfg)
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
+        except (UserError, OSError, DamagedFile) as error:
             sys.exit(f"error: {told(error)}")
 
     run_one()

@@ -9,6 +9,7 @@ from typing import Any
 from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root, need_root, warn
 from atomsweep.launch.control import plan_of, sweeps
+from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
 
@@ -71,7 +72,11 @@ def _reports(options: argparse.Namespace, runs: list[RunDirectory] | None) -> di
     found = {}
     for sweep in sweeps(options.root):
         files = [path for path in sorted((options.reports / sweep).glob("*")) if path.is_file()]
-        cells = {cell["run"] for cell in plan_of(options.root, sweep)["cells"]}
+        try:
+            cells = {cell.get("run") for cell in plan_of(options.root, sweep)["cells"]}
+        except (DamagedFile, OSError) as error:
+            warn(told(error))
+            continue
         if files and (runs is None or cells & {run.name for run in runs}):
             found[sweep] = files
     return found
@@ -122,7 +127,7 @@ def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirec
                 uri = _default_uri(options.root)
             experiment = options.experiment or str(tracking.get("experiment", EXPERIMENT))
         except (KeyError, ValueError, OSError) as error:
-            warn(f"{run.path}: {error}")
+            warn(f"{run.path}: it names no store of MLflow: {told(error)}")
             continue
         found = targets.setdefault((uri, experiment), [])
         assert found is not None

@@ -6,7 +6,7 @@ never mistaken.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from atomsweep.launch.slurm.queue import Job
 from atomsweep.tracking import schema
@@ -53,7 +53,9 @@ class Submission:
 def submissions(run: RunDirectory) -> list[Submission]:
     """What was submitted for a run, oldest first; a line with an id replaces the one without."""
     lines = read_lines(run.path / schema.JOBS)
-    return [Submission(**line) for line in {line["name"]: line for line in lines}.values()]
+    known = {field.name for field in fields(Submission)}
+    whole = [line for line in lines if line.keys() == known]  # what else there is, is none of ours
+    return [Submission(**line) for line in {str(line["name"]): line for line in whole}.values()]
 
 
 def job_in_queue(run: RunDirectory, queue: Queue) -> Submission | None:

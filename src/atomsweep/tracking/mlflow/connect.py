@@ -15,18 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from atomsweep.tracking.file_systems import NETWORK, file_system
 from atomsweep.tracking.lock import Locked, exclusive
 
 CONNECT_S = 3.0
 INITIALISE_S = 180.0  # a first migration on a busy machine
 ARTIFACTS = "mlflow-artifacts"  # beside a SQLite store
 
-_NETWORK = {
-    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "cifs", "smb3", "smbfs", "ceph",
-    "afs", "pvfs2", "orangefs", "panfs", "wekafs", "glusterfs", "fhgfs", "gfs2", "ocfs2",
-    "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone",
-    "fuse.juicefs",
-}  # fmt: skip
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -95,7 +90,7 @@ def check_reachable(uri: str) -> None:
     database = sqlite_path(uri)
     if database is not None:
         kind = file_system(database)
-        if kind in _NETWORK:
+        if kind in NETWORK:
             raise TrackingUnavailable(
                 f"MLflow's SQLite store {database} is on a network file system ({kind}), where its "
                 "locks are not safe; set tracking.uri to a local disk, e.g. "
@@ -137,25 +132,6 @@ def sqlite_path(uri: str) -> Path | None:
     """File of a SQLite store, absolute; None for any other store."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
     return Path(match[1]).absolute() if match and match[1] != ":memory:" else None
-
-
-def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Type of the file system that holds `path`, or will; "" where the system does not say."""
-    try:
-        table = mounts.read_text()
-    except OSError:
-        return ""
-    resolved = str(path.resolve())
-    best, kind = "", ""
-    for line in table.splitlines():
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[1])
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind
 
 
 def _client(uri: str) -> Any:
