@@ -12,11 +12,15 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
@@ -24,7 +28,8 @@ from atomsweep.tracking.run import RunDirectory
 from tests.contracts.commands import Place, Started
 from tests.test_commands import SMALL, science_of
 
-CELLS = ["-m", "seed=0,1,2", *SMALL, "engine.steps=40", "engine.eval_every=20"]
+QUIET = [word for word in SMALL if not word.startswith("tracking")]
+CELLS = ["-m", "seed=0,1,2", *QUIET, "engine.steps=40", "engine.eval_every=20"]
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 LONGEST_S = 240.0  # of one launch, on a busy machine
 TRACEBACK = "Traceback (most recent call last)"
@@ -38,17 +43,18 @@ class Figures:
     tracebacks: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
 
     @property
     def wrong(self) -> list[str]:
         """One text for each thing that must not be."""
-        return [*self.tracebacks, *self.lost, *self.doubled]
+        return [*self.tracebacks, *self.lost, *self.doubled, *self.silent]
 
     def __str__(self) -> str:
         told = ", ".join(f"{count} {what}" for what, count in sorted(self.done.items()))
         return (
             f"{told}; {len(self.lost)} lost, {len(self.doubled)} doubled, "
-            f"{len(self.tracebacks)} tracebacks"
+            f"{len(self.tracebacks)} tracebacks, {len(self.silent)} not named"
         )
 
 
@@ -64,6 +70,7 @@ class Attack:
     def __init__(self, place: Place, seed: int, *more: str) -> None:
         self.place, self.chance = place, random.Random(seed)
         self.command = [*CELLS, *more]
+        self.fresh = False  # launches in new interpreters
         self.figures = Figures()
         self.finished: dict[Path, tuple[str, int]] = {}
         code, output = place.run(*self.command, root="whole")
@@ -81,7 +88,7 @@ class Attack:
                 place = Place(place.path, place.env | {"ATOMSWEEP_DATA": str(place.path / "data")})
                 shutil.rmtree(place.path / "data", ignore_errors=True)
             while left > 0 and not self.complete(name):
-                process = place.start(*self.command, root=name)
+                process = place.start(*self.command, root=name, fresh=self.fresh)
                 left -= self.disturb(process, left)
                 self.ended(process, name)
             self.finish(name, place)
@@ -111,24 +118,29 @@ class Attack:
                 sent += 1
         return sent
 
-    def fault(
-        self, root: str, name: str, begin: Callable[[], None], end: Callable[[], None]
-    ) -> str:
-        """Give the command under a fault, and again without it; returns what the first one said."""
-        begin()
-        try:
-            process = self.place.start(*self.command, root=root)
-            self.ended(process, root, logs=False)
-        finally:
-            end()
-        self.figures.done[name] += 1
-        return process.output()
+    def fault(self, root: str, kind: str, reason: str, place: Place | None = None) -> None:
+        """Give the command while something is wrong that it must name, unless it ends well.
+
+        Args:
+            root: where its runs go.
+            kind: of the fault, for the figures.
+            reason: the words that must be heard.
+            place: with another environment.
+        """
+        process = (place or self.place).start(*self.command, root=root)
+        self.ended(process, root, logs=False)
+        self.figures.done[kind] += 1
+        output = process.output()
+        if process.returncode == 0:
+            self.figures.done[f"{kind}, unnoticed"] += 1
+        elif reason not in output:
+            self.figures.silent.append(f"{kind} is not called {reason!r}:\n{output}")
 
     def finish(self, root: str, place: Place | None = None) -> None:
         """The same command until all is finished, which is at once, and then the comparison."""
         place = place or self.place
         for _ in range(3):  # once for what still trains without its launcher
-            code, output = place.run(*self.command, root=root)
+            code, output = place.run(*self.command, root=root, fresh=self.fresh)
             self.look_for_tracebacks(output)
             if code == 0:
                 break
@@ -176,6 +188,29 @@ class Attack:
         """Whether every cell has a result."""
         runs: list[RunDirectory] = find_runs(self.place.path / root)
         return len(runs) == len(self.wanted) and all(run.result is not None for run in runs)
+
+
+@contextmanager
+def small_disk(path: Path, options: str) -> Iterator[Path]:
+    """A file system in memory at `path`; skips where this user may not mount one."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no file system of a chosen size can be mounted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Fill a disk but for so many bytes; the file to be removed later."""
+    ballast = disk / "ballast"
+    state = os.statvfs(disk)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, state.f_bavail * state.f_frsize - leave))
+    return ballast
 
 
 def descendants(pid: int) -> Iterator[int]:

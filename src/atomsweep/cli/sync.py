@@ -46,8 +46,10 @@ def _sync(options: argparse.Namespace) -> int:
         os.nice(10)  # training goes first
         return 0 if follow(options.root, uri, experiment, options.every, warn) else 1
     need_root(options.root)
-    complete = True
-    for (uri, experiment), runs in _targets(options).items():
+    problems: list[str] = []
+    targets = _targets(options, problems)
+    complete = not problems
+    for (uri, experiment), runs in targets.items():
         report = sync(options.root, uri, experiment, runs)
         if report.busy:
             raise UserError(
@@ -107,15 +109,21 @@ def _ui(options: argparse.Namespace) -> int:
     raise AssertionError("exec does not return")
 
 
-def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirectory] | None]:
-    """Stores to write, with the runs that name each; None: all runs."""
+def _targets(
+    options: argparse.Namespace, problems: list[str] | None = None
+) -> dict[tuple[str, str], list[RunDirectory] | None]:
+    """Stores to write, with the runs that name each; None: all runs.
+
+    What cannot be read is told, and added to `problems`.
+    """
+    problems = [] if problems is None else problems
     from atomsweep.tracking.mlflow.mirror import EXPERIMENT
 
     if options.uri is not None:
         return {(options.uri, options.experiment or EXPERIMENT): None}
     targets: dict[tuple[str, str], list[RunDirectory] | None] = {}
     silent = 0
-    for run in find_runs(options.root):
+    for run in find_runs(options.root, problems):
         try:
             config = run.config()
             tracking = config.get("tracking")
@@ -127,11 +135,13 @@ def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirec
                 uri = _default_uri(options.root)
             experiment = options.experiment or str(tracking.get("experiment", EXPERIMENT))
         except (KeyError, ValueError, OSError) as error:
-            warn(f"{run.path}: it names no store of MLflow: {told(error)}")
+            problems.append(f"{run.path} names no store of MLflow: {told(error)}")
             continue
         found = targets.setdefault((uri, experiment), [])
         assert found is not None
         found.append(run)
+    for problem in problems:
+        warn(problem)
     if silent and not targets:
         warn(f"{silent} runs have tracking=none; give --uri to mirror them all the same")
     return targets

@@ -25,6 +25,7 @@ from atomsweep.tracking import documents
 log = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
+DEEPEST = 200  # nesting of YAML
 OLD_S = 3600.0  # a write takes seconds
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -213,9 +214,22 @@ def read_yaml(text: str) -> Any:
         DamagedFile: it is no YAML.
     """
     try:
+        _check_depth(text)
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-45 is a ValueError
         raise DamagedFile(f"this is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested so deeply that the C library would end the process."""
+    if sum(map(text.count, ("[", "{", "- "))) < DEEPEST:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise DamagedFile(f"it is nested more than {DEEPEST} times")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 FOLDER = "_slurm"  # <root>/_slurm/<submission>/: pickles and output of jobs
 TICK_SECONDS = 1.0  # between looks at run directories
 POLLS_TO_BE_GONE = 3  # NODE_FAIL leaves the queue for a moment before the job comes back
+FRUITLESS = 3  # jobs of one cell in a row that come no further, before it is told
 POLLS_TO_GIVE_UP = 20  # where accounting goes on to say that a job is alive
 
 
@@ -176,6 +177,7 @@ class _Watch:
         self.queue: Queue = {}
         self.code = code  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
+        self.progress: dict[Path, tuple[float, float]] = {}  # step, and jobs that had begun then
 
     def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
         """Adopt what is queued, submit what is missing. One launch of a root at a time does so.
@@ -285,6 +287,7 @@ class _Watch:
             self.say_once("%s; the jobs go on, asking again", error)
             return
         self.free_held()
+        self.tell_of_requeues()
         for path, submission in self.jobs.items():
             found = submission.job(self.queue) is not None
             self.absent[path] = 0 if found else self.absent.get(path, 0) + 1
@@ -298,6 +301,28 @@ class _Watch:
             except SlurmDown as error:  # between two questions
                 self.elsewhere = waiting
                 self.say_once("%s; asking again", error)
+
+    def tell_of_requeues(self) -> None:
+        """Name cells whose jobs begin again and again and come no further."""
+        for run in self.runs:
+            if run.path not in self.jobs:
+                continue
+            status = run.status
+            step, begun = status.get("step") or 0, status.get("requeues") or 0
+            begun = max(begun, len(run.segments()))
+            furthest, before = self.progress.get(run.path, (-1, 0))
+            if step > furthest:
+                self.progress[run.path] = step, begun
+            elif begun - before >= FRUITLESS:
+                self.progress[run.path] = step, begun
+                log.warning(
+                    "%s: %d jobs in a row came no further than step %d; raise cluster.time_min or "
+                    "lower engine.checkpoint_every, and see %s",
+                    run.name,
+                    begun - before,
+                    furthest,
+                    self.jobs[run.path].error_file(),
+                )
 
     def free_held(self) -> None:
         """Release jobs that SLURM holds for a node's fault; name those that wait for a person."""
@@ -341,8 +366,10 @@ class _Watch:
                 del self.jobs[run.path]
                 again.append(run)
                 continue
+            word = submission.last_word()
             message = (
-                f"job {submission.job_id} ended ({state}) and the cell did not finish; see "
+                f"job {submission.job_id} ended ({state}) and the cell did not finish"
+                f"{f', its last word: {word}' if word else ''}; see "
                 f"{submission.error_file()}; the same command continues it"
             )
             run.update_status(state=schema.INTERRUPTED, message=message)

@@ -7,6 +7,7 @@ never mistaken.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from atomsweep.launch.slurm.queue import Job
 from atomsweep.tracking import schema
@@ -48,6 +49,16 @@ class Submission:
     def error_file(self) -> str:
         """Where the job's standard error is."""
         return f"{self.folder}/{self.job_id}_0_log.err"
+
+    def last_word(self) -> str | None:
+        """The last line of it that says something; srun repeats only that a task has ended."""
+        try:
+            text = Path(self.error_file()).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        own = [line for line in lines if not line.startswith("srun: ")] or lines
+        return own[-1][:300] if own else None
 
 
 def submissions(run: RunDirectory) -> list[Submission]:
