@@ -55,8 +55,8 @@ class Structure:
 def structure_fault(structure: Structure) -> str | None:
     """The first thing wrong with a structure, in words, or None.
 
-    Checks shapes, atomic numbers, NaN or Inf (in float32) in positions, cell and labels, and the volume of the
-    cell along periodic directions.
+    Checks shapes, atomic numbers, NaN or Inf in positions, cell and labels as float32 has them, and
+    the volume of the cell along periodic directions.
     """
     n = structure.natoms
     if n == 0:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import shutil
-import signal
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +37,7 @@ from atomsweep.data.store.systems import copies, frame_table, joined, told_apart
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import Array, DataError
 from atomsweep.graph.neighbors import RadiusGraph
-from atomsweep.processes import end_with_parent
+from atomsweep.processes import ProcessLost, calls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,30 +134,18 @@ def _converted(
 ) -> Iterator[None]:
     """Convert parts; yields after each."""
     if workers > 1 and len(missing) > 1:
-        with _pool(min(workers, len(missing))) as pool:
-            jobs = [pool.submit(convert_part, conversion, *work) for work in missing]
-            for job in jobs:
-                yield job.result()
+        context = multiprocessing.get_context("spawn")
+        work = [(conversion, *part) for part in missing]
+        try:
+            with closing(calls(context, convert_part, work, workers)) as results:
+                for _ in results:
+                    yield
+        except ProcessLost as error:
+            raise OSError(f"the files cannot be converted: {error}") from error
     else:
-        for work in missing:
-            convert_part(conversion, *work)
+        for part in missing:
+            convert_part(conversion, *part)
             yield
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that end with this one, however it ends."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    end_with_parent()
 
 
 @dataclass
