@@ -1,17 +1,28 @@
-"""Processes that must not outlive the one that wanted them."""
+"""Processes that must not outlive the one that wanted them, and that may die at any time."""
 
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
-from multiprocessing.connection import wait
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import Any, NoReturn
+
+PARTING_S = 5.0  # for the exit code of a process that has died
+TRIES = 3  # processes for one call, and for one start
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+STOPPED = "stopped; the same command continues\n"
 
 
 def end_with_parent() -> None:
-    """Let this process end at once when its parent does, even by kill -9; for an `initializer`.
-
-    A worker of a ProcessPoolExecutor waits for work on a pipe that it holds itself, so it would
-    wait for ever, and its fork server with it.
-    """
+    """Let this process end at once when its parent does, even by kill -9."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -21,3 +32,235 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+# Ctrl-C
+
+
+def leave_when_asked(*numbers: signal.Signals) -> None:
+    """From here on these signals end this process at once, with a sentence and no traceback.
+
+    For the time in which nothing has to be brought to an end: what is half done is as after a
+    kill -9, which every file survives. What is ignored, as Ctrl-C is in the background of a shell,
+    stays ignored. Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, leave)
+
+
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Signal handler: end at once, with a sentence."""
+    with suppress(OSError):
+        os.write(2, STOPPED.encode())
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def stopped_in_order() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM wait until they are asked for; the second one ends the process at once.
+
+    Yields:
+        A function that raises `KeyboardInterrupt` if one has come: to be called often, where
+        nothing is half done.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            leave(number, frame)
+        asked.append(number)
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {
+        number: signal.signal(number, ask)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def out_of_reach() -> Iterator[None]:
+    """Ctrl-C waits until the block ends; processes that are started in it get none.
+
+    A terminal sends it to all processes of a command, and one that is still importing would answer
+    with a traceback. They are told to stop by the process that has started them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="resource_tracker")  # killed: we leak nothing
+        resource_tracker.ensure_running()  # here, because it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts() -> None:
+    """Forget Ctrl-C, as long as nobody sets a handler: in a process that was started out of reach.
+
+    Such a process has SIGINT blocked, where no handler would hear it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+# Starting
+
+
+def started(make: Callable[[], Any]) -> Any:
+    """A process that runs, of a fork server perhaps: of another one where that died meanwhile.
+
+    Args:
+        make: a process that is not started yet, and another one at the next call.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    attempt = 0
+    while True:
+        process = make()
+        attempt += 1
+        try:
+            with out_of_reach():
+                process.start()
+        except (EOFError, ConnectionError) as error:
+            if attempt == TRIES:
+                raise OSError(f"no process can be started: {error or 'its server ends'}") from error
+        else:
+            return process
+
+
+# Calls
+
+
+class ProcessLost(RuntimeError):
+    """Process after process died over one call; the message says how."""
+
+
+def calls(
+    context: Any,
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    workers: int = 1,
+) -> Generator[tuple[int, Any], None, None]:
+    """Call a function in processes of their own; another takes the place of one that dies.
+
+    They share no locks and no semaphores, so a kill leaves nothing behind. Whoever does not take
+    all results closes the iterator.
+
+    Args:
+        context: of `multiprocessing`: where the processes come from.
+        function: of a module; its results and what it raises can be pickled.
+        arguments: of each call.
+        workers: processes at once.
+
+    Yields:
+        Index of a call and its result, as they are done: in order, with one worker.
+
+    Raises:
+        ProcessLost: `TRIES` processes died over one call.
+        Exception: what `function` raised.
+    """
+    waiting, lost = deque(range(len(arguments))), [0] * len(arguments)
+    idle: list[_Worker] = []
+    active: dict[Connection, tuple[_Worker, int]] = {}
+    try:
+        while waiting or active:
+            while waiting and len(active) < workers:
+                worker, index = idle.pop() if idle else _Worker(context), waiting.popleft()
+                active[worker.connection] = worker, index
+                worker.ask(function, arguments[index])
+            for connection in wait(list(active)):
+                worker, index = active.pop(connection)  # type: ignore[call-overload]
+                answer = worker.answer()
+                if answer is None:
+                    lost[index] += 1
+                    how = worker.end(PARTING_S)
+                    if lost[index] == TRIES:
+                        raise ProcessLost(f"{TRIES} processes died over it, the last {how}")
+                    waiting.appendleft(index)
+                    continue
+                idle.append(worker)
+                if isinstance(answer, _Raised):
+                    raise answer.error
+                yield index, answer[0]
+    finally:
+        for worker in [*idle, *(worker for worker, _ in active.values())]:
+            worker.end()
+
+
+class _Worker:
+    """A process that makes one call after another, until it is ended or its parent is."""
+
+    def __init__(self, context: Any) -> None:
+        made: list[tuple[Connection, Connection]] = []
+
+        def make() -> Any:
+            made.append(context.Pipe())
+            return context.Process(target=_serve, args=(made[-1][1],))
+
+        self.process = started(make)
+        self.connection = made[-1][0]
+        for ours, theirs in made:
+            theirs.close()  # so that its end is noticed
+            if ours is not self.connection:
+                ours.close()
+
+    def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Begin a call; that the process has died is noticed at the answer."""
+        with suppress(OSError):
+            self.connection.send((function, arguments))
+
+    def answer(self) -> "tuple[Any] | _Raised | None":
+        """The result, or what was raised; None from a process that has died."""
+        try:
+            answer: tuple[Any] | _Raised = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return answer
+
+    def end(self, wait_s: float = 0.0) -> str:
+        """End it, whatever it does; says how it had ended, for which it can be given time."""
+        self.connection.close()
+        self.process.join(wait_s)
+        code = self.process.exitcode
+        self.process.kill()
+        self.process.join()
+        if code is not None and code < 0:
+            return f"by {signal.Signals(-code).name}; perhaps memory is short"
+        return f"with exit code {code}"
+
+
+class _Raised:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _serve(connection: Connection) -> None:
+    end_with_parent()
+    answer: tuple[Any] | _Raised
+    with suppress(EOFError, ConnectionError):  # nobody asks any more
+        while True:
+            function, arguments = connection.recv()
+            try:
+                answer = (function(*arguments),)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = _Raised(error)
+            try:
+                connection.send(answer)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                connection.send(_Raised(RuntimeError(f"{answer}: {error}")))

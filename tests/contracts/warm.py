@@ -73,6 +73,10 @@ def become(wanted: dict[str, Any]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    if uid := int(os.environ.pop("ATOMSWEEP_TEST_UID", "0")):
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
     sys.argv = wanted["argv"]
     multiprocessing.util.spawnv_passfds = _forked_server
 

@@ -3,7 +3,9 @@ import errno
 import itertools
 import math
 import pydoc
+import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,6 +322,44 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     last.write_bytes(last.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"last.pt cannot be read .*delete it to start"):
         fit(run)
+
+
+def whole_folder(file):
+    shutil.rmtree(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "follow", "advice"),
+    [
+        ("last.pt", Path.unlink, "delete it to start this run again from step 0"),
+        ("best.pt", whole_folder, "delete the folder .*checkpoints and run the same command again"),
+    ],
+)
+@pytest.mark.parametrize("harm", ["cut", "gone", "other weights", "no step", "weights of text"])
+def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice, harm):
+    _, undisturbed = fit(new_run(tmp_path / "a"))
+    run = new_run(tmp_path / "b")
+    with pytest.raises(Interrupted):
+        fit(run, stop_at=12)
+    file = run.path / "checkpoints" / name
+    state = torch.load(file, weights_only=True)
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-200])
+    elif harm == "gone":
+        file.unlink()
+    elif harm == "other weights":
+        torch.save({**state, "model": {"bias": torch.zeros(3)}}, file)
+    elif harm == "no step":
+        torch.save({key: value for key, value in state.items() if key != "step"}, file)
+    else:
+        torch.save({**state, "model": dict.fromkeys(state["model"], "text")}, file)
+    if (name, harm) != ("last.pt", "gone"):  # which is a run that begins
+        with pytest.raises(ValueError, match=f"{name}.*; {advice}"):
+            fit(run)
+        follow(file)
+    _, result = fit(run)
+    assert result["metrics"] == undisturbed["metrics"]
+    assert [one["step"] for one in run.journal()] == sorted(one["step"] for one in run.journal())
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):

@@ -103,6 +103,15 @@ def test_launchers_are_known_while_they_live(tmp_path):
     assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []
 
 
+def test_the_launcher_of_lr_2_is_none_of_lr(tmp_path):
+    with launching(tmp_path, "lr.2"):
+        assert launchers(tmp_path, "lr") == []
+        assert [launcher["pid"] for launcher in launchers(tmp_path, "lr.2")] == [os.getpid()]
+        with launching(tmp_path, "lr"):
+            assert len(launchers(tmp_path, "lr")) == len(launchers(tmp_path, "lr.2")) == 1
+        assert len(launchers(tmp_path, "lr.2")) == 1
+
+
 def test_what_a_killed_launcher_left_is_swept_away_by_the_next(tmp_path):
     process = start(LAUNCH, tmp_path)
     process.kill()
@@ -210,4 +219,4 @@ def test_sigterm_stops_a_launcher_like_ctrl_c(tmp_path):
     process = start(LAUNCH, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 130
-    assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []
+    assert launchers(tmp_path, "paper/table") == []

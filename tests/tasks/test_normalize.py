@@ -154,3 +154,63 @@ def test_labels_that_are_missing_or_all_the_same_are_told():
         fitted(parts)
     with pytest.raises(ValueError, match="energy_std must be positive"):
         Normalizer(energy_std=0.0)
+
+
+ELECTRONIC = 13_605.7  # eV for each proton: all-electron totals of a slab lie near 10⁷ eV
+
+
+def electronic_totals():
+    """Totals whose spread is 0.1 eV behind an energy of each element."""
+    parts = batches()
+    rng = np.random.default_rng(0)
+    for part in parts:
+        rest = torch.from_numpy(rng.normal(0.0, 0.1, len(part.cell)))
+        total = torch.zeros(len(part.cell), dtype=torch.float64)
+        by_atom = -ELECTRONIC * part.atomic_numbers.double() ** 1.3
+        part.energy = total.index_add_(0, part.batch, by_atom) + rest
+    return parts
+
+
+def test_total_energies_of_all_electrons_lose_nothing_to_float32():
+    parts = electronic_totals()
+    model, normalizer = fitted(parts, references="fit")
+    assert model.to(torch.float32).normalizer.references.dtype == torch.float64
+    offset = torch.cat([normalizer.energy_offset(part) for part in parts])
+    energy = torch.cat([part.energy for part in parts])
+    assert energy.abs().max() > 1e6
+    left = energy - offset
+    assert abs(float(left.std()) / float(normalizer.energy_std) - 1) < 0.1
+    predicted = torch.cat([model(part).energy for part in parts])
+    assert predicted.dtype == torch.float64
+    torch.testing.assert_close(predicted, offset + normalizer.energy_std, rtol=0, atol=1e-8)
+    errors = torch.cat([normalizer.energy_error(model(part).energy, part) for part in parts])
+    assert errors.dtype == torch.float32
+    torch.testing.assert_close(
+        errors.double(), 1 - left / normalizer.energy_std, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_statistics_of_old_checkpoints_are_taken_as_they_are():
+    model = NormalizedModel(Constant(), Normalizer(-0.3, 2.1, 5.0))
+    old = {name: value.float() for name, value in model.state_dict().items()}
+    model.load_state_dict(old)
+    assert float(model.normalizer.energy_std) == np.float32(2.1)
+    assert model.normalizer.energy_std.dtype == torch.float64
+    meta = NormalizedModel(Constant(), Normalizer(-0.3, 2.1, 5.0)).to("meta")
+    assert meta.to_empty(device="cpu").normalizer.energy_std.dtype == torch.float64
+
+
+def test_energies_that_were_rounded_to_float32_before_are_refused():
+    parts = batches()
+    for part in parts:
+        part.energy = 0.1 * torch.arange(len(part.cell)) - 17_617.0  # float32: steps of 2 meV
+    with pytest.raises(ValueError, match=r"rounded to float32, whose steps of 0.002 eV are more"):
+        fitted(parts)
+
+
+def test_totals_beside_a_mean_that_is_not_theirs_are_refused():
+    part = batches()[0]
+    part.energy = part.energy.double() - 1e6
+    with pytest.raises(ValueError, match=r"energies lie up to 5e\+06 spreads from what"):
+        Normalizer(0.0, 0.2, 1.0).energy_error(part.energy, part)
+    Normalizer(-1e6, 0.2, 1.0).energy_error(part.energy, part)

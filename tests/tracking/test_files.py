@@ -60,6 +60,40 @@ def test_file_size_limit_of_the_system_leaves_the_previous_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_last_word_is_heard_on_a_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "status.json"
+    for before in ({"state": "running", "values": {"train/loss": 0.123456789}}, {"a": 1}):
+        files.write_atomic(path, files.dumps(before))
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_atomic", full)
+            files.overwrite(path, files.dumps({"state": "failed"}))
+        assert files.read_json(path) == {"state": "failed"}
+
+
+def test_an_error_of_the_system_is_a_sentence(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a"))
+    assert files.told(full) == (
+        f"{tmp_path}/a: No space left on device; free some space and run the same command again"
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        files.write_atomic(tmp_path / "none" / "a", "x")
+    told = files.told(caught.value)
+    assert told.startswith(f"cannot write {tmp_path}/none/a: No such file")
+    assert told.count("create its directory") == 1
+    assert files.told(ValueError("as it is")) == "as it is"
+
+
+def test_yaml_that_is_nested_too_deeply_ends_no_process():
+    for text in ("[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 300 + "]" * 300):
+        with pytest.raises(files.DamagedFile, match="nested|no YAML"):
+            files.read_yaml(text)
+    assert files.read_yaml("a: {b: [1e-3, 2]}") == {"a": {"b": [1e-3, 2]}}
+
+
 def test_missing_directory_is_named_with_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="create its directory"):
         files.write_atomic(tmp_path / "none" / "a", "x")

@@ -62,11 +62,11 @@ def test_other_identity_is_refused(run):
 
 
 def test_new_neutral_settings_reach_a_run_that_is_not_done(run):
-    RunDirectory.create(run.path, "seed: 0\ncluster: x\n", RUN)
-    assert run.config() == {"seed": 0, "cluster": "x"}
+    RunDirectory.create(run.path, "seed: 0\ncluster: {name: x}\n", RUN)
+    assert run.config() == {"seed": 0, "cluster": {"name": "x"}}
     run.finish({"metrics": {}})
-    RunDirectory.create(run.path, "seed: 0\ncluster: y\n", RUN)
-    assert run.config()["cluster"] == "x"
+    RunDirectory.create(run.path, "seed: 0\ncluster: {name: y}\n", RUN)
+    assert run.config()["cluster"] == {"name": "x"}
 
 
 def test_creation_that_was_killed_is_completed(tmp_path):
@@ -179,12 +179,22 @@ def test_running_without_a_process_is_interrupted(run):
     assert alive["segment"] == 1
 
 
-def test_fresh_heartbeat_from_another_host_is_running_and_a_stale_one_is_not(run):
+@pytest.mark.parametrize(
+    ("shared", "age", "state"),
+    [
+        (True, 10, schema.RUNNING),
+        (True, 10_000, schema.INTERRUPTED),
+        (False, 10, schema.INTERRUPTED),  # its lock is seen to be free
+    ],
+)
+def test_a_heartbeat_of_another_host_counts_while_fresh_where_its_lock_may_be_unseen(
+    run, monkeypatch, shared, age, state
+):
+    monkeypatch.setattr("atomsweep.tracking.saved.is_shared", lambda path: shared)
     run.update_status(state=schema.RUNNING)
-    for age, state in ((10, schema.RUNNING), (10_000, schema.INTERRUPTED)):
-        status = {**run.status, "host": "node017", "heartbeat": time.time() - age}
-        write_atomic(run.path / schema.STATUS, dumps(status))
-        assert run.state() == state
+    status = {**run.status, "host": "node017", "heartbeat": time.time() - age}
+    write_atomic(run.path / schema.STATUS, dumps(status))
+    assert run.state() == state
 
 
 def test_finished_needs_a_result(run):
@@ -241,10 +251,22 @@ def test_segments_add_up_over_requeues(run, monkeypatch):
 def test_lock_sweeps_away_what_killed_writers_left(run):
     checkpoints = run.path / schema.CHECKPOINTS
     checkpoints.mkdir()
-    (checkpoints / ".last.pt.12-ab.tmp").write_bytes(b"half")
+    here = socket.gethostname()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = {
+        "killed": f".last.pt.{here}-{gone.pid}-ab12.tmp",
+        "alive": f".last.pt.{here}-{os.getpid()}-ab12.tmp",
+        "elsewhere": f".last.pt.node7-{gone.pid}-ab12.tmp",
+        "old": ".last.pt.12-ab.tmp",
+    }
+    for name in names.values():
+        (checkpoints / name).write_bytes(b"half")
+    os.utime(checkpoints / names["old"], (0, 0))
     (checkpoints / "last.pt").write_bytes(b"whole")
     with run.lock():
-        assert [path.name for path in checkpoints.iterdir()] == ["last.pt"]
+        left = {path.name for path in checkpoints.iterdir()}
+    assert left == {"last.pt", names["alive"], names["elsewhere"]}
 
 
 def test_environment_names_versions_host_and_what_it_is_told(run):

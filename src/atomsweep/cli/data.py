@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
             "--labels", default="energy,forces", help="what every frame must carry; none for none"
         )
         command.add_argument("--energy-unit", choices=list(ENERGY_UNITS), default="eV")
+        command.add_argument("--energy-key", default="energy", help="name of the energy in files")
+        command.add_argument("--forces-key", default="forces", help="name of the forces in files")
 
     one = commands.add_parser("convert", help="files of any kind to one native store")
     reads_files(one)
@@ -102,12 +104,15 @@ def _convert(options: argparse.Namespace) -> None:
     if options.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {options.workers}")
     labels = _labels(options.labels)
-    reader, files = open_files(
+    reader, found = open_files(
         options.path,
         labels,  # type: ignore[arg-type]
         options.energy_unit,
         options.linear_references,
+        options.energy_key,
+        options.forces_key,
     )
+    files = found.files
     if out.resolve() in [file.resolve() for file in files]:
         raise ValueError(f"{out} is what is read; name another file")
     graph = None
@@ -154,11 +159,22 @@ def _tell(out: Path, report: Report) -> None:
 
 def _describe(options: argparse.Namespace) -> None:
     from atomsweep.data.formats.describe import as_text, describe
+    from atomsweep.data.formats.find import summary
     from atomsweep.data.formats.known import open_files
 
     labels = _labels(options.labels)
-    reader, files = open_files(options.path, labels, options.energy_unit)  # type: ignore[arg-type]
+    reader, there = open_files(
+        options.path,
+        labels,  # type: ignore[arg-type]
+        options.energy_unit,
+        energy_key=options.energy_key,
+        forces_key=options.forces_key,
+    )
+    files = there.files
     found = describe(reader, files)
+    beside = {other for file in files for other in reader.beside(file)}
+    left_out = {path: why for path, why in there.left_out.items() if path not in beside}
+    found.left_out = summary(left_out) or "none"
     print(f"{options.path}: {type(reader).__name__}, {len(files)} file(s)")
     print(as_text(found.report()))
     name = Path(options.path).name.replace("*", "_")

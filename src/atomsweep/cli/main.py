@@ -3,17 +3,22 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from atomsweep.build import UserError
 from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync
 from atomsweep.launch.control import NoSuchSweep
+from atomsweep.processes import leave_when_asked
 from atomsweep.tracking.environment import version_of
+from atomsweep.tracking.files import DamagedFile, told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    if arguments is None:
+        leave_when_asked(signal.SIGINT)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == [run.NAME]:  # Hydra reads what follows, options like -m among it
         run.main(arguments[1:])
@@ -34,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UserError, NoSuchSweep, OSError, RuntimeError) as error:
-        print(f"atomsweep {options.name}: {error}", file=sys.stderr)
+    except (UserError, NoSuchSweep, OSError, RuntimeError, DamagedFile) as error:
+        print(f"atomsweep {options.name}: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -52,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="<command>")
     for module in (run, status, info, control, evaluate, relax, sync, gc):
         module.add(commands)
-    for name, told in (
+    for name, about in (
         ("report", "the report of a sweep: its table, beside the paper's, and its page"),
         ("results", "the tables of several sweeps as one page and one CSV, to be kept"),
         ("data", "convert, describe and prepare data sets"),
     ):
-        commands.add_parser(name, help=told, add_help=False)
+        commands.add_parser(name, help=about, add_help=False)
     return parser

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomsweep.shipped import SWEEPS, shipped
+from atomsweep.tracking.files import told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out = options.out or Path("reports") / slug(report.name)
             page = write(report, out)
     except (LookupError, ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     print(report.text)
     if report.gaps:

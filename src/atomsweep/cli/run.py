@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from atomsweep.processes import leave_when_asked
 
 NAME = "run"
 EPILOG = """\
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after `run`; None takes those of the process.
     """
+    if arguments is None:
+        leave_when_asked(signal.SIGINT)
     from omegaconf import DictConfig
 
     from atomsweep.build import UserError
@@ -59,11 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     @hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name=CONFIG)
     def run_one(cfg: DictConfig) -> float | None:
         from atomsweep.launch.one import run
+        from atomsweep.tracking.files import DamagedFile
+        from atomsweep.tracking.files import told as told_of_files
 
         try:
             return run(cfg)
-        except UserError as error:
-            sys.exit(f"error: {error}")
+        except (UserError, OSError, DamagedFile) as error:
+            sys.exit(f"error: {told_of_files(error)}")
 
     try:
         run_one()

@@ -13,6 +13,8 @@ from atomsweep.launch.control import Standing, job_of, plan_of, standing, sweeps
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import is_planned
 from atomsweep.launch.survey import state_of
+from atomsweep.tracking import schema
+from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
 
@@ -30,18 +32,26 @@ def add(commands: Any) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     need_root(options.root)
-    runs = find_runs(options.root)
+    problems: list[str] = []
+    runs = find_runs(options.root, problems)
     found = {run.identity: run for run in runs}
     names = sweeps(options.root) if options.sweep is None else [options.sweep]
     if options.sweep is not None and not is_planned(options.root, options.sweep):
         names, runs = [], _of_sweep(options.root, options.sweep, runs)
     if names:
         costs = Costs.of(runs)
-        standings = [standing(options.root, name, found, costs) for name in names]
+        standings = []
+        for name in names:
+            try:
+                standings.append(standing(options.root, name, found, costs))
+            except (DamagedFile, OSError) as error:
+                problems.append(told(error))
         print_table([SWEEP_COLUMNS, *(_sweep_row(s) for s in standings)])
         print()
     rows = [_row(run, state_of(run)) for run in runs]
     if options.sweep is not None and names:
+        if not standings:
+            raise UserError(*problems[-1:])
         (one,) = standings
         runs = [run for run in one.runs if run is not None]
         cells = zip(plan_of(options.root, one.name)["cells"], one.runs, one.states, strict=True)
@@ -54,8 +64,11 @@ def _status(options: argparse.Namespace) -> int:
     states = [row[1] for row in rows]
     print(f"{len(rows)} runs" + "".join(f", {states.count(s)} {s}" for s in dict.fromkeys(states)))
     for run in runs:
-        for problem in run.problems():
-            warn(problem)
+        why = run.status.get("message")
+        if why and run.state() in (schema.FAILED, schema.INTERRUPTED):
+            print(f"{run.name}: {why}")
+    for problem in [*problems, *(problem for run in runs for problem in run.problems())]:
+        warn(problem)
     return 0
 
 
@@ -107,7 +120,7 @@ def _metric(run: RunDirectory, status: Mapping[str, Any], result: Mapping[str, A
     """The metric that decides, from the result or else the last one heard of."""
     try:
         name = (run.config().get("engine") or {}).get("metric")
-    except (ValueError, OSError):
+    except (DamagedFile, OSError):  # told below the table
         return "–"
     value = (result.get("metrics") or status.get("values") or {}).get(name)
     return "–" if value is None else f"{name} {float(value):.5g}"

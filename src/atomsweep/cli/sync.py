@@ -9,6 +9,7 @@ from typing import Any
 from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root, need_root, warn
 from atomsweep.launch.control import plan_of, sweeps
+from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
 
@@ -45,8 +46,10 @@ def _sync(options: argparse.Namespace) -> int:
         os.nice(10)  # training goes first
         return 0 if follow(options.root, uri, experiment, options.every, warn) else 1
     need_root(options.root)
-    complete = True
-    for (uri, experiment), runs in _targets(options).items():
+    problems: list[str] = []
+    targets = _targets(options, problems)
+    complete = not problems
+    for (uri, experiment), runs in targets.items():
         report = sync(options.root, uri, experiment, runs)
         if report.busy:
             raise UserError(
@@ -71,7 +74,11 @@ def _reports(options: argparse.Namespace, runs: list[RunDirectory] | None) -> di
     found = {}
     for sweep in sweeps(options.root):
         files = [path for path in sorted((options.reports / sweep).glob("*")) if path.is_file()]
-        cells = {cell["run"] for cell in plan_of(options.root, sweep)["cells"]}
+        try:
+            cells = {cell.get("run") for cell in plan_of(options.root, sweep)["cells"]}
+        except (DamagedFile, OSError) as error:
+            warn(told(error))
+            continue
         if files and (runs is None or cells & {run.name for run in runs}):
             found[sweep] = files
     return found
@@ -102,15 +109,21 @@ def _ui(options: argparse.Namespace) -> int:
     raise AssertionError("exec does not return")
 
 
-def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirectory] | None]:
-    """Stores to write, with the runs that name each; None: all runs."""
+def _targets(
+    options: argparse.Namespace, problems: list[str] | None = None
+) -> dict[tuple[str, str], list[RunDirectory] | None]:
+    """Stores to write, with the runs that name each; None: all runs.
+
+    What cannot be read is told, and added to `problems`.
+    """
+    problems = [] if problems is None else problems
     from atomsweep.tracking.mlflow.mirror import EXPERIMENT
 
     if options.uri is not None:
         return {(options.uri, options.experiment or EXPERIMENT): None}
     targets: dict[tuple[str, str], list[RunDirectory] | None] = {}
     silent = 0
-    for run in find_runs(options.root):
+    for run in find_runs(options.root, problems):
         try:
             config = run.config()
             tracking = config.get("tracking")
@@ -122,11 +135,13 @@ def _targets(options: argparse.Namespace) -> dict[tuple[str, str], list[RunDirec
                 uri = _default_uri(options.root)
             experiment = options.experiment or str(tracking.get("experiment", EXPERIMENT))
         except (KeyError, ValueError, OSError) as error:
-            warn(f"{run.path}: {error}")
+            problems.append(f"{run.path} names no store of MLflow: {told(error)}")
             continue
         found = targets.setdefault((uri, experiment), [])
         assert found is not None
         found.append(run)
+    for problem in problems:
+        warn(problem)
     if silent and not targets:
         warn(f"{silent} runs have tracking=none; give --uri to mirror them all the same")
     return targets

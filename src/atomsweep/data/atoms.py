@@ -6,37 +6,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atomsweep.data.constraints import held_atoms
 from atomsweep.data.structure import Structure
+from atomsweep.data.values import integers, number, numbers
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
 def structure_from_atoms(atoms: Atoms, sid: int = 0, fid: int = 0) -> Structure:
-    """A structure from ASE atoms: `FixAtoms` → fixed, tags as they are, stored results as labels.
+    """A structure from ASE atoms: constraints → fixed, tags as they are, stored results as labels.
 
     Energies and forces are taken from a calculator that already holds them and never computed.
-    """
-    from ase.constraints import FixAtoms
+    What a structure cannot keep of constraints is told by `unkept_constraints`.
 
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
+    Raises:
+        DataError: a stored result or a tag is no number, or a constraint is malformed.
+    """
     results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     energy, forces = results.get("energy"), results.get("forces")
+    fixed, _ = held_atoms(atoms.constraints, len(atoms), atoms.cell.array)
     return Structure(
         atomic_numbers=atoms.numbers.astype(np.int64),
         pos=atoms.positions.copy(),
         cell=atoms.cell.array.copy(),
         pbc=atoms.pbc.copy(),
-        tags=atoms.get_tags().astype(np.int64),
+        tags=integers("tags", atoms.get_tags()),
         fixed=fixed,
-        forces=np.array(forces, dtype=np.float64) if forces is not None else None,
-        energy=float(energy) if energy is not None else None,
+        forces=numbers("forces", forces) if forces is not None else None,
+        energy=number("energy", energy) if energy is not None else None,
         sid=sid,
         fid=fid,
     )
+
+
+def unkept_constraints(atoms: Atoms) -> list[str]:
+    """Names of constraints that a structure cannot keep: it knows fixed and free atoms alone."""
+    return held_atoms(atoms.constraints, len(atoms), atoms.cell.array)[1]
 
 
 def structure_to_atoms(structure: Structure) -> Atoms:

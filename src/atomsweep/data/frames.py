@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,8 @@ TAGS_DERIVED = "derived: fixed atoms 0, free trailing atoms of H, C, N, O 2, the
 TAGS_UNKNOWN = (
     "unknown: no tags and no fixed atoms in the file, so all atoms have tag 1 and are free"
 )
+SID, FID = ("sid", "system_id"), ("fid", "frame")  # names of ids in files
+_NUMBER = re.compile(r"(?:random|frame)(\d{1,40})|([-+]?\d{1,40})(?:\.0*)?", re.ASCII)
 Labels = Sequence[Literal["energy", "forces"]]
 COMPRESSED = (".xz", ".gz", ".bz2")
 
@@ -30,6 +33,8 @@ class Frame:
     Attributes:
         index: of the frame within its file.
         ends: initial and relaxed structure, of readers that have `relaxations`.
+        unkept: constraints of the file that a structure cannot keep, by name.
+        numbered: the file has no sid for it, so the structure has that of its place.
     """
 
     index: int
@@ -37,6 +42,8 @@ class Frame:
     tags_rule: str = ""
     fault: str = ""
     ends: list[Structure] = field(default_factory=list)
+    unkept: list[str] = field(default_factory=list)
+    numbered: bool = False
 
 
 class Reader(ABC):
@@ -107,13 +114,44 @@ def check_labels(labels: Labels) -> tuple[str, ...]:
 
 
 def identifier(value: Any) -> int | None:
-    """An id given as a number, an array of one, or as text like `random123` or `frame4`."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    match = re.fullmatch(r"\D*?(-?\d+)", str(value))
-    return int(match[1]) if match is not None else None
+    """An id as a 64-bit integer, the same whichever format it came in; None where there is none.
+
+    Whole numbers, also as text or as OC20 writes them (`random123`, `frame4`), are themselves. Any
+    other text, and numbers beyond 64 bits, become the first 63 bits of their SHA-256.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.item() if value.size == 1 else value.tolist()
+    if isinstance(value, bool):  # a key without a value
+        return None
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else None if np.isnan(value) else value
+    text = str(value).strip() if value is not None else ""
+    if match := _NUMBER.fullmatch(text):
+        text = str(int(match[1] or match[2]))
+        if -(1 << 63) <= int(text) < 1 << 63:
+            return int(text)
+    return hashed(text) if text else None
+
+
+def hashed(text: str) -> int:
+    """63 bits of a text."""
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def first_of(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The value of the first of `names` that is there."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def set_ids(frame: Frame, sid: Any, fid: Any, number: int) -> Frame:
+    """Give ids as a file has them to a frame's structure; lacking ones are those of its place."""
+    assert frame.structure is not None
+    found, of_frame = identifier(sid), identifier(fid)
+    frame.numbered = found is None
+    frame.structure.sid = number if found is None else found
+    frame.structure.fid = frame.index if of_frame is None else of_frame
+    return frame
 
 
 def set_tags(structure: Structure) -> str:

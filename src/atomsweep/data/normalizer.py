@@ -11,6 +11,19 @@ import numpy as np
 from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError
 
+COARSE = 1e-3  # of the labels' spread: labels on a coarser grid are refused
+
+
+def spacing_fault(step: float, spread: float) -> str | None:
+    """What is wrong with energies that were rounded to steps (eV), given their spread, or None."""
+    if not step > COARSE * spread > 0:
+        return None
+    return (
+        f"energies are rounded to float32, whose steps of {step:.2g} eV are more than a thousandth "
+        f"of the labels' spread of {spread:.2g} eV; take files that keep them in float64, or whose "
+        "energies are referenced"
+    )
+
 
 class LabelStatistics:
     """Sums over labels of frames, added chunk by chunk, from which a normaliser is made.
@@ -25,6 +38,7 @@ class LabelStatistics:
         self._counts: list[Array] = []
         self._energies: list[Array] = []
         self._squares, self._components = 0.0, 0
+        self._largest, self._rounded = 0.0, True
 
     def add_energies(self, energy: Array, atomic_numbers: Array, natoms: Array) -> None:
         """Take energies of frames that lie one behind the other.
@@ -32,6 +46,8 @@ class LabelStatistics:
         Shape: (S,) eV, (N,), (S,).
         """
         energy = energy.astype(np.float64)
+        self._largest = max(self._largest, float(np.abs(energy).max(initial=0.0)))
+        self._rounded &= bool((energy == energy.astype(np.float32)).all())
         frame = np.repeat(np.arange(len(natoms)), natoms)
         table = np.zeros((len(natoms), len(self._moment)))
         np.add.at(table, (frame, atomic_numbers), 1.0)
@@ -45,6 +61,11 @@ class LabelStatistics:
         free = forces[~fixed].astype(np.float64)
         self._squares += float((free**2).sum())
         self._components += free.size
+
+    @property
+    def energy_spacing(self) -> float:
+        """Step between neighbouring energies, eV, where all are float32 numbers; else 0."""
+        return float(np.spacing(np.float32(self._largest))) if self._rounded else 0.0
 
     @property
     def num_structures(self) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 MAX_ATOMIC_NUMBER = 118
 MAX_TAG = 127
+LARGEST = float(np.finfo("f4").max)
 
 
 class DataError(ValueError):
@@ -54,8 +55,8 @@ class Structure:
 def structure_fault(structure: Structure) -> str | None:
     """The first thing wrong with a structure, in words, or None.
 
-    Checks shapes, atomic numbers, NaN or Inf in positions, cell and labels, and the volume of the
-    cell along periodic directions.
+    Checks shapes, atomic numbers, NaN or Inf in positions, cell and labels as float32 has them, and
+    the volume of the cell along periodic directions.
     """
     n = structure.natoms
     if n == 0:
@@ -68,6 +69,8 @@ def structure_fault(structure: Structure) -> str | None:
             return f"{name} must have shape ({n}, 3) for {n} atoms, got {value.shape}"
         if not np.isfinite(value).all():
             return f"{name} of atom {int(np.argmax(~np.isfinite(value).all(1)))} is NaN or Inf"
+        if (large := np.abs(value) > LARGEST).any():
+            return f"{name} of atom {int(np.argmax(large.any(1)))} is too large for float32"
     for name in ("sid", "fid"):
         if not -(1 << 63) <= getattr(structure, name) < 1 << 63:
             return f"{name} does not fit into 64 bits"
@@ -83,9 +86,11 @@ def structure_fault(structure: Structure) -> str | None:
         return f"atom {bad} has atomic number {numbers[bad]}, outside 1 to {MAX_ATOMIC_NUMBER}"
     if structure.energy is not None and not np.isfinite(structure.energy):
         return f"energy is {structure.energy}"
+    if structure.energy is not None and abs(structure.energy) > LARGEST:
+        return f"energy is {structure.energy}, too large for float32"
     cell = structure.cell
-    if cell.shape != (3, 3) or not np.isfinite(cell).all():
-        return f"cell must be a finite (3, 3) matrix, got {cell.tolist()}"
+    if cell.shape != (3, 3) or not np.isfinite(cell).all() or np.abs(cell).max() > LARGEST:
+        return f"cell must be a finite (3, 3) matrix (of float32), got {cell.tolist()}"
     if structure.pbc.any():
         periodic = cell[structure.pbc]
         if np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):

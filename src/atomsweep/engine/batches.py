@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 from atomsweep.augment import StepRandom
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.batches.sampler import BalancedSampler, Part
+from atomsweep.data.batches.tensors import to_device
 from atomsweep.data.structure import Array
 from atomsweep.engine.distributed import World
 from atomsweep.engine.prefetch import prefetch
@@ -73,7 +74,7 @@ class StepBatches:
         return found
 
     def _finish(self, batch: Batch, places: Array, step: int) -> Batch:
-        batch = batch.to(self.device, non_blocking=True)
+        batch = to_device(batch, self.device)
         where = torch.from_numpy(places)
         if self.augment is not None:
             seed = mix(self.seed, Purpose.AUGMENT, step)

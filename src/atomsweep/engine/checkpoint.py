@@ -5,7 +5,8 @@ of each version is kept in `tests/kept/`.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def _from_1(state: dict[str, Any]) -> dict[str, Any]:
         state.setdefault("unevaluated", False)
     return state
 
+
+KINDS: Mapping[str, Any] = {"model": dict, "identity": str, "step": int}
+RESUMED: Mapping[str, Any] = {
+    "optimizer": dict,
+    "average": dict | None,
+    "device_seconds": float | int,
+    "eval_seconds": float | int,
+    "loss_sum": torch.Tensor,
+    "loss_count": int,
+    "best": float | int,
+    "best_step": int,
+    "values": dict,
+    "unevaluated": bool,
+}
+"""What every checkpoint holds, and what `last.pt` holds besides."""
 
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 """Version -> what makes a checkpoint of it one of the next version."""
@@ -55,13 +71,12 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         raise
     except Exception as error:
         raise ValueError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); delete it to start this "
-            "run again from step 0"
+            f"checkpoint {path} cannot be read ({type(error).__name__}); {remedy(path)}"
         ) from error
     if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"checkpoint {path} is not one of ours: it holds no model")
+        raise ValueError(f"checkpoint {path} is not one of ours: it holds no model; {remedy(path)}")
     version = state.get("version", 1)
-    if version not in (*UPGRADES, VERSION):
+    if type(version) is not int or version not in (*UPGRADES, VERSION):
         raise ValueError(
             f"checkpoint {path} has version {version!r}, and this program reads 1 to {VERSION}; "
             "update atomsweep"
@@ -69,4 +84,56 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     while version < VERSION:
         state = UPGRADES[version](state)
         version += 1
+    kinds = KINDS | (RESUMED if path.name == LAST else {})
+    for name, kind in kinds.items():
+        if not isinstance(state.get(name), kind):
+            raise ValueError(
+                f"checkpoint {path} holds no {name} of its kind, but a "
+                f"{type(state.get(name)).__name__}; {remedy(path)}"
+            )
     return {**state, "version": VERSION}
+
+
+def load_of(identity: str, path: Path) -> dict[str, Any]:
+    """A checkpoint of the run that goes on with it.
+
+    Raises:
+        ValueError: as `load`, or it is gone, or another run's.
+    """
+    if not path.exists():
+        raise ValueError(f"checkpoint {path} is gone; {remedy(path)}")
+    state = load(path)
+    if state["identity"] != identity:
+        raise ValueError(
+            f"checkpoint {path} belongs to run {state['identity']}, not to {identity}; "
+            f"{remedy(path)}"
+        )
+    return state
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """What does not fit as a checkpoint's content is loaded is told as one sentence.
+
+    Raises:
+        ValueError: names the file and says what to do.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        first = " ".join(str(error).split("\n")[:2])
+        raise ValueError(
+            f"checkpoint {path} does not fit its run ({first[:300]}); {remedy(path)}"
+        ) from error
+
+
+def remedy(path: Path) -> str:
+    """What makes a run whole again whose checkpoint is lost."""
+    if path.name == LAST:
+        return "delete it to start this run again from step 0"
+    return (
+        f"delete the folder {path.parent} and run the same command again, with rerun=all if the "
+        "run is finished, to train it from step 0"
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Batch
 
+from atomsweep.data.batches.tensors import to_device
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
@@ -31,7 +32,7 @@ def evaluate(
     try:
         with torch.no_grad():
             for cpu_batch in batches:
-                batch = cpu_batch.to(device, non_blocking=True)
+                batch = to_device(cpu_batch, device)
                 with precision():
                     output: Prediction = model(batch)
                 if "surplus" in cpu_batch:  # was only for the ranks that share the model's weights

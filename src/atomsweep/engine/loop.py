@@ -103,7 +103,8 @@ class Training:
         if self.parameters:
             self._train()
             best = self._load(checkpoint.BEST)
-            load_weights(self.model, best["model"])
+            with checkpoint.fitting(self.checkpoint_path(checkpoint.BEST)):
+                load_weights(self.model, best["model"])
             self.best_step = best["step"]
         elif self.world.first:
             self.run.rewind(0)
@@ -345,10 +346,11 @@ class Training:
                 self.world.share(self.model)
             return
         state = self._load(checkpoint.LAST)
-        load_weights(self.model, state["model"])
-        load_optimizer(optimizer, state["optimizer"])
-        if average is not None:
-            load_weights(average, state["average"])
+        with checkpoint.fitting(self.checkpoint_path(checkpoint.LAST)):
+            load_weights(self.model, state["model"])
+            load_optimizer(optimizer, state["optimizer"])
+            if average is not None:
+                load_weights(average, state["average"])
         self.loss_sum.copy_(state["loss_sum"])
         for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
             setattr(self, name, state[name])
@@ -362,13 +364,7 @@ class Training:
         """A checkpoint as rank 0 reads it; other machines may see an older file for a while."""
         state = None
         if self.world.first:
-            path = self.checkpoint_path(name)
-            state = checkpoint.load(path)
-            if state["identity"] != self.run.identity:
-                raise ValueError(
-                    f"checkpoint {path} belongs to run {state['identity']}, not to "
-                    f"{self.run.identity}; delete it to start this run from step 0"
-                )
+            state = checkpoint.load_of(self.run.identity, self.checkpoint_path(name))
         found: dict[str, Any] = self.world.tell(state)
         return found
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.tensors import to_device
 from atomsweep.models.base import Prediction
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
@@ -45,7 +46,7 @@ def write_sample(
     model.eval()
     try:
         for start in range(0, len(chosen), batch_size):
-            batch = dataset.batch(chosen[start : start + batch_size]).to(device)
+            batch = to_device(dataset.batch(chosen[start : start + batch_size]), device)
             with torch.no_grad(), precision():
                 output: Prediction = model(batch)
             if output.forces is None or "forces" not in batch:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from atomsweep.processes import leave
+
 LOOK_S = 0.5  # between two looks for the file
 # Interrupt at the keyboard, `kill` and schedulers, and the time-limit warning of submitit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -37,9 +39,9 @@ class StopFlag:
         return self.signal is not None
 
     def set(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler; the second interrupt ends the process at once."""
+        """Signal handler; the second interrupt ends the process at once, without a checkpoint."""
         if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            leave(number, frame)
         self.signal = signal.Signals(number).name
 
 

@@ -17,7 +17,7 @@ from atomsweep.launch.slurm.jobs import cancel as cancel_jobs
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_json
+from atomsweep.tracking.files import DamagedFile, read_json
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
 
@@ -63,7 +63,7 @@ def plan_of(root: Path, sweep: str) -> dict[str, Any]:
 
     Raises:
         NoSuchSweep: there is none.
-        ValueError: the file is damaged.
+        DamagedFile: says what is wrong.
     """
     try:
         return read_json(plan_path(root, sweep))
@@ -93,13 +93,22 @@ def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: C
             continue
         estimate = None
         if run is not None:
-            device = str((run.config().get("engine") or {}).get("device"))
-            estimate = costs.seconds(run.run["science"], device, cell.get("parameters"))
+            estimate = costs.seconds(
+                run.run.get("science") or {}, device_of(run), cell.get("parameters")
+            )
             estimate = remaining(estimate, run.status, state)
         left += estimate or 0.0
         unknown += estimate is None
     spent = sum(run.allocated_seconds() for run in runs if run is not None)
     return Standing(sweep, runs, states, spent, left, unknown)
+
+
+def device_of(run: RunDirectory) -> str:
+    """Device that a run asks for; "" where its config cannot be read."""
+    try:
+        return str((run.config().get("engine") or {}).get("device"))
+    except (DamagedFile, OSError):
+        return ""
 
 
 def job_of(run: RunDirectory) -> str:

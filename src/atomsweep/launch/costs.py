@@ -38,7 +38,7 @@ class Costs:
                 unit, amount = _budget(science)
                 spent = float(result["device_seconds"]) + float(result["eval_seconds"])
                 point = int(result["parameters"]), spent / amount
-            except (KeyError, TypeError, ValueError, OSError):
+            except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OSError):
                 continue
             seen.setdefault((unit, _kind(device), *_likeness(science)), []).append(point)
         return cls(seen)
@@ -56,7 +56,7 @@ class Costs:
         try:
             unit, amount = _budget(science)
             points = self.seen.get((unit, _kind(device), *_likeness(science)), [])
-        except (KeyError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):  # of a run from elsewhere
             return None
         if parameters:
             points = [

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomsweep.build import UserError
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch import snapshot
 from atomsweep.launch.outcome import Feed, Outcome
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.processes import out_of_reach
+from atomsweep.tracking.files import told
 from atomsweep.tracking.identity import canonical
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.train import job
@@ -50,7 +53,7 @@ def warm_up(root: Path | None) -> Start:
         root: where runs are, and the snapshot of the code; None copies none.
 
     Raises:
-        UserError: the snapshot cannot be written.
+        UserError: the snapshot cannot be written, or no process can be started.
     """
     from multiprocessing.forkserver import ensure_running
 
@@ -58,7 +61,14 @@ def warm_up(root: Path | None) -> Start:
 
     code = None if root is None else snapshot.use(root)
     context = fork_server(PRELOAD)
-    ensure_running()
+    try:
+        with out_of_reach():
+            ensure_running()
+    except OSError as error:
+        raise UserError(
+            f"no process can be started, which needs a little room for temporary files: "
+            f"{told(error)}; TMPDIR=<directory> chooses where"
+        ) from error
     return Start(context, code)
 
 

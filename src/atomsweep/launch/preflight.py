@@ -3,8 +3,8 @@
 Heavy rooms are imported inside: planning and `--help` start without torch.
 """
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from atomsweep.build import UserError, build, build_learner, data_source
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
-from atomsweep.processes import end_with_parent
+from atomsweep.processes import ProcessLost, calls
 from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.names import split_lacking
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import told
 from atomsweep.tracking.identity import canonical
 
 if TYPE_CHECKING:
@@ -143,8 +144,10 @@ def prepare_data(config: Mapping[str, Any]) -> None:
         source.prepare()
         for split in source.splits():
             source.split(split)  # what cannot be held out is found here, not in a run
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(told(error)) from error
 
 
 # Many cells, in a process that has torch
@@ -167,15 +170,17 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
     kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
     examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
     sizes: dict[str, int] = {}
-    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
-        checked = executor.map(_check, [(cell.config, here) for cell in examples.values()])
-        for (kind, cell), (size, problem) in zip(examples.items(), checked, strict=True):
-            if problem is not None:
-                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
-            sizes[kind] = size
-        if here:
-            for config in {cell.data["fingerprint"]: cell.config for cell in cells}.values():
-                executor.submit(prepare_data, config).result()
+    for (kind, cell), (size, problem) in zip(
+        examples.items(),
+        _elsewhere(context, _check, [(cell.config, here) for cell in examples.values()]),
+        strict=True,
+    ):
+        if problem is not None:
+            raise UserError(f"{' '.join(cell.overrides)}: {problem}")
+        sizes[kind] = size
+    if here:
+        sources = {cell.data["fingerprint"]: (cell.config,) for cell in cells}
+        list(_elsewhere(context, prepare_data, list(sources.values())))
     return {identity: sizes[kind] for identity, kind in kinds.items()}
 
 
@@ -185,16 +190,29 @@ def check_one(cell: Cell, context: "ForkServerContext") -> int:
     Raises:
         UserError: it cannot be built.
     """
-    with ProcessPoolExecutor(1, context, end_with_parent) as executor:
-        size, problem = executor.submit(_check, (cell.config, True)).result()
+    ((size, problem),) = _elsewhere(context, _check, [(cell.config, True)])
     if problem is not None:
         raise UserError(problem)
     return size
 
 
-def _check(asked: tuple[Mapping[str, Any], bool]) -> tuple[int, str | None]:
+def _elsewhere(
+    context: "ForkServerContext",
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+) -> Iterator[Any]:
+    """Results in order, from a process that has torch and that another one replaces if it dies."""
     try:
-        return preflight(*asked), None
+        with closing(calls(context, function, arguments)) as results:
+            for _, result in results:
+                yield result
+    except ProcessLost as error:
+        raise UserError(f"the cells cannot be checked and their data made: {error}") from error
+
+
+def _check(config: Mapping[str, Any], here: bool) -> tuple[int, str | None]:
+    try:
+        return preflight(config, here), None
     except UserError as error:
         return 0, str(error)
 

@@ -1,21 +1,22 @@
 """The processes that launch sweeps: how others find them, and how they are asked to stop."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from atomsweep.processes import leave_when_asked
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive, holder_of, is_locked
 
 
 @contextmanager
 def launching(root: Path, sweep: str) -> Iterator[None]:
-    """Be known as a launcher of `sweep` while the block runs; SIGTERM acts like Ctrl-C.
+    """Be known as a launcher of `sweep` from here on; SIGTERM acts like Ctrl-C.
 
     Any number of processes may launch one sweep at once.
     """
@@ -24,12 +25,11 @@ def launching(root: Path, sweep: str) -> Iterator[None]:
     for old in _files(root, sweep):  # of processes that were killed
         if not is_locked(old) and holder_of(old).get("host") == socket.gethostname():
             old.unlink(missing_ok=True)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    leave_when_asked(signal.SIGINT, signal.SIGTERM)  # cells that run are stopped in order
     try:
         with exclusive(path):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         with suppress(OSError):
             path.unlink()
 
@@ -43,8 +43,11 @@ def _files(root: Path, sweep: str) -> list[Path]:
     path = root / schema.SWEEPS / f"{sweep}.x"
     if not path.parent.is_dir():
         return []
-    return [p for p in path.parent.glob("*.launcher") if p.name.startswith(f"{path.stem}.")]
+    return [p for p in path.parent.glob("*.launcher") if _is_of(p, path.stem)]
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _is_of(path: Path, name: str) -> bool:
+    """Whether a launcher's file is that of a sweep: `lr.2` is none of the launchers of `lr`."""
+    holder = holder_of(path)
+    host = str(holder.get("host", socket.gethostname()))
+    return re.fullmatch(re.escape(f"{name}.{host}.") + r"\d+\.launcher", path.name) is not None

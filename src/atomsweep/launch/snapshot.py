@@ -20,7 +20,7 @@ from atomsweep.build import UserError, plugins
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
-from atomsweep.tracking.files import dumps
+from atomsweep.tracking.files import dumps, told
 from atomsweep.tracking.lock import Locked, exclusive
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ def take(root: Path) -> Snapshot:
     """
     try:
         return _taken(root.absolute() / FOLDER, plugins(), not root.exists())
-    except (OSError, Locked) as error:
+    except OSError as error:
+        raise UserError(f"the code cannot be copied below {root}: {told(error)}") from error
+    except Locked as error:
         raise UserError(f"the code cannot be copied below {root}: {error}") from error
 
 

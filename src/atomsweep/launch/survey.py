@@ -1,5 +1,6 @@
 """Where every cell of a plan stands, what would be run, and what that costs: in words."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from atomsweep.tracking.code import changed
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.restart import restart as make_again
 from atomsweep.tracking.run import RunDirectory, RunLocked
+
+log = logging.getLogger(__name__)
 
 Rerun = Literal["none", "failed", "stale", "all"]
 NONE, FAILED, STALE, ALL = get_args(Rerun)
@@ -101,7 +104,10 @@ def survey(
         parameters: identity → trainable parameters.
         wanted: evaluation → settings, that every cell is to have.
     """
-    costs = Costs.of(find_runs(root))
+    problems: list[str] = []
+    costs = Costs.of(find_runs(root, problems))
+    for problem in problems:
+        log.warning("%s", problem)
     entries = []
     for cell in cells:
         run = cell.find(root)

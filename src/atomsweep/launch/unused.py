@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from atomsweep.build import UserError
 from atomsweep.launch.slurm.jobs import FOLDER as JOBS
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.launch.snapshot import FOLDER as SNAPSHOTS
@@ -34,8 +35,15 @@ class Unused:
 
 
 def unused(root: Path) -> list[Unused]:
-    """Snapshots, jobs' files, results put aside and marks of launchers that nothing refers to."""
-    runs = find_runs(root)
+    """Snapshots, jobs' files, results put aside and marks of launchers that nothing refers to.
+
+    Raises:
+        UserError: a run cannot be read, and so not what it refers to.
+    """
+    problems: list[str] = []
+    runs = find_runs(root, problems)
+    if problems:
+        raise UserError(f"what a run still needs is not known: {problems[0]}")
     open_runs = [run for run in runs if run.state() != schema.FINISHED]
     launchers = sorted((root / schema.SWEEPS).rglob("*.launcher"))
     working = any(map(is_locked, launchers)) or any(_works(run) for run in open_runs)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
@@ -56,11 +57,12 @@ class IS2RE(Task):
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Sum of absolute errors of normalised energies."""
-        return {"energy": _error(prediction, batch).abs().sum() / self.normalizer.energy_std}
+        energy = _energy(prediction, batch)
+        return {"energy": self.normalizer.energy_error(energy, batch).abs().sum()}
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
         """MAE in eV, EwT (share of structures within 0.02 eV), and the loss, normalised."""
-        error = _error(prediction, batch).abs().double()  # (B,)
+        error = (_energy(prediction, batch) - batch.energy).abs().double()  # (B,)
         structures = error.new_full((), len(error))
         return {
             schema.ENERGY_MAE: Mean(error.sum(), structures),
@@ -69,12 +71,12 @@ class IS2RE(Task):
         }
 
 
-def _error(prediction: Prediction, batch: Batch) -> Tensor:
-    """E - E*, eV, at least in float32. Shape: (B,)."""
+def _energy(prediction: Prediction, batch: Batch) -> Tensor:
+    """Predicted energy of a labelled batch, eV, at least in float32. Shape: (B,)."""
     if prediction.energy is None:
         raise ValueError(
             "task=is2re needs a model that predicts the energy; this one predicts none"
         )
     if keys.ENERGY not in batch:
         raise ValueError("task=is2re needs the label energy, and the data have none; see data=")
-    return prediction.energy.to(batch.pos.dtype) - batch.energy
+    return prediction.energy.to(torch.promote_types(prediction.energy.dtype, torch.float32))

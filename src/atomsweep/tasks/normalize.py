@@ -1,14 +1,15 @@
 """Labels with zero mean and unit spread: the one place that scales them, and undoes it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.data.normalizer import LabelStatistics
+from atomsweep.data.normalizer import COARSE, LabelStatistics, spacing_fault
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.scatter import segment_sum
@@ -17,7 +18,9 @@ from atomsweep.nn.scatter import segment_sum
 class Normalizer(nn.Module):
     """Ê = (E - sum_i c[Z_i] - μ) / σ_E and f̂ = f / σ_F, with statistics of the training split.
 
-    The statistics are buffers: they are saved with the weights.
+    The statistics are buffers: they are saved with the weights. They and what is computed with them
+    are float64, whatever the weights are, except on a device that has none: total energies of 10⁴
+    eV differ by 10⁻¹ eV, and float32 tells 10⁻³ eV apart there.
 
     Args:
         energy_mean: μ, eV; None takes it from the training split.
@@ -45,12 +48,28 @@ class Normalizer(nn.Module):
         self.fit_references = references == "fit"
         known = [value if isinstance(value, (int, float)) else torch.nan for value in self.given]
         for name, value in zip(("energy_mean", "energy_std", "forces_std"), known, strict=True):
-            self.register_buffer(name, torch.tensor(float(value)))
-        self.register_buffer("references", torch.zeros(MAX_ATOMIC_NUMBER + 1))
+            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
+        zeros = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        self.register_buffer("references", zeros)
+        self._checked = False
         self.energy_mean: Tensor
         self.energy_std: Tensor
         self.forces_std: Tensor
         self.references: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Normalizer":
+        """Move the statistics, but keep their precision where the device has it."""
+        device = fn(torch.zeros(())).device
+        if device.type == "mps":
+            self._buffers.update(
+                {name: b.float() for name, b in self._buffers.items() if b is not None}
+            )
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            if value is not None and self._buffers[name].dtype != value.dtype:
+                self._buffers[name] = value.to(device)
+        return self
 
     @property
     def needs_fit(self) -> bool:
@@ -79,9 +98,12 @@ class Normalizer(nn.Module):
             )
         energy = found["energy_minus_references" if self.fit_references else "energy"]
         if self.fit_references:
-            self.references.copy_(torch.tensor(found["linear_references"]))
+            values = torch.tensor(found["linear_references"], dtype=torch.float64)
+            self.references.copy_(values)
         mean = mean if mean is not None else energy["mean"]
         std = std if std is not None else energy["std"]
+        if fault := spacing_fault(statistics.energy_spacing, energy["std"]):
+            raise ValueError(f"the data set's {fault}")
         if forces_std is None:
             forces_std = found["forces"]["std"]
         elif forces_std == "energy":
@@ -98,12 +120,31 @@ class Normalizer(nn.Module):
         ):
             buffer.fill_(value)
 
+    def energy_error(self, energy: Tensor, batch: Batch) -> Tensor:
+        """(E - E*) / σ_E, in the precision of the weights after the subtraction. Shape: (B,).
+
+        Raises:
+            ValueError: what the network must give is so large that float32 cannot tell labels
+                apart; checked once.
+        """
+        if not self._checked:
+            self._checked = True
+            wanted = (batch.energy - self.energy_offset(batch)) / self.energy_std
+            largest = float(wanted.abs().max())
+            if np.spacing(np.float32(largest)) > COARSE:
+                raise ValueError(
+                    f"energies lie up to {largest:.3g} spreads from what task.normalizer "
+                    "subtracts, where float32 cannot tell a thousandth of the spread; set "
+                    "task.normalizer.energy_mean=null, or references=fit for total energies"
+                )
+        return ((energy - batch.energy) / self.energy_std).to(batch.pos.dtype)
+
     def energy_offset(self, batch: Batch) -> Tensor:
         """What is added to σ_E Ê: the mean and the elements' references, eV. Shape: (B,)."""
-        offset = self.energy_mean.to(batch.pos.dtype).expand(len(batch.cell))
+        offset = self.energy_mean.expand(len(batch.cell))
         if not self.fit_references:
             return offset
-        by_atom = self.references.to(batch.pos.dtype)[batch.atomic_numbers]  # (N,)
+        by_atom = self.references[batch.atomic_numbers]  # (N,)
         return offset + segment_sum(by_atom[:, None], batch.batch, len(batch.cell)).squeeze(-1)
 
 
@@ -149,14 +190,15 @@ class NormalizedModel(ForceField):
         self.normalizer.fit(statistics)
 
     def forward(self, batch: Batch) -> Prediction:
-        """Energy (B,) eV and forces (N, 3) eV/Å; the noise as the network has it."""
+        """Energy (B,) eV, float64, and forces (N, 3) eV/Å; the noise as the network has it."""
         energy, forces, noise = self.model(batch)
         dtype, normalizer = batch.pos.dtype, self.normalizer
         scale = normalizer.energy_std if self.conservative else normalizer.forces_std
         if energy is not None:
-            energy = energy.to(dtype) * normalizer.energy_std + normalizer.energy_offset(batch)
+            offset = normalizer.energy_offset(batch)
+            energy = energy.to(offset.dtype) * normalizer.energy_std + offset
         if forces is not None:
-            forces = forces.to(dtype) * scale
+            forces = forces.to(dtype) * scale.to(dtype)
         return Prediction(energy, forces, noise)
 
 

@@ -97,16 +97,17 @@ class S2EF(Task):
 
     def energy_errors(self, prediction: Prediction, batch: Batch) -> Tensor:
         """e_S of each structure. Shape: (B,)."""
-        error = (_energy(prediction) - _label(batch, keys.ENERGY)) / self.normalizer.energy_std
+        _label(batch, keys.ENERGY)
+        error = self.normalizer.energy_error(_energy(prediction), batch)
         if self.per_atom_energy:
             error = error / batch.natoms
         return error.abs() if self.energy_loss == "l1" else error.square()
 
     def force_errors(self, prediction: Prediction, batch: Batch) -> Tensor:
         """f_i of each atom. Shape: (N,)."""
-        error = (
-            _forces(prediction) - _label(batch, keys.FORCES)
-        ) / self.normalizer.forces_std  # (N, 3)
+        error = (_forces(prediction) - _label(batch, keys.FORCES)) / self.normalizer.forces_std.to(
+            batch.pos.dtype
+        )  # (N, 3)
         if self.forces_loss == "l2mae":
             return torch.linalg.vector_norm(error, dim=-1)
         return (error.abs() if self.forces_loss == "l1" else error.square()).mean(-1)

@@ -110,5 +110,5 @@ def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}

@@ -11,17 +11,28 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from atomsweep.tracking import documents
+
 log = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
+DEEPEST = 200  # nesting of YAML
+OLD_S = 3600.0  # a write takes seconds
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be what it should be; the message names it and what is wrong."""
 
 
 def dumps(obj: Any, indent: int | None = None) -> str:
@@ -55,7 +66,8 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    mark = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{mark}{TEMPORARY}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -72,13 +84,52 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
     except OSError as error:
         raise _explained(error, path, "the previous file is intact") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def overwrite(path: Path, content: str) -> None:
+    """Replace `path` by `content`, or what stands in it where the disk has no room for a new file.
+
+    For a last word that must be heard: a reader at that moment may see neither the old nor the new.
+
+    Raises:
+        OSError: it could not be written either way.
+    """
+    try:
+        write_atomic(path, content, durable=False)
+    except OSError:
+        with Path(path).open("r+b") as file:
+            data = content.encode()
+            left = os.fstat(file.fileno()).st_size - len(data)
+            file.write(data + b" " * max(0, left))  # JSON may end in spaces
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what writers that were killed left in `directory`; only its one writer may call it."""
+    """Remove what writers left in `directory` that were killed; who writes there now is let be."""
     for path in Path(directory).glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if _is_left(path):
+                path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a temporary file is old, or of a process of this machine that is gone."""
+    if time.time() - path.stat().st_mtime > OLD_S:
+        return True
+    writer = rf".*\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]+{re.escape(TEMPORARY)}"
+    found = re.fullmatch(writer, path.name)
+    return found is not None and not _lives(int(found[1]))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def append_line(path: Path, obj: Any) -> None:
@@ -143,20 +194,42 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: the file does not hold one JSON object.
+        DamagedFile: the file does not hold one JSON object, or not what `documents` says.
     """
     try:
         obj = loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: expected a JSON object ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged: expected a JSON object ({error})") from error
     if not isinstance(obj, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(obj).__name__}")
+        raise DamagedFile(f"{path} must hold a JSON object, got {type(obj).__name__}")
+    if (wrong := documents.fault(documents.kind_of(Path(path)), obj)) is not None:
+        raise DamagedFile(f"{path} is damaged: {wrong}")
     return obj
 
 
 def read_yaml(text: str) -> Any:
-    """YAML as OmegaConf reads it: `1e-3` is a number, and no tag runs code."""
-    return yaml.load(text, Loader=_Loader)
+    """YAML as OmegaConf reads it: `1e-3` is a number, and no tag runs code.
+
+    Raises:
+        DamagedFile: it is no YAML.
+    """
+    try:
+        _check_depth(text)
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-45 is a ValueError
+        raise DamagedFile(f"this is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested so deeply that the C library would end the process."""
+    if sum(map(text.count, ("[", "{", "- "))) < DEEPEST:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise DamagedFile(f"it is nested more than {DEEPEST} times")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -178,9 +251,9 @@ def _parse(
     for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
         try:
             obj = loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             obj = None
-        if isinstance(obj, dict):
+        if isinstance(obj, dict) and documents.fault(Path(path).name, obj) is None:
             parsed.append((line, obj))
         elif line.strip() and damaged is not None:
             damaged.append(number)
@@ -223,17 +296,31 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+REMEDIES: Mapping[int | None, str] = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some of your quota and run the same command again",
+    errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
+    errno.EACCES: "check the permissions of its directory",
+    errno.EROFS: "choose a directory on a file system that can be written",
+    errno.ENOENT: "create its directory",
+}
+
+
+def told(error: Exception) -> str:
+    """An error as a sentence; one of the system: which file, what happened, what to do."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if isinstance(error.__cause__, OSError) and error.filename is None:
+        return error.strerror or str(error)  # it says so already
+    reason = error.strerror or str(error)
+    where = "" if error.filename is None else f"{error.filename}: "
+    remedy = REMEDIES.get(error.errno)
+    return f"{where}{reason}" + (f"; {remedy}" if remedy else "")
+
+
 def _explained(error: OSError, path: Path, state: str) -> OSError:
     """The same kind of error, saying which file, what became of it and what to do."""
-    remedies: dict[int | None, str] = {
-        errno.ENOSPC: "free some space and run the same command again",
-        errno.EDQUOT: "free some of your quota and run the same command again",
-        errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
-        errno.EACCES: "check the permissions of its directory",
-        errno.EROFS: "choose a directory on a file system that can be written",
-        errno.ENOENT: "create its directory",
-    }
-    remedy = remedies.get(error.errno, "solve this and run the same command again")
+    remedy = REMEDIES.get(error.errno, "solve this and run the same command again")
     reason = os.strerror(error.errno) if error.errno is not None else str(error)
     make: Callable[..., OSError] = type(error)
     return make(error.errno, f"cannot write {path}: {reason}; {state}; {remedy}")

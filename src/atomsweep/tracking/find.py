@@ -7,17 +7,34 @@ from typing import Any
 
 from atomsweep.build import UserError
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.run import RunDirectory
 
 READABLE_LENGTH = 60
 
 
-def find_runs(root: str | Path) -> list[RunDirectory]:
-    """All run directories directly under `root`, by name; [] when `root` does not exist."""
+def find_runs(root: str | Path, problems: list[str] | None = None) -> list[RunDirectory]:
+    """All run directories directly under `root`, by name; [] when `root` does not exist.
+
+    One whose `run.json` cannot be read is left out, and a sentence of it added to `problems`.
+    """
     root = Path(root)
     if not root.is_dir():
         return []
-    return [RunDirectory(path) for path in sorted(root.iterdir()) if (path / schema.RUN).is_file()]
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(("_", ".")):
+            continue
+        run = RunDirectory(path)
+        try:
+            assert run.run
+            found.append(run)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (DamagedFile, OSError) as error:
+            if problems is not None:
+                problems.append(told(error))
+    return found
 
 
 def find_run(run: str | Path, root: str | Path) -> RunDirectory:
@@ -27,8 +44,11 @@ def find_run(run: str | Path, root: str | Path) -> RunDirectory:
         UserError: there is none.
     """
     for path in (Path(run), Path(root) / run):
-        if (path / schema.RUN).is_file():
-            return RunDirectory(path)
+        try:
+            if (path / schema.RUN).is_file():
+                return RunDirectory(path)
+        except OSError as error:
+            raise UserError(told(error)) from error
     if (found := RunDirectory.for_identity(root, str(run))) is not None:
         return found
     raise UserError(

@@ -58,7 +58,7 @@ def is_locked(path: Path) -> bool:
     """Whether some process holds `path` now."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # whoever may not open it will not hold it either
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

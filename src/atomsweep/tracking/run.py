@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,24 @@ from atomsweep.tracking.code import code_of
 from atomsweep.tracking.files import (
     append_line,
     dumps,
-    read_json,
-    read_lines,
-    read_yaml,
+    overwrite,
     remove_temporaries,
     truncate_after,
     write_atomic,
 )
-from atomsweep.tracking.lock import Locked, exclusive, holder_of, is_locked
+from atomsweep.tracking.lock import Locked, exclusive, holder_of
+from atomsweep.tracking.saved import SavedRun
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
-STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
 
 
 class RunLocked(RuntimeError):
     """Another process works in the run directory."""
 
 
-class RunDirectory:
+class RunDirectory(SavedRun):
     """One run.
 
     Attributes:
@@ -47,12 +45,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._run: dict[str, Any] | None = None
+        super().__init__(path)
         self._beat = -float("inf")
-
-    def __repr__(self) -> str:
-        return f"RunDirectory({str(self.path)!r})"
 
     # Making and finding
 
@@ -92,7 +86,7 @@ class RunDirectory:
                     "choose another directory"
                 )
             config = directory.path / schema.CONFIG
-            if (not config.exists() or config.read_text() != config_yaml) and (
+            if (not config.exists() or config.read_bytes() != config_yaml.encode()) and (
                 directory.state() not in (schema.RUNNING, schema.FINISHED)
             ):
                 write_atomic(config, config_yaml)
@@ -142,99 +136,6 @@ class RunDirectory:
             if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
         ]
         return min(found, key=lambda run: schema.FURTHEST.index(run.state()), default=None)
-
-    # What it says
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """`run.json`, which never changes.
-
-        Raises:
-            FileNotFoundError: this is not a run directory.
-            ValueError: the file is damaged.
-        """
-        if self._run is None:
-            self._run = read_json(self.path / schema.RUN)
-        return self._run
-
-    @property
-    def identity(self) -> str:
-        """Identity of the run."""
-        return str(self.run["identity"])
-
-    @property
-    def name(self) -> str:
-        """Name of the directory."""
-        return self.path.name
-
-    def config(self) -> dict[str, Any]:
-        """The resolved config."""
-        config = read_yaml((self.path / schema.CONFIG).read_text())
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.path / schema.CONFIG} must hold a mapping of config groups")
-        return config
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """`status.json`; {} when missing or damaged (`problems` says which)."""
-        return self._read(schema.STATUS)
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """`result.json`; None unless the run is finished."""
-        return self._read(schema.RESULT) or None
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """`environment.json` of the last process; {} before the first."""
-        return self._read(schema.ENVIRONMENT)
-
-    def state(self) -> str:
-        """One of the states of `schema`, derived from what is there and who is at work."""
-        if self.result is not None:
-            return schema.FINISHED
-        if is_locked(self.path / schema.LOCK):
-            return schema.RUNNING
-        status = self.status
-        state = status.get("state")
-        if state == schema.FAILED:
-            return schema.FAILED
-        if state == schema.RUNNING and self._beats_elsewhere(status):
-            return schema.RUNNING
-        if (self.path / schema.STOP).exists():
-            return schema.PRUNED
-        if state == schema.QUEUED:
-            return schema.QUEUED
-        if state is None and not (self.path / schema.JOURNAL).exists():
-            return schema.QUEUED
-        return schema.INTERRUPTED
-
-    def problems(self) -> list[str]:
-        """One sentence for each file that cannot be read."""
-        found = []
-        for name in (schema.RUN, schema.STATUS, schema.RESULT, schema.ENVIRONMENT):
-            try:
-                read_json(self.path / name)
-            except FileNotFoundError:
-                if name == schema.RUN:
-                    found.append(f"{self.path / name} is missing: creation was cut short")
-            except (ValueError, OSError) as error:
-                found.append(str(error))
-        if self.status.get("state") == schema.FINISHED and self.result is None:
-            found.append(f"{self.path} says finished but has no readable {schema.RESULT}")
-        return found
-
-    def journal(self) -> list[dict[str, Any]]:
-        """Lines of the journal in the order written, see `schema`."""
-        return read_lines(self.path / schema.JOURNAL)
-
-    def segments(self) -> list[dict[str, Any]]:
-        """One entry for each process that worked on the run; `end` is null while one is at work."""
-        return read_lines(self.path / schema.SEGMENTS)
-
-    def allocated_seconds(self) -> float:
-        """Seconds × devices that all segments held, work that was lost to kills included."""
-        return segments.allocated_seconds(self.segments())
 
     # Writing
 
@@ -351,14 +252,22 @@ class RunDirectory:
         self.update_status(state=schema.FINISHED, finished=time.time())
 
     def fail(self, message: str, traceback: str = "") -> None:
-        """Mark the run failed, with one sentence and the traceback."""
-        self.end_segment(schema.FAILED)
-        self.update_status(state=schema.FAILED, message=message, traceback=traceback)
+        """Mark the run failed, with one sentence and the traceback: on a full disk, too."""
+        self._end(schema.FAILED, message=message, traceback=traceback)
 
     def interrupt(self, message: str) -> None:
         """Mark the run interrupted: stopped at a checkpoint, the same command continues it."""
-        self.end_segment(schema.INTERRUPTED)
-        self.update_status(state=schema.INTERRUPTED, message=message)
+        self._end(schema.INTERRUPTED, message=message)
+
+    def _end(self, state: str, **fields: Any) -> None:
+        with suppress(OSError):  # the next process closes it
+            self.end_segment(state)
+        status = self._with_beat(self.status | {"state": state, **fields})
+        try:
+            overwrite(self.path / schema.STATUS, dumps(status, indent=2))
+        except OSError:  # no room even for the traceback
+            short = {key: status.get(key) for key in ("state", "message", "step", "total_steps")}
+            overwrite(self.path / schema.STATUS, dumps(short))
 
     def write_environment(self, **fields: Any) -> None:
         """Write versions, host and commit, and uncommitted changes to `git.diff` if there are any.
@@ -378,22 +287,9 @@ class RunDirectory:
 
     # Small things
 
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            return read_json(self.path / name)
-        except FileNotFoundError:
-            return {}
-        except (ValueError, OSError) as error:
-            log.debug("%s", error)
-            return {}
-
     def _write_status(self, status: dict[str, Any], durable: bool = True) -> None:
-        beat = {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        write_atomic(self.path / schema.STATUS, dumps(status | beat, indent=2), durable)
+        status = self._with_beat(status)
+        write_atomic(self.path / schema.STATUS, dumps(status, indent=2), durable)
 
-    def _beats_elsewhere(self, status: Mapping[str, Any]) -> bool:
-        """A fresh heartbeat from a host whose locks may not be visible here."""
-        return (
-            status.get("host") != socket.gethostname()
-            and time.time() - float(status.get("heartbeat", 0.0)) < STALE_S
-        )
+    def _with_beat(self, status: dict[str, Any]) -> dict[str, Any]:
+        return status | {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}

@@ -52,16 +52,24 @@ class TrainedModel:
         try:
             state = checkpoint.load(path, device)
         except FileNotFoundError:
+            remedy = "train it to its first evaluation"
+            if run.result is not None:
+                remedy = "it is gone, so run its command again with rerun=all"
             raise UserError(
-                f"run {run.name} has no best checkpoint yet (it is {run.state()}); train it to its "
-                "first evaluation"
+                f"run {run.name} has no best checkpoint yet (it is {run.state()}); {remedy}"
             ) from None
+        except ValueError as error:
+            raise UserError(str(error)) from error
         model: ForceField
         model, task = build_learner(self.config)
         self.learned: tuple[str, ...] = tuple(task.labels)
-        model.load_state_dict(state["model"])
+        try:
+            with checkpoint.fitting(path):
+                model.load_state_dict(state["model"])
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self.model = model.to(device, dtype).eval().requires_grad_(False)
-        self.step = int(state["step"])
+        self.step = state["step"]
         engine = self.config.get("engine") or {}
         self._autocast = engine.get("precision") == "bf16" and dtype == torch.float32
 

@@ -44,6 +44,7 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.launch.survey import check_plan, check_rerun
         from atomsweep.sweep.grid import grid
         from atomsweep.sweep.study import StudyFile, read_statement
+        from atomsweep.tracking.files import DamagedFile, told
 
         to_terminal()
         start: Start | None = None
@@ -66,10 +67,10 @@ class AtomsweepSweeper(Sweeper):
                 cfg, choices = self._compose(typed, path)
                 cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
-        except UserError as error:
+        except (UserError, OSError, DamagedFile) as error:
             if start is not None and start.code is not None:
                 start.code.discard()
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {told(error)}")
 
     def _study(self, statement: Any, chosen: str, arguments: list[str], start: "Start") -> int:
         """Drive a study, which composes its trials one by one."""

@@ -37,7 +37,7 @@ def structures_to_batch(structures: Sequence[Structure], graph: RadiusGraph | No
             assert s.forces is not None
             data.forces = torch.as_tensor(s.forces.astype(np.float32))
         if has_energy:
-            data.energy = row(s.energy, torch.float32)
+            data.energy = row(s.energy, torch.float64)
         if graph is not None:
             index, offsets = graph(s.pos.astype(np.float32), s.cell, s.pbc)
             data.edge_index = torch.as_tensor(index)

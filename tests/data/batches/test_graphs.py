@@ -34,7 +34,7 @@ FIELDS = {
     keys.PTR: torch.int64,
     keys.TAGS: torch.int64,
     keys.FIXED: torch.bool,
-    keys.ENERGY: torch.float32,
+    keys.ENERGY: torch.float64,
     keys.FORCES: torch.float32,
     keys.EDGE_INDEX: torch.int64,
     keys.CELL_OFFSETS: torch.int16,
@@ -140,7 +140,7 @@ def test_energies_are_kept_in_double_precision():
     structure.energy = -76543.123456789
     dataset = GraphDataset(InMemoryDataset([structure]), GRAPH)
     assert FlatStructures.collect([structure], True, False).energy.tolist() == [-76543.123456789]
-    assert dataset.batch([0]).energy.dtype == torch.float32
+    assert dataset.batch([0]).energy.tolist() == [-76543.123456789]
 
 
 @pytest.mark.parametrize("memory_budget", [0, 1 << 30])

@@ -177,7 +177,7 @@ def test_the_sidecar_gives_ids_and_reference_energies(systems, tmp_path):
     systems.with_name("systems.txt").write_text("".join(lines) + "random1,frame2,3\n")
     with pytest.raises(DataError, match=r"has 20 frames, but .*systems.txt has 21 lines"):
         ExtXYZ(str(systems), str(tmp_path / "root"), val_fraction=0).prepare()
-    systems.with_name("systems.txt").write_text("nonsense\n")
+    systems.with_name("systems.txt").write_text("nonsense\n" + "".join(lines[1:]))
     with pytest.raises(
         DataError, match=r"line 1: expected random<sid>,frame<fid>,<reference energy>"
     ):

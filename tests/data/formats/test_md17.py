@@ -254,3 +254,10 @@ def test_the_layout_of_sgdml_is_read(real_data, tmp_path):
     path = str(real_data / "rmd17" / "md17_layout" / "md17_ethanol_subset.npz")
     source = data_source("md17", tmp_path, path=path, molecule="ethanol")
     assert [len(source.split(name)) for name in source.splits()] == [950, 50, 1000]
+
+
+def test_energies_in_float32_that_cannot_tell_frames_apart_are_refused(tmp_path):
+    _, energy, _ = frames(60)
+    revised(tmp_path / "a.npz", 60, energies=(energy - 1e7).astype(np.float32))
+    with pytest.raises(DataError, match=r"a.npz: its energies are rounded to float32, whose steps"):
+        MD17(str(tmp_path / "a.npz"), "aspirin", "revised", str(tmp_path), **SMALL).prepare()

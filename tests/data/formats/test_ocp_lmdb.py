@@ -1,6 +1,7 @@
 import json
 import pickle
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -353,9 +354,8 @@ def test_a_third_partys_is2re_file_is_read(real_data, tmp_path):
     assert all(s.forces is None and np.isfinite(s.energy) for s in structures)
 
 
-@pytest.mark.parametrize("changes", [{"sid": 10**30}, {"force": [[0.0] * 3]}])
-def test_ids_and_forces_of_odd_kinds_are_told_with_file_and_index(tmp_path, changes):
-    records = [pickle.dumps(s2ef_fields(0)), pickle.dumps(s2ef_fields(1, **changes))]
+def test_forces_of_an_odd_kind_are_told_with_file_and_index(tmp_path):
+    records = [pickle.dumps(s2ef_fields(0)), pickle.dumps(s2ef_fields(1, force=[[0.0] * 3]))]
     with pytest.raises(DataError, match="frame 1 of .*lmdb: "):
         one_file(tmp_path, records).prepare(progress=False)
 
@@ -367,3 +367,28 @@ def test_relaxations_without_sid_are_systems_of_their_own(tmp_path):
     write_lmdb(tmp_path / "a.lmdb", [pickle.dumps(one) for one in fields])
     frames = list(IS2RE().frames(tmp_path / "a.lmdb", 0, 0, 3))
     assert [f.structure.sid for f in frames] == [0, 1, 2]
+
+
+def test_a_nested_length_is_refused(tmp_path):
+    nested = b"\x80\x02" + b"]q\x00" + b"]" * 100_000 + b"a" * 100_000 + b"."
+    path = write_lmdb(tmp_path / "data.lmdb", [as_pyg_2(s2ef_fields(0))], length=False)
+    with lmdb.open(str(path), subdir=False, lock=False) as env, env.begin(write=True) as write:
+        write.put(b"length", nested)
+    with pytest.raises(DataError, match=r"data.lmdb: its key length says a list of records, but"):
+        one_file_of(path, tmp_path).prepare()
+
+
+def test_files_without_a_record_are_refused(tmp_path):
+    path = write_lmdb(tmp_path / "data.lmdb", [], length=False)
+    with pytest.raises(DataError, match=r"there is no record in .*data.lmdb"):
+        one_file_of(path, tmp_path).prepare()
+
+
+def test_numbers_too_large_for_float32_are_told_with_the_users_file(tmp_path):
+    records = [as_pyg_2(s2ef_fields(0)), pickle.dumps(s2ef_fields(1, pos=np.full((4, 3), 1e39)))]
+    with pytest.raises(DataError, match=r"frame 1 of .*lmdb: pos of atom 0 is too large for float"):
+        one_file(tmp_path, records).prepare()
+
+
+def one_file_of(path, tmp_path):
+    return FileSource(S2EF(), str(path), str(tmp_path / "root"), val_fraction=0, workers=1)

@@ -312,7 +312,7 @@ def test_a_failing_worker_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "atomsweep.data.generated.mini_oc_run._WORKER", "raise SystemExit('broken')"
     )
-    with pytest.raises(RuntimeError, match=r"a worker died in chunk 0"):
+    with pytest.raises(RuntimeError, match=r"3 processes died over its chunk 0"):
         source.prepare(progress=False)
     assert not source.directory.exists()
 

@@ -226,12 +226,11 @@ def test_a_cell_is_done_when_it_has_been_evaluated(tmp_path, context):
 
 BUSY_WORKER = """
 import os, time
-from concurrent.futures import ProcessPoolExecutor
-from atomsweep.processes import end_with_parent
+from atomsweep.processes import calls
 from atomsweep.launch.local.pool import fork_server
 if __name__ == "__main__":
-    executor = ProcessPoolExecutor(1, fork_server([]), end_with_parent)
-    print(executor.submit(os.getpid).result(), flush=True)
+    results = calls(fork_server([]), os.getpid, [(), ()])
+    print(next(results)[1], flush=True)
     time.sleep(60)
 """
 

@@ -1,7 +1,9 @@
 """What a queued job does when it is warned, without a scheduler."""
 
 import os
+import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -10,9 +12,11 @@ from atomsweep.engine.signals import stop_on_signals
 from atomsweep.launch.slurm import job as slurm_job
 from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm.job import attend
-from atomsweep.launch.slurm.settings import MAX_REQUEUES, SIGNAL_S, TIME_S
+from atomsweep.launch.slurm.ledger import Submission
+from atomsweep.launch.slurm.settings import FAILED_LINE, MAX_REQUEUES, SIGNAL_S, TIME_S
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
+from tests.launch.slurm.fakes import settings
 
 
 @pytest.fixture
@@ -137,3 +141,45 @@ def test_a_trained_cell_goes_on_with_its_evaluations_and_a_whole_one_returns_at_
     evaluations.write(run, "rotation", {"settings": {}})
     attend(calls.append, str(run.path))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("preamble", "told"),
+    [
+        (["true", "x=1"], None),
+        (["module load 'a b'", "true"], "module load 'a b', exit code 127"),
+        (["true", "(exit 3)", "false"], "(exit 3), exit code 3"),
+        (["if false; then", "false", "fi"], None),
+        (["cd /nowhere \\\n  2>/dev/null", "true"], "cd /nowhere \\\n  2>/dev/null, exit code 1"),
+    ],
+)
+def test_a_command_of_the_preamble_that_fails_fails_the_cell(
+    run, requeued, monkeypatch, preamble, told
+):
+    setup = settings(preamble=preamble).executor_parameters("x", run.path)["setup"]
+    script = "\n".join([*setup, f'printf %s "${{{FAILED_LINE}-}}"'])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == (told or "")
+    monkeypatch.setenv(FAILED_LINE, done.stdout)
+    trained = []
+    if told is None:
+        attend(trained.append, str(run.path))
+        assert trained == [str(run.path)]
+        return
+    with pytest.raises(SystemExit):
+        attend(trained.append, str(run.path))
+    assert trained == []
+    assert run.state() == schema.FAILED
+    assert re.fullmatch(
+        rf"a command of cluster.preamble failed on \S+: {re.escape(told)}", run.status["message"]
+    )
+
+
+def test_the_last_word_of_a_job_that_could_not_start(tmp_path):
+    submission = Submission("x", None, "7", 0.0, "code", str(tmp_path))
+    assert submission.last_word() is None
+    (tmp_path / "7_0_log.err").write_text(
+        "slurmstepd: error: execve(): /no/python: No such file or directory\n"
+        "srun: error: node1: task 0: Exited with exit code 2\n"
+    )
+    assert "/no/python: No such file" in submission.last_word()

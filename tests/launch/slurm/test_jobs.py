@@ -221,7 +221,7 @@ def test_every_request_reaches_sbatch(player, root):
         "--requeue",
     ):
         assert f"#SBATCH {line}\n" in text
-    assert "module load cuda\nexport PYTHONPATH=" in text
+    assert "module load cuda\natomsweep_code=$?; " in text
     assert "--container-image=x /opt/python -u -m submitit" in text
     assert "ATOMSWEEP_TIME_S=4620 ATOMSWEEP_SIGNAL_S=66" in text
 
@@ -321,6 +321,20 @@ def test_a_lost_job_is_submitted_anew_where_the_cell_is_not_to_blame(
     assert outcomes[run.path].state == schema.INTERRUPTED
     assert f"({state})" in outcomes[run.path].message
     assert len(player.calls("sbatch")) == submitted
+
+
+def test_jobs_that_come_no_further_are_told(player, root, monkeypatch, caplog):
+    (run,) = cells(root, 1)
+
+    def requeue(number, step):
+        return lambda: run.update_status(requeues=number, step=step)
+
+    steps = [requeue(number, 10 * number) for number in range(5)]  # each comes further
+    steps += [requeue(number, 40) for number in range(5, 8)] + [lambda: None] * 3
+    watch([run], *steps, lambda: run.finish({"metrics": {}}), monkeypatch=monkeypatch)
+    told = [text for text in caplog.messages if "came no further" in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"{run.name}: 3 jobs in a row came no further than step 40; raise")
 
 
 def test_without_accounting_a_lost_job_is_still_noticed(player, root, monkeypatch):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from atomsweep.tracking.file_systems import file_system
 from atomsweep.tracking.mlflow import connect as store
 from atomsweep.tracking.mlflow.connect import (
     TrackingUnavailable,
     absolute,
     check_reachable,
-    file_system,
 )
 from tests.places import SOURCE
 

@@ -337,6 +337,32 @@ def test_damaged_run_is_named_and_the_others_are_mirrored(root):
     assert View(root).one().data.tags[schema.TAG_IDENTITY] == "1" * 12
 
 
+@pytest.mark.parametrize("content", [b"no database at all" * 200, None, b""])
+def test_a_damaged_store_is_a_sentence_with_the_remedy(root, content):
+    finish(make(root))
+    database = root / "mlflow.db"
+    raw = database.read_bytes()
+    database.write_bytes(content if content is not None else raw[:4096] + b"x" * 8192)
+    if content == b"":  # an empty file is a store to be made
+        assert sync(root, uri(root)).created == 1
+        return
+    with pytest.raises(TrackingUnavailable, match=r"damaged .*move it away: `atomsweep sync --ro"):
+        sync(root, uri(root))
+    database.write_bytes(raw)
+    assert sync(root, uri(root)).created == 1
+
+
+def test_a_store_that_was_moved_says_where_mlflow_keeps_its_files(root):
+    finish(make(root))
+    sync(root, uri(root))
+    moved = root.rename(root.with_name("moved"))
+    with pytest.raises(
+        TrackingUnavailable, match=f"keeps its files in {root}/mlflow-artifacts; .*"
+    ):
+        sync(moved, uri(moved))
+    assert not root.exists()
+
+
 def test_mlflow_alone_says_what_the_directories_say(root):
     done, failed, idle = (make(root, i * 12, "one") for i in "012")
     with done.lock():

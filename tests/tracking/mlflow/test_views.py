@@ -126,7 +126,7 @@ def test_document_that_is_too_long_for_tags_is_not_there():
 
 def test_final_metrics_are_those_of_the_result(run):
     assert views.final_metrics(run) == {}
-    run.finish({"metrics": {"val_id/forces_mae": 0.25, "note": "text"}})
+    run.finish({"metrics": {"val_id/forces_mae": 0.25}})
     assert views.final_metrics(run) == {"final/val_id/forces_mae": 0.25}
 
 

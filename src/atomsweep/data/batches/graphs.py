@@ -157,7 +157,7 @@ class GraphDataset:
     def batch(self, indices: Array | Tensor | Sequence[int]) -> Batch:
         """The batch of some structures, in the order given, with the fields of `keys.py`.
 
-        Floats are float32 (energies are float64 until here), offsets int16, everything else int64
+        Floats are float32, energies float64, offsets int16, everything else int64
         or bool. Energy and forces are there when the data set has them. Where a structure had to be
         skipped, `kept` has the places in `indices` of the others.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,7 +43,7 @@ class FlatTensors:
         """Move all that a batch is cut from; the sizes stay on the host. Returns itself."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor) and name not in _ON_HOST:
-                setattr(self, name, value.to(device))
+                setattr(self, name, _known_to(device, value).to(device))
         return self
 
     def gather(self, chosen: Tensor) -> Batch:
@@ -66,7 +68,7 @@ class FlatTensors:
         if self.forces is not None:
             values["forces"] = self.forces[atoms]
         if self.energy is not None:
-            values["energy"] = self.energy[there].float()
+            values["energy"] = self.energy[there]  # float64: totals differ far behind the point
         edge_ptr = None
         if self.num_edges is not None:
             num_edges = self.num_edges[chosen]
@@ -83,6 +85,18 @@ class FlatTensors:
             values["num_edges_per_structure"] = edge_counts
         structure = torch.repeat_interleave(counts, output_size=total)  # (N,)
         return _as_batch(values, structure, starts, ptr, edge_ptr)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device, its energies in float32 where the device has no float64."""
+    if device.type == "mps" and "energy" in batch:
+        batch = copy(batch)
+        batch.energy = _known_to(device, batch.energy)
+    return batch.to(device, non_blocking=True)
+
+
+def _known_to(device: torch.device, value: Tensor) -> Tensor:
+    return value.float() if device.type == "mps" and value.dtype == torch.float64 else value
 
 
 def _pointer(counts: Tensor) -> Tensor:

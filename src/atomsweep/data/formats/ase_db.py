@@ -12,9 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from atomsweep.data.formats.lmdb_files import check_shards, get
-from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
-from atomsweep.data.structure import Array, DataError, Structure
+from atomsweep.data.constraints import held_atoms
+from atomsweep.data.formats.lmdb_files import check_shards, count_keys, get
+from atomsweep.data.frames import (
+    FID,
+    SID,
+    Frame,
+    Labels,
+    Reader,
+    check_labels,
+    first_of,
+    set_ids,
+    set_tags,
+)
+from atomsweep.data.structure import DataError, Structure
+from atomsweep.data.values import directions, integers, number, numbers
 
 MAX_ROW_BYTES = 256 << 20  # unpacked
 
@@ -23,14 +35,20 @@ MAX_ROW_BYTES = 256 << 20  # unpacked
 class AseDb(Reader):
     """Rows of ASE databases: SQLite, or LMDB as fairchem writes it.
 
-    `sid` and `fid` are taken from a row's data or key-value pairs. Fixed atoms are those of
-    `FixAtoms`; energies and forces those of the stored calculation, as computed.
+    `sid` and `fid` are taken from a row's data or key-value pairs. Fixed atoms are those that
+    constraints hold in all three directions. Energies and forces are those of the stored
+    calculation, as computed, or else of the key-value pairs, or else of the row's data.
 
     Attributes:
         labels: what every row must carry.
+        energy_key: name of the energy.
+        forces_key: name of the forces.
     """
 
+    version = 2  # text ids; constraints in all three directions; values taken for what they say
     labels: Labels = ("energy", "forces")
+    energy_key: str = "energy"
+    forces_key: str = "forces"
     suffixes = (".db", ".aselmdb")
 
     def __post_init__(self) -> None:
@@ -42,23 +60,71 @@ class AseDb(Reader):
 
     def count(self, file: Path) -> int:
         """Number of rows."""
-        if file.suffix == ".db":
+        if file.suffix.lower() == ".db":
             return len(_connect(file))
         return len(_row_ids(file))
 
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
         """Rows in the order of their ids."""
-        rows = _sqlite_rows(file, start, stop) if file.suffix == ".db" else _rows(file, start, stop)
+        rows = (
+            _sqlite_rows(file, start, stop)
+            if file.suffix.lower() == ".db"
+            else _rows(file, start, stop)
+        )
         for index, row in enumerate(rows, start):
             if isinstance(row, str):
                 yield Frame(index, None, fault=row)
                 continue
             try:
-                structure = _structure(row, self.labels, number, index)
-            except (DataError, ValueError, TypeError, KeyError) as error:
+                structure, unkept = self._structure(row)
+                ids = {**row, **_record(row, "key_value_pairs"), **_record(row, "data")}
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 yield Frame(index, None, fault=f"the row {error}")
             else:
-                yield Frame(index, structure, set_tags(structure))
+                frame = Frame(index, structure, set_tags(structure), unkept=unkept)
+                yield set_ids(frame, first_of(ids, SID), first_of(ids, FID), number)
+
+    def _structure(self, row: Mapping[str, Any]) -> tuple[Structure, list[str]]:
+        """A structure without ids, and constraints that it cannot keep."""
+        places = (row, _record(row, "key_value_pairs"), _record(row, "data"))
+        labels = {
+            label: next((place[key] for place in places if place.get(key) is not None), None)
+            for label, key in (("energy", self.energy_key), ("forces", self.forces_key))
+            if label in self.labels
+        }
+        if missing := [label for label, value in labels.items() if value is None]:
+            there = {key for place in places for key in place if place[key] is not None}
+            key = getattr(self, f"{missing[0]}_key")
+            raise DataError(
+                f"carries no {missing[0]}{f' (named {key})' if key != missing[0] else ''}; there "
+                f"is {', '.join(sorted(there - _OWN))}. Name it by data.reader.{missing[0]}_key, "
+                "or leave it out of data.reader.labels if that is right"
+            )
+        for name in ("numbers", "positions"):
+            if row.get(name) is None:
+                raise DataError(f"has no {name}; there is {', '.join(sorted(row))}")
+        species = integers("numbers", _plain(row["numbers"])).ravel()
+        cell, pbc, tags = (_plain(row.get(name)) for name in ("cell", "pbc", "tags"))
+        vectors = np.zeros(9) if cell is None else numbers("cell", cell)
+        if vectors.size != 9:
+            raise DataError(f"has a cell of {vectors.size} numbers, expected 9")
+        vectors = vectors.reshape(3, 3)
+        constraints = _plain(_unpacked(row.get("constraints") or []))
+        if not isinstance(constraints, list):
+            raise DataError(f"has constraints that are no list: {constraints!r}"[:200])
+        fixed, unkept = held_atoms(constraints, len(species), vectors)
+        energy, forces = labels.get("energy"), labels.get("forces")
+        structure = Structure(
+            atomic_numbers=species,
+            pos=numbers("positions", _plain(row["positions"])),
+            cell=vectors,
+            pbc=np.zeros(3, dtype=bool) if pbc is None else directions(pbc),
+            tags=np.zeros(len(species), np.int64) if tags is None else integers("tags", tags),
+            fixed=fixed,
+            forces=None if forces is None else numbers(self.forces_key, _plain(forces)),
+            energy=None if energy is None else number(self.energy_key, _plain(energy)),
+        )
+        return structure, unkept
 
 
 def _connect(file: Path) -> Any:
@@ -77,40 +143,55 @@ def _sqlite_rows(file: Path, start: int, stop: int | None) -> Iterator[Mapping[s
     while True:
         try:
             row = next(rows)
-            found = {key: row.get(key) for key in _FIELDS if row.get(key) is not None}
-            found["constraints"] = [one.todict() for one in row.constraints]
-            found.update(data=dict(row.data), **row.key_value_pairs)
         except StopIteration:
             return
-        except Exception as error:  # the rest cannot be read
+        except Exception as error:  # of sqlite3 or ASE: the rest cannot be read
             yield f"the database cannot be read from here on: {type(error).__name__}: {error}"
             return
-        yield found
+        try:
+            # not row.constraints, which fails on those of a class that ASE does not know
+            own = {"data": dict(row.data), "constraints": getattr(row, "_constraints", [])}
+            yield {**{key: row.get(key) for key in row}, **own}
+        except Exception as error:  # likewise
+            yield f"the row cannot be read: {type(error).__name__}: {error}"
 
 
-_FIELDS = ("numbers", "positions", "cell", "pbc", "tags", "energy", "forces")
+_OWN = frozenset(  # of every row, and no labels
+    (
+        *("id", "unique_id", "ctime", "mtime", "user", "calculator", "calculator_parameters"),
+        *("numbers", "positions", "cell", "pbc", "constraints", "data", "key_value_pairs"),
+    )
+)
 
 
 def _row_ids(file: Path) -> list[int]:
     """Ids of the rows of an .aselmdb, in order."""
     last, deleted = _json(file, b"nextid"), _json(file, b"deleted_ids")
-    if not isinstance(last, int):
-        raise DataError(f"{file} has no key nextid: it is no .aselmdb file")
-    gone = set(deleted if isinstance(deleted, list) else ())
+    if not _is_id(last):
+        raise DataError(f"{file} has no key nextid that is a number: it is no .aselmdb file")
+    if not isinstance(deleted, list | None) or not all(map(_is_id, deleted or ())):
+        raise DataError(f"{file} has deleted_ids that are no list of numbers: {str(deleted)[:60]}")
+    gone, records = set(deleted or ()), count_keys(file, ())
+    if last - len(gone) > 2 * records + 1000:  # a few that are lacking are told one by one
+        raise DataError(f"{file} has nextid {last}, but only {records} records; it is damaged")
     return [number for number in range(1, last) if number not in gone]
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _rows(file: Path, start: int, stop: int | None) -> Iterator[Mapping[str, Any] | str]:
-    for number in islice(_row_ids(file), start, stop):
+    for place in islice(_row_ids(file), start, stop):
         try:
-            row = _json(file, str(number).encode())
+            row = _json(file, str(place).encode())
         except DataError as error:
             yield str(error)
             continue
         if not isinstance(row, dict):
-            yield f"the file has no row {number}" if row is None else f"row {number} is no record"
+            yield f"the file has no row {place}" if row is None else f"row {place} is no record"
             continue
-        yield {**row, **row.get("key_value_pairs", {})}
+        yield row
 
 
 def _json(file: Path, key: bytes) -> Any:
@@ -123,49 +204,32 @@ def _json(file: Path, key: bytes) -> Any:
         if unpacker.unconsumed_tail:
             raise DataError(f"key {key.decode()} unpacks to more than {MAX_ROW_BYTES} bytes")
         return json.loads(text)
-    except (zlib.error, ValueError) as error:
+    except (zlib.error, ValueError, RecursionError) as error:
         raise DataError(f"key {key.decode()} of {file} is no packed JSON: {error}") from error
 
 
-def _structure(row: Mapping[str, Any], labels: Labels, number: int, index: int) -> Structure:
-    def array(name: str, dtype: str, default: Any = None) -> Array:
-        value = row.get(name, default)
-        if value is None:
-            raise DataError(f"has no {name}; there is {', '.join(sorted(row))}")
-        if isinstance(value, dict) and "__ndarray__" in value:
-            shape, _, values = value["__ndarray__"]
-            value = np.reshape(values, shape)
-        return np.array(value, dtype=dtype)
+def _record(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Named values that a row carries."""
+    found = _unpacked(row.get(name) or {})
+    if not isinstance(found, Mapping):
+        raise DataError(f"has {name} that are no record")
+    return found
 
-    for label in labels:
-        if row.get(label) is None:
-            there = ", ".join(sorted(key for key in row if row[key] is not None))
-            raise DataError(
-                f"carries no {label}; there is {there}. Leave it out of data.reader.labels if that "
-                "is right"
-            )
-    numbers = array("numbers", "i8")
-    n = len(numbers)
-    fixed = np.zeros(n, dtype=bool)
-    constraints = row.get("constraints") or []
-    for one in json.loads(constraints) if isinstance(constraints, str) else constraints:
-        if one.get("name") == "FixAtoms":
-            indices = one["kwargs"]["indices"]
-            if isinstance(indices, dict):
-                indices = indices["__ndarray__"][2]
-            fixed[np.asarray(indices, dtype=np.int64)] = True
-    data = row.get("data") or {}
-    data = json.loads(data) if isinstance(data, str) else data
-    ids = [identifier(data.get(name, row.get(name))) for name in ("sid", "fid")]
-    return Structure(
-        atomic_numbers=numbers,
-        pos=array("positions", "f8"),
-        cell=array("cell", "f8", np.zeros((3, 3))).reshape(3, 3),
-        pbc=array("pbc", "?", [False] * 3),
-        tags=array("tags", "i8", np.zeros(n)),
-        fixed=fixed,
-        forces=array("forces", "f8") if "forces" in labels else None,
-        energy=float(row["energy"]) if "energy" in labels else None,
-        sid=ids[0] if ids[0] is not None else number,
-        fid=ids[1] if ids[1] is not None else index,
-    )
+
+def _unpacked(value: Any) -> Any:
+    """A value that may be JSON text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """A value of JSON with ASE's notation for arrays and cells made into arrays."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "__ndarray__" in value:
+        shape, _, values = value["__ndarray__"]
+        return np.reshape(np.asarray(values), shape)
+    if value.get("__ase_objtype__") == "cell":
+        return _plain(value.get("array"))
+    return {key: _plain(one) for key, one in value.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ class Description:
         force_sum: of |component| on free atoms.
         odd: messages about frames with a force above `ODD_FORCE`.
         faults: messages about frames that cannot be used.
+        unkept: frames by the constraint that a structure cannot keep.
+        left_out: files that are not read and why, in words.
     """
 
     natoms: list[int] = field(default_factory=list)
@@ -44,6 +47,8 @@ class Description:
     force_sum: float = 0.0
     odd: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    unkept: Counter[str] = field(default_factory=Counter)
+    left_out: str = "none"
 
     def add(self, structure: Structure, where: str) -> None:
         """Count a structure."""
@@ -72,7 +77,7 @@ class Description:
         """Rows of name and value for a reader."""
         from ase.data import chemical_symbols
 
-        natoms = np.array(self.natoms)
+        natoms, unkept = np.array(self.natoms), sorted(self.unkept.items())
         repeated = len(self.ids) - len(set(self.ids))
         order = np.argsort(-self.elements, kind="stable")
         elements = [
@@ -89,6 +94,7 @@ class Description:
             (f"elements ({len(elements)})", ", ".join(elements)),
             ("tags 0 / 1 / 2", " / ".join(map(str, self.tags))),
             ("fixed atoms", str(self.fixed)),
+            ("constraints not kept", "\n".join(f"{k} ({n} frames)" for k, n in unkept) or "none"),
         ]
         if self.energies:
             energies = np.array(self.energies)
@@ -108,6 +114,7 @@ class Description:
             (f"|F| > {ODD_FORCE:.0f} eV/Å", _some(self.odd)),
             ("cannot be used", _some(self.faults)),
             ("repeated ids", str(repeated)),
+            ("files left out", self.left_out),
         ]
         return rows
 
@@ -151,8 +158,9 @@ def describe(reader: Reader, files: Iterable[Path]) -> Description:
     Raises:
         DataError: there is no usable frame.
     """
+    files = list(files)
     found = Description()
-    for frame, file in _frames(reader, list(files)):
+    for frame, file in _frames(reader, files):
         where = f"frame {frame.index} of {file}"
         fault: str | None = frame.fault
         if frame.structure is not None:
@@ -162,8 +170,14 @@ def describe(reader: Reader, files: Iterable[Path]) -> Description:
             continue
         assert frame.structure is not None
         found.add(frame.structure, where)
+        found.unkept.update(frame.unkept)
     if not found.natoms:
-        raise DataError(_some(found.faults) if found.faults else "there is no frame")
+        count = len(found.faults)
+        raise DataError(
+            f"none of {count} frames can be used, the first for this: {found.faults[0]}"
+            if count
+            else f"there is no frame in {', '.join(map(str, files)) or 'no files'}"
+        )
     return found
 
 

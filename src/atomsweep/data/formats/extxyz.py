@@ -20,6 +20,7 @@ from atomsweep.units import ENERGY_UNITS
 class ExtXYZReader(FrameOptions, Reader):
     """Frames of .extxyz, .xyz and .traj, see `ExtXYZ`."""
 
+    version = 2  # text ids; values taken for what they say
     suffixes = SUFFIXES
 
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
@@ -35,10 +36,11 @@ class ExtXYZReader(FrameOptions, Reader):
 class ExtXYZ(FileSource):
     """Frames in extended XYZ or ASE's trajectories.
 
-    Frames carry `energy`, `forces`, `move_mask` (F = fixed) or `fixed`, `tags`, and `sid` and `fid`
-    in their comment line; a sidecar `N.txt[.xz]` beside `N.extxyz[.xz]`, as in OC20's download,
-    gives ids and the reference energy that is subtracted. A file whose frames carry no `sid` is one
-    system. Frames without tags get them by rule, see `describe()["tags"]`.
+    Frames carry `energy`, `forces`, `move_mask` (F = fixed) or `fixed`, one or three columns each,
+    `tags`, and `sid` and `fid` in their comment line; a sidecar `N.txt[.xz]` beside
+    `N.extxyz[.xz]`, as in OC20's download, gives ids and the reference energy that is subtracted. A
+    file whose frames carry no `sid` is one system. Frames without tags get them by rule, see
+    `describe()["tags"]`.
 
     Args are those of `FileSource`, and:
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,17 +11,24 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomsweep.data.atoms import structure_from_atoms
-from atomsweep.data.frames import Frame, set_tags
-from atomsweep.data.structure import DataError, Structure
+from atomsweep.data.atoms import structure_from_atoms, unkept_constraints
+from atomsweep.data.constraints import held_by_flags
+from atomsweep.data.formats.extxyz_text import TextFrame, atomic_numbers, parse_frame
+from atomsweep.data.formats.text_files import foreign_text, open_text
+from atomsweep.data.frames import COMPRESSED, FID, SID, Frame, first_of, set_ids, set_tags
+from atomsweep.data.structure import Array, DataError, Structure
+from atomsweep.data.values import directions, integers, number, numbers
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 SUFFIXES = (".extxyz", ".xyz", ".traj")
-_OPENERS: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
-_COMPRESSED = tuple(_OPENERS)
-_SIDECAR_LINE = re.compile(r"\D*(\d+),\D*(\d+),([^,]+)")
+MAX_ATOMS = 10_000_000  # of a frame; a number of atoms that lies must not fill the memory
+MAX_LINE = 1 << 24  # characters
+_SIDECAR_LINE = re.compile(r"(?:random)?([0-9]+),(?:frame)?([0-9]+),([-+.0-9e]+)", re.IGNORECASE)
+_SIDECAR_LOOK = 1000  # lines, among which a sidecar has one that is whole
+_MASKS = ("fixed", "move_mask")
+_SHAPES = ("species", "pos", "Z", "Lattice", "Properties", "pbc")  # of every frame, no labels
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,39 @@ class FrameOptions:
 def kind_of(path: Path) -> str | None:
     """One of `SUFFIXES`, looking through compression; None for other files."""
     name = path.name.lower()
-    for suffix in _COMPRESSED:
+    for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def sidecar_of(path: Path) -> Path | None:
-    """The file of ids and reference energies of OC20's download that belongs to `N.extxyz[.xz]`."""
+    """The file of ids and reference energies of OC20's download that belongs to `N.extxyz[.xz]`.
+
+    A text of that name is a sidecar if any line of it has the form of one; others are notes.
+
+    Raises:
+        DataError: it is empty or damaged, so that it cannot be told; names it.
+    """
     name = path.name
-    for suffix in _COMPRESSED:
+    for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
     stem = name.removesuffix(".extxyz")
-    candidates = (path.with_name(f"{stem}.txt{suffix}") for suffix in ("", *_COMPRESSED))
-    return next((c for c in candidates if c.is_file()), None) if stem != name else None
-
-
-def _text(path: Path) -> IO[str]:
-    opener = _OPENERS.get(path.suffix.lower())
-    return opener(path, "rt", encoding="utf-8") if opener else path.open(encoding="utf-8")
+    candidates = (path.with_name(f"{stem}.txt{suffix}") for suffix in ("", *COMPRESSED))
+    found = next((c for c in candidates if c.is_file()), None) if stem != name else None
+    if found is None:
+        return None
+    try:
+        with open_text(found) as file:
+            lines = islice(iter(lambda: file.readline(MAX_LINE), ""), _SIDECAR_LOOK)
+            if any(_SIDECAR_LINE.fullmatch(line.strip()) for line in lines):
+                return found
+    except DataError as error:
+        raise DataError(
+            f"{found}: {error}; it may be the sidecar of {path.name}, repair or remove it"
+        ) from error
+    if found.stat().st_size == 0:
+        raise DataError(f"{found} is empty; it may be the sidecar of {path.name}, remove it if not")
+    return None
 
 
 def read_sidecar(path: Path) -> list[tuple[int, int, float]]:
@@ -76,16 +93,17 @@ def read_sidecar(path: Path) -> list[tuple[int, int, float]]:
         DataError: a line is not `random<sid>,frame<fid>,<energy>`; names file and line.
     """
     rows = []
-    with _text(path) as file:
-        for number, line in enumerate(file, start=1):
+    with open_text(path) as file:
+        for place, line in enumerate(file, start=1):
             match = _SIDECAR_LINE.fullmatch(line.strip())
             try:
                 if match is None:
-                    raise ValueError("no match")
-                rows.append((int(match[1]), int(match[2]), float(match[3])))
-            except ValueError:
+                    raise DataError("no match")
+                reference = number("the reference energy", match[3])
+                rows.append((int(match[1]), int(match[2]), reference))
+            except DataError:
                 raise DataError(
-                    f"{path}, line {number}: expected random<sid>,frame<fid>,<reference energy>, "
+                    f"{path}, line {place}: expected random<sid>,frame<fid>,<reference energy>, "
                     f"got {line.strip()[:60]!r}"
                 ) from None
     return rows
@@ -109,97 +127,169 @@ def read_frames(path: Path, file_number: int, options: FrameOptions) -> Iterator
             yield Frame(index, None, fault=item)
             continue
         try:
-            structure, rule = _structure(item, options)
-        except (DataError, ValueError, TypeError) as error:  # an energy that is no number
+            text = isinstance(item, TextFrame)
+            structure, unkept = (_of_text if text else _of_atoms)(item, options)
+        except (DataError, ValueError, TypeError) as error:
             yield Frame(index, None, fault=str(error))
             continue
-        structure.sid = _identifier(item.info, ("sid", "system_id"), file_number)
-        structure.fid = _identifier(item.info, ("fid", "frame"), index)
+        sid, fid = first_of(item.info, SID), first_of(item.info, FID)
         if rows is not None:
-            structure.sid, structure.fid, reference = rows[index]
+            sid, fid, reference = rows[index]
             if structure.energy is not None:
                 structure.energy -= reference * options.scale
-        yield Frame(index, structure, rule)
+        frame = Frame(index, structure, set_tags(structure), unkept=unkept)
+        yield set_ids(frame, sid, fid, file_number)
     if rows is not None and count != len(rows):
         more = "more" if count > len(rows) else count
         raise DataError(f"{path} has {more} frames, but {sidecar} has {len(rows)} lines")
 
 
-def _identifier(info: Mapping[str, Any], keys: tuple[str, ...], default: int) -> int:
-    """An id of the comment line, as a number or as `random123`, `frame4`."""
-    for key in keys:
-        if key in info and (match := re.fullmatch(r"\D*(\d+)", str(info[key]))):
-            return int(match[1])
-    return default
-
-
-def _traj_frames(path: Path) -> Iterator[Any]:
-    from ase.io import iread
-
-    frames = iter(iread(path, format="traj"))
-    while True:
-        try:
-            yield next(frames)
-        except StopIteration:
-            return
-        except Exception as error:  # whatever the reader stumbles on, the rest cannot be read
-            yield f"the file cannot be read from here on: {type(error).__name__}: {error}"
-            return
-
-
-def _text_frames(path: Path) -> Iterator[Any]:
+def _traj_frames(path: Path) -> Iterator[Atoms | str]:
     """Atoms of each frame, or a message: a bad frame does not hide the ones behind it."""
-    from ase.io.extxyz import read_xyz
+    from ase.io.trajectory import Trajectory
 
     try:
-        with _text(path) as file:
-            while line := file.readline():
-                if not line.strip():
-                    continue
-                try:
-                    natoms = int(line)
-                except ValueError:
-                    shown = line.strip()[:40]
-                    yield f"expected a number of atoms, got {shown!r}; the rest of the file is lost"
-                    return
-                lines = [line, *islice(file, min(max(natoms + 1, 0), sys.maxsize))]
-                if len(lines) < natoms + 2:
-                    yield f"the file ends within this frame of {natoms} atoms"
-                    return
-                try:
-                    yield next(read_xyz(io.StringIO("".join(lines)), index=slice(None)))
-                except KeyError as error:
-                    yield f"not a frame of extended XYZ: {error} is no element and no known column"
-                except Exception as error:  # ASE raises many kinds on malformed lines
-                    yield f"not a frame of extended XYZ: {type(error).__name__}: {error}"
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        yield f"the compressed file is cut off or damaged from here on: {error}"
+        trajectory = Trajectory(path)
+        count = len(trajectory)
+    except Exception as error:  # whatever the reader stumbles on
+        yield f"the file cannot be read as ASE's trajectory: {type(error).__name__}: {error}"
+        return
+    with trajectory:
+        for index in range(count):
+            try:
+                yield trajectory[index]
+            except Exception as error:  # likewise
+                yield f"the frame cannot be read: {type(error).__name__}: {error}"
 
 
-def _structure(atoms: Atoms, options: FrameOptions) -> tuple[Structure, str]:
-    structure = structure_from_atoms(atoms)
-    if options.energy_key != "energy":
-        value = atoms.info.get(options.energy_key)
-        structure.energy = float(value) if value is not None else None
-    if options.forces_key != "forces":
-        structure.forces = atoms.arrays.get(options.forces_key)
-    missing = [label for label in options.labels if getattr(structure, label) is None]
+def _text_frames(path: Path) -> Iterator[TextFrame | str]:
+    """Each frame, or a message: a bad frame does not hide the ones behind it."""
+    try:
+        with open_text(path) as file:
+            yield from _frames_of(file)
+    except DataError as error:
+        yield str(error)
+
+
+def _frames_of(file: IO[str]) -> Iterator[TextFrame | str]:
+    while line := file.readline(MAX_LINE):
+        if not (said := line.strip()):
+            continue
+        if not (said.isascii() and said.isdigit()):
+            yield foreign_text(line) or (
+                f"expected a number of atoms, got {said[:40]!r}; the rest of the file is lost"
+            )
+            return
+        natoms = int(said[:20])
+        if natoms > MAX_ATOMS:
+            yield f"the file ends within this frame of {said[:40]} atoms, more than {MAX_ATOMS}"
+            return
+        lines = list(islice(iter(lambda: file.readline(MAX_LINE), ""), natoms + 1))
+        if len(lines) < natoms + 1:
+            yield f"the file ends within this frame of {natoms} atoms"
+            return
+        try:
+            if fault := foreign_text("".join(lines)):
+                raise DataError(fault)
+            yield parse_frame(lines[0], lines[1:])
+        except DataError as error:
+            yield str(error)
+
+
+def _of_text(frame: TextFrame, options: FrameOptions) -> tuple[Structure, list[str]]:
+    """A structure of extended XYZ, and constraints that it cannot keep."""
+    species = atomic_numbers(frame)
+    natoms = len(species)
+    lattice, pbc, tags = frame.value("Lattice"), frame.value("pbc"), frame.column("tags")
+    positions, forces = frame.column("pos"), frame.column(options.forces_key)
+    energy = frame.value(options.energy_key)
+    if positions is None:
+        raise DataError("not a frame of extended XYZ: it has no column pos")
+    for name in (*SID, *FID):
+        if name in frame.info and frame.info[name] is not None:
+            frame.value(name)  # refused if it is given twice
+    there = {*frame.info, *frame.columns} - {*_SHAPES, *_MASKS}
+    _check_labels(options, {"energy": energy, "forces": forces}, there)
+    cell = np.zeros((3, 3))
+    if lattice is not None:
+        vectors = numbers("Lattice", np.array(re.findall(r"[^\s,\[\]]+", lattice)))
+        if vectors.size != 9:
+            raise DataError(f"Lattice must be nine numbers, got {lattice[:60]!r}")
+        cell = vectors.reshape(3, 3)
+    structure = Structure(
+        atomic_numbers=species,
+        pos=numbers("the column pos", positions),
+        cell=cell,
+        pbc=directions(pbc) if pbc is not None else np.full(3, lattice is not None),
+        tags=np.zeros(natoms, np.int64) if tags is None else integers("the column tags", tags),
+        fixed=np.zeros(natoms, dtype=bool),
+        forces=_forces(options, forces),
+        energy=_energy(options, energy),
+    )
+    columns = {
+        name: column for name in _MASKS if (column := frame.column(name, "flags")) is not None
+    }
+    return structure, _hold(structure, columns)
+
+
+def _of_atoms(atoms: Atoms, options: FrameOptions) -> tuple[Structure, list[str]]:
+    """A structure of ASE's atoms, and constraints that it cannot keep."""
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    energy, forces = (
+        next((place[key] for place in places if place.get(key) is not None), None)
+        for key, places in (
+            (options.energy_key, (results, atoms.info)),
+            (options.forces_key, (results, atoms.arrays, atoms.info)),
+        )
+    )
+    there = {*atoms.info, *results, *atoms.arrays} - {"numbers", "positions"}
+    _check_labels(options, {"energy": energy, "forces": forces}, there)
+    atoms.calc = None  # other results are nobody's concern
+    structure, unkept = structure_from_atoms(atoms), unkept_constraints(atoms)
+    structure.forces, structure.energy = _forces(options, forces), _energy(options, energy)
+    held = structure.fixed.copy()
+    masks = {name: atoms.arrays[name] for name in _MASKS if name in atoms.arrays}
+    unkept += _hold(structure, masks)
+    if held.any() and not np.array_equal(held, structure.fixed):
+        raise DataError(f"{' and '.join(masks)} and the constraints fix different atoms")
+    return structure, unkept
+
+
+def _energy(options: FrameOptions, value: Any) -> float | None:
+    return None if value is None else number(options.energy_key, value) * options.scale
+
+
+def _forces(options: FrameOptions, value: Any) -> Array | None:
+    name = f"the forces {options.forces_key}"
+    return None if value is None else numbers(name, value) * options.scale
+
+
+def _check_labels(options: FrameOptions, found: Mapping[str, Any], there: set[str]) -> None:
+    """Raise DataError, which says what is there, if a label is lacking."""
+    missing = [label for label in options.labels if found[label] is None]
     if missing:
         keys = {"energy": options.energy_key, "forces": options.forces_key}
-        results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-        there = sorted({*atoms.info, *results, *atoms.arrays} - {"numbers", "positions"})
         raise DataError(
             f"it carries no {' and no '.join(f'{m} (named {keys[m]})' for m in missing)}; there is "
-            f"{', '.join(there) if there else 'nothing else'}. Name it by data.{missing[0]}_key, "
-            f"or leave it out of data.labels"
+            f"{', '.join(sorted(there)) if there else 'nothing else'}. Name it by "
+            f"data.{missing[0]}_key, or leave it out of data.labels"
         )
-    if structure.energy is not None:
-        structure.energy *= options.scale
-    if structure.forces is not None:
-        structure.forces = np.asarray(structure.forces, dtype=np.float64) * options.scale
-    fixed = atoms.arrays.get("fixed")
-    if fixed is not None and fixed.shape == (len(atoms),):
-        structure.fixed = fixed.astype(bool)
-    return structure, set_tags(structure)
+
+
+def _hold(structure: Structure, columns: Mapping[str, Array]) -> list[str]:
+    """Set `fixed` to what columns of flags say; returns what of them a structure cannot keep.
+
+    Raises:
+        DataError: one holds no flags, or they contradict each other.
+    """
+    unkept: list[str] = []
+    said: list[Array] = []
+    for name, column in columns.items():
+        fixed, more = held_by_flags(name, column, structure.natoms)
+        said.append(fixed)
+        unkept += more
+    if any(not np.array_equal(said[0], other) for other in said[1:]):
+        raise DataError(f"the columns {' and '.join(columns)} fix different atoms")
+    if said:
+        structure.fixed = said[0]
+    return unkept

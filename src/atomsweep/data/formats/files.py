@@ -13,7 +13,7 @@ import numpy as np
 
 from atomsweep.data.dataset import OnError, StructureDataset, Subset, check_on_error, usable
 from atomsweep.data.filehash import content_hash
-from atomsweep.data.formats.find import Paths, find_files
+from atomsweep.data.formats.find import Paths, find, summary
 from atomsweep.data.formats.mapping import FIELDS, groups_of
 from atomsweep.data.frames import Reader
 from atomsweep.data.source import DataSource, Provenance, check_split
@@ -109,7 +109,13 @@ class FileSource(DataSource):
         self.skipped = {}
         self.licence = licence
         self.workers = workers if workers is not None else len(os.sched_getaffinity(0))
-        self._files = {split: find_files(p, reader) for split, p in self.paths.items()}
+        found = {
+            split: find(p, reader, f"data.{'path' if split == 'train' else split}")
+            for split, p in self.paths.items()
+        }
+        self._files = {split: one.files for split, one in found.items()}
+        self._left_out = {split: one.left_out for split, one in found.items()}
+        self._check_shared()
         self._content: str | None = None
 
     def _content_hash(self) -> str:
@@ -121,6 +127,39 @@ class FileSource(DataSource):
                 parts.append([split, len(files), content_hash([*files, *beside], self.root)])
             self._content = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         return self._content
+
+    def _check_shared(self) -> None:
+        """Say that a file is in two splits; refuse it if training is one of them.
+
+        Raises:
+            ValueError: a model would be judged by what it was trained on.
+        """
+        splits: dict[Path, str] = {}
+        for split, files in self._files.items():
+            for file in dict.fromkeys(path.resolve() for path in files):
+                first = splits.setdefault(file, split)
+                if first == "train" != split:
+                    raise ValueError(
+                        f"{file} is in data.path and in data.{split}: a model would be judged by "
+                        "frames that it was trained on; name other files, or hold frames out by "
+                        "data.val_fraction"
+                    )
+                if first != split:
+                    log.warning("%s is in data.%s and in data.%s", file, first, split)
+
+    def _check_copies(self) -> None:
+        """As `_check_shared`, by the contents of files of one size."""
+        sizes: dict[int, list[Path]] = {}
+        for file in self._files["train"]:
+            sizes.setdefault(file.stat().st_size, []).append(file)
+        for split, files in self._files.items():
+            for file in files if split != "train" else ():
+                for other in sizes.get(file.stat().st_size, ()):
+                    if content_hash([file], self.root) == content_hash([other], self.root):
+                        raise DataError(
+                            f"{file} of data.{split} is a copy of {other} of data.path: a model "
+                            "would be judged by frames that it was trained on"
+                        )
 
     def fingerprint(self) -> str:
         """Hash of the files' contents, of how they are read and of how they are split."""
@@ -163,8 +202,12 @@ class FileSource(DataSource):
             raise DataError(f"{next(iter(self.skipped.values()))[0]} {HINT}")
 
     def _convert(self, partial: Path, progress: bool) -> None:
+        self._check_copies()
+        for split, left_out in self._left_out.items():
+            if left_out:
+                log.info("%s of %s: left out %s", split, self.name, summary(left_out))
         record: dict[str, dict[str, Any]] = {
-            name: {} for name in ("frames", "skipped", "filtered", "tags")
+            name: {} for name in ("frames", "skipped", "filtered", "tags", "unkept")
         }
         how = Conversion(self.reader, self.max_force, self.on_error)
         meta = {"provenance": self.provenance.as_dict()}
@@ -236,8 +279,9 @@ class FileSource(DataSource):
         store = self._store(name if name in self.paths else "train")
         if not self.val_fraction:
             return store, None
+        called = f"{self.name} ({self.provenance.source})"
         held_out = held_out_frames(
-            store, self.val_fraction, self.split_by, self.seed, self.name, self._mapped(store)
+            store, self.val_fraction, self.split_by, self.seed, called, self._mapped(store)
         )
         return store, np.flatnonzero(held_out if name == "val_id" else ~held_out)
 
@@ -278,6 +322,8 @@ class FileSource(DataSource):
             "skipped": {split: len(faults) for split, faults in self.skipped.items()},
             "filtered": conversion["filtered"],
             "tags": conversion["tags"],
+            "unkept": conversion.get("unkept", {}),  # not in conversions of earlier versions
+            "left_out": {split: summary(one) for split, one in self._left_out.items() if one},
             "split_by": self.split_by if self.val_fraction else "files",
             "groups_by": self.mapping.name
             if self._mapping_hash() and self.mapping

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atomsweep.data.frames import Frame, Labels, Reader, check_labels, set_tags
+from atomsweep.data.frames import Frame, Labels, Reader, check_labels, set_ids, set_tags
 from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import Array, DataError, Structure
 
@@ -64,10 +64,9 @@ def _frames(file: Path, labels: Labels) -> Iterator[Frame]:
             fixed=arrays["sys_fixed"][atoms].astype(bool),
             forces=arrays["forces"][rows].astype(np.float64) if "forces" in labels else None,
             energy=float(arrays["energy"][index]) if "energy" in labels else None,
-            sid=int(arrays["sid"][index]),
-            fid=int(arrays["fid"][index]),
         )
-        yield Frame(index, structure, set_tags(structure))
+        frame = Frame(index, structure, set_tags(structure))
+        yield set_ids(frame, arrays["sid"][index], arrays["fid"][index], index)
 
 
 def _places(file: Path, arrays: dict[str, Array]) -> Array:

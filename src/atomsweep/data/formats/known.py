@@ -6,7 +6,7 @@ from pathlib import Path
 
 from atomsweep.data.formats.ase_db import AseDb
 from atomsweep.data.formats.extxyz import ExtXYZReader
-from atomsweep.data.formats.find import find_files
+from atomsweep.data.formats.find import Found, find
 from atomsweep.data.formats.flat_npz import FlatNPZReader
 from atomsweep.data.formats.lmdb_files import get
 from atomsweep.data.formats.ocp_lmdb import IS2RE, S2EF
@@ -18,29 +18,47 @@ from atomsweep.units import ENERGY_UNITS
 
 
 def open_files(
-    path: str, labels: Labels, energy_unit: str = "eV", linear_references: str | None = None
-) -> tuple[Reader, list[Path]]:
-    """The reader for a file, directory or glob pattern, and its files.
+    path: str,
+    labels: Labels,
+    energy_unit: str = "eV",
+    linear_references: str | None = None,
+    energy_key: str = "energy",
+    forces_key: str = "forces",
+) -> tuple[Reader, Found]:
+    """The reader for a file, directory or glob pattern, and what lies there.
 
     Args:
         path: what to read.
         labels: what every frame must carry, where the reader can be told.
         energy_unit: of extended XYZ and trajectories.
         linear_references: of S2EF LMDBs.
+        energy_key: name of the energy in extended XYZ, trajectories and ASE databases.
+        forces_key: likewise of the forces.
 
     Raises:
         FileNotFoundError: nothing there is of a known kind.
-        DataError: an LMDB that holds none of the known records.
+        ValueError: the path is empty, or an option is none of this kind of files.
+        DataError: an LMDB that holds none of the known records, or links that cannot be followed.
     """
-    text = ExtXYZReader("energy", "forces", ENERGY_UNITS[energy_unit], tuple(sorted(labels)))
-    for reader in (StoreReader(), AseDb(labels), text, FlatNPZReader(labels)):
+    keys = (energy_key, forces_key)
+    text = ExtXYZReader(*keys, ENERGY_UNITS[energy_unit], tuple(sorted(labels)))
+    for reader in (StoreReader(), AseDb(labels, *keys), text, FlatNPZReader(labels)):
         try:
-            files = find_files(path, reader)
-        except (FileNotFoundError, ValueError):
+            found = find(path, reader)
+        except FileNotFoundError:
             continue
+        except ValueError as error:
+            if isinstance(error, DataError) or not path.strip():
+                raise
+            continue  # a file of another kind
+        if keys != ("energy", "forces") and not isinstance(reader, AseDb | ExtXYZReader):
+            raise ValueError(
+                f"{found.files[0]} has energy and forces under names of its own; --energy-key and "
+                "--forces-key are for extended XYZ, trajectories and ASE databases"
+            )
         if isinstance(reader, StoreReader):
-            return _lmdb_reader(files[0], labels, linear_references), files
-        return reader, files
+            return _lmdb_reader(found.files[0], labels, linear_references), found
+        return reader, found
     raise FileNotFoundError(
         f"no file of a known kind at {path}: .lmdb, .aselmdb, .db, .extxyz, .xyz (also .xz, .gz, "
         ".bz2), .traj and .npz of relaxations can be converted; molecules in .npz are read as they "

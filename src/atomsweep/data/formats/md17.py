@@ -14,6 +14,7 @@ import numpy as np
 from atomsweep.data.dataset import OnError
 from atomsweep.data.filehash import content_hash
 from atomsweep.data.molecules import PER_FRAME, SPLITS, TEST, MoleculeSource
+from atomsweep.data.normalizer import spacing_fault
 from atomsweep.data.npz import read_npz
 from atomsweep.data.source import Provenance
 from atomsweep.data.structure import Array, DataError
@@ -174,9 +175,17 @@ def _read(path: Path, labels: str) -> dict[str, Array]:
                 raise
         else:
             break
-    numbers, pos, energy, forces = (np.asarray(value) for value in found.values())
+    for name, value in found.items():
+        if value.ndim == 0 or value.dtype.kind not in "iuf":
+            raise DataError(f"{path}: {name} must be an array of numbers, got {value!r:.60}")
+    numbers, pos, energy, forces = found.values()
     frames, n = len(pos), len(numbers)
-    energy = energy.reshape(-1).astype(np.float64)
+    energy = energy.reshape(-1)
+    if energy.dtype == np.float32 and len(energy):
+        step, spread = np.spacing(np.abs(energy).max()), energy.astype(np.float64).std()
+        if fault := spacing_fault(float(step) * KCAL_PER_MOL, float(spread) * KCAL_PER_MOL):
+            raise DataError(f"{path}: its {fault}")
+    energy = energy.astype(np.float64)
     if numbers.shape != (n,) or pos.shape != (frames, n, 3):
         raise DataError(f"{path}: positions have shape {pos.shape}, for {n} atoms")
     if forces.shape != pos.shape or energy.shape != (frames,):

@@ -16,6 +16,7 @@ from atomsweep.data.normalizer import load_references
 from atomsweep.data.npz import read_npz
 from atomsweep.data.structure import Array, DataError, Structure
 
+_ODD = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 _NOT_RECORDS = (b"length", b"origin_file", b"origin_indices")
 _ENERGY, _FORCES = ("energy", "y"), ("forces", "force")  # new names, old names
 
@@ -54,9 +55,10 @@ class OcpReader(Reader):
                 said = decode_plain(length)
             except DataError as error:
                 raise DataError(f"{file}: its key length {error}") from None
-            if said != count:
+            if type(said) is not int or said != count:
+                shown = repr(said) if isinstance(said, int | str) else f"a {type(said).__name__} of"
                 raise DataError(
-                    f"{file}: its key length says {said!r} records, but it holds {count}; "
+                    f"{file}: its key length says {shown:.60} records, but it holds {count}; "
                     "fetch the file again"
                 )
         return count
@@ -69,10 +71,14 @@ class OcpReader(Reader):
                 yield Frame(index, None, fault=f"the file has no key {index}")
                 continue
             try:
-                yield self.frame(index, decode_record(record), number)
+                fields = decode_record(record)
+                numbered = identifier(fields.get("sid")) is None
+                frame = self.frame(index, fields, number)
+                frame.numbered = numbered
+                yield frame
             except DataError as error:
                 yield Frame(index, None, fault=f"the record {error}")
-            except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            except _ODD as error:
                 yield Frame(index, None, fault=f"the record holds what it should not: {error}")
 
     def frame(self, index: int, fields: dict[str, Any], number: int) -> Frame:

@@ -111,4 +111,7 @@ class NativeStore(FileSource):
     def provenance(self) -> Provenance:
         """What the training store says."""
         said = self._store("train").meta.get("provenance")
-        return Provenance(**said) if said is not None else super().provenance
+        if said is None:
+            return super().provenance
+        known = {name: str(said[name]) for name in ("source", "licence", "note") if name in said}
+        return Provenance(**{"source": "not stated", "licence": "not stated", **known})

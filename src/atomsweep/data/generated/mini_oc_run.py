@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from atomsweep.data.source import Provenance
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import Structure
+from atomsweep.processes import TRIES, out_of_reach
 
 CHUNK = 8  # systems
 _WORKER = "from atomsweep.data.generated.mini_oc_run import work; work()"
@@ -102,74 +102,89 @@ def _run_workers(
     for number in missing:
         todo.put(number)
     results: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
-    processes = [_start_worker(recipe, chunk_dir) for _ in range(count if missing else 0)]
-    threads = [
-        threading.Thread(target=_feed, args=(process, todo, results), daemon=True)
-        for process in processes
-    ]
+    workers = _Workers(recipe, chunk_dir)
     try:
-        for thread in threads:
-            thread.start()
+        for _ in range(count if missing else 0):
+            threading.Thread(target=_feed, args=(workers, todo, results), daemon=True).start()
         for _ in missing:
             number, error = results.get()
             if error is not None:
                 _raise(error)
             done(number)
     finally:
-        while True:  # nothing more to hand out
-            try:
-                todo.get_nowait()
-            except Empty:
-                break
-        for process in processes:
+        workers.end()
+
+
+class _Workers:
+    """Processes that build chunks; another may take the place of one that has died."""
+
+    def __init__(self, recipe: Recipe, chunk_dir: Path) -> None:
+        self._order = json.dumps({"recipe": asdict(recipe), "chunk_dir": str(chunk_dir)}) + "\n"
+        self._processes: list[subprocess.Popen[str]] = []
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def start(self) -> subprocess.Popen[str] | None:
+        """A fresh interpreter: neither `__main__` nor threads of the caller are carried over.
+
+        None where the build has ended.
+        """
+        threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        path = os.pathsep.join(p for p in sys.path if p)
+        with self._lock, out_of_reach():
+            if self._ended:
+                return None
+            process = subprocess.Popen(
+                [sys.executable, "-c", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": path},
+            )
+            self._processes.append(process)
+        return process
+
+    def build(self, process: subprocess.Popen[str], number: int) -> str:
+        """Let a process build a chunk; its answer, which is "" of one that has died."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(self._order + f"{number}\n")
+            process.stdin.flush()
+            return process.stdout.readline()
+        except OSError:
+            return ""
+
+    def end(self) -> None:
+        """End all of them."""
+        with self._lock:
+            self._ended = True
+        for process in self._processes:
             process.terminate()
             process.wait()
 
 
-def _start_worker(recipe: Recipe, chunk_dir: Path) -> subprocess.Popen[str]:
-    """A fresh interpreter: neither `__main__` nor threads of the caller are carried over."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    path = os.pathsep.join(p for p in sys.path if p)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **one_thread, "PYTHONPATH": path},
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps({"recipe": asdict(recipe), "chunk_dir": str(chunk_dir)}) + "\n")
-    process.stdin.flush()
-    return process
-
-
 def _feed(
-    process: subprocess.Popen[str],
-    todo: SimpleQueue[int],
-    results: SimpleQueue[tuple[int, str | None]],
+    workers: _Workers, todo: SimpleQueue[int], results: SimpleQueue[tuple[int, str | None]]
 ) -> None:
     """Hand chunks to one worker until none is left; runs in a thread."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    while True:
+    number, lost, process = None, 0, workers.start()
+    while process is not None:
         try:
-            number = todo.get_nowait()
+            number = todo.get_nowait() if number is None else number
         except Empty:
             return
-        try:
-            process.stdin.write(f"{number}\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except OSError:
-            answer = ""
-        if not answer:
-            dead = {
-                "kind": "RuntimeError",
-                "text": f"a worker died in chunk {number}, see its output above",
-            }
-            results.put((number, json.dumps(dead)))
+        answer = workers.build(process, number)
+        if answer:
+            results.put((number, None if answer == "done\n" else answer))
+            number, lost = None, 0
+            continue
+        lost += 1
+        if lost == TRIES:
+            text = f"{lost} processes died over its chunk {number}; perhaps memory is short"
+            results.put((number, json.dumps({"kind": "RuntimeError", "text": text})))
             return
-        results.put((number, None if answer == "done\n" else answer))
+        process = workers.start()
 
 
 def _raise(error: str) -> None:
@@ -183,19 +198,17 @@ def work() -> None:
     """Body of a worker: chunk numbers in on standard input, `done` or an error out for each."""
     from atomsweep.data.generated.mini_oc_build import build_system
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     reply = sys.stdout
     sys.stdout = sys.stderr
-    order = json.loads(sys.stdin.readline())
-    arguments: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in order["recipe"].items()
-    }
-    recipe = Recipe(**arguments)
-    todo = chunks(recipe)
-    for line in sys.stdin:
-        number = int(line)
+    while line := sys.stdin.readline():
+        order, number = json.loads(line), int(sys.stdin.readline())
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in order["recipe"].items()
+        }
         try:
+            recipe = Recipe(**arguments)
+            todo = chunks(recipe)
             split, sids = todo[number]
             systems = [build_system(recipe, split, sid) for sid in sids]
             frames, ends, record = _chunk_files(Path(order["chunk_dir"]), number)
@@ -220,8 +233,11 @@ def work() -> None:
         except Exception as error:  # whatever it is, the parent reports it
             text = f"{type(error).__name__} in chunk {number}: {error}"
             answer = json.dumps({"kind": "RuntimeError", "text": text})
-        reply.write(answer + "\n")
-        reply.flush()
+        try:
+            reply.write(answer + "\n")
+            reply.flush()
+        except OSError:  # nobody asks any more
+            os._exit(1)
 
 
 def _assemble(recipe: Recipe, directory: Path, fingerprint: str, provenance: Provenance) -> None:

@@ -15,6 +15,8 @@ from atomsweep.data.dataset import StructureDataset, Subset
 from atomsweep.data.store.environment import open_environment
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.record import (
+    HAS_ENERGY,
+    HAS_FORCES,
     META,
     NUM_EDGES,
     PBC,
@@ -44,13 +46,8 @@ class StoreDataset(StructureDataset):
         self.path = Path(path)
         self.name = str(self.path)
         raw = _index(self.path)
-        self.meta: dict[str, Any] = json.loads(raw[META])
-        if self.meta.get("version") not in (VERSION, WITH_EDGES):
-            raise DataError(
-                f"{self.path} has store version {self.meta.get('version')}, this program reads "
-                f"version {VERSION} and {WITH_EDGES}; build it again"
-            )
-        count = int(self.meta["count"])
+        self.meta = _header(self.path, raw[META])
+        count = self.meta["count"]
         sizes = {name.decode(): len(raw[name]) for name in (b"natoms", b"sid", b"fid")}
         if sizes != {"natoms": 4 * count, "sid": 8 * count, "fid": 8 * count}:
             raise DataError(
@@ -62,10 +59,14 @@ class StoreDataset(StructureDataset):
         self.num_edges: Array | None = None  # (len,) with stored neighbour lists
         self.graph: RadiusGraph | None = None  # what the stored neighbour lists are
         if self.meta["version"] == WITH_EDGES:
-            self.graph = RadiusGraph(**self.meta["neighbors"])
+            try:
+                self.graph = RadiusGraph(**self.meta["neighbors"])
+            except (TypeError, ValueError, KeyError) as error:
+                raise _damaged(self.path, f"tells no neighbour lists ({error})") from error
+            if len(raw[NUM_EDGES]) != 4 * count:
+                raise DataError(f"{self.path}: num_edges does not fit {count} structures")
             self.num_edges = np.frombuffer(raw[NUM_EDGES], "<u4").astype(np.int64)
-        self.has_energy = bool(self.meta["has_energy"])
-        self.has_forces = bool(self.meta["has_forces"])
+        self.has_energy, self.has_forces = self.meta["has_energy"], self.meta["has_forces"]
         self.fingerprint = (
             f"{self.meta['fingerprint']}-{self.path.stem}" if self.meta["fingerprint"] else ""
         )
@@ -82,7 +83,14 @@ class StoreDataset(StructureDataset):
             structure = decode(record)
         except DataError as error:
             raise DataError(f"{self.where(index)} {error}") from None
-        if fault := structure_fault(structure):
+        fault = structure_fault(structure)
+        told = (self._natoms[index], self.sids[index], self.fids[index])
+        if (structure.natoms, structure.sid, structure.fid) != told:
+            fault = "the file's index tells another size or other ids"
+        for label, promised in (("energy", self.has_energy), ("forces", self.has_forces)):
+            if promised and getattr(structure, label) is None:
+                fault = f"it carries no {label}, while the file says that all do"
+        if fault:
             raise DataError(
                 f"{self.where(index)} (sid {structure.sid}, fid {structure.fid}): {fault}"
             )
@@ -111,8 +119,9 @@ class StoreDataset(StructureDataset):
         """
         heads: list[tuple[int, int, int, int, int, float]] = []
         rows: list[list[Any]] = []
+        places = list(indices)
         with open_environment(self.path).begin(buffers=True) as transaction:
-            for index in indices:
+            for index in places:
                 record = transaction.get(key_of(index))
                 if record is None:
                     raise DataError(f"{self.where(index)} is missing from the file")
@@ -120,7 +129,13 @@ class StoreDataset(StructureDataset):
                 rows.append(cut(record, heads[-1][0], heads[-1][2], edges))
             # bytearray: torch wants to write into it
             columns = [bytearray().join(parts) for parts in zip(*rows, strict=True)]
-        _, pbc, natoms, sid, fid, energy = map(np.array, zip(*heads, strict=True))
+        flags, pbc, natoms, sid, fid, energy = map(np.array, zip(*heads, strict=True))
+        told = (self._natoms[places], self.sids[places], self.fids[places])
+        promised = self.has_energy * HAS_ENERGY | self.has_forces * HAS_FORCES
+        if (flags & promised != promised).any() or any(
+            (one != other).any() for one, other in zip((natoms, sid, fid), told, strict=True)
+        ):
+            raise DataError(f"a structure of {self.path} is not what the file says of it")
         cell, pos, forces, numbers, tags, fixed, *lists = columns
         flat = FlatStructures(
             natoms=natoms,
@@ -154,6 +169,35 @@ class StoreDataset(StructureDataset):
         return self._natoms
 
 
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is damaged: its key meta {what}; build it again")
+
+
+def _header(path: Path, raw: bytes) -> dict[str, Any]:
+    """What `meta` says, checked.
+
+    Raises:
+        DataError: it is damaged or of another version; names the file.
+    """
+    try:
+        meta = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"is no JSON ({error})") from error
+    if not isinstance(meta, dict):
+        raise _damaged(path, "is no record")
+    if meta.get("version") not in (VERSION, WITH_EDGES):
+        raise DataError(
+            f"{path} has store version {meta.get('version')!r:.60}, this program reads version "
+            f"{VERSION} and {WITH_EDGES}; build it again"
+        )
+    kinds = {"count": int, "fingerprint": str, "has_energy": bool, "has_forces": bool}
+    optional = {name: dict for name in ("provenance", "conversion") if name in meta}
+    for name, kind in {**kinds, **optional}.items():
+        if type(meta.get(name)) is not kind:
+            raise _damaged(path, f"says {name} {meta.get(name)!r:.60}")
+    return meta
+
+
 def _index(path: Path) -> dict[bytes, bytes]:
     """What a store holds besides its records, by key; b"" where it is missing."""
     if not path.is_file():
@@ -162,7 +206,7 @@ def _index(path: Path) -> dict[bytes, bytes]:
     try:
         with open_environment(path).begin() as transaction:
             raw = {name: transaction.get(name, b"") for name in names}
-    except lmdb.Error as error:
+    except (lmdb.Error, DataError) as error:
         raise DataError(f"{path} is not a store of this program: {error}") from error
     if not raw[META]:
         raise DataError(f"{path} is an LMDB, but not a store of this program; convert it first")

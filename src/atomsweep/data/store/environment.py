@@ -9,6 +9,7 @@ from typing import Any
 
 import lmdb
 
+from atomsweep.data.store.pages import page_fault
 from atomsweep.data.structure import DataError
 
 _environments: dict[tuple[str, int, int], Any] = {}
@@ -31,20 +32,18 @@ def open_environment(path: Path) -> Any:
     goes on working in a forked child.
 
     Raises:
-        DataError: the file was cut off.
-        lmdb.Error: it is no LMDB.
+        DataError: the file is no LMDB, was cut off or is damaged; names it.
+        lmdb.Error: it cannot be opened.
     """
     stat = path.stat()
     key = (str(path.resolve()), stat.st_ino, stat.st_dev)
     with _environments_lock:
         if key not in _environments:
+            if fault := page_fault(path):
+                raise DataError(f"{path} {fault}; fetch or build it again")
             env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
             )
-            size = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-            if stat.st_size < size:  # reading past the end of a mapped file kills the process
-                env.close()
-                raise DataError(f"{path} is cut off: {stat.st_size} bytes, {size} expected")
             _environments[key] = env
         return _environments[key]
 

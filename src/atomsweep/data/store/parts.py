@@ -12,6 +12,7 @@ import numpy as np
 from atomsweep.data.dataset import OnError
 from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
+from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
@@ -47,12 +48,14 @@ class Report:
         skipped: what was wrong with frames left out.
         filtered: frames left out for their forces.
         tags: frames by the rule that gave them their tags.
+        unkept: frames by the constraint that a structure cannot keep.
     """
 
     frames: int = 0
     skipped: list[str] = field(default_factory=list)
     filtered: int = 0
     tags: Counter[str] = field(default_factory=Counter)
+    unkept: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -98,20 +101,25 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
     report = Report()
     ends: list[Structure] = []
     dropped: list[int] = []  # numbers of frames that are not in the store
+    digested: list[tuple[int, int]] = []
+    numbered: list[bool] = []
     following = part.start
     try:
         with StoreWriter(path, graph=conversion.graph) as writer:
             for frame in _usable(conversion, part, report):
                 assert frame.structure is not None
                 try:
-                    writer.add(frame.structure)
+                    record = writer.add(frame.structure)
                 except DataError as error:  # a neighbour list that cannot be made
                     _fault(report, f"{_called(frame, part)}: {error}", conversion.on_error)
                     continue
                 dropped += range(following, frame.index)
                 following = frame.index + 1
                 report.tags[frame.tags_rule] += 1
+                report.unkept.update(frame.unkept)
                 ends += frame.ends
+                digested.append(digests(record))
+                numbered.append(frame.numbered)
             if conversion.reader.relaxations:
                 with StoreWriter(ends_of(path)) as second:
                     for structure in ends:
@@ -120,7 +128,10 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
                 "skipped": report.skipped,
                 "filtered": report.filtered,
                 "tags": dict(report.tags),
+                "unkept": dict(report.unkept),
                 "dropped": dropped,
+                "digests": np.array(digested, dtype="<u8").tobytes().hex(),
+                "numbered": np.packbits(np.array(numbered, dtype=bool)).tobytes().hex(),
             }
     finally:
         close_environment(part.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 
@@ -14,6 +15,7 @@ VERSION = 1
 WITH_EDGES = 2  # version of records and stores with neighbour lists, otherwise the same
 MAGIC = b"ASWP"
 HEADER = struct.Struct("<4sBBBxI4xqqd")  # magic, version, flags, pbc, natoms, sid, fid, energy
+_SID, _ENERGY = 16, 32  # where they are in it
 COUNT = struct.Struct("<I")
 META, NUM_EDGES = b"meta", b"num_edges"  # keys of a store besides those of its records
 HAS_ENERGY, HAS_FORCES, HAS_EDGES = 1, 2, 4
@@ -93,6 +95,25 @@ def check_record(record: Buffer) -> tuple[int, int, int, int, int, float]:
     if zlib.crc32(record[: -_CRC.size]) != _CRC.unpack_from(record, expected - _CRC.size)[0]:
         raise DataError("is corrupt: its checksum does not match")
     return flags, pbc, n, sid, fid, energy
+
+
+def with_sid(record: bytes, sid: int) -> bytes:
+    """A record under another system id."""
+    body = bytearray(record[: -_CRC.size])
+    struct.pack_into("<q", body, _SID, sid)
+    return bytes(body) + _CRC.pack(zlib.crc32(body))
+
+
+def digests(record: bytes) -> tuple[int, int]:
+    """Hashes of a whole record, 64 bits each: of all but ids and edges, and of its composition."""
+    _, _, flags, _, n, *_ = HEADER.unpack_from(record)
+    end = edges_at(flags, n)
+    numbers = np.sort(np.frombuffer(record, "u1", n, end - 3 * n))
+    return _digest(record[:_SID] + record[_ENERGY:end]), _digest(numbers.tobytes())
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def edges_at(flags: int, natoms: int) -> int:

@@ -83,8 +83,8 @@ class StoreWriter:
             )
         return self
 
-    def add(self, structure: Structure) -> None:
-        """Append a structure.
+    def add(self, structure: Structure) -> bytes:
+        """Append a structure; returns its record.
 
         Raises:
             DataError: it is unusable.
@@ -99,7 +99,9 @@ class StoreWriter:
         if self.graph is not None:
             flat = FlatStructures.collect([structure], energy=False, forces=False)
             edges = FlatEdges.build(flat, self.graph, [name])
-        self._append(encode(structure, edges), structure.natoms, structure.sid, structure.fid)
+        record = encode(structure, edges)
+        self._append(record, structure.natoms, structure.sid, structure.fid)
+        return record
 
     def add_record(self, record: bytes) -> None:
         """Append a record of another store as it is.

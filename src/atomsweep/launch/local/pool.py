@@ -21,6 +21,7 @@ from pathlib import Path
 from atomsweep.engine.ranks import Ranks
 from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
+from atomsweep.processes import ignore_interrupts, started, stopped_in_order
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
@@ -78,40 +79,44 @@ def run_cells(
     gpus = visible_gpus() if device.startswith("cuda") else []
     free = [_share(gpus, i, ranks) for i in range(parallel)]
     try:
-        while True:
-            if feed is not None:
-                waiting, ended = [*waiting, *feed(ended)], {}
-            if not waiting and not active:
-                break
-            for run in list(waiting):
-                state = evaluations.standing(run)
-                if state in (schema.FINISHED, pruned):
-                    outcomes[run.path] = ended[run.path] = Outcome(state)
-                    waiting.remove(run)
-                elif state != schema.RUNNING and free:
-                    waiting.remove(run)
-                    gpu = free.pop(0)
-                    run.queue()
-                    evaluations.forget_failures(run)
-                    first, *others = _start(context, job, run, gpu, ranks)
-                    active[first] = (run, gpu)
-                    followers[run.path] = others
-            running = [run for run, _ in active.values()]
-            known = {run.path for run in (*runs, *waiting, *running)} | outcomes.keys()
-            display.update(running, len(outcomes.keys() - {r.path for r in running}), len(known))
-            if active:
-                wait([process.sentinel for process in active], timeout=POLL_SECONDS)
-            else:
-                time.sleep(POLL_SECONDS)
-            for process in [p for p in active if not p.is_alive()]:
-                process.join()
-                run, gpu = active.pop(process)
-                _part(followers.pop(run.path))
-                free.append(gpu)
-                if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {pruned}:
-                    waiting.append(run)  # another launch was faster, or a study stopped it
+        with stopped_in_order() as check:
+            while True:
+                check()
+                if feed is not None:
+                    waiting, ended = [*waiting, *feed(ended)], {}
+                if not waiting and not active:
+                    break
+                for run in list(waiting):
+                    state = evaluations.standing(run)
+                    if state in (schema.FINISHED, pruned):
+                        outcomes[run.path] = ended[run.path] = Outcome(state)
+                        waiting.remove(run)
+                    elif state != schema.RUNNING and free:
+                        waiting.remove(run)
+                        gpu = free.pop(0)
+                        run.queue()
+                        evaluations.forget_failures(run)
+                        first, *others = _start(context, job, run, gpu, ranks)
+                        active[first] = (run, gpu)
+                        followers[run.path] = others
+                running = [run for run, _ in active.values()]
+                known = {run.path for run in (*runs, *waiting, *running)} | outcomes.keys()
+                display.update(
+                    running, len(outcomes.keys() - {r.path for r in running}), len(known)
+                )
+                if active:
+                    wait([process.sentinel for process in active], timeout=POLL_SECONDS)
                 else:
-                    outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)
+                    time.sleep(POLL_SECONDS)
+                for process in [p for p in active if not p.is_alive()]:
+                    process.join()
+                    run, gpu = active.pop(process)
+                    _part(followers.pop(run.path))
+                    free.append(gpu)
+                    if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {pruned}:
+                        waiting.append(run)  # another launch was faster, or a study stopped it
+                    else:
+                        outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)
     except BaseException:  # Ctrl-C, or the driver of a study that cannot go on
         _interrupt(list(active))
         for others in followers.values():
@@ -157,13 +162,14 @@ def _process(
     ranks: int,
     meeting: str,
 ) -> ForkServerProcess:
-    process = context.Process(target=_child, args=(job, str(run.path), gpus, rank, ranks, meeting))
-    process.start()
+    arguments = (job, str(run.path), gpus, rank, ranks, meeting)
+    process: ForkServerProcess = started(lambda: context.Process(target=_child, args=arguments))
     return process
 
 
 def _child(job: Job, path: str, gpus: str | None, rank: int, ranks: int, meeting: str) -> None:
     """Entry of a cell's process: its output goes to the run's log, its GPU is set, then the job."""
+    ignore_interrupts()  # until the cell sets handlers of its own
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     _export(rank, ranks, meeting)

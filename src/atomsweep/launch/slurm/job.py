@@ -7,6 +7,7 @@ is decided here and not by submitit, whose rules take a short job for one that h
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from types import FrameType
 
 from atomsweep.engine.ranks import LOST, Ranks
 from atomsweep.launch.slurm import queue as slurm_queue
-from atomsweep.launch.slurm.settings import MAX_REQUEUES, SIGNAL_S, TIME_S
+from atomsweep.launch.slurm.settings import FAILED_LINE, MAX_REQUEUES, SIGNAL_S, TIME_S
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.segments import slurm_job_id
@@ -40,6 +41,10 @@ def attend(job: Callable[[str], None], path: str) -> None:
     run = RunDirectory(path)
     if evaluations.standing(run) in (schema.FINISHED, schema.PRUNED):
         return
+    if line := os.environ.get(FAILED_LINE):
+        if _first():
+            run.fail(f"a command of cluster.preamble failed on {socket.gethostname()}: {line}")
+        sys.exit(1)
     for number in WARNINGS:  # until the cell sets its own: there is nothing to save yet
         signal.signal(number, lambda number, frame: _leave(run, number, frame))
     _set_deadline()
@@ -77,7 +82,8 @@ def _go_back(run: RunDirectory, message: str) -> None:
         return
     if not slurm_queue.is_running(job):
         return
-    run.update_status(state=schema.QUEUED, message=f"{message}; requeued as job {job}")
+    told = f"{message}; requeued as job {job}"
+    run.update_status(state=schema.QUEUED, message=told, requeues=requeues + 1)
     try:
         slurm_queue.requeue(job)
     except slurm_queue.SlurmError as error:

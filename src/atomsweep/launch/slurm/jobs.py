@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, write
 from atomsweep.launch.slurm.queue import SlurmDown, SlurmError
 from atomsweep.launch.slurm.settings import SlurmSettings
+from atomsweep.processes import stopped_in_order
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 FOLDER = "_slurm"  # <root>/_slurm/<submission>/: pickles and output of jobs
 TICK_SECONDS = 1.0  # between looks at run directories
 POLLS_TO_BE_GONE = 3  # NODE_FAIL leaves the queue for a moment before the job comes back
+FRUITLESS = 3  # jobs of one cell in a row that come no further, before it is told
 POLLS_TO_GIVE_UP = 20  # where accounting goes on to say that a job is alive
 
 
@@ -138,12 +140,13 @@ def run_cells_on_slurm(
         return {}
     watch = _Watch(runs, job, settings, feed, code)
     try:
-        watch.reconcile(list(runs))
-        if settings.wait:
-            watch.to_the_end(display)
-        else:
-            while watch.fed():
-                pass
+        with stopped_in_order() as check:
+            watch.reconcile(list(runs))
+            if settings.wait:
+                watch.to_the_end(display, check)
+            else:
+                while watch.fed():
+                    check()
     except KeyboardInterrupt:
         watch.interrupted()
         raise
@@ -174,6 +177,7 @@ class _Watch:
         self.queue: Queue = {}
         self.code = code  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
+        self.progress: dict[Path, tuple[float, float]] = {}  # step, and jobs that had begun then
 
     def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
         """Adopt what is queued, submit what is missing. One launch of a root at a time does so.
@@ -213,10 +217,11 @@ class _Watch:
         if missing or adopted:
             log.info("SLURM: %d cells submitted, %d already queued", len(missing), adopted)
 
-    def to_the_end(self, display: Display) -> None:
+    def to_the_end(self, display: Display, check: Callable[[], None]) -> None:
         """Look at run directories often and ask the scheduler now and then, until all ended."""
         polled = time.monotonic()
         while self.fed() or self.jobs or self.elsewhere:
+            check()
             self.take_results()
             running = [r for r in self.runs if r.path in self.jobs and self.runs_now(r)]
             display.update(running, len(self.outcomes), len(self.runs))
@@ -282,6 +287,7 @@ class _Watch:
             self.say_once("%s; the jobs go on, asking again", error)
             return
         self.free_held()
+        self.tell_of_requeues()
         for path, submission in self.jobs.items():
             found = submission.job(self.queue) is not None
             self.absent[path] = 0 if found else self.absent.get(path, 0) + 1
@@ -295,6 +301,28 @@ class _Watch:
             except SlurmDown as error:  # between two questions
                 self.elsewhere = waiting
                 self.say_once("%s; asking again", error)
+
+    def tell_of_requeues(self) -> None:
+        """Name cells whose jobs begin again and again and come no further."""
+        for run in self.runs:
+            if run.path not in self.jobs:
+                continue
+            status = run.status
+            step, begun = status.get("step") or 0, status.get("requeues") or 0
+            begun = max(begun, len(run.segments()))
+            furthest, before = self.progress.get(run.path, (-1, 0))
+            if step > furthest:
+                self.progress[run.path] = step, begun
+            elif begun - before >= FRUITLESS:
+                self.progress[run.path] = step, begun
+                log.warning(
+                    "%s: %d jobs in a row came no further than step %d; raise cluster.time_min or "
+                    "lower engine.checkpoint_every, and see %s",
+                    run.name,
+                    begun - before,
+                    furthest,
+                    self.jobs[run.path].error_file(),
+                )
 
     def free_held(self) -> None:
         """Release jobs that SLURM holds for a node's fault; name those that wait for a person."""
@@ -338,8 +366,10 @@ class _Watch:
                 del self.jobs[run.path]
                 again.append(run)
                 continue
+            word = submission.last_word()
             message = (
-                f"job {submission.job_id} ended ({state}) and the cell did not finish; see "
+                f"job {submission.job_id} ended ({state}) and the cell did not finish"
+                f"{f', its last word: {word}' if word else ''}; see "
                 f"{submission.error_file()}; the same command continues it"
             )
             run.update_status(state=schema.INTERRUPTED, message=message)

@@ -6,7 +6,8 @@ never mistaken.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from atomsweep.launch.slurm.queue import Job
 from atomsweep.tracking import schema
@@ -49,11 +50,23 @@ class Submission:
         """Where the job's standard error is."""
         return f"{self.folder}/{self.job_id}_0_log.err"
 
+    def last_word(self) -> str | None:
+        """The last line of it that says something; srun repeats only that a task has ended."""
+        try:
+            text = Path(self.error_file()).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        own = [line for line in lines if not line.startswith("srun: ")] or lines
+        return own[-1][:300] if own else None
+
 
 def submissions(run: RunDirectory) -> list[Submission]:
     """What was submitted for a run, oldest first; a line with an id replaces the one without."""
     lines = read_lines(run.path / schema.JOBS)
-    return [Submission(**line) for line in {line["name"]: line for line in lines}.values()]
+    known = {field.name for field in fields(Submission)}
+    whole = [line for line in lines if line.keys() == known]  # what else there is, is none of ours
+    return [Submission(**line) for line in {str(line["name"]): line for line in whole}.values()]
 
 
 def job_in_queue(run: RunDirectory, queue: Queue) -> Submission | None:

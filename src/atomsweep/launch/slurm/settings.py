@@ -13,6 +13,7 @@ from atomsweep.launch.snapshot import import_paths
 TIME_S = "ATOMSWEEP_TIME_S"  # wall time of a job, told to the job
 SIGNAL_S = "ATOMSWEEP_SIGNAL_S"  # warning before its end
 MAX_REQUEUES = "ATOMSWEEP_MAX_REQUEUES"
+FAILED_LINE = "ATOMSWEEP_FAILED_LINE"  # of the preamble, told to the job
 
 MIN_POLL_S = 1.0  # a scheduler is shared
 
@@ -33,7 +34,8 @@ class SlurmSettings:
         array_parallelism: cells that SLURM runs at once.
         max_requeues: a cell that was requeued more often is marked failed.
         resubmit: jobs that this launch submits anew for a cell whose job ended without a word.
-        preamble: shell lines before the job: module load, a virtual environment.
+        preamble: shell commands before the job: module load, a virtual environment. Each is whole,
+            and a cell is failed by one that fails.
         srun_args: more arguments of srun: --container-image=...
         sbatch: more options of sbatch: {reservation: name}.
         python: interpreter on the nodes; null is the one of this launch.
@@ -105,7 +107,8 @@ class SlurmSettings:
             "wckey": None,
             "additional_parameters": {"requeue": True, **self.sbatch},
             "setup": [
-                *self.preamble,
+                f"unset {FAILED_LINE}",
+                *(part for command in self.preamble for part in _checked(command)),
                 f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
                 *([f"export {PLUGINS}={shlex.quote(trusted)}"] if trusted else []),
                 "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}",
@@ -114,6 +117,13 @@ class SlurmSettings:
                 f"export {MAX_REQUEUES}={self.max_requeues}",
             ],
         }
+
+
+def _checked(command: str) -> tuple[str, str]:
+    """A command of the preamble, and what tells the job that it has failed."""
+    words = f'{shlex.quote(command)}", exit code $atomsweep_code"'
+    check = f'[ $atomsweep_code -eq 0 ] || [ -n "${{{FAILED_LINE}-}}" ]'
+    return command, f"atomsweep_code=$?; {check} || export {FAILED_LINE}={words}"
 
 
 def slurm_settings(config: Mapping[str, Any]) -> SlurmSettings | None:

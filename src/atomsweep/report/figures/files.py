@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES
+from atomsweep.tracking.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,9 @@ def save(figure: "Figure", path: Path) -> list[Path]:
             (".png", {"Software": None}),
         ):
             file = path.with_suffix(suffix)
-            figure.savefig(file, dpi=200, metadata=metadata)
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
+            write_atomic(file, content.getvalue(), durable=False)
             written.append(file)
     return written
 

@@ -21,6 +21,7 @@ from atomsweep.report.study.trials import ended
 from atomsweep.report.tables.printed import printed_of, unanswered_words
 from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import write_atomic
 
 OTHERS = "Other sweeps"
 STUDIES = "Studies"
@@ -68,7 +69,7 @@ def write_all(runs: Runs, out: Path) -> Iterator[Entry]:
         source=runs.source,
     )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "index.html").write_text(text, encoding="utf-8")
+    write_atomic(out / "index.html", text, durable=False)
 
 
 def _entries(runs: Runs, out: Path) -> Iterator[Entry]:

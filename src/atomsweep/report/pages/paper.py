@@ -6,18 +6,19 @@ from atomsweep.report.pages.jinja import render
 from atomsweep.report.read import published
 from atomsweep.report.tables import grids
 from atomsweep.report.tables.printed import printed_of, unanswered_words
+from atomsweep.tracking.files import write_atomic
 
 
 def write_paper(reference: str, out: Path) -> Path:
     """Write the page of a table that no sweep answers, with Markdown and CSV; returns the page."""
     shown, told = printed_of(reference), unanswered_words(reference)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(
-        render("paper.html", paper=shown, sentence=told), encoding="utf-8"
-    )
+    page = render("paper.html", paper=shown, sentence=told)
+    write_atomic(out / "report.html", page, durable=False)
     text = [f"# {shown.heading}", shown.cited + ".", told]
     text += [grids.markdown(shown.grid), shown.caption]
     text += ["\n".join(f"- {note}" for note in shown.footnotes)]
-    (out / "report.md").write_text("\n\n".join(t for t in text if t) + "\n", encoding="utf-8")
-    published.frame(reference).to_csv(out / "table.csv", index=False)
+    write_atomic(out / "report.md", "\n\n".join(t for t in text if t) + "\n", durable=False)
+    table = published.frame(reference).to_csv(index=False)
+    write_atomic(out / "table.csv", table, durable=False)
     return out / "report.html"

@@ -4,6 +4,7 @@ Every number names the runs behind it, every claim its verdict, those that fail 
 """
 
 import csv
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.provenance import commit
 from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, comparisons_grid, paper_words, tally
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import write_atomic
 
 HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "planned", "stale"]
 HEADER += ["baseline", "published", "difference", "identities"]
@@ -54,13 +56,12 @@ def write_results(
     """Write the page and, beside it, the CSV; returns both paths."""
     out.parent.mkdir(parents=True, exist_ok=True)
     table = out.with_suffix(".csv")
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(
-            line for one in reports for part in one.parts for line in _lines(one, part)
-        )
-    out.write_text(_page(reports, title, command, table.name, note), encoding="utf-8")
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(line for one in reports for part in one.parts for line in _lines(one, part))
+    write_atomic(table, content.getvalue(), durable=False)
+    write_atomic(out, _page(reports, title, command, table.name, note), durable=False)
     return [out, table]
 
 

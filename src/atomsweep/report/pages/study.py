@@ -11,6 +11,7 @@ from atomsweep.report.read.tidy import frame_of, records
 from atomsweep.report.study.drawings import Drawing, drawings
 from atomsweep.report.study.report import StudyReport, importance_grid
 from atomsweep.report.tables import grids, spelled
+from atomsweep.tracking.files import write_atomic
 
 
 def _study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
@@ -75,16 +76,18 @@ def write_study(report: StudyReport, out: Path) -> Path:
     """
     drawn = drawings(report)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(_study_page(report, drawn), encoding="utf-8")
-    (out / "report.md").write_text(_study_markdown(report, drawn), encoding="utf-8")
+    write_atomic(out / "report.html", _study_page(report, drawn), durable=False)
+    write_atomic(out / "report.md", _study_markdown(report, drawn), durable=False)
     for frame, name in (
         (report.trials, "trials.csv"),
         (report.importance, "importance.csv"),
         (frame_of(records(report.provenance)), "runs.csv"),
     ):
-        frame.to_csv(out / name, index=False, float_format="%.10g")
+        text = frame.to_csv(index=False, float_format="%.10g")
+        write_atomic(out / name, text, durable=False)
     caption = f"{report.heading}. {report.summary}"
-    (out / "table.tex").write_text(grids.latex(report.grid, caption, report.name), "utf-8")
+    tex = grids.latex(report.grid, caption, report.name)
+    write_atomic(out / "table.tex", tex, durable=False)
     for name, (figure, _) in drawn.items():
         save(figure, out / name)
     return out / "report.html"

@@ -11,6 +11,7 @@ from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.pages.report import Report
 from atomsweep.report.tables import grids
 from atomsweep.report.tables.verdict_grids import claims_frame
+from atomsweep.tracking.files import write_atomic
 
 
 def write(report: Report, out: Path) -> Path:
@@ -20,14 +21,14 @@ def write(report: Report, out: Path) -> Path:
     table.tex, and each figure as SVG, PDF and PNG.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(page(report), encoding="utf-8")
-    (out / "report.md").write_text(report_markdown(report), encoding="utf-8")
+    write_atomic(out / "report.html", page(report), durable=False)
+    write_atomic(out / "report.md", report_markdown(report), durable=False)
     cells = pd.concat([part.cells.assign(table=i) for i, part in enumerate(report.parts, 1)])
     _write_csv(cells, out / "table.csv")
     runs = report.provenance.assign(sweeps=report.provenance["sweeps"].map(" ".join))
     _write_csv(runs, out / "runs.csv")
     tex = (grids.latex(part.grid, part.text, report.name) for part in report.parts)
-    (out / "table.tex").write_text("\n".join(tex), encoding="utf-8")
+    write_atomic(out / "table.tex", "\n".join(tex), durable=False)
     drawn = []
     for number, metric, name in report.figure_names():
         save(report.figures[number - 1][metric], out / name)
@@ -44,7 +45,7 @@ def write(report: Report, out: Path) -> Path:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, float_format="%.10g")
+    write_atomic(path, frame.to_csv(index=False, float_format="%.10g"), durable=False)
 
 
 def slug(name: str) -> str:

@@ -9,24 +9,22 @@ import os
 import re
 import secrets
 import socket
+import sqlite3
 import urllib.request
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from atomsweep.tracking.file_systems import NETWORK, file_system
 from atomsweep.tracking.lock import Locked, exclusive
 
 CONNECT_S = 3.0
 INITIALISE_S = 180.0  # a first migration on a busy machine
 ARTIFACTS = "mlflow-artifacts"  # beside a SQLite store
+DAMAGED = ("file is not a database", "malformed", "disk image", "no such table")  # SQLite's words
 
-_NETWORK = {
-    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "cifs", "smb3", "smbfs", "ceph",
-    "afs", "pvfs2", "orangefs", "panfs", "wekafs", "glusterfs", "fhgfs", "gfs2", "ocfs2",
-    "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone",
-    "fuse.juicefs",
-}  # fmt: skip
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -95,7 +93,7 @@ def check_reachable(uri: str) -> None:
     database = sqlite_path(uri)
     if database is not None:
         kind = file_system(database)
-        if kind in _NETWORK:
+        if kind in NETWORK:
             raise TrackingUnavailable(
                 f"MLflow's SQLite store {database} is on a network file system ({kind}), where its "
                 "locks are not safe; set tracking.uri to a local disk, e.g. "
@@ -139,25 +137,6 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(match[1]).absolute() if match and match[1] != ":memory:" else None
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Type of the file system that holds `path`, or will; "" where the system does not say."""
-    try:
-        table = mounts.read_text()
-    except OSError:
-        return ""
-    resolved = str(path.resolve())
-    best, kind = "", ""
-    for line in table.splitlines():
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[1])
-        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind
-
-
 def _client(uri: str) -> Any:
     """A client that gives up soon, says nothing and reports to nobody."""
     for name, value in (
@@ -185,12 +164,15 @@ def _initialise(database: Path) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(database.with_name(database.name + ".lock"), wait_s=INITIALISE_S):
             if database.exists() and database.stat().st_size > 0:
+                _check_database(database)
                 return
             for left in database.parent.glob(f".{database.name}.*.new*"):
                 left.unlink()
             new = database.with_name(f".{database.name}.{secrets.token_hex(4)}.new")
             _client(f"sqlite:///{new}").search_experiments(max_results=1)
             new.replace(database)
+    except TrackingUnavailable:
+        raise
     except Locked as error:
         raise TrackingUnavailable(
             f"another process has been initialising {database} for {INITIALISE_S:.0f} s ({error}); "
@@ -198,6 +180,28 @@ def _initialise(database: Path) -> None:
         ) from error
     except Exception as error:
         raise _unavailable(f"sqlite:///{database}", error) from error
+
+
+def _check_database(database: Path) -> None:
+    """Refuse a file that SQLite cannot read, before MLflow fails in the middle of something."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT name FROM sqlite_master").fetchall()
+            connection.execute("SELECT COUNT(*) FROM experiments").fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):  # busy, or not readable: MLflow says so or waits
+            return
+        raise _damaged(database, error) from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(database, error) from error
+
+
+def _damaged(database: Path, error: BaseException) -> TrackingUnavailable:
+    reason = " ".join(str(error).split())[:120]
+    return TrackingUnavailable(
+        f"MLflow's store {database} is damaged ({reason}); move it away: `atomsweep sync --root "
+        f"{database.parent}` makes it anew from the run directories, where nothing is lost"
+    )
 
 
 def _experiment(client: Any, name: str, location: str | None) -> str:
@@ -216,7 +220,22 @@ def _experiment(client: Any, name: str, location: str | None) -> str:
             f"the MLflow experiment {name!r} was deleted; restore it with `mlflow experiments "
             f"restore -x {found.experiment_id}` or choose another tracking.experiment"
         )
+    kept = str(found.artifact_location or "")
+    if location is not None and kept.endswith(f"/{ARTIFACTS}") and not _same(kept, location):
+        raise TrackingUnavailable(
+            f"MLflow's store was made in another place and keeps its files in {_folder(kept)}; "
+            f"after a move or a copy, move {_folder(location).parent}/*.db away: `atomsweep sync "
+            f"--root {_folder(location).parent}` makes it anew from the run directories"
+        )
     return str(found.experiment_id)
+
+
+def _folder(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
+
+
+def _same(one: str, other: str) -> bool:
+    return _folder(one).resolve() == _folder(other).resolve()
 
 
 def _by_proxy(host: str, scheme: str) -> bool:
@@ -225,6 +244,9 @@ def _by_proxy(host: str, scheme: str) -> bool:
 
 
 def _unavailable(uri: str, error: Exception) -> TrackingUnavailable:
+    database = sqlite_path(uri)
+    if database is not None and any(word in str(error) for word in DAMAGED):
+        return _damaged(database, error.__cause__ or error)
     reason = " ".join(str(error).split()) or type(error).__name__
     return TrackingUnavailable(f"MLflow at {_public(uri)} cannot be used: {reason[:300]}")
 

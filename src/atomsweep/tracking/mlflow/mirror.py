@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from atomsweep.processes import out_of_reach
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking.lock import Locked, exclusive
 from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
@@ -133,14 +134,15 @@ class Mirror:
         options = ["--root", str(self.root), "--uri", self.uri, "--experiment", self.experiment]
         command = [sys.executable, "-W", "ignore", "-m", "atomsweep", "sync", "--follow"]
         try:
-            self._process = subprocess.Popen(
-                [*command, *options, "--every", str(self.every_s)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the training; the mirror ends after it
-                env=os.environ
-                | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            )
+            with out_of_reach():  # Ctrl-C is for the training; the mirror ends after it
+                self._process = subprocess.Popen(
+                    [*command, *options, "--every", str(self.every_s)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env=os.environ
+                    | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                )
         except OSError as error:
             log.warning("the mirror to MLflow cannot start: %s; %s", error, self._later())
         return self

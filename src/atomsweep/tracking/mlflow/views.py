@@ -234,7 +234,7 @@ def read_plans(root: Path) -> dict[str, dict[str, Any]]:
         try:
             plans[str(path.relative_to(folder).with_suffix(""))] = read_json(path)
         except (ValueError, OSError):
-            continue  # a view of the runs; the launcher writes it again
+            continue  # a view of the runs; `atomsweep status` tells of it
     return plans
 
 

@@ -60,7 +60,8 @@ class Writer:
 
     def sync(self, runs: Sequence[RunDirectory] | None, wait_s: float) -> SyncReport:
         """See `mirror.sync`."""
-        chosen = find_runs(self.root) if runs is None else list(runs)
+        problems: list[str] = []
+        chosen = find_runs(self.root, problems) if runs is None else list(runs)
         marks = {run.path: signature(run) for run in chosen}
         plans = {path: mark_of(path) for path in (self.root / schema.SWEEPS).rglob("*.json")}
         changed = [run for run in chosen if self._seen.get(run.path) != marks[run.path]]
@@ -70,7 +71,7 @@ class Writer:
             left_out = [run for run in changed if not _is_tracked(run)]
             self._seen |= {run.path: marks[run.path] for run in left_out}
             changed = [run for run in changed if run not in left_out]
-        report = SyncReport(runs=len(chosen))
+        report = SyncReport(runs=len(chosen), problems=problems)
         if not changed:
             return report
         try:
