@@ -52,6 +52,19 @@ def leave_when_asked(*numbers: signal.Signals) -> None:
                 signal.signal(number, leave)
 
 
+@contextmanager
+def leaving_when_asked(*numbers: signal.Signals) -> Iterator[None]:
+    """`leave_when_asked` while the block runs."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    leave_when_asked(*numbers)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def leave(number: int, frame: FrameType | None) -> NoReturn:
     """Signal handler: end at once, with a sentence."""
     with suppress(OSError):

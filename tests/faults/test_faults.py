@@ -102,18 +102,18 @@ def test_a_full_temporary_directory_is_named(place):
 def test_rights_that_are_taken_away_are_named(place):
     place.env[MODES] = "1"
     attack = Attack(place, SEED + 5, "tracking=none")
-    runs = place.path / "runs"
-    for taken in (".", "_sweeps", "_snapshots"):
-        shutil.rmtree(runs, ignore_errors=True)
-        (runs / taken).mkdir(parents=True)
-        with_rights_taken(attack, runs / taken)
-    victim = runs / place.runs("whole")[0].name
-    for name in ("result.json", "metrics.jsonl", "segments.jsonl", "status.json"):
-        (victim / name).unlink()
-    shutil.rmtree(victim / "checkpoints")
-    (victim / "checkpoints").mkdir()
-    attack.finished.clear()
-    with_rights_taken(attack, victim / "checkpoints")
+    for number, taken in enumerate((".", "_sweeps", "_snapshots")):
+        root = f"rights-{number}"
+        (place.path / root / taken).mkdir(parents=True)
+        with_rights_taken(attack, root, place.path / root / taken)
+    victim = place.runs(root)[0].path
+    for taken in (".", "checkpoints"):
+        for name in ("result.json", "metrics.jsonl", "segments.jsonl", "status.json", "log.txt"):
+            (victim / name).unlink()
+        shutil.rmtree(victim / "checkpoints")
+        (victim / "checkpoints").mkdir()
+        attack.finished.clear()
+        with_rights_taken(attack, root, victim / taken)
     judge(attack)
 
 
@@ -171,12 +171,12 @@ def told_by_status(attack: Attack, root: str) -> None:
                 attack.figures.silent.append(f"{run.path}: {run.status}")
 
 
-def with_rights_taken(attack: Attack, folder: Path) -> None:
+def with_rights_taken(attack: Attack, root: str, folder: Path) -> None:
     """The command while nothing may be written into a folder, and afterwards."""
     folder.chmod(0o555)
-    attack.fault("runs", "rights taken", "Permission denied")
+    attack.fault(root, "rights taken", "Permission denied")
     folder.chmod(0o755)
-    attack.finish("runs")
+    attack.finish(root)
 
 
 def remount(disk: Path, options: str) -> None:
