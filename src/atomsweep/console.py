@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ def to_terminal() -> None:
 
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Plain lines of everything that is logged, appended to `path` while the context lasts."""
-    handler = logging.FileHandler(path)
+    """Plain lines of everything that is logged, appended to `path` while the context lasts.
+
+    A line that finds no room on the disk is lost, which stops nobody.
+    """
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     before = root.level
@@ -40,7 +43,13 @@ def to_file(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(before)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """No traceback on the terminal: whoever writes what counts tells of a full disk."""
 
 
 def suggestion(name: str, names: Iterable[str], before: str = "") -> str:

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 import warnings
 from collections import deque
@@ -16,7 +17,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 PARTING_S = 5.0  # for the exit code of a process that has died
-TRIES = 3  # processes for one call, and for one start
+START_S = 10.0  # for a start, over fork servers that die
+TRIES = 3  # processes for one call
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command continues\n"
 
@@ -48,6 +50,19 @@ def leave_when_asked(*numbers: signal.Signals) -> None:
         for number in numbers:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, leave)
+
+
+@contextmanager
+def leaving_when_asked(*numbers: signal.Signals) -> Iterator[None]:
+    """`leave_when_asked` while the block runs."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    leave_when_asked(*numbers)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -129,15 +144,15 @@ def started(make: Callable[[], Any]) -> Any:
     Raises:
         OSError: it cannot be started.
     """
-    attempt = 0
+    deadline = time.monotonic() + START_S
     while True:
         process = make()
-        attempt += 1
         try:
             with out_of_reach():
                 process.start()
         except (EOFError, ConnectionError) as error:
-            if attempt == TRIES:
+            time.sleep(0.1)  # one that is dying is not dead yet, and not replaced
+            if time.monotonic() > deadline:
                 raise OSError(f"no process can be started: {error or 'its server ends'}") from error
         else:
             return process

@@ -7,6 +7,7 @@ fork server that a sweep starts is forked as well. Run by `tests.contracts.comma
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing.forkserver
 import multiprocessing.process
@@ -21,6 +22,7 @@ import sys
 import threading
 from typing import Any
 
+MODES = "ATOMSWEEP_TEST_MODES"  # in the environment of a process that modes of files hold for
 START = "from multiprocessing.forkserver import main"
 
 
@@ -73,12 +75,25 @@ def become(wanted: dict[str, Any]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    if uid := int(os.environ.pop("ATOMSWEEP_TEST_UID", "0")):
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+    if os.environ.pop(MODES, None):
+        obey_modes()
     sys.argv = wanted["argv"]
     multiprocessing.util.spawnv_passfds = _forked_server
+
+
+def obey_modes() -> None:
+    """Let modes of files hold for root, too: take away what overrides them, in children as well."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of capabilities; this process
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    for place in range(3):  # effective, permitted, inheritable
+        sets[place] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for capability in (1, 2):
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP: an exec gives it back otherwise
+    assert libc.capset(header, sets) == 0
 
 
 def _forked_server(path: bytes, args: list[Any], passfds: list[int], start: Any = None) -> int:

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ from mlflow import MlflowClient
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
 from tests.contracts.commands import Place, environment
+from tests.contracts.warm import MODES
 from tests.faults.harness import Attack, fill, small_disk
 from tests.places import REPOSITORY
 from tests.test_commands import wait_for_step
-
-NOBODY = 65534
 
 SEED = int(os.environ.get("ATOMSWEEP_FAULTS_SEED", "0"))
 FAULTS = int(os.environ.get("ATOMSWEEP_FAULTS", "6"))
@@ -101,27 +99,21 @@ def test_a_full_temporary_directory_is_named(place):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_rights_that_are_taken_away_are_named(mini_oc_tiny):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        shutil.copytree(mini_oc_tiny.directory.parent, path / "data")
-        more = {"ATOMSWEEP_DATA": str(path / "data"), "ATOMSWEEP_TEST_UID": str(NOBODY)}
-        place = Place(path, environment(**more, HOME=folder, TMPDIR=folder))
-        give_to_nobody(path)
-        attack = Attack(place, SEED + 5, "tracking=none")
-        runs = path / "runs"
-        for taken in (".", "_sweeps", "_snapshots"):
-            shutil.rmtree(runs, ignore_errors=True)
-            (runs / taken).mkdir(parents=True)
-            with_rights_taken(attack, runs / taken)
-        victim = runs / place.runs("whole")[0].name
-        for name in ("result.json", "metrics.jsonl", "segments.jsonl", "status.json"):
+def test_rights_that_are_taken_away_are_named(place):
+    place.env[MODES] = "1"
+    attack = Attack(place, SEED + 5, "tracking=none")
+    for number, taken in enumerate((".", "_sweeps", "_snapshots")):
+        root = f"rights-{number}"
+        (place.path / root / taken).mkdir(parents=True)
+        with_rights_taken(attack, root, place.path / root / taken)
+    victim = place.runs(root)[0].path
+    for taken in (".", "checkpoints"):
+        for name in ("result.json", "metrics.jsonl", "segments.jsonl", "status.json", "log.txt"):
             (victim / name).unlink()
         shutil.rmtree(victim / "checkpoints")
         (victim / "checkpoints").mkdir()
         attack.finished.clear()
-        with_rights_taken(attack, victim / "checkpoints")
+        with_rights_taken(attack, root, victim / taken)
     judge(attack)
 
 
@@ -179,18 +171,12 @@ def told_by_status(attack: Attack, root: str) -> None:
                 attack.figures.silent.append(f"{run.path}: {run.status}")
 
 
-def with_rights_taken(attack: Attack, folder: Path) -> None:
+def with_rights_taken(attack: Attack, root: str, folder: Path) -> None:
     """The command while nothing may be written into a folder, and afterwards."""
-    give_to_nobody(attack.place.path)
     folder.chmod(0o555)
-    attack.fault("runs", "rights taken", "Permission denied")
+    attack.fault(root, "rights taken", "Permission denied")
     folder.chmod(0o755)
-    attack.finish("runs")
-
-
-def give_to_nobody(path: Path) -> None:
-    for one in (path, *path.rglob("*")):
-        os.chown(one, NOBODY, NOBODY)
+    attack.finish(root)
 
 
 def remount(disk: Path, options: str) -> None:

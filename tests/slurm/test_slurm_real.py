@@ -127,6 +127,20 @@ def test_a_sweep_of_two_by_two_cells_finishes_and_is_not_run_again(cluster, tmp_
     assert [len(submissions(r)) for r in runs] == [1] * 4
 
 
+def test_what_keeps_a_job_from_its_cell_is_a_sentence(cluster, tmp_path):
+    (run,) = cells(tmp_path / "preamble", "do: work")
+    outcome = on_slurm([run], preamble=["true", "ls /no/module"])[run.path]
+    assert outcome.state == run.state() == schema.FAILED
+    assert "a command of cluster.preamble failed on" in outcome.message
+    assert outcome.message.endswith(": ls /no/module, exit code 2")
+    assert run.segments() == []
+    (run,) = cells(tmp_path / "interpreter", "do: work")
+    outcome = on_slurm([run], python="/no/python")[run.path]
+    assert outcome.state == run.state() == schema.INTERRUPTED
+    assert "/no/python: No such file or directory" in outcome.message
+    assert on_slurm([run])[run.path].state == schema.FINISHED
+
+
 def test_a_preempted_cell_continues_to_the_same_weights(cluster, tmp_path, undisturbed):
     process = start(*CLUSTER, *LONG, f"root={tmp_path}")
     wait_for(lambda: at_step(tmp_path, 100))

@@ -35,14 +35,14 @@ def _sync(options: argparse.Namespace) -> int:
     from atomsweep.tracking.mlflow.mirror import EXPERIMENT, attach_report, follow, sync
 
     if options.follow:
-        targets = list(_targets(options)) if options.root.is_dir() else []
+        named = list(_targets(options)) if options.root.is_dir() else []
         default = (_default_uri(options.root), options.experiment or EXPERIMENT)
-        if len(targets) > 1:
+        if len(named) > 1:
             raise UserError(
                 "the runs name several stores: "
-                f"{', '.join(sorted({uri for uri, _ in targets}))}; choose one with --uri"
+                f"{', '.join(sorted({uri for uri, _ in named}))}; choose one with --uri"
             )
-        uri, experiment = targets[0] if targets else default
+        uri, experiment = named[0] if named else default
         os.nice(10)  # training goes first
         return 0 if follow(options.root, uri, experiment, options.every, warn) else 1
     need_root(options.root)

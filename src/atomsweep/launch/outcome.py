@@ -42,7 +42,9 @@ def outcome_of(
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         return Outcome(schema.INTERRUPTED, f"killed by {name}; the same command continues it")
-    message = str(run.status.get("message") or f"ended with exit code {exitcode}")
+    message = str(
+        run.status.get("message") or f"ended with exit code {exitcode}; see {run.path / schema.LOG}"
+    )
     return Outcome(schema.INTERRUPTED, message)
 
 

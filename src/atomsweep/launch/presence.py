@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from atomsweep.processes import leave_when_asked
+from atomsweep.processes import leaving_when_asked
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive, holder_of, is_locked
 
 
 @contextmanager
 def launching(root: Path, sweep: str) -> Iterator[None]:
-    """Be known as a launcher of `sweep` from here on; SIGTERM acts like Ctrl-C.
+    """Be known as a launcher of `sweep` while the block runs; SIGTERM acts like Ctrl-C.
 
     Any number of processes may launch one sweep at once.
     """
@@ -25,10 +25,9 @@ def launching(root: Path, sweep: str) -> Iterator[None]:
     for old in _files(root, sweep):  # of processes that were killed
         if not is_locked(old) and holder_of(old).get("host") == socket.gethostname():
             old.unlink(missing_ok=True)
-    leave_when_asked(signal.SIGINT, signal.SIGTERM)  # cells that run are stopped in order
     try:
-        with exclusive(path):
-            yield
+        with leaving_when_asked(signal.SIGINT, signal.SIGTERM), exclusive(path):
+            yield  # cells that run are stopped in order
     finally:
         with suppress(OSError):
             path.unlink()

@@ -22,6 +22,7 @@ from atomsweep.tracking.files import (
     dumps,
     overwrite,
     remove_temporaries,
+    told,
     truncate_after,
     write_atomic,
 )
@@ -254,6 +255,15 @@ class RunDirectory(SavedRun):
     def fail(self, message: str, traceback: str = "") -> None:
         """Mark the run failed, with one sentence and the traceback: on a full disk, too."""
         self._end(schema.FAILED, message=message, traceback=traceback)
+
+    def fail_if_idle(self, error: Exception, traceback: str = "") -> None:
+        """Mark a run failed that no process works on and that nothing else is known to have ended.
+
+        For what goes wrong before its lock is held, or with the lock itself.
+        """
+        with suppress(OSError):
+            if self.state() not in (schema.RUNNING, schema.FINISHED, schema.FAILED):
+                self.fail(f"{type(error).__name__}: {told(error)}", traceback)
 
     def interrupt(self, message: str) -> None:
         """Mark the run interrupted: stopped at a checkpoint, the same command continues it."""

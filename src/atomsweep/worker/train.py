@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from atomsweep.build import build, build_learner, data_source
 from atomsweep.console import to_file
 from atomsweep.engine.ranks import LOST, RankLost, Ranks
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import told
 from atomsweep.tracking.run import RunDirectory, RunLocked
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def job(path: str) -> None:
     except RankLost as error:
         log.warning("%s", error)
         sys.exit(LOST)
-    except Exception:
-        traceback.print_exc()  # into the run's log; the run directory knows the message already
+    except Exception as error:
+        with suppress(OSError):
+            traceback.print_exc()  # into the run's log
+        if Ranks.here().rank == 0:  # the run directory knows the message, if it was at work
+            RunDirectory(path).fail_if_idle(error, traceback.format_exc())
         sys.exit(1)
 
 
@@ -76,8 +80,12 @@ def train(directory: RunDirectory, on_update: "Callable[[Update], None]") -> Non
             directory.interrupt(str(error))
             raise
         except BaseException as error:
-            directory.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+            directory.fail(f"{type(error).__name__}: {_words(error)}", traceback.format_exc())
             raise
+
+
+def _words(error: BaseException) -> str:
+    return told(error) if isinstance(error, Exception) else str(error)
 
 
 def _follow(directory: RunDirectory, ranks: Ranks) -> None:

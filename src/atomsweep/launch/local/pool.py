@@ -173,11 +173,16 @@ def _child(job: Job, path: str, gpus: str | None, rank: int, ranks: int, meeting
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     _export(rank, ranks, meeting)
-    with (Path(path) / schema.LOG).open("ab", buffering=0) as output:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    try:
+        with (Path(path) / schema.LOG).open("ab", buffering=0) as output:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+    except OSError as error:
+        if rank == 0:
+            RunDirectory(path).fail_if_idle(error)
+        sys.exit(1)
     job(path)
 
 

@@ -58,8 +58,8 @@ def attend(job: Callable[[str], None], path: str) -> None:
             _go_back(run, str(run.status.get("message", "")))
         raise
     except Exception as error:
-        if _first() and run.state() not in (schema.RUNNING, schema.FINISHED, schema.FAILED):
-            run.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+        if _first():
+            run.fail_if_idle(error, traceback.format_exc())
         raise
 
 
