@@ -66,19 +66,19 @@ def held_by_flags(name: str, value: Any, natoms: int) -> tuple[Array, list[str]]
             f"{name} must have one or three flags for each of {natoms} atoms, got {held.shape}"
         )
     held = held.reshape(natoms, -1)
-    fixed = held.all(1)
+    fixed: Array = np.all(held, axis=1)
     return fixed, [f"{name} {PARTLY}"] if (held.any(1) & ~fixed).any() else []
 
 
 def _record(one: Any) -> tuple[str, Mapping[str, Any]]:
     """Name and arguments of a constraint; those of others than ASE's have no arguments."""
+    if one is None or isinstance(one, str | int | float | list):
+        raise DataError(f"a constraint is no record: {one!r}")
     if not isinstance(one, Mapping):
         try:
-            one = one.todict()
+            one = dict(one.todict())
         except Exception:  # whatever a class of somebody else does
             one = {"name": type(one).__name__}
-    if not isinstance(one, Mapping):
-        raise DataError(f"a constraint is no record: {one!r}")
     name = one.get("name", one.get("__name__"))
     if not isinstance(name, str):
         raise DataError(f"a constraint has no name: {dict(one)!r}")

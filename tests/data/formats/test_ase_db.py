@@ -179,3 +179,99 @@ def test_foreign_files_and_missing_shards_are_named(tmp_path):
         aselmdb(tmp_path / "in" / f"data.{number:04d}.aselmdb", [row_of(number)])
     with pytest.raises(DataError, match=r"data.0001.aselmdb is missing"):
         read(tmp_path / "in", tmp_path).prepare()
+
+
+@pytest.mark.parametrize("kind", ["db", "aselmdb"])
+@pytest.mark.parametrize("place", ["key_value_pairs", "data"])
+def test_labels_are_found_in_key_value_pairs_and_data(tmp_path, kind, place):
+    if kind == "db":
+        path = tmp_path / "a.db"
+        with connect(path) as database:
+            for seed in range(2):
+                atoms = atoms_of(seed)
+                results = atoms.calc.results
+                atoms.calc = SinglePointCalculator(atoms, forces=results["forces"])
+                values = {"REF_energy": results["energy"] + 1}
+                database.write(
+                    atoms,
+                    key_value_pairs=values if place == "key_value_pairs" else {},
+                    data=values if place == "data" else {},
+                )
+    else:
+        rows = [row_of(seed, energy=None) for seed in range(2)]
+        for seed, row in enumerate(rows):
+            row[place] = {"REF_energy": atoms_of(seed).calc.results["energy"] + 1}
+        path = aselmdb(tmp_path / "a.aselmdb", rows)
+    with pytest.raises(
+        DataError, match=r"no energy; there is .*REF_energy.*data.reader.energy_key"
+    ):
+        read(path, tmp_path).prepare()
+    dataset = read(path, tmp_path, energy_key="REF_energy").split("train")
+    for seed in range(2):
+        assert dataset[seed].energy == atoms_of(seed).calc.results["energy"] + 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (row_of(1, energy=True), "energy must be a number, got True"),
+        (row_of(1, energy="-1.5 eV"), "energy must be a number"),
+        (row_of(1, energy=[1.0, 2.0]), "energy must be one number"),
+        (row_of(1, forces=[[True] * 3] * 3), "forces must be numbers"),
+        (row_of(1, forces=[[1.0, None, 2.0]] * 3), "forces must be numbers"),
+        (row_of(1, forces=[[1.0], [2.0, 3.0]]), "forces is no regular array"),
+        (row_of(1, numbers=[29, 29, 8.5]), "numbers must be whole numbers, got 8.5"),
+        (row_of(1, tags=[0, 1, 1.5]), "tags must be whole numbers"),
+        (row_of(1, pbc="maybe"), "pbc must be three flags"),
+        (row_of(1, pbc=[True, True]), "pbc must be three flags"),
+        (row_of(1, cell=[5.0, 5.0, 5.0]), "a cell of 3 numbers, expected 9"),
+        (row_of(1, constraints=[{"name": "FixAtoms", "kwargs": {"indices": [7]}}]), "not there"),
+        (row_of(1, constraints={"name": "FixAtoms"}), "constraints that are no list"),
+        (row_of(1, constraints=[3]), "no record"),
+        (row_of(1, data=[1]), "data that are no record"),
+        (row_of(1, positions={"__ndarray__": [[3, 3], "float64", [1.0]]}), "cannot reshape"),
+        (row_of(1, positions={"__ndarray__": 3}), "the row"),
+        (row_of(1, energy=10**400), "energy must be"),
+    ],
+)
+def test_values_that_are_not_what_they_should_be_are_refused(tmp_path, row, message):
+    path = aselmdb(tmp_path / "a.aselmdb", [row_of(0), row, row_of(2)])
+    with pytest.raises(DataError, match=message) as error:
+        read(path, tmp_path).prepare()
+    assert f"frame 1 of {path}" in str(error.value)
+
+
+def test_periodic_directions_and_cells_in_other_notations_are_read(tmp_path):
+    cell = {"array": array(np.diag([9.0, 8, 7])), "__ase_objtype__": "cell"}
+    rows = [row_of(0, pbc="TTF"), row_of(1, pbc=[1, 0, 1], cell=cell), row_of(2, pbc=None)]
+    frames = list(AseDb().frames(aselmdb(tmp_path / "a.aselmdb", rows), 0, 0, None))
+    assert [one.fault for one in frames] == [""] * 3
+    said = [one.structure.pbc.tolist() for one in frames]
+    assert said == [[True, True, False], [True, False, True], [False] * 3]
+    assert frames[1].structure.cell.diagonal().tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize(
+    ("nextid", "deleted", "message"),
+    [
+        (10**15, [], "nextid 1000000000000000, but only"),
+        (True, [], "no key nextid that is a number"),
+        ("4", [], "no key nextid that is a number"),
+        (4, {"1": 2}, "deleted_ids that are no list"),
+        (4, [[1]], "deleted_ids that are no list"),
+        (4, ["1"], "deleted_ids that are no list"),
+    ],
+)
+def test_odd_counts_of_rows_are_named(tmp_path, nextid, deleted, message):
+    rows = [row_of(seed) for seed in range(3)]
+    path = aselmdb(tmp_path / "a.aselmdb", rows, nextid=nextid, deleted_ids=deleted)
+    with pytest.raises(DataError, match=message) as error:
+        read(path, tmp_path).prepare()
+    assert str(path) in str(error.value)
+
+
+def test_nested_rows_are_refused_not_followed(tmp_path):
+    deep = zlib.compress(b'{"numbers": ' + b"[" * 200_000 + b"]" * 200_000 + b"}")
+    path = aselmdb(tmp_path / "a.aselmdb", [row_of(0), deep])
+    with pytest.raises(DataError, match=rf"frame 1 of {path}"):
+        read(path, tmp_path).prepare()

@@ -46,7 +46,8 @@ def open_text(path: Path) -> Iterator[IO[str]]:
     opener = next((one for mark, one in _OPENERS.items() if start.startswith(mark)), None)
     try:
         with opener(path, "rb") if opener else path.open("rb") as raw:
-            buffered = io.BufferedReader(raw)  # type: ignore[arg-type]
+            binary: Any = raw
+            buffered = io.BufferedReader(binary)
             _check_encoding(buffered.peek(64)[:64])
             with io.TextIOWrapper(buffered, "utf-8-sig", "surrogateescape") as text:
                 yield text
