@@ -54,7 +54,7 @@ def structures_section(part: Part, number: int, problems: list[str], pictured: s
         if run["identity"] in pictured:
             return section
         pictured.add(run["identity"])
-        told = f"{part.label(run)}, run {run['identity']}, on {titles.split_title(split)}"
+        told = f"{part.label(run)}, run {run['identity']}, on {part.split_title(split)}"
         _fill(section, found, told, number)
         return section
     return section

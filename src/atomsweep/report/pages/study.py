@@ -83,8 +83,8 @@ def write_study(report: StudyReport, out: Path) -> Path:
         (frame_of(records(report.provenance)), "runs.csv"),
     ):
         frame.to_csv(out / name, index=False, float_format="%.10g")
-    caption = f"{report.heading}. {report.summary}"
-    (out / "table.tex").write_text(grids.latex(report.grid, caption, report.name), "utf-8")
+    tex = grids.latex(report.grid, f"{report.heading}.", report.summary, report.name)
+    (out / "table.tex").write_text(tex, "utf-8")
     for name, (figure, _) in drawn.items():
         save(figure, out / name)
     return out / "report.html"

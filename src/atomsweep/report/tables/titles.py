@@ -61,15 +61,29 @@ def better(metric: str) -> str:
     return "high" if _BETTER_HIGH.search(metric.rpartition("/")[2]) else "low"
 
 
-def split_title(split: str) -> str:
-    """A split as papers call it; the kind of an evaluation by its own name."""
+def split_title(split: str, alone: bool = False) -> str:
+    """A split as papers call it; the kind of an evaluation by its own name.
+
+    Args:
+        split: its name.
+        alone: the data have no splits out of distribution, so that none is called `ID`.
+    """
     split = split.rpartition("/")[2]  # of `relax/val_id`
+    if alone and split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
+        return "Validation"
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 
-def column_title(split: str, metric: str) -> str:
+def column_title(split: str, metric: str, alone: bool = False) -> str:
     """A column of a table: its split; what a run is has none and goes by its own name."""
-    return title_of(metric)[0] if split in schema.OF_RUN else split_title(split)
+    return title_of(metric)[0] if split in schema.OF_RUN else split_title(split, alone)
+
+
+def full_title(split: str, metric: str, alone: bool = False) -> str:
+    """`Force MAE on ID, eV/Å`: a metric on a split, with its unit."""
+    title, unit, _ = title_of(metric)
+    where = "" if split in schema.OF_RUN else f" on {split_title(split, alone)}"
+    return f"{title}{where}{f', {unit}' if unit else ''}"
 
 
 @cache
