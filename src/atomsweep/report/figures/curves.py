@@ -110,7 +110,9 @@ def _draw_line(
         )
     every = max(1, math.ceil(len(line) / MARKS))
     marks = range(len(line) - 1, -1, -every)  # the end has one
-    axes.plot(line["x"], line["value"], **own, lw=1.7, ms=4, markevery=list(marks), clip_on=True)
+    axes.plot(line["x"], line["value"], **own, lw=1.7, ms=4, markevery=list(marks))
+    end = {"color": own["color"], "marker": own["marker"], "clip_on": False}
+    axes.plot(line["x"].iloc[-1:], line["value"].iloc[-1:], ls="", ms=4, **end)
     return line["x"].iloc[-1], line["value"].iloc[-1], label, style
 
 

@@ -1,6 +1,8 @@
 """Report → one HTML page that needs nothing else: no network, light and dark, phone and print."""
 
+import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 from atomsweep import console
@@ -9,6 +11,7 @@ from atomsweep.report.figures.curves import AGAINST, TIME
 from atomsweep.report.figures.files import inline
 from atomsweep.report.pages.jinja import render
 from atomsweep.report.pages.report import Report
+from atomsweep.report.pages.run import compared, details_of
 from atomsweep.report.read.asked import UNPLANNED
 from atomsweep.report.read.tidy import METRIC, by_row, records
 from atomsweep.report.read.values import as_float, normal
@@ -25,7 +28,9 @@ MOST_BEHIND = 30  # runs that the pop-up of a cell lists
 
 def page(report: Report) -> str:
     """The whole page."""
-    parts = [_part(report, number) for number in range(1, len(report.parts) + 1)]
+    details = details_of(report.provenance)
+    detailed = {one["run"].identity for one in details}
+    parts = [_part(report, number, detailed) for number in range(1, len(report.parts) + 1)]
     claims = report.claims and {
         "verdicts": claims_grid(report.claims),
         "comparisons": comparisons_grid(report.claims),
@@ -38,12 +43,15 @@ def page(report: Report) -> str:
         claims=claims,
         tiles=_tiles(report),
         runs=_runs(report),
+        details=details,
+        compared=json.dumps(compared(details)),
+        undetailed=max(0, len(report.provenance) - len(details)),
         more=max(0, len(report.provenance) - MOST_RUNS),
     )
 
 
-def _part(report: Report, number: int) -> dict[str, Any]:
-    """What the template shows of one table."""
+def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, Any]:
+    """What the template shows of one table; `detailed` are runs that are told one by one."""
     part = report.parts[number - 1]
     figures = [
         {
@@ -66,7 +74,7 @@ def _part(report: Report, number: int) -> dict[str, Any]:
         "splits": [titles.column_title(s, part.metric, part.alone) for s in part.splits],
         "ratio": f"{part.split_title(part.splits[0])} ÷ Median",
         "baselines": baseline_lines(part.cells, part.rows, part.reference),
-        "rows": _rows(part, number),
+        "rows": _rows(part, number, detailed),
         "figures": figures,
         "anew": not (part.frame["state"] == schema.FINISHED).any(),
         "paper": None if part.paper is None else printed_of(part.paper),
@@ -83,7 +91,7 @@ def _curve_caption(part: Part, metric: str, across: str) -> str:
     return told + curves.told(part.curves[metric])
 
 
-def _rows(part: Part, number: int) -> list[dict[str, Any]]:
+def _rows(part: Part, number: int, detailed: Collection[str]) -> list[dict[str, Any]]:
     """Table rows, each with the runs behind it."""
     behind: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in records(part.frame):
@@ -98,7 +106,10 @@ def _rows(part: Part, number: int) -> list[dict[str, Any]]:
                 "id": f"runs-{number}-{position}",
                 "labels": [titles.label(c, first[c], part.reference) for c in part.rows],
                 "cells": [_cell(cell, part, runs) for cell in records(group)],
-                "runs": [_run_behind(run, part) for run in runs[:MOST_BEHIND]],
+                "runs": [
+                    _run_behind(run, part) | {"detailed": run["identity"] in detailed}
+                    for run in runs[:MOST_BEHIND]
+                ],
                 "ratio": spelled.times(ratio),
                 "bar": None if math.isnan(ratio) else round(100 * min(ratio, 1.0), 1),
                 "n": f"{first['n']}"
