@@ -16,7 +16,8 @@ KEPT = REPOSITORY / "tests" / "kept" / "version_1" / "runs"
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # pages are written below the present folder
     return shutil.copytree(KEPT, tmp_path / "runs")
 
 

@@ -38,7 +38,9 @@ def add(commands: Any) -> None:
 def _info(options: argparse.Namespace) -> int:
     run = find_run(options.run, options.root)
     runs = [run, *([find_run(options.other, options.root)] if options.other else [])]
-    full = [read_one(one, fill_command(one.run.get("overrides") or []), options.lines) for one in runs]
+    full = [
+        read_one(one, fill_command(one.run.get("overrides") or []), options.lines) for one in runs
+    ]
     rows = [*_rows(run), *_facts(full[0]), ("page", str(_page(full)))]
     width = max(len(name) for name, _ in rows)
     for name, told in rows:
@@ -81,7 +83,9 @@ def _print_differences(runs: Sequence[OneRun]) -> None:
     results = ({k: v for k, v in run.metrics.items() if _is_shown(k)} for run in runs)
     told += differences(*results)
     print(f"\n{one.identity} and {other.identity} differ in {len(told) or 'nothing'}:")
-    print_table([("", one.identity, other.identity), *((k, _text(a), _text(b)) for k, a, b in told)])
+    print_table(
+        [("", one.identity, other.identity), *((k, _text(a), _text(b)) for k, a, b in told)]
+    )
 
 
 def _is_shown(metric: str) -> bool:

@@ -24,7 +24,9 @@ from tests.places import REPOSITORY
 from tests.report.figures.test_structures import arrays
 
 WIDTHS = (390, 768, 1440)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 AXE = REPOSITORY / "node_modules" / "axe-core" / "axe.min.js"
 
 pytestmark = [
@@ -70,7 +72,8 @@ def measured(pages, folder, dark):
         encoding="utf-8",
     )
     command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000",
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--window-size=1500,1000",
         f"--user-data-dir={folder / 'profile'}", "--timeout=240000",
         "--virtual-time-budget=200000", "--dump-dom", harness.as_uri(),
     ]  # fmt: skip

@@ -154,8 +154,8 @@ def told(saved: Saving, split: str, shared: bool = False) -> str:
             f"with on {split}: {saved.factor:.1f} × ({spread})."
         )
     return (
-        f"{saved.row} reaches the final value of {saved.other} on {split} with {saved.factor:.1f} × "
-        f"less training time ({spread})."
+        f"{saved.row} reaches the final value of {saved.other} on {split} with "
+        f"{saved.factor:.1f} × less training time ({spread})."
     )
 
 

@@ -18,7 +18,6 @@ from atomsweep.report.figures.style import (
     time_title,
     time_unit,
 )
-from atomsweep.report.tables import titles
 from atomsweep.report.tables.curves import lines
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.spelled import count
@@ -98,9 +97,7 @@ def draw(
     return figure
 
 
-def _draw_line(
-    axes: "Axes", label: str, line: pd.DataFrame
-) -> tuple[float, float, str, Style]:
+def _draw_line(axes: "Axes", label: str, line: pd.DataFrame) -> tuple[float, float, str, Style]:
     """Draw a table row; returns where it ends, its name and its style."""
     style = Style(int(line["hue"].iloc[0]), int(line["dash"].iloc[0]))
     own = looks(style)

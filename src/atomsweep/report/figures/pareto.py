@@ -42,9 +42,7 @@ def draw_points(
             label, (cost, error), xytext=(5, 5), textcoords="offset points", fontsize=8, color=INK
         )
     ordered = sorted(points[label] for label in front)
-    axes.plot(
-        [c for c, _ in ordered], [e for _, e in ordered], color=MUTED, lw=1, dashes=(3, 2)
-    )
+    axes.plot([c for c, _ in ordered], [e for _, e in ordered], color=MUTED, lw=1, dashes=(3, 2))
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.15)
     plain_ticks(axes)

@@ -44,9 +44,10 @@ def spent_section(frame: pd.DataFrame) -> Section:
     header = ["Device", "Finished, runs", "Begun, runs", *(f"{t}, device-h" for t in times_of)]
     section.grids.append(
         (
-            "Device-hours are wall time × devices, each kind of device by itself. Allocated is what all processes held; "
-            "start-up and lost is what of it is neither training nor evaluation of a run that "
-            "counts: imports, data, and steps that a kill or requeue made again.",
+            "Device-hours are wall time × devices, each kind of device by itself. Allocated is "
+            "what all processes held; start-up and lost is what of it is neither training nor "
+            "evaluation of a run that counts: imports, data, and steps that a kill or requeue "
+            "made again.",
             Grid(header, lines, "l" + "r" * 7),
         )
     )

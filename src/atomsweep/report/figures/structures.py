@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURED = 3
-MOST_POINTS = 1500  # of a parity plot: each stands in the page as a vector, in the colours of its theme
+MOST_POINTS = (
+    1500  # of a parity plot: each stands in the page as a vector, in the colours of its theme
+)
 ARROW = 2.2  # Å: length of the longest arrow
 
 
@@ -83,9 +85,10 @@ def _fill(section: Section, found: Predictions, told: str, number: int) -> None:
             f"structures-{number}",
             _draw_structures(found, worst[:PICTURED]),
             "The worst predicted structures from the side, with force arrows",
-            "The worst structures, seen along y, each with its mean error; dashed: what is in sight of "
-            "the cell; pale: fixed atoms. Wide blue arrows: reference force; narrow orange ones, on top: predicted. "
-            "Each picture has its own scale of arrows, drawn below it.",
+            "The worst structures, seen along y, each with its mean error; dashed: what is in "
+            "sight of the cell; pale: fixed atoms. Wide blue arrows: reference force; narrow "
+            "orange ones, on top: predicted. Each picture has its own scale of arrows, drawn "
+            "below it.",
             wide=True,
         ),
         Picture(
@@ -140,14 +143,16 @@ def _draw_structure(axes: "Axes", found: Predictions, i: int) -> None:
     scale = ARROW / max(float(np.linalg.norm(seen, axis=1).max(initial=0.0)), 1e-9)
     for forces, colour, width in ((reference, SERIES[0], 0.017), (predicted, SERIES[1], 0.0075)):
         _arrows(axes, pos[free][:, [0, 2]], scale * forces[free][:, [0, 2]], colour, width)
-    left, right = pos[:, 0].min() - 1.2, pos[:, 0].max() + 1.2
+    tips = [pos[free][:, [0, 2]] + scale * f[free][:, [0, 2]] for f in (reference, predicted)]
+    ends = np.concatenate([pos[:, [0, 2]], *tips])
+    left, right = ends[:, 0].min() - 1.2, ends[:, 0].max() + 1.2
     if "cell" in found.arrays and (edges := _cell(found.arrays["cell"][i])):
         for (x0, z0), (x1, z1) in edges:
             axes.plot([x0, x1], [z0, z1], color=MUTED, lw=0.7, dashes=(3, 2), zorder=0)
             left, right = min(left, x0 - 0.3, x1 - 0.3), max(right, x0 + 0.3, x1 + 0.3)
-    low = pos[:, 2].min() - 1.2
+    low = ends[:, 1].min() - 1.2
     axes.set_xlim(left, right)
-    axes.set_ylim(low - 1.6, pos[:, 2].max() + 1.2 + ARROW / 2)
+    axes.set_ylim(low - 1.6, ends[:, 1].max() + 1.2)
     step = _round_force(ARROW / scale)
     at = np.array([[left + 0.2, low - 0.9]])
     _arrows(axes, at, np.array([[scale * step, 0.0]]), INK, 0.0075)

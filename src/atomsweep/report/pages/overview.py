@@ -128,4 +128,6 @@ def _study(runs: Runs, name: str, out: Path) -> Entry:
     page = write_study(made, out / slug(name)).relative_to(out).as_posix()
     done = f"{len(ended(made.trials))} of {made.wanted}"
     left = made.command if len(ended(made.trials)) < made.wanted else None
-    return Entry(STUDIES, name, page, made.heading, done, "", made.summary, left, made.complete, begun=True)
+    return Entry(
+        STUDIES, name, page, made.heading, done, "", made.summary, left, made.complete, begun=True
+    )

@@ -44,6 +44,7 @@ COLUMNS: dict[str, Any] = {
     "data": None,
     "data_fingerprint": None,
     "data_provenance": None,
+    "split_by": None,  # what tells training from validation, where the run or its data say so
     "data_files": None,  # name of the user's own file, and how many more
     "created": None,  # ISO, UTC
     "allocated_seconds": math.nan,  # device-seconds of all processes, lost work included
@@ -172,7 +173,9 @@ def share_machines(rows: Sequence[dict[str, Any]], spans: Mapping[str, Sequence[
 
 def is_shared(frame: pd.DataFrame) -> bool:
     """Whether a finished run trained on a machine that trained another one at the same time."""
-    return bool((frame["shared"].map(lambda v: v is True) & (frame["state"] == schema.FINISHED)).any())
+    return bool(
+        (frame["shared"].map(lambda v: v is True) & (frame["state"] == schema.FINISHED)).any()
+    )
 
 
 def is_timed(metric: str) -> bool:

@@ -87,7 +87,9 @@ def told(points: pd.DataFrame) -> str:
     most = int(drawn["n"].max()) if len(drawn) else 1
     text = ""
     if most > 1:
-        text = " A line is the mean over the seeds of a row, the band reaches from lowest to highest."
+        text = (
+            " A line is the mean over the seeds of a row, the band reaches from lowest to highest."
+        )
     if points["rank"].max() >= MOST_OF_ROW:
         text += f" Of rows with more than {MOST_OF_ROW} runs the first {MOST_OF_ROW} count."
     return text

@@ -35,9 +35,7 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> G
 
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table; readable as it stands on a terminal."""
-    body = [
-        [f"**{_line(c.text)}**" if c.bold else _line(c.text) for c in row] for row in grid.rows
-    ]
+    body = [[f"**{_line(c.text)}**" if c.bold else _line(c.text) for c in row] for row in grid.rows]
     header, *lines = console.padded([list(map(_line, grid.header)), *body], grid.align, least=3)
     rule = "|".join(
         "-" * (len(cell) + 1) + (":" if side == "r" else "-")

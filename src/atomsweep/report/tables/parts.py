@@ -22,7 +22,13 @@ from atomsweep.report.tables.baselines import (
 )
 from atomsweep.report.tables.beside import in_order
 from atomsweep.report.tables.cells import cells_of
-from atomsweep.report.tables.choosing import is_alone, metric_of, metric_problems, reference_of, splits_of
+from atomsweep.report.tables.choosing import (
+    is_alone,
+    metric_of,
+    metric_problems,
+    reference_of,
+    splits_of,
+)
 from atomsweep.report.tables.comparable import UnlikeRuns
 from atomsweep.report.tables.curves import DRAWN_SPLITS, MOST_OF_ROW, series
 from atomsweep.report.tables.forms import matrix_grid, paper_grid
@@ -187,7 +193,8 @@ def make_part(
     order = None if asked else paper
     cells = in_order(cells, rows, order)
     reference = None if paper is None or cells["published"].isna().all() else paper
-    unlike = words.unlike_paper(reference, frame, asked) if reference else []
+    measured = reference is not None and splits[0] not in schema.OF_RUN  # sizes are told anyway
+    unlike = words.unlike_paper(reference, frame, asked) if reference and measured else []
     if unlike:
         cells[["published", "difference"]], cells["published_best"] = math.nan, False
     device = words.devices(finished)

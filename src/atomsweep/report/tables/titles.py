@@ -42,6 +42,7 @@ METRIC_TITLES = {
     "afbt": ("AFbT", "", 4),
     "fbt": ("FbT", "", 4),
 }
+OF_ROW = {"label": "Setting", "name": "Run", "identity": "Run"}  # axes that are no choices
 _BETTER_HIGH = re.compile(
     r"(^|_)(cos|per_second|per_s|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)"
 )
@@ -98,8 +99,8 @@ def axis_of(column: str, reference: str | None = None) -> Axis:
     if found:
         labels = {key: name for axis in reversed(found) for key, name in axis.labels.items()}
         return found[0].model_copy(update={"labels": labels})
-    if column == "label":
-        return Axis.model_construct(name=column, column=column, title="Setting", labels={})
+    if column in OF_ROW:
+        return Axis.model_construct(name=column, column=column, title=OF_ROW[column], labels={})
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
     title = bare.rpartition(".")[2].replace("_", " ").capitalize()
     return Axis.model_construct(name=bare, column=column, title=title, labels={})

@@ -157,9 +157,7 @@ def unlike_paper(reference: str, frame: pd.DataFrame, asked: Asked | None) -> li
     return told
 
 
-def _unlike(
-    name: str, frame: pd.DataFrame, column: str, theirs: set[str], shown: str
-) -> list[str]:
+def _unlike(name: str, frame: pd.DataFrame, column: str, theirs: set[str], shown: str) -> list[str]:
     """What runs have in a column that the paper has not."""
     if column not in frame:
         return []
@@ -177,7 +175,9 @@ def apart(reference: str, unlike: Sequence[str] = ()) -> str:
             f"{whose} stands apart, in full: its numbers and ours do not compare, as "
             f"{'; '.join(unlike)}."
         )
-    return f"{whose} is shown in full; none of its rows and columns is of the kind of these numbers."
+    return (
+        f"{whose} is shown in full; none of its rows and columns is of the kind of these numbers."
+    )
 
 
 def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
@@ -185,5 +185,6 @@ def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
     size = f", {spelled.count(counts['train'])} training structures" if "train" in counts else ""
     held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
     size += f" and {spelled.count(held)} for validation" if held else ""
-    note = shared.get("data_provenance")
-    return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
+    note = str(shared.get("data_provenance") or "").rstrip(".")
+    by = f" Split by {shared['split_by']}." if shared.get("split_by") else ""
+    return f"Data: {data}{size}.{by}{f' {note[0].upper()}{note[1:]}.' if note else ''}"
