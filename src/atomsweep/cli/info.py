@@ -71,7 +71,7 @@ def _facts(run: OneRun) -> Iterator[tuple[str, str]]:
     for metric, points in run.curves.items():
         if len(points) > 1 and _is_shown(metric):
             values = [value for _, value in points]
-            yield f"{metric} so far", f"{values[0]:.5g} {spark(values)} {values[-1]:.5g}"
+            yield f"curve, {metric}", f"{values[0]:.5g} {spark(values)} {values[-1]:.5g}"
     yield "make it", run.again
 
 

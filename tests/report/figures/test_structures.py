@@ -58,7 +58,7 @@ def test_a_picture_shows_cell_error_scale_and_all_ends_of_arrows(tmp_path):
     np.savez(tmp_path / "val_id.npz", **arrays(), cell=cell)
     axes, _ = _draw_structures(read_predictions(tmp_path / "val_id.npz"), [1, 0]).axes
     assert axes.get_title() == "CO, id monoxide, frame 0\nerror 0.1000 eV/Å"
-    assert [text.get_text() for text in axes.texts] == ["0.5 eV/Å"]  # the longest seen is 0.6
+    assert [text.get_text() for text in axes.texts] == ["0.2 eV/Å"]  # the longest seen is 0.3
     assert len(axes.lines) == 12  # edges of the cell
     reference, predicted, _ = (c for c in axes.collections)
     assert reference.width > predicted.width  # so that it shows below the other

@@ -50,7 +50,7 @@ def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_i
     assert [[cell.text for cell in row[:2]] for row in rows[1:]] == [
         ["small", "ReLU"], ["small", "Swish"], ["wide", "ReLU"], ["wide", "Swish"]
     ]  # fmt: skip
-    assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"– (0/2)"}
+    assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"–"}
     assert len([gap for gap in made.gaps if gap.cell != "Median"]) == 8
     assert made.gaps[0].command == (
         "atomsweep run model.hidden_channels=16 act=relu seed=0 data=mini_oc"
@@ -203,5 +203,6 @@ def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(ma
     made = built(place, "all").parts[0]
     assert made.cells["mean"].notna().all()
     averages = made.cells[made.cells["split"] == "val_avg"]
-    assert averages["published"].tolist() == [0.0469, 0.0360]
+    assert made.reference == "forcenet.table1"  # it gives the words; its numbers stand apart
+    assert averages["published"].isna().all()
     assert averages["choice.model"].tolist() == ["gns", "forcenet"]

@@ -1,5 +1,6 @@
 """Errors of single structures as grids: the worst, by element, by size of the force."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -72,7 +73,11 @@ def symbol(number: int) -> str:
 
 
 def formula(numbers: Array) -> str:
-    """`C2H6O`: a formula in Hill's order."""
-    from ase.formula import Formula
+    """`C2H6O`, `AgHNi`: a formula in Hill's order, by the alphabet, after C and H where C is in it.
 
-    return Formula.from_list([symbol(z) for z in numbers]).format("hill")
+    ASE's order of this name puts H first without C too.
+    """
+    counts = Counter(symbol(z) for z in numbers)
+    first = [one for one in ("C", "H") if "C" in counts and one in counts]
+    order = first + sorted(set(counts) - set(first))
+    return "".join(f"{one}{counts[one] if counts[one] > 1 else ''}" for one in order)
