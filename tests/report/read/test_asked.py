@@ -1,6 +1,7 @@
 """Tables laid out by their sweep file: launched, changed since, or never launched."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -140,7 +141,8 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     alone = (tmp_path / "reports/dens/table4_cost/report.html").read_text()
     assert "none of our runs answers this table" in alone
     index = (tmp_path / "reports" / "index.html").read_text()
-    assert 'href="forcenet/table7/report.html"' in index
+    first = re.search(r'<tbody>\s*<tr><th[^>]*><a href="([^"]*)"', index)  # what has results
+    assert first[1] == "forcenet/table7/report.html"
 
 
 def test_a_published_table_that_is_not_there_is_a_problem(place):
