@@ -5,7 +5,7 @@ The lines come from `tables/curves.py`; here they are only drawn. Matplotlib is 
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -82,7 +82,8 @@ def draw(
     axes = figure.add_axes((0.11, BELOW / height, 0.575, panel / height))
     dress(axes)
     axes.set_xscale("log" if log else "linear")
-    ends = [_draw_line(axes, label, line) for label, line in drawn.groupby("label", sort=False)]
+    rows = drawn.groupby("label", sort=False)
+    ends = [_draw_line(axes, str(label), line) for label, line in rows]
     if not math.isnan(baseline):
         axes.axhline(baseline, color=MUTED, lw=1.1, dashes=(2, 2))
     _cut_start(axes, drawn, baseline)
@@ -149,9 +150,10 @@ def _name_lines(
     wanted.sort(key=lambda one: one[:3])
     heights = spread([min(1.0, max(0.0, height)) for height, *_ in wanted], gap)
     left = 1.05
-    for (height, end, label, style), placed in zip(wanted, heights, strict=True):
-        own = {"color": MUTED, "dashes": (2, 2)} if style is None else looks(style)
-        outside = {"transform": axes.transAxes, "clip_on": False}
+    for (height, end, label, named), placed in zip(wanted, heights, strict=True):
+        own: dict[str, Any] = {"color": MUTED, "dashes": (2, 2)}
+        own = own if named is None else looks(named)
+        outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         axes.plot([end, left], [height, placed], color=own["color"], lw=0.6, alpha=0.6, **outside)
         axes.plot(
             [left, left + HANDLE / 2, left + HANDLE], [placed] * 3,

@@ -1,7 +1,7 @@
 """Named points of cost and error, drawn with their Pareto front."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atomsweep.report.figures.style import INK, MUTED, dress, looks, plain_ticks
 from atomsweep.report.tables.pareto import pareto
@@ -32,7 +32,7 @@ def draw_points(
     dress(axes)
     front = pareto(points)
     for label, (cost, error) in points.items():
-        own = {"color": INK if label in front else MUTED, "marker": "o"}
+        own: dict[str, Any] = {"color": INK if label in front else MUTED, "marker": "o"}
         if styles and label in styles:
             own = {k: v for k, v in looks(styles[label]).items() if k != "dashes"}
         axes.plot([cost], [error], **own, ls="", ms=5.5)

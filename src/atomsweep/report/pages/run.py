@@ -89,8 +89,8 @@ def _flat(run: OneRun) -> dict[str, str]:
 def _apart(runs: Sequence[OneRun]) -> list[tuple[str, str, str]]:
     one, other = (_flat(run) for run in runs[:2])
     return [
-        (key, *(spelled.NOTHING if v is None else v for v in values))
-        for key, *values in differences(one, other)
+        (key, spelled.NOTHING if a is None else a, spelled.NOTHING if b is None else b)
+        for key, a, b in differences(one, other)
     ]
 
 

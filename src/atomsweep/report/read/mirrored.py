@@ -42,7 +42,8 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Runs:
     rows, by_path = [], {}
     for run in mirrored.runs:
         try:
-            rows.append(_row(run, problems) | {"link": _page(uri, mirrored.store.experiment, run)})
+            link = _page(uri, mirrored.store.experiment, run)
+            rows.append({**_row(run, problems), "link": link})
             by_path[PATH + run.run_id] = run
         except READ_ERRORS as error:
             problems.append(f"{run.name} cannot be read from MLflow: {error}")
