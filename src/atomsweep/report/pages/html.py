@@ -55,7 +55,7 @@ def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, A
     part = report.parts[number - 1]
     figures = [
         {
-            "metric": metric,
+            "name": f"{metric} against {AGAINST[across]}",
             "svg": inline(
                 figure,
                 f"p{number}-{metric.replace('/', '-')}-{across}",
