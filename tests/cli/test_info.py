@@ -1,12 +1,14 @@
 """`atomsweep info`, `--version`, and what the shell completes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from atomsweep.cli.info import spark
 from atomsweep.cli.main import main
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
@@ -16,7 +18,8 @@ KEPT = REPOSITORY / "tests" / "kept" / "version_1" / "runs"
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # pages are written below the present folder
     return shutil.copytree(KEPT, tmp_path / "runs")
 
 
@@ -25,7 +28,7 @@ def told(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_info_says_what_a_run_is_where_how_it_ended_and_its_last_lines(root, capsys):
+def test_info_says_what_a_run_is_where_how_it_ended_and_its_last_lines(root, capsys, tmp_path):
     run = next(run for run in find_runs(root) if "swish" in run.name)
     (run.path / schema.LOG).write_text("".join(f"line {i}\n" for i in range(40)))
     said = told(capsys, "info", run.identity, "--root", str(root), "--lines", "2")
@@ -36,8 +39,34 @@ def test_info_says_what_a_run_is_where_how_it_ended_and_its_last_lines(root, cap
     assert rows["command"] == run.run["command"]
     assert rows["step"] == "20 of 20"
     assert rows["val_id/forces_mae"] == "0.34725"
+    assert "make it " in said
+    assert re.search(r"^data hash +[0-9a-f]+$", said, re.MULTILINE)
+    page = (tmp_path / rows["page"]).read_text()
+    assert run.run["command"] in page
+    assert f"<dd>{run.path}</dd>" in page
+    assert "model.hidden_channels" in page
+    assert "line 38\nline 39" in page
     assert said.endswith("  line 38\n  line 39\n")
     assert "line 37" not in said
+
+
+def test_info_of_two_runs_says_what_they_differ_in(root, capsys, tmp_path):
+    one, other = (next(r for r in find_runs(root) if act in r.name) for act in ("swish", "tanh"))
+    said = told(capsys, "info", one.identity, other.identity, "--root", str(root))
+    differ = said[said.index(f"{one.identity} and {other.identity} differ in") :]
+    rows = [line.split() for line in differ.splitlines()[1:]]
+    assert [one.identity, other.identity] in rows
+    assert ["act._target_", "torch.nn.SiLU", "torch.nn.Tanh"] in rows
+    assert not any(row[:1] == ["model._target_"] for row in rows)  # the same in both
+    page = (tmp_path / "reports" / "runs" / f"{one.identity}-and-{other.identity}.html").read_text()
+    apart = page[page.index('id="differences"') : page.index('id="config"')]
+    assert re.search(r"act\._target_</th><td>torch\.nn\.SiLU</td><td>torch\.nn\.Tanh", apart)
+
+
+def test_a_curve_in_a_terminal_is_a_word():
+    assert spark([3.0, 2.0, 1.0]) == "█▅▁"
+    assert spark([1.0]) == "▁"
+    assert len(spark([float(i) for i in range(500)])) == 32
 
 
 def test_info_of_a_run_that_was_stopped_says_why(root, capsys):

@@ -21,7 +21,7 @@ def run(root, *words, out=None):
 def test_a_report_prints_its_table_and_where_the_page_is(table5, tmp_path, capsys):
     assert run(table5, "latest", out=tmp_path / "out") == 0
     printed = capsys.readouterr().out
-    assert "| Spherical | Swish | **0.0500** |" in printed
+    assert "| Spherical | Swish | 0.0500 |" in printed
     assert printed.rstrip().endswith(f"Report: {tmp_path / 'out' / 'report.html'}")
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -1,27 +1,35 @@
-"""`atomsweep info <run>`: what a run is, where it lies, how it ended, and the end of its log."""
+"""`atomsweep info <run> [other]`: what a run is, where it lies, how it ended; a page of it.
+
+Of two runs also what they differ in.
+"""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from atomsweep.cli.shared import add_root
+from atomsweep.cli.shared import add_root, print_table
 from atomsweep.console import duration
 from atomsweep.launch.control import job_of
 from atomsweep.launch.survey import state_of
+from atomsweep.report.read.one import TAIL, OneRun, differences, read_one
+from atomsweep.report.read.row import fill_command
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory
 
-TAIL = 12  # lines of the log
+SHOWN = ("forces_mae", "energy_mae", "loss")
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def add(commands: Any) -> None:
     """Enter the command into the parser."""
     info = commands.add_parser(
-        "info", help="what a run is, where, how it ended, the end of its log"
+        "info", help="what a run is, how it ended, its log, a page; of two, what they differ in"
     )
     info.add_argument("run", help="directory, name or identity")
+    info.add_argument("other", nargs="?", help="a second run, and what the two differ in")
     info.add_argument("--lines", type=int, default=TAIL, help=f"of the log, default {TAIL}")
     info.set_defaults(command=_info)
     add_root(info)
@@ -29,18 +37,71 @@ def add(commands: Any) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     run = find_run(options.run, options.root)
-    rows = list(_rows(run))
+    runs = [run, *([find_run(options.other, options.root)] if options.other else [])]
+    full = [
+        read_one(one, fill_command(one.run.get("overrides") or []), options.lines) for one in runs
+    ]
+    rows = [*_rows(run), *_facts(full[0]), ("page", str(_page(full)))]
     width = max(len(name) for name, _ in rows)
     for name, told in rows:
         print(f"{name:<{width}}  {told}")
     for problem in run.problems():
         print(f"problem: {problem}")
-    log = run.path / schema.LOG
-    if log.exists() and options.lines > 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-options.lines :]
-        print(f"\n{log}, its last {len(lines)} lines:")
-        print("\n".join(f"  {line}" for line in lines))
+    if len(full) > 1:
+        _print_differences(full)
+    if full[0].log:
+        print(f"\n{run.path / schema.LOG}, its last {len(full[0].log)} lines:")
+        print("\n".join(f"  {line}" for line in full[0].log))
     return 0
+
+
+def _page(runs: Sequence[OneRun]) -> Path:
+    """Write the page of the run or runs below `reports/` of the present folder."""
+    from atomsweep.report.pages.run import write_runs
+
+    name = "-and-".join(run.name if len(runs) == 1 else run.identity for run in runs)
+    return write_runs(runs, Path("reports") / "runs" / f"{name}.html")
+
+
+def _facts(run: OneRun) -> Iterator[tuple[str, str]]:
+    """Data, curves and the command that makes this run alone."""
+    for key in ("file", "source", "hash"):
+        if key in run.data:
+            yield f"data {key}", run.data[key]
+    for metric, points in run.curves.items():
+        if len(points) > 1 and _is_shown(metric):
+            values = [value for _, value in points]
+            yield f"curve, {metric}", f"{values[0]:.5g} {spark(values)} {values[-1]:.5g}"
+    yield "make it", run.again
+
+
+def _print_differences(runs: Sequence[OneRun]) -> None:
+    one, other = runs
+    told = differences(one.config, other.config)
+    told += differences({"data hash": one.data.get("hash")}, {"data hash": other.data.get("hash")})
+    told += differences(one.made, other.made)
+    results = ({k: v for k, v in run.metrics.items() if _is_shown(k)} for run in runs)
+    told += differences(*results)
+    print(f"\n{one.identity} and {other.identity} differ in {len(told) or 'nothing'}:")
+    print_table(
+        [("", one.identity, other.identity), *((k, _text(a), _text(b)) for k, a, b in told)]
+    )
+
+
+def _is_shown(metric: str) -> bool:
+    return metric.rpartition("/")[2] in SHOWN
+
+
+def _text(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def spark(values: Sequence[float]) -> str:
+    """A curve as a word of eight heights, at most 32 letters long."""
+    chosen = [values[round(i * (len(values) - 1) / 31)] for i in range(32)]
+    chosen = list(values) if len(values) <= 32 else chosen
+    low, high = min(chosen), max(chosen)
+    return "".join(BLOCKS[round(7 * (v - low) / ((high - low) or 1.0))] for v in chosen)
 
 
 def _rows(run: RunDirectory) -> Iterator[tuple[str, str]]:
@@ -64,7 +125,7 @@ def _rows(run: RunDirectory) -> Iterator[tuple[str, str]]:
     if (spent := result.get("device_seconds", status.get("device_seconds"))) is not None:
         yield "trained for", f"{duration(float(spent))} on {made.get('device', '?')}"
     for name, value in (result.get("metrics") or status.get("values") or {}).items():
-        if name.rpartition("/")[2] in ("forces_mae", "energy_mae", "loss"):
+        if _is_shown(name):
             yield name, f"{value:.5g}"
     segments = run.segments()
     if segments:

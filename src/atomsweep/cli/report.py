@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if report.gaps:
         print("\nWithout a number:")
     for gap in report.gaps[:MOST_GAPS]:
-        print(f"  {gap.cell}: {gap.state}, {gap.reason}\n    fill it: {gap.command}")
+        fill = f"\n    fill it: {gap.command}" if gap.command else ""
+        print(f"  {gap.cell}: {gap.state}, {gap.reason}{fill}")
     if len(report.gaps) > MOST_GAPS:
         print(f"  and {len(report.gaps) - MOST_GAPS} more, all on the page")
     for problem in report.problems:

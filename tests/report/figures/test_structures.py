@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from atomsweep.report.figures.structures import _draw_structures, _round_force
 from atomsweep.report.pages import report, writing
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.read.predictions import read_predictions
-from atomsweep.report.tables.structures import element_grid, force_grid, worst_grid
+from atomsweep.report.tables.structures import element_grid, force_grid, formula, worst_grid
 from atomsweep.tracking import schema
 
 
@@ -39,6 +40,32 @@ def test_errors_are_means_over_free_atoms_and_components(found):
         ["monoxide", "0", "CO", "2", "0.1000", "0.3000"],
         ["water", "4", "H2O", "3", "0.0500", "3.0000"],
     ]
+
+
+def test_formulas_are_in_hills_order():
+    assert formula(np.array([8, 6, 1, 6, 1, 1])) == "C2H3O"
+    assert formula(np.array([28, 47, 1])) == "AgHNi"
+
+
+def test_an_arrows_scale_is_a_round_number_below_the_longest_arrow():
+    assert [_round_force(f) for f in (0.013, 0.19, 1.0, 4.9, 5.0, 73.0)] == [
+        0.01, 0.1, 1.0, 2.0, 5.0, 50.0
+    ]  # fmt: skip
+
+
+def test_a_picture_shows_cell_error_scale_and_all_ends_of_arrows(tmp_path):
+    cell = np.broadcast_to(np.diag([4.0, 5.0, 6.0]), (2, 3, 3))
+    np.savez(tmp_path / "val_id.npz", **arrays(), cell=cell)
+    axes, _ = _draw_structures(read_predictions(tmp_path / "val_id.npz"), [1, 0]).axes
+    assert axes.get_title() == "CO, id monoxide, frame 0\nerror 0.1000 eV/Å"
+    assert [text.get_text() for text in axes.texts] == ["0.2 eV/Å"]  # the longest seen is 0.3
+    assert len(axes.lines) == 12  # edges of the cell
+    reference, predicted, _ = (c for c in axes.collections)
+    assert reference.width > predicted.width  # so that it shows below the other
+    left, right = axes.get_xlim()
+    for arrows in (reference, predicted):
+        ends = arrows.X + arrows.U
+        assert left < ends.min() <= ends.max() < right
 
 
 def test_errors_by_element_and_by_force(found):

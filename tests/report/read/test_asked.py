@@ -1,6 +1,7 @@
 """Tables laid out by their sweep file: launched, changed since, or never launched."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -50,13 +51,13 @@ def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_i
     assert [[cell.text for cell in row[:2]] for row in rows[1:]] == [
         ["small", "ReLU"], ["small", "Swish"], ["wide", "ReLU"], ["wide", "Swish"]
     ]  # fmt: skip
-    assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"– (0/2)"}
+    assert {cell.text for row in rows[1:] for cell in row[3:-1]} == {"–"}
     assert len([gap for gap in made.gaps if gap.cell != "Median"]) == 8
     assert made.gaps[0].command == (
         "atomsweep run model.hidden_channels=16 act=relu seed=0 data=mini_oc"
     )
     assert made.command == "atomsweep run sweeps=mine"
-    assert [cell.text for cell in made.parts[0].matrix.rows[0]] == ["small", "– (0/2)", "– (0/2)"]
+    assert [cell.text for cell in made.parts[0].matrix.rows[0]] == ["small", "–", "–"]
     assert writing.write(made, place / "out").is_file()
 
 
@@ -166,7 +167,8 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     alone = (tmp_path / "reports/dens/table4_cost/report.html").read_text()
     assert "none of our runs answers this table" in alone
     index = (tmp_path / "reports" / "index.html").read_text()
-    assert 'href="forcenet/table7/report.html"' in index
+    first = re.search(r'<tbody>\s*<tr><th[^>]*><a href="([^"]*)"', index)  # what has results
+    assert first[1] == "forcenet/table7/report.html"
 
 
 def test_a_published_table_that_is_not_there_is_a_problem(place):
@@ -229,5 +231,6 @@ def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(ma
     made = built(place, "all").parts[0]
     assert made.cells["mean"].notna().all()
     averages = made.cells[made.cells["split"] == "val_avg"]
-    assert averages["published"].tolist() == [0.0469, 0.0360]
+    assert made.reference == "forcenet.table1"  # it gives the words; its numbers stand apart
+    assert averages["published"].isna().all()
     assert averages["choice.model"].tolist() == ["gns", "forcenet"]

@@ -9,11 +9,12 @@ from atomsweep.cli.report import main
 from atomsweep.report.pages import report
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
-from atomsweep.report.read.mirrored import read_mlflow
+from atomsweep.report.read.mirrored import _page, read_mlflow
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow import views
 from atomsweep.tracking.mlflow.connect import connect
 from atomsweep.tracking.mlflow.mirror import sync
+from atomsweep.tracking.mlflow.reader import MirroredRun
 
 SWEEP = "basis_act-1a2b3c"
 
@@ -152,3 +153,13 @@ def test_evaluations_and_predictions_are_mirrored_and_replaced_when_made_again(m
     files = {file.path for file in client.list_artifacts(mlflow_id, schema.PREDICTIONS)}
     files |= {file.path for file in client.list_artifacts(mlflow_id, schema.EVALUATIONS)}
     assert files == {"predictions/val_id.npz", "evaluations/cost.json"}
+
+
+def test_a_run_has_a_link_where_it_was_read_from_a_server_and_nowhere_else(root):
+    run = MirroredRun("r1", "x", "finished", {}, {}, {}, {}, (), {})
+    assert _page("https://mlflow.example/", "7", run) == (
+        "https://mlflow.example/#/experiments/7/runs/r1"
+    )
+    assert _page("sqlite:////tmp/mlflow.db", "7", run) is None
+    root.run("a" * 12)
+    assert read_directories(root.path).frame["link"].isna().all()

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atomsweep.report.pages import report
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.read.runs import UnknownSweep
-from atomsweep.report.read.tidy import is_gpu
+from atomsweep.report.read.tidy import is_gpu, share_machines
 from atomsweep.report.read.values import normal
 from atomsweep.tracking import schema
 
@@ -290,3 +291,37 @@ def test_latest_is_the_newest_run_where_no_sweep_is(root):
     root.run("a" * 12, created=1_000_000.0, sweep=None)
     root.run("b" * 12, created=2_000_000.0, sweep=None)
     assert read_directories(root.path).sweep("latest")["identity"].tolist() == ["b" * 12]
+
+
+def test_a_run_shared_its_machine_where_another_trained_on_its_host_at_the_same_time():
+    spans = {
+        "a": [("node1", 0.0, 10.0)],
+        "b": [("node1", 20.0, 30.0), ("node2", 0.0, 5.0)],
+        "c": [("node1", 12.0, 13.0), ("node1", 29.0, 40.0)],  # with the first process of b
+        "d": [("node2", 5.0, 9.0)],  # begins as b ends
+        "e": [("node1", 0.0, 99.0)],
+        "f": [("node3", 0.0, 99.0)],
+    }
+    rows = [{"path": path, "device": "cpu (x)"} for path in spans if path != "e"]
+    without = {path: own for path, own in spans.items() if path != "e"}
+    share_machines(rows, without)
+    assert [row["shared"] for row in rows] == [False, True, True, False, False]
+    rows = [{"path": path, "device": "cpu (x)"} for path in spans]
+    rows[0]["device"] = "NVIDIA H200"  # has its processor for itself
+    share_machines([*rows, {"path": "g", "device": "cpu (x)"}], spans)
+    assert [row.get("shared") for row in rows] == [None, True, True, False, True, False]
+
+
+def test_times_of_runs_that_shared_a_machine_are_said_to_be(table5):
+    for number, path in enumerate(sorted(table5.path.glob("*-00000000000?"))):
+        start = 10.0 * (number // 2)  # two at a time
+        part = {"start": start, "end": start + 9, "heartbeat": start + 9, "host": "node1",
+                "world_size": 1}  # fmt: skip
+        (path / schema.SEGMENTS).write_text(json.dumps(part) + "\n")
+    runs = read_directories(table5.path)
+    made = report.build(runs, runs.sweep("latest"))
+    (section,) = [s for s in made.sections if s.slug == "compute-1"]
+    assert section.notes[0].startswith("Times are wall time on a shared machine: 4 of 4 runs")
+    saved = [told for told in section.text if "less training" in told]
+    assert saved
+    assert all("wall time on a shared machine" in told for told in saved)

@@ -166,11 +166,16 @@ def test_the_best_so_far_never_gets_worse_and_ignores_what_is_not_feasible():
 
 
 def test_the_parameter_that_decides_weighs_most():
-    frame, told = importances(study(TRIALS, [0]))
+    frame, told, number = importances(study(TRIALS, [0]))
     assert frame["key"].iloc[0] == "basis"
     assert frame["importance"].iloc[0] > 0.8
     assert frame["importance"].sum() == pytest.approx(1.0)
-    assert told == f"{OBJECTIVE} of complete trials, over 12 trials"
+    assert number == 12
+    assert told.startswith(f"{OBJECTIVE} of complete trials, over 12 trials: too few to rely on")
+    _, many, _ = importances(
+        study([*TRIALS, *(t | {"number": 50 + i} for i, t in enumerate(TRIALS))], [0])
+    )
+    assert many == f"{OBJECTIVE} of complete trials, over 24 trials"
 
 
 def test_pruned_trials_are_weighed_at_a_step_that_most_have_reached():
@@ -179,8 +184,8 @@ def test_pruned_trials_are_weighed_at_a_step_that_most_have_reached():
         for i, t in enumerate(TRIALS)
     ]
     pruned[0] |= {"state": "complete", "values": [0.01], "intermediate": {"250": 0.05, "500": 0.01}}
-    frame, told = importances(study(pruned, [0]))
-    assert told == f"{OBJECTIVE} at step 250, over 12 trials"
+    frame, told, _ = importances(study(pruned, [0]))
+    assert told.startswith(f"{OBJECTIVE} at step 250, over 12 trials")
     assert frame["key"].iloc[0] == "basis"
 
 

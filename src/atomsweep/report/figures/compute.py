@@ -12,17 +12,17 @@ from atomsweep import console
 from atomsweep.report.figures.pareto import draw_points
 from atomsweep.report.figures.sections import Picture, Section
 from atomsweep.report.figures.style import (
-    DASHES,
     INK,
     MUTED,
-    SERIES,
     dress,
+    looks,
     make_room,
     plain_ticks,
+    time_title,
     time_unit,
 )
 from atomsweep.report.read.runs import Runs
-from atomsweep.report.read.tidy import is_gpu
+from atomsweep.report.read.tidy import is_gpu, is_shared
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.compute import Curve, Rows, Saving, curves_of, mean_curve, savings
@@ -63,9 +63,12 @@ def compute_section(runs: Runs, part: Part, number: int) -> Section:
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
-    section.text += [told(one, split) for one in _saved(rows, part, members)[:MOST_SAVINGS]]
+    saved = _saved(rows, part, members)[:MOST_SAVINGS]
+    section.text += [told(one, part.split_title(split), is_shared(part.frame)) for one in saved]
+    if clock := clock_note(part):
+        section.notes.append(clock)
     if (grid := _compute_grid(rows, part.metric)) is not None:
-        quantity, place = titles.title_of(part.metric)[0], titles.split_title(split)
+        quantity, place = titles.title_of(part.metric)[0], part.split_title(split)
         caption = (
             f"{quantity} on {place}, best until then, after so much training on {part.device}."
         )
@@ -118,20 +121,41 @@ def _picture(rows: Rows, part: Part, split: str, name: str) -> Picture:
     )
 
 
-def told(saved: Saving, split: str) -> str:
-    """A saving as a sentence."""
+def clock_note(part: Part) -> str:
+    """What times of a CPU are worth; empty where they are of GPUs."""
+    if is_gpu(part.device):
+        return ""
+    finished = part.frame[part.frame["state"] == schema.FINISHED]
+    shared = sum(value is True for value in finished["shared"])
+    if not shared:
+        return "Times are wall time; what else the machine did meanwhile is not known."
+    return (
+        f"Times are wall time on a shared machine: {shared} of {len(finished)} runs trained while "
+        "another run trained on the same host, so what is said of time is of its load too."
+    )
+
+
+def told(saved: Saving, split: str, shared: bool = False) -> str:
+    """A saving as a sentence.
+
+    Args:
+        saved: what is saved.
+        split: in words.
+        shared: whether runs trained beside others on one machine.
+    """
     if math.isnan(saved.low):
         spread = "one seed, no interval"
     else:
         spread = f"95 % interval {saved.low:.1f} to {saved.high:.1f}, n = {saved.n}"
+    spread += "; wall time on a shared machine" if shared else ""
     if saved.low <= 1.0:
         return (
             f"{saved.row} is not shown to need less training than {saved.other} for what that ends "
-            f"with on {titles.split_title(split)}: {saved.factor:.1f} × ({spread})."
+            f"with on {split}: {saved.factor:.1f} × ({spread})."
         )
     return (
-        f"{saved.row} reaches the final value of {saved.other} on {titles.split_title(split)} with "
-        f"{saved.factor:.1f} × less training ({spread})."
+        f"{saved.row} reaches the final value of {saved.other} on {split} with "
+        f"{saved.factor:.1f} × less training time ({spread})."
     )
 
 
@@ -170,32 +194,27 @@ def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
     shown = sorted(rows, key=lambda r: sum(c.values[-1] for c in rows[r].values()) / len(rows[r]))
     longest = max(c.times[-1] for label in shown for c in rows[label].values())
     size, word = time_unit(longest)
-    for i, label in enumerate(shown[:MOST_DRAWN]):
+    for label in shown[:MOST_DRAWN]:
         times, values = mean_curve(rows[label])
-        dashes = DASHES[i // len(SERIES) % len(DASHES)] or (None, None)
-        colour = SERIES[i % len(SERIES)]
         axes.plot(
-            [t / size for t in times], values, color=colour, dashes=dashes, lw=1.6, label=label
-        )
+            [t / size for t in times], values, **looks(part.styles[label]),
+            lw=1.6, ms=4, markevery=max(1, len(times) // 6), label=label,
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale(
         "log" if all(c.values[-1] > 0 for r in rows.values() for c in r.values()) else "linear"
     )
     plain_ticks(axes)
-    kind = (
-        "GPU-" if is_gpu(part.device) else "CPU " if part.device.lower().startswith("cpu") else ""
-    )
-    axes.set_xlabel(f"training time, {kind}{word}", color=MUTED)
-    title, unit, _ = titles.title_of(part.metric)
-    title = f"Ours: {title} on {titles.split_title(split)}{f', {unit}' if unit else ''}"
-    axes.set_title(title, loc="left", color=INK)
+    axes.set_xlabel(time_title(part.device, word), color=MUTED)
+    title = part.metric_title(schema.metric_name(split, part.metric))
+    axes.set_title(f"Ours: {title}" if theirs else title, loc="left", color=INK)
     legend = axes.legend(
-        loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, frameon=False, handlelength=1.8
+        loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, frameon=False, handlelength=2.6
     )
-    handle = "mmmm"  # as wide as a line of the legend and its gap
+    handle = "mmmmm"  # as wide as a line of the legend and its gap
     make_room(figure, axes, [handle + label for label in shown[:MOST_DRAWN]], 7.5)
     for text in legend.get_texts():
-        text.set_color(MUTED)
+        text.set_color(INK)
     return figure
 
 

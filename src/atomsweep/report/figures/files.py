@@ -18,7 +18,8 @@ def save(figure: "Figure", path: Path) -> list[Path]:
     from matplotlib import rc_context
 
     written = []
-    with rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
+    fonts = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}  # no Type 3 in a PDF
+    with rc_context({"svg.hashsalt": path.name, **fonts}):
         for suffix, metadata in (
             (".svg", {"Date": None, "Creator": None}),
             (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}),

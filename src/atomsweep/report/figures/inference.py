@@ -1,6 +1,7 @@
 """The section on inference: error against its cost, with the Pareto front."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from atomsweep.report.figures.pareto import draw_points
@@ -13,6 +14,7 @@ from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.pareto import pareto, published_points
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.scaling import error_column
+from atomsweep.report.tables.styles import Style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +43,7 @@ def inference_section(part: Part, number: int) -> Section:
     grid = _grid(points, error.removeprefix(METRIC))
     section.grids.append((f"Inference on {device}; bold: on the Pareto front.", grid))
     title = "Error against inference cost, the Pareto front joined"
-    picture = Picture(f"inference-{number}", _draw(points, theirs), title, f"{title}.")
+    picture = Picture(f"inference-{number}", _draw(points, theirs, part.styles), title, f"{title}.")
     picture.wide = theirs is not None
     section.pictures.append(picture)
     return section
@@ -79,13 +81,15 @@ def _grid(points: Points, error: str) -> Grid:
     return Grid(header, lines, "lrrr")
 
 
-def _draw(points: Points, theirs: tuple[Points, str] | None) -> "Figure":
+def _draw(
+    points: Points, theirs: tuple[Points, str] | None, styles: Mapping[str, Style]
+) -> "Figure":
     """Ours, and beside it the paper's points, where it has some."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 3.6) if theirs else (4.9, 3.6), layout=None)
     axes = figure.add_axes((0.07, 0.15, 0.38, 0.74) if theirs else (0.13, 0.15, 0.8, 0.74))
-    draw_points(axes, points, "inference, device-hours per 10⁶ structures", "Ours")
+    draw_points(axes, points, "inference, device-hours per 10⁶ structures", "Ours", styles)
     if theirs:
         right = figure.add_axes((0.58, 0.15, 0.38, 0.74))
         draw_points(right, theirs[0], f"inference, {theirs[1]}", "The paper, on its own data")

@@ -40,13 +40,14 @@ def spent_section(frame: pd.DataFrame) -> Section:
         lines.append(
             [Text(str(device)), *map(Text, counts), *(Text(device_hours(t)) for t in times)]
         )
-    header = ["Device", "Finished", "Begun", "Training", "Evaluation", "Failed runs"]
-    header += ["Start-up and lost", "Allocated"]
+    times_of = ("Training", "Evaluation", "Failed runs", "Start-up and lost", "Allocated")
+    header = ["Device", "Finished, runs", "Begun, runs", *(f"{t}, device-h" for t in times_of)]
     section.grids.append(
         (
-            "Device-hours, each kind of device by itself. Allocated is what all processes held; "
-            "start-up and lost is what of it is neither training nor evaluation of a run that "
-            "counts: imports, data, and steps that a kill or requeue made again.",
+            "Device-hours are wall time × devices, each kind of device by itself. Allocated is "
+            "what all processes held; start-up and lost is what of it is neither training nor "
+            "evaluation of a run that counts: imports, data, and steps that a kill or requeue "
+            "made again.",
             Grid(header, lines, "l" + "r" * 7),
         )
     )

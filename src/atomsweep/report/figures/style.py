@@ -2,16 +2,33 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from atomsweep.report.read.tidy import is_gpu
+from atomsweep.report.tables.styles import Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#a03f87", "#7a6a00", "#4aa3d8")  # after Okabe and Ito
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc6fa5", "#6b5b00", "#000000")  # after Okabe and Ito
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # another number than of colours: pairs repeat late
 DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
+
+
+def looks(style: Style) -> dict[str, Any]:
+    """Colour, marker and dashes of a setting, as matplotlib's `plot` takes them.
+
+    Marker and dashes alone tell settings apart too: in grey, and for who sees few colours.
+    """
+    dash = DASHES[(style.dash + style.hue // len(SERIES)) % len(DASHES)]
+    return {
+        "color": SERIES[style.hue % len(SERIES)],
+        "marker": MARKERS[style.hue % len(MARKERS)],
+        "dashes": dash or (None, None),
+    }
 
 
 def dress(axes: "Axes", ticks: float = 8.5) -> None:
@@ -62,6 +79,17 @@ def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float)
 def time_unit(longest: float) -> tuple[float, str]:
     """Seconds per unit and its name, for a time of this size."""
     return next((size, word) for size, word, limit in UNITS if longest < size * limit)
+
+
+def time_title(device: str, word: str) -> str:
+    """What the axis of training time is called, with its unit.
+
+    Of GPUs it is time × devices. On a CPU it is wall time, never the time of processors: a machine
+    that does other work too makes it longer.
+    """
+    if is_gpu(device):
+        return f"training time, GPU-{word}"
+    return f"wall time of training, {word}"
 
 
 def plain_ticks(axes: "Axes") -> None:

@@ -1,17 +1,21 @@
 """Report → one HTML page that needs nothing else: no network, light and dark, phone and print."""
 
+import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 from atomsweep import console
+from atomsweep.report.figures.compute import clock_note
+from atomsweep.report.figures.curves import AGAINST, TIME
 from atomsweep.report.figures.files import inline
 from atomsweep.report.pages.jinja import render
 from atomsweep.report.pages.report import Report
+from atomsweep.report.pages.run import compared, details_of
 from atomsweep.report.read.asked import UNPLANNED
 from atomsweep.report.read.tidy import METRIC, by_row, records
 from atomsweep.report.read.values import as_float, normal
-from atomsweep.report.tables import spelled, titles
-from atomsweep.report.tables.curves import left_out
+from atomsweep.report.tables import curves, spelled, titles
 from atomsweep.report.tables.forms import baseline_lines, cell_text
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.printed import printed_of
@@ -24,7 +28,9 @@ MOST_BEHIND = 30  # runs that the pop-up of a cell lists
 
 def page(report: Report) -> str:
     """The whole page."""
-    parts = [_part(report, number) for number in range(1, len(report.parts) + 1)]
+    details = details_of(report.provenance)
+    detailed = {one["run"].identity for one in details}
+    parts = [_part(report, number, detailed) for number in range(1, len(report.parts) + 1)]
     claims = report.claims and {
         "verdicts": claims_grid(report.claims),
         "comparisons": comparisons_grid(report.claims),
@@ -37,47 +43,55 @@ def page(report: Report) -> str:
         claims=claims,
         tiles=_tiles(report),
         runs=_runs(report),
+        details=details,
+        compared=json.dumps(compared(details)),
+        undetailed=max(0, len(report.provenance) - len(details)),
         more=max(0, len(report.provenance) - MOST_RUNS),
     )
 
 
-def _part(report: Report, number: int) -> dict[str, Any]:
-    """What the template shows of one table."""
+def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, Any]:
+    """What the template shows of one table; `detailed` are runs that are told one by one."""
     part = report.parts[number - 1]
     figures = [
         {
-            "metric": metric,
+            "name": f"{metric} against {AGAINST[across]}",
             "svg": inline(
                 figure,
-                f"p{number}-{metric.replace('/', '-')}",
-                f"{metric} against training time, one line per run",
+                f"p{number}-{metric.replace('/', '-')}-{across}",
+                f"{metric} against {AGAINST[across]}, one line per table row",
             ),
-            "caption": f"{metric} on {part.device}; time of evaluation is not counted."
-            + left_out(part.curves[metric]),
+            "caption": _curve_caption(part, metric, across),
         }
-        for metric, figure in report.figures[number - 1].items()
+        for metric, drawn in report.figures[number - 1].items()
+        for across, figure in drawn.items()
     ]
     return {
         "part": part,
         "number": number,
         "heading": report.heading_of(number),
         "header": [titles.axis_of(c, part.reference).title for c in part.rows],
-        "splits": [titles.column_title(s, part.metric) for s in _splits(part)],
-        "ratio": f"{titles.split_title(_splits(part)[0])} ÷ Median",
+        "splits": [titles.column_title(s, part.metric, part.alone) for s in part.splits],
+        "ratio": f"{part.split_title(part.splits[0])} ÷ Median",
         "baselines": baseline_lines(part.cells, part.rows, part.reference),
-        "rows": _rows(part, number),
+        "rows": _rows(part, number, detailed),
         "figures": figures,
+        "anew": not (part.frame["state"] == schema.FINISHED).any(),
         "paper": None if part.paper is None else printed_of(part.paper),
         "first": part.paper not in [other.paper for other in report.parts[: number - 1]],
         "seeds": bool((part.cells["planned"] > 1).any()),
     }
 
 
-def _splits(part: Part) -> list[str]:
-    return list(dict.fromkeys(part.cells["split"]))
+def _curve_caption(part: Part, metric: str, across: str) -> str:
+    told = f"{metric} against {AGAINST[across]}."
+    if across == TIME:
+        told = f"The same against time on {part.device}; that of evaluation is not counted."
+        told += f" {clock_note(part)}".rstrip()
+    return told + curves.told(part.curves[metric])
 
 
-def _rows(part: Part, number: int) -> list[dict[str, Any]]:
+def _rows(part: Part, number: int, detailed: Collection[str]) -> list[dict[str, Any]]:
     """Table rows, each with the runs behind it."""
     behind: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in records(part.frame):
@@ -92,7 +106,10 @@ def _rows(part: Part, number: int) -> list[dict[str, Any]]:
                 "id": f"runs-{number}-{position}",
                 "labels": [titles.label(c, first[c], part.reference) for c in part.rows],
                 "cells": [_cell(cell, part, runs) for cell in records(group)],
-                "runs": [_run_behind(run, part) for run in runs[:MOST_BEHIND]],
+                "runs": [
+                    _run_behind(run, part) | {"detailed": run["identity"] in detailed}
+                    for run in runs[:MOST_BEHIND]
+                ],
                 "ratio": spelled.times(ratio),
                 "bar": None if math.isnan(ratio) else round(100 * min(ratio, 1.0), 1),
                 "n": f"{first['n']}"
@@ -125,7 +142,7 @@ def _cell(cell: dict[str, Any], part: Part, runs: list[dict[str, Any]]) -> dict[
 def _run_behind(run: dict[str, Any], part: Part) -> dict[str, Any]:
     """A run as the pop-up of a cell shows it."""
     planned = str(run["identity"]).startswith(UNPLANNED)
-    names = [f"{METRIC}{split}/{part.metric}" for split in _splits(part)]
+    names = [f"{METRIC}{split}/{part.metric}" for split in part.splits]
     decimals = titles.title_of(part.metric)[2]
     return {
         "identity": spelled.NOTHING if planned else run["identity"],
@@ -145,17 +162,18 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     """The few numbers that a reader looks for first."""
     frame = report.trained
     done = int((frame["state"] == schema.FINISHED).sum())
-    tiles = [{"value": f"{done} / {len(frame)}", "name": "runs finished", "note": ""}]
+    first = {"value": f"{done} / {len(frame)}", "name": "runs finished", "note": report.level or ""}
+    tiles = [first]
     for part in report.parts[:1]:
         best = part.best()
         if best is not None:
-            title, unit, _ = titles.title_of(part.metric)
-            split = titles.split_title(best["split"])
+            name = part.metric_title(schema.metric_name(best["split"], part.metric))
+            seeds = " (one seed)" if best["n"] == 1 else ""
             tiles.append(
                 {
                     "value": spelled.number(best["mean"]),
-                    "name": f"best {title[0].lower()}{title[1:]} on {split}, {unit}".rstrip(", "),
-                    "note": part.label(best),
+                    "name": f"best {name[0].lower()}{name[1:]}",
+                    "note": part.label(best) + seeds,
                 }
             )
             if not math.isnan(best["ratio"]):

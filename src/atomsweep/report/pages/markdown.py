@@ -1,11 +1,12 @@
 """Report → Markdown. Words and layout only, no arithmetic."""
 
+from atomsweep.report.figures.curves import AGAINST
 from atomsweep.report.pages.report import Report
-from atomsweep.report.tables import grids, titles
+from atomsweep.report.tables import grids
 from atomsweep.report.tables.forms import beside_grid
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.parts import Gap
-from atomsweep.report.tables.printed import citation
+from atomsweep.report.tables.printed import citation, printed_of
 from atomsweep.report.tables.provenance import MOST_RUNS, provenance_grid
 from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, claims_grid, comparisons_grid
 
@@ -17,13 +18,16 @@ def report_markdown(report: Report) -> str:
         heading = part.title if len(report.parts) == 1 else report.heading_of(number)
         text += [f"## {heading}", grids.markdown(part.grid), " ".join(part.caption)]
         if part.matrix is not None:
-            split = titles.split_title(part.cells["split"].iloc[-1])
+            split = part.split_title(part.splits[-1])
             text += [f"### {split}, rows against columns", grids.markdown(part.matrix)]
-        if part.reference:
+        if part.reference and part.beside:
             text += [
                 f"### Beside the paper: {citation(part.reference)}",
                 grids.markdown(beside_grid(part.cells, part.rows, part.reference)),
             ]
+    apart = dict.fromkeys(p.paper for p in report.parts if p.paper and not p.beside)
+    for paper in map(printed_of, apart):
+        text += [f"## {paper.cited}", grids.markdown(paper.grid), paper.caption]
     if report.claims:
         text += ["## Claims", grids.markdown(claims_grid(report.claims))]
         text += [grids.markdown(comparisons_grid(report.claims))]
@@ -32,7 +36,10 @@ def report_markdown(report: Report) -> str:
         text += ["### On the published numbers", _bullets(report.footnotes)]
     if figures := report.figure_names():
         text += ["## Learning curves"]
-        text += [f"![{metric} against training time]({name}.svg)" for _, metric, name in figures]
+        text += [
+            f"![{metric} against {AGAINST[across]}]({name}.svg)"
+            for _, metric, across, name in figures
+        ]
     for section in report.sections:
         text += [f"## {section.title}", *section.text]
         for caption, grid in section.grids:
@@ -54,7 +61,10 @@ def report_markdown(report: Report) -> str:
 
 def _gap_grid(gaps: list[Gap]) -> Grid:
     """Cells without a number, one per line."""
-    rows = [[Text(g.cell), Text(g.state), Text(g.reason), Text(f"`{g.command}`")] for g in gaps]
+    rows = [
+        [Text(g.cell), Text(g.state), Text(g.reason), Text(f"`{g.command}`" if g.command else "")]
+        for g in gaps
+    ]
     return Grid(["Cell", "State", "Reason", "Filled by"], rows, "llll")
 
 

@@ -41,6 +41,7 @@ class Entry:
         told: one paragraph.
         command: what launches the rest; None where nothing is left or nothing does.
         complete: nothing is missing, nothing contradicts.
+        begun: something of it has finished.
     """
 
     group: str
@@ -52,6 +53,7 @@ class Entry:
     told: str
     command: str | None
     complete: bool
+    begun: bool = False
 
 
 def write_all(runs: Runs, out: Path) -> Iterator[Entry]:
@@ -61,7 +63,11 @@ def write_all(runs: Runs, out: Path) -> Iterator[Entry]:
         entries.append(entry)
         yield entry
     papers = [one.title for one in published.papers().values()] + [OTHERS, STUDIES]
-    groups = [(title, [e for e in entries if e.group == title]) for title in papers]
+    groups = [
+        (title, sorted((e for e in entries if e.group == title), key=lambda e: not e.begun))
+        for title in papers
+    ]
+    groups.sort(key=lambda group: not any(e.begun for e in group[1]))  # what has results first
     text = render(
         "index.html",
         groups=[group for group in groups if group[1]],
@@ -114,6 +120,7 @@ def _entry(made: Report, page: Path, out: Path) -> Entry:
         told=made.summary if done else "Nothing has finished.",
         command=made.command if done < len(made.trained) else None,
         complete=made.complete,
+        begun=done > 0,
     )
 
 
@@ -122,4 +129,6 @@ def _study(runs: Runs, name: str, out: Path) -> Entry:
     page = write_study(made, out / slug(name)).relative_to(out).as_posix()
     done = f"{len(ended(made.trials))} of {made.wanted}"
     left = made.command if len(ended(made.trials)) < made.wanted else None
-    return Entry(STUDIES, name, page, made.heading, done, "", made.summary, left, made.complete)
+    return Entry(
+        STUDIES, name, page, made.heading, done, "", made.summary, left, made.complete, begun=True
+    )

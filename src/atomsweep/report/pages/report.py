@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from atomsweep.report.figures.compute import compute_section
-from atomsweep.report.figures.curves import curve_figures
+from atomsweep.report.figures.curves import STEP, TIME, curve_figures
 from atomsweep.report.figures.inference import inference_section
 from atomsweep.report.figures.scaling import scaling_section
 from atomsweep.report.figures.sections import Section
@@ -22,13 +22,14 @@ from atomsweep.report.read import published
 from atomsweep.report.read.asked import Asked
 from atomsweep.report.read.runs import Runs
 from atomsweep.report.read.tidy import CHOICE, CONFIG
-from atomsweep.report.tables import grids, titles
+from atomsweep.report.tables import grids, titles, words
 from atomsweep.report.tables.baselines import BASELINE_MODEL
-from atomsweep.report.tables.choosing import reference_of
+from atomsweep.report.tables.choosing import metrics_of, reference_of
 from atomsweep.report.tables.comparable import comparable
 from atomsweep.report.tables.compute import Curve, curves_of
 from atomsweep.report.tables.evidence import Cell, Evidence
-from atomsweep.report.tables.parts import Gap, Part, gaps_of, make_part
+from atomsweep.report.tables.parts import GOING, Gap, Part, gaps_of, make_part
+from atomsweep.report.tables.styles import Styles
 from atomsweep.report.tables.verdicts import Judged, judge
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
@@ -60,32 +61,39 @@ class Report:
     command: str | None
     source: str
     footnotes: list[str] = field(default_factory=list)
+    level: str | None = None  # `mini_oc: classical potential, not DFT`
 
     @cached_property
-    def figures(self) -> "list[dict[str, Figure]]":
-        """Of each table: metric → drawing of its learning curves."""
+    def figures(self) -> "list[dict[str, dict[str, Figure]]]":
+        """Of each table: metric → what it is drawn against → drawing of its learning curves."""
         return [curve_figures(part) for part in self.parts]
 
-    def figure_names(self) -> list[tuple[int, str, str]]:
-        """Number of the table from 1, metric, and file name of each of the figures."""
+    def figure_names(self) -> list[tuple[int, str, str, str]]:
+        """Number of the table from 1, metric, what it is drawn against, name of the file."""
         several = len(self.parts) > 1
         return [
-            (number, metric, f"curves-{number}-{split}" if several else f"curves-{split}")
+            (number, metric, across, f"curves-{f'{number}-' if several else ''}{split}{ending}")
             for number, part in enumerate(self.parts, 1)
             for metric in part.curves
             for split in [metric.partition("/")[0]]
+            for across, ending in ((STEP, ""), (TIME, "-time"))
         ]
 
     @property
     def title(self) -> str:
-        """Heading and sweep."""
-        return f"{self.heading} · {self.name}"
+        """Heading, sweep, and what the labels are where they are not DFT's."""
+        return " · ".join(word for word in (self.heading, self.name, self.level) if word)
+
+    @staticmethod
+    def quantity_of(part: Part) -> str:
+        """`Force MAE, eV/Å`: what a table shows."""
+        title, unit, _ = titles.title_of(part.metric)
+        return f"{title}, {unit}".rstrip(", ")
 
     def heading_of(self, number: int) -> str:
         """Of a table, from 1: what tells it from the others of the page."""
         part = self.parts[number - 1]
-        title, unit, _ = titles.title_of(part.metric)
-        quantity = f"{title}, {unit}".rstrip(", ")
+        quantity = self.quantity_of(part)
         if len(self.parts) == 1:
             return quantity
         alike = [other for other in self.parts if other.title == part.title]
@@ -114,7 +122,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
     """The report on a frame from `runs.sweep` or `runs.where`.
 
     Raises:
-        NothingFinished: no run of the frame is finished.
+        NothingFinished: no run of the frame is finished, and none is on its way.
     """
     name = str(frame.attrs.get("sweep") or "runs")
     command = frame.attrs.get("command")
@@ -122,14 +130,14 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
     asked: Asked | None = frame.attrs.get("asked")
     problems = list(runs.problems)
     trained = _trained(frame, axes)
-    if asked is None and not (trained["state"] == schema.FINISHED).any():
+    if asked is None and not trained["state"].isin((schema.FINISHED, *GOING)).any():
         raise NothingFinished(nothing_finished(name, trained, command))
-    metrics = asked.statement.metrics if asked else [None]
+    styles = Styles()
     parts = [
-        make_part(runs, part, metric, problems)
+        make_part(runs, part, metric, problems, styles)
         for part in comparable(trained, asked.settings_axes if asked else ())
-        if asked is not None or (part["state"] == schema.FINISHED).any()
-        for metric in metrics
+        if asked is not None or part["state"].isin((schema.FINISHED, *GOING)).any()
+        for metric in metrics_of(part, asked)
     ]
     everything = pd.concat([frame, *(p.baselines for p in parts)]).drop_duplicates("identity")
     evidence = _evidence(runs, trained, parts[0], asked)
@@ -139,7 +147,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         heading=asked.statement.title if asked else heading_of(parts),
         summary=summary_of(parts, trained, claims, asked),
         parts=parts,
-        gaps=list({gap.cell + gap.command: gap for p in parts for gap in gaps_of(p)}.values()),
+        gaps=list({(gap.cell, gap.command): gap for p in parts for gap in gaps_of(p)}.values()),
         trained=trained,
         provenance=everything[everything["state"] != schema.MISSING].reset_index(drop=True),
         problems=list(dict.fromkeys(problems)),
@@ -148,6 +156,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         command=command,
         source=runs.source,
         footnotes=_footnotes(parts),
+        level=words.level(trained[trained["state"] == schema.FINISHED]),
     )
     report.sections = [section for section in _sections(runs, report) if section]
     report.problems = list(dict.fromkeys([*runs.problems, *report.problems]))  # of journals, too
@@ -203,7 +212,7 @@ def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) 
     def curves(metric: str) -> dict[str, Curve]:
         return curves_of(runs.curves(frame, [metric]), devices, titles.better(metric))
 
-    def words(cell: Cell) -> str:
+    def cell_words(cell: Cell) -> str:
         label, setting = cell
         told = (
             titles.label((CONFIG if "." in axis else CHOICE) + axis, value, reference)
@@ -212,4 +221,4 @@ def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) 
         return label or ", ".join(told)
 
     reference = reference_of(asked, part.rows, {}, [])
-    return Evidence(asked, frame, reference, curves, words)
+    return Evidence(asked, frame, reference, curves, cell_words)

@@ -8,7 +8,7 @@ from atomsweep import console
 from atomsweep.report.figures.files import inline, save
 from atomsweep.report.pages.jinja import render
 from atomsweep.report.read.tidy import frame_of, records
-from atomsweep.report.study.drawings import Drawing, drawings
+from atomsweep.report.study.drawings import Drawing, drawings, objective_title
 from atomsweep.report.study.report import StudyReport, importance_grid
 from atomsweep.report.tables import grids, spelled
 from atomsweep.tracking.files import write_atomic
@@ -52,11 +52,12 @@ def _tiles(report: StudyReport) -> list[dict[str, Any]]:
     done = int((report.trials["state"] == "complete").sum())
     pruned = int((report.trials["state"] == "pruned").sum())
     failed = int((report.trials["state"] == "failed").sum())
+    words = objective_title(report.first)
     spent = float(report.provenance["device_seconds"].sum())
     return [
         {
             "value": spelled.number(best[f"value.{report.first}"]),
-            "name": f"best {report.first}",
+            "name": f"best {words[0].lower()}{words[1:]}",
             "note": f"trial {best['number']}: {report.point(best)}",
         },
         {
@@ -85,8 +86,7 @@ def write_study(report: StudyReport, out: Path) -> Path:
     ):
         text = frame.to_csv(index=False, float_format="%.10g")
         write_atomic(out / name, text, durable=False)
-    caption = f"{report.heading}. {report.summary}"
-    tex = grids.latex(report.grid, caption, report.name)
+    tex = grids.latex(report.grid, f"{report.heading}.", report.summary, report.name)
     write_atomic(out / "table.tex", tex, durable=False)
     for name, (figure, _) in drawn.items():
         save(figure, out / name)

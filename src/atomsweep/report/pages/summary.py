@@ -30,6 +30,7 @@ def summary_of(
     """
     done = int((frame["state"] == schema.FINISHED).sum())
     told = [f"{done} of {len(frame)} runs finished."]
+    told += _going(frame)
     if stale := sum(value is True for value in frame["stale"]):
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
     for part in parts:
@@ -38,11 +39,12 @@ def summary_of(
             continue
         title, unit, decimals = titles.title_of(part.metric)
         ratio = f", {spelled.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
-        split = titles.split_title(best["split"])
+        split = part.split_title(best["split"])
+        seeds = ", one seed" if best["n"] == 1 else ""
         told.append(
             f"Best {title[0].lower()}{title[1:]} on {split}: "
             f"{spelled.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
-            f"({part.label(best)}){ratio}."
+            f"({part.label(best)}{seeds}){ratio}."
         )
     for verdict in (HOLDS, FAILS, UNDECIDED):
         if n := sum(claim.verdict == verdict for claim in claims):
@@ -53,6 +55,18 @@ def summary_of(
     if len(parts) > len(metrics):
         told.append(f"{len(parts)} tables, as data sets, tasks or budgets differ.")
     return " ".join(told)
+
+
+def _going(frame: pd.DataFrame) -> list[str]:
+    """How far the runs are that train or wait."""
+    waiting = int((frame["state"] == schema.QUEUED).sum())
+    running = frame[frame["state"] == schema.RUNNING]
+    told = []
+    if len(running):
+        done, total = running["step"].fillna(0).sum(), running["total_steps"].sum()
+        share = f", {100 * done / total:.0f} % of their steps done" if total > 0 else ""
+        told.append(f"{len(running)} {'runs' if len(running) > 1 else 'run'} training{share}.")
+    return told + ([f"{waiting} waiting for their turn."] if waiting else [])
 
 
 def nothing_finished(name: str, frame: pd.DataFrame, command: str | None) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from atomsweep.report.figures.curves import STEP
 from atomsweep.report.figures.files import save
 from atomsweep.report.pages.html import page
 from atomsweep.report.pages.markdown import report_markdown
@@ -18,7 +19,7 @@ def write(report: Report, out: Path) -> Path:
     """Write a report into `out`; returns the page.
 
     report.html, report.md, table.csv (one line per cell), runs.csv, curves.csv, claims.csv,
-    table.tex, and each figure as SVG, PDF and PNG.
+    table.tex and its variants with siunitx and of one column, and each figure as SVG, PDF and PNG.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "report.html", page(report), durable=False)
@@ -27,13 +28,13 @@ def write(report: Report, out: Path) -> Path:
     _write_csv(cells, out / "table.csv")
     runs = report.provenance.assign(sweeps=report.provenance["sweeps"].map(" ".join))
     _write_csv(runs, out / "runs.csv")
-    tex = (grids.latex(part.grid, part.text, report.name) for part in report.parts)
-    write_atomic(out / "table.tex", "\n".join(tex), durable=False)
+    _write_latex(report, out)
     drawn = []
-    for number, metric, name in report.figure_names():
-        save(report.figures[number - 1][metric], out / name)
-        points = report.parts[number - 1].curves[metric]
-        drawn.append(points.drop(columns=["hue", "dash", "rank"]).assign(metric=metric))
+    for number, metric, across, name in report.figure_names():
+        save(report.figures[number - 1][metric][across], out / name)
+        if across == STEP:
+            points = report.parts[number - 1].curves[metric]
+            drawn.append(points.drop(columns=["hue", "dash", "rank"]).assign(metric=metric))
     if drawn:
         _write_csv(pd.concat(drawn), out / "curves.csv")
     if report.claims:
@@ -42,6 +43,26 @@ def write(report: Report, out: Path) -> Path:
         for picture in section.pictures:
             save(picture.figure, out / picture.name)
     return out / "report.html"
+
+
+def _write_latex(report: Report, out: Path) -> None:
+    """The tables with every split, the same aligned by siunitx, and the last split alone."""
+    for ending, narrow, aligned in (
+        ("", False, False),
+        ("-siunitx", False, True),
+        ("-narrow", True, False),
+    ):
+        tables = [
+            grids.latex(
+                part.narrow if narrow else part.grid,
+                f"{part.title}: {report.quantity_of(part)}.",
+                " ".join(part.caption),
+                report.name if len(report.parts) == 1 else f"{report.name}-{number}",
+                aligned,
+            )
+            for number, part in enumerate(report.parts, 1)
+        ]
+        write_atomic(out / f"table{ending}.tex", "\n".join(tables), durable=False)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -1,17 +1,15 @@
 """Runs and plans of one place, read from its run directories."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from atomsweep.report.read.evaluated import evaluated_columns
 from atomsweep.report.read.journals import read_journal
-from atomsweep.report.read.links import links
 from atomsweep.report.read.plans import read_plans
 from atomsweep.report.read.problems import READ_ERRORS, lost, sentence, shorten
 from atomsweep.report.read.row import row_of
 from atomsweep.report.read.runs import Runs
-from atomsweep.report.read.tidy import METRIC
+from atomsweep.report.read.tidy import METRIC, Span, share_machines
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json, read_lines
 from atomsweep.tracking.run import RunDirectory
@@ -31,12 +29,13 @@ def read_directories(root: Path | str) -> Runs:
         )
     problems: list[str] = []
     rows = []
-    pages = links(root / "mlflow.db")
+    spans: dict[str, list[Span]] = {}
     for path in sorted(root.iterdir()):
         if path.is_dir() and not path.name.startswith(("_", ".")):
-            row = _read_run(path, problems, pages)
+            row = _read_run(path, problems, spans)
             if row is not None:
                 rows.append(row)
+    share_machines(rows, spans)
     plans = read_plans(root / schema.SWEEPS, problems)
     shorten(problems)
     runs = Runs.of(rows, plans, problems, str(root), lambda run: read_journal(run, problems))
@@ -44,8 +43,10 @@ def read_directories(root: Path | str) -> Runs:
     return runs
 
 
-def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict[str, Any] | None:
-    """A row, or None for what is not a run that we can read; `pages` are its links to MLflow."""
+def _read_run(
+    path: Path, problems: list[str], spans: dict[str, list[Span]]
+) -> dict[str, Any] | None:
+    """A row, or None for what is not a run that we can read; its processes go to `spans`."""
     if not (path / schema.RUN).is_file():
         written = (schema.CONFIG, schema.STATUS, schema.JOURNAL, schema.RESULT)
         if any((path / name).exists() for name in written):
@@ -77,19 +78,25 @@ def _read_run(path: Path, problems: list[str], pages: Mapping[str, str]) -> dict
         problems += lost(path, result)
     row["name"] = path.name.removesuffix(f"-{row['identity']}")
     row["path"] = str(path)
-    row["link"] = pages.get(str(run.get("uid") or path.name))
-    _add_time(row, path, problems)
+    _add_time(row, path, problems, spans)
     if state == schema.FINISHED:
         row.update(evaluated_columns(path, problems))
     return row
 
 
-def _add_time(row: dict[str, Any], path: Path, problems: list[str]) -> None:
-    """What all processes held, lost work included."""
+def _add_time(
+    row: dict[str, Any], path: Path, problems: list[str], spans: dict[str, list[Span]]
+) -> None:
+    """What all processes held, lost work included, and when each was at work."""
     try:
         parts = read_lines(path / schema.SEGMENTS)
         if parts:
             row.update(processes=len(parts), allocated_seconds=allocated_seconds(parts))
+            spans[str(path)] = [
+                (one["host"], one["start"], one["heartbeat"] if one["end"] is None else one["end"])
+                for one in parts
+                if "host" in one
+            ]
             if row["state"] == schema.FINISHED:
                 row[f"{METRIC}run/ranks"] = float(parts[-1]["world_size"])
     except READ_ERRORS as error:

@@ -42,7 +42,8 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Runs:
     rows, by_path = [], {}
     for run in mirrored.runs:
         try:
-            rows.append(_row(run, problems))
+            link = _page(uri, mirrored.store.experiment, run)
+            rows.append({**_row(run, problems), "link": link})
             by_path[PATH + run.run_id] = run
         except READ_ERRORS as error:
             problems.append(f"{run.name} cannot be read from MLflow: {error}")
@@ -58,6 +59,13 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Runs:
             f"--experiment, or fill it with `python -m atomsweep sync`"
         )
     return Runs.of(rows, plans, problems, uri, lambda path: mirrored.journal(by_path[path]))
+
+
+def _page(uri: str, experiment: str, run: MirroredRun) -> str | None:
+    """Address of a run on an MLflow server; of a file there is none that every reader can open."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run.run_id}"
 
 
 def _row(run: MirroredRun, problems: list[str]) -> Mapping[str, Any]:

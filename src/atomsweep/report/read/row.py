@@ -48,6 +48,8 @@ def row_of(
         "data": data.get("name"),
         "data_fingerprint": data.get("fingerprint") or run.get("data_fingerprint"),
         "data_provenance": _provenance(data.get("provenance")),
+        "split_by": data.get("split_by") or _typed("data.split_by", run.get("overrides") or []),
+        "data_files": _files(data.get("provenance"), run.get("overrides") or []),
         "created": iso(run.get("created")),
         "command": fill_command(run.get("overrides") or []),
         **{CHOICE + group: value for group, value in run["choices"].items()},
@@ -102,6 +104,21 @@ def _provenance(provenance: Any) -> str | None:
     if isinstance(provenance, Mapping):
         return provenance.get("note") or provenance.get("source") or None
     return str(provenance) if provenance else None
+
+
+def _files(provenance: Any, overrides: Iterable[str]) -> str | None:
+    """`my.extxyz`: what a set that was read from somebody's own files is called."""
+    named = _typed("data.path", overrides)
+    source = provenance.get("source") if isinstance(provenance, Mapping) else None
+    return str(source) if named and source else None
+
+
+def _typed(key: str, overrides: Iterable[str]) -> str | None:
+    """The value of a key among overrides."""
+    values = [
+        o.partition("=")[2] for o in map(str, overrides) if o.lstrip("+").startswith(f"{key}=")
+    ]
+    return values[-1] if values else None
 
 
 def _counts(data: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, int]:

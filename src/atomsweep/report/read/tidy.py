@@ -20,6 +20,7 @@ METRIC = "metric."  # + split/metric: final value of the chosen checkpoint
 COUNT = "count."  # + split: structures of the data set
 MEASURED_ON = "measured_on."  # + kind of evaluation: device that it ran on
 SEED = "seed"
+Span = tuple[str, float, float]  # host, start and end of a process, s since 1970
 COLUMNS: dict[str, Any] = {
     "identity": None,
     "name": None,
@@ -43,11 +44,14 @@ COLUMNS: dict[str, Any] = {
     "data": None,
     "data_fingerprint": None,
     "data_provenance": None,
+    "split_by": None,  # what tells training from validation, where the run or its data say so
+    "data_files": None,  # name of the user's own file, and how many more
     "created": None,  # ISO, UTC
     "allocated_seconds": math.nan,  # device-seconds of all processes, lost work included
+    "shared": None,  # True: on a CPU whose host trained another run at the same time
     "processes": math.nan,  # that worked on it: 1 + requeues and restarts
     "command": None,  # makes this run
-    "link": None,  # to its page in MLflow, where there is one
+    "link": None,  # to its page on an MLflow server, where it was read from one
     "path": None,
 }
 """Columns that every frame of runs has, and their value where a run does not tell."""
@@ -141,6 +145,37 @@ def is_gpu(device: str | None) -> bool:
 
 
 _TIMED = re.compile(r"(^|_)(seconds|hours|days|per_s|per_second)(_|$)")
+
+
+def share_machines(rows: Sequence[dict[str, Any]], spans: Mapping[str, Sequence[Span]]) -> None:
+    """Fill `shared` of runs on a CPU: whether another one trained on their host at the same time.
+
+    Args:
+        rows: of the frame; changed.
+        spans: path of a run → host, start and end of each of its processes.
+    """
+    by_host: dict[str, list[tuple[float, float, str]]] = {}
+    for path, own in spans.items():
+        for host, start, end in own:
+            by_host.setdefault(host, []).append((start, end, path))
+    together: set[str] = set()
+    for known in by_host.values():
+        last: tuple[float, str] | None = None  # the end that is furthest so far, and whose it is
+        for start, end, path in sorted(known):
+            if last is not None and start < last[0] and path != last[1]:
+                together |= {path, last[1]}
+            if last is None or end > last[0]:
+                last = (end, path)
+    for row in rows:
+        if row.get("path") in spans and not is_gpu(row.get("device")):
+            row["shared"] = row["path"] in together
+
+
+def is_shared(frame: pd.DataFrame) -> bool:
+    """Whether a finished run trained on a machine that trained another one at the same time."""
+    return bool(
+        (frame["shared"].map(lambda v: v is True) & (frame["state"] == schema.FINISHED)).any()
+    )
 
 
 def is_timed(metric: str) -> bool:

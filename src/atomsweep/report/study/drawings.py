@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES, dress
+from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES, dress, plain_ticks
 from atomsweep.report.study.report import StudyReport
 from atomsweep.report.study.trials import COMPLETE, PARAM, VALUE, history
+from atomsweep.report.tables import titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +47,9 @@ def _history(report: StudyReport) -> Drawing:
     points = history(report.trials, report.first, report.objectives[report.first])
     axes.plot(points["number"], points["value"], "o", color=SERIES[0], ms=3.6, alpha=0.7)
     axes.step(points["number"], points["best"], where="post", color=SERIES[1], lw=1.7)
+    _whole_ticks(axes, len(report.trials))
     _log_if_wide(axes, points["value"])
-    _name(axes, "trial", report.first)
+    _name(axes, "trial", objective_title(report.first))
     return figure, "Complete trials (points) and the best feasible value so far (line)."
 
 
@@ -59,7 +61,7 @@ def _pruning(report: StudyReport) -> Drawing:
         axes.plot(line["step"], line["value"], color=colour, alpha=alpha, lw=1.2)
         axes.plot(line["step"].iloc[-1:], line["value"].iloc[-1:], "o", color=colour, ms=2.8)
     _log_if_wide(axes, report.curves["value"])
-    _name(axes, "step", report.first)
+    _name(axes, "step", objective_title(report.first))
     return figure, "Every trial as it trained; grey ones were stopped by the pruner."
 
 
@@ -70,7 +72,9 @@ def _importance(report: StudyReport) -> Drawing:
     axes.grid(False)
     for y, share in enumerate(shares["importance"]):
         axes.annotate(f" {share:.2f}", (share, y), va="center", color=MUTED, fontsize=8.5)
-    _name(axes, "share", "Importance")
+    axes.set_xlim(0, 1.12 * shares["importance"].max())
+    few = f" of {report.weighed_trials} trials: a hint at most" * report.few
+    _name(axes, "share", f"Importance{few}")
     return figure, f"PED-ANOVA of {report.weighed}."
 
 
@@ -78,16 +82,17 @@ def _pareto(report: StudyReport) -> Drawing:
     figure, axes = _panel()
     done = report.trials[report.trials["state"] == COMPLETE]
     names = list(report.objectives)
-    second, told = "device_seconds", "device-seconds (no objective of this study)"
+    second = "device_seconds"
+    told = f"{objective_title(second)} (no objective of this study)"
     if len(names) > 1:
-        second, told = VALUE + names[1], names[1]
+        second, told = VALUE + names[1], objective_title(names[1])
     x, y = done[second], done[VALUE + report.first]
     axes.plot(x, y, "o", color=SERIES[0], ms=3.6, alpha=0.7)
     best = done[done["best"]].sort_values(second)
     style = "-o" if len(best) > 1 else "o"
     axes.plot(best[second], best[VALUE + report.first], style, color=SERIES[1], ms=5, lw=1.2)
     _log_if_wide(axes, y)
-    _name(axes, told, report.first)
+    _name(axes, told, objective_title(report.first))
     front = "the Pareto front" if len(names) > 1 else "the best"
     return figure, f"Complete trials; orange: {front}."
 
@@ -112,18 +117,22 @@ def _slices(report: StudyReport) -> Drawing:
             _to_range(axes, report.space[key])
         _log_if_wide(axes, done[VALUE + report.first])
         axes.set_title(key, loc="left", color=INK, fontsize=8.5)
-    return figure, f"{report.first} of complete trials by each parameter; orange: the best."
+    figure.suptitle(objective_title(report.first), x=0.01, ha="left", color=INK, fontsize=10)
+    return (
+        figure,
+        f"{objective_title(report.first)} of complete trials by each parameter; orange: the best.",
+    )
 
 
 def _to_range(axes: "Axes", about: "Mapping[str, Any]") -> None:
     """The axis of a parameter shows all of its range."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     low, high = float(about["low"]), float(about["high"])
     if about.get("log"):
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(low / 1.1, high * 1.1)
+        plain_ticks(axes)
         return
     axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(about["low"], int)))
@@ -207,7 +216,23 @@ def _name(axes: "Axes", below: str, title: str) -> None:
     axes.set_title(title, loc="left", color=INK, fontsize=10)
 
 
+def objective_title(objective: str) -> str:
+    """`val_id/forces_mae` as `Force MAE on ID, eV/Å`; other objectives in words."""
+    split, slash, metric = objective.rpartition("/")
+    known = {"device_seconds": "Training time, device-seconds", "parameters": "Parameters"}
+    return titles.full_title(split, metric) if slash else known.get(metric, metric)
+
+
+def _whole_ticks(axes: "Axes", trials: int) -> None:
+    """An axis of all trials, with whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(-0.5, trials - 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
 def _log_if_wide(axes: "Axes", values: "pd.Series[Any]") -> None:
     known = values.dropna()
     if len(known) and known.min() > 0 and known.max() > 5 * known.min():
         axes.set_yscale("log")
+        plain_ticks(axes)

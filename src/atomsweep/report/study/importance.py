@@ -9,11 +9,12 @@ from atomsweep.report.study.trials import COMPLETE
 from atomsweep.tracking import schema
 
 FEW = 4  # complete trials under which nothing is said of importances
+ENOUGH = 20  # under which importances are called a hint
 SHARE = 0.8  # of the trials must have reached a step at which they are compared
 
 
-def importances(study: Mapping[str, Any]) -> tuple[pd.DataFrame, str]:
-    """Share of each key in what makes a trial good (PED-ANOVA), and of which values that is.
+def importances(study: Mapping[str, Any]) -> tuple[pd.DataFrame, str, int]:
+    """Share of each key in what makes a trial good (PED-ANOVA), of which values, of how many.
 
     Where trials were pruned, few are complete, and these are the good ones: trials are compared at
     the last step that most of them reached.
@@ -35,10 +36,12 @@ def importances(study: Mapping[str, Any]) -> tuple[pd.DataFrame, str]:
             values = {t["number"]: t["intermediate"][str(last)] for t in reached[last]}
             told = f"{objective} at step {last}"
     if len(values) < FEW or len(set(values.values())) < 2:
-        return empty, f"{len(values)} trials are too few to weigh parameters"
+        return empty, f"{len(values)} trials are too few to weigh parameters", len(values)
     found = _weigh(study, values)
     frame = pd.DataFrame({"key": list(found), "importance": list(found.values())})
-    return frame, f"{told}, over {len(values)} trials"
+    hint = ": too few to rely on, another study may order them otherwise"
+    told = f"{told}, over {len(values)} trials{hint if len(values) < ENOUGH else ''}"
+    return frame, told, len(values)
 
 
 def _weigh(study: Mapping[str, Any], values: Mapping[int, float]) -> dict[str, float]:

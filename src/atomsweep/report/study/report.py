@@ -12,7 +12,7 @@ from atomsweep import console
 from atomsweep.report.read.runs import Runs
 from atomsweep.report.read.tidy import records
 from atomsweep.report.read.values import as_float
-from atomsweep.report.study.importance import importances
+from atomsweep.report.study.importance import ENOUGH, importances
 from atomsweep.report.study.trials import (
     COMPLETE,
     PARAM,
@@ -40,6 +40,7 @@ class StudyReport:
             device_seconds, identities, message.
         importance: key, importance (they sum to 1), best first; empty where trials are too few.
         weighed: what the importances are of, in words.
+        weighed_trials: of how many trials.
         curves: number, step, value, state: intermediate values.
     """
 
@@ -52,12 +53,18 @@ class StudyReport:
     trials: pd.DataFrame
     importance: pd.DataFrame
     weighed: str
+    weighed_trials: int
     curves: pd.DataFrame
     provenance: pd.DataFrame
     command: str | None
     source: str
     problems: list[str] = field(default_factory=list)
     gaps: Sequence[Any] = ()  # a study has no cell that must be filled
+
+    @property
+    def few(self) -> bool:
+        """Whether the trials are too few to rely on importances."""
+        return self.weighed_trials < ENOUGH
 
     @property
     def first(self) -> str:
@@ -150,7 +157,7 @@ def build_study(runs: Runs, name: str) -> StudyReport:
     if not (trials["state"] == COMPLETE).any():
         states = ", ".join(f"{n} {s}" for s, n in trials["state"].value_counts().items())
         raise NothingComplete(f"no trial of {name} is complete ({states or 'no trials'})")
-    importance, weighed = importances(study)
+    importance, weighed, weighed_trials = importances(study)
     failed: dict[str, list[str]] = {}  # by message: many trials may fail of one cause
     for trial in records(trials):
         if trial["state"] == schema.FAILED and trial["number"] not in repeated(study):
@@ -174,6 +181,7 @@ def build_study(runs: Runs, name: str) -> StudyReport:
         trials=trials,
         importance=importance,
         weighed=weighed,
+        weighed_trials=weighed_trials,
         curves=intermediate(study),
         provenance=frame,
         command=frame.attrs.get("command"),

@@ -42,6 +42,19 @@ def metric_of(finished: pd.DataFrame, reference: str | None) -> str:
     return schema.FORCES_MAE
 
 
+def metrics_of(frame: pd.DataFrame, asked: Asked | None) -> list[str | None]:
+    """Metrics that have a table each; None for the one that suits the runs.
+
+    Those of the sweep file. Where nobody chose them, the error of energies is among them wherever
+    energies were trained beside forces.
+    """
+    if asked is not None and "metrics" in asked.statement.model_fields_set:
+        return list(asked.statement.metrics)
+    there = {c.partition("/")[2] for c in columns(frame) if c.startswith(METRIC)}
+    both = {schema.FORCES_MAE, schema.ENERGY_MAE} <= there
+    return [None, schema.ENERGY_MAE] if both else [None]
+
+
 def splits_of(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple[str, list[str]]:
     """Metric without a split, and its splits: those with a number, the average last.
 
@@ -67,6 +80,17 @@ def splits_of(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple
     theirs = [c.split for c in table.columns if c.metric == name and c.split] if table else []
     found = [before + split for split in splits if known(before + split)]
     return name, found or theirs or [before + split for split in SPLITS]
+
+
+def is_alone(frame: pd.DataFrame) -> bool:
+    """Whether finished runs have no split out of distribution; False where nothing has finished.
+
+    Then their validation split is not one of several and is called so.
+    """
+    finished = frame[frame["state"] == schema.FINISHED]
+    others = [f"{METRIC}{split}/" for split in schema.VAL_SPLITS[1:]]
+    told = [c for c in columns(finished) if c.startswith(tuple(others))]
+    return bool(len(finished)) and not bool(finished[told].notna().any().any())
 
 
 def metric_problems(finished: pd.DataFrame, metric: str, splits: list[str]) -> list[str]:

@@ -1,19 +1,24 @@
-"""Points of learning curves with the words and the style of their table row."""
+"""Learning curves of table rows: logged points of runs, and their mean and range over seeds."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from atomsweep.report.read.values import normal
+from atomsweep.report.read.tidy import records
 from atomsweep.report.tables import titles
+from atomsweep.report.tables.styles import Styles
 from atomsweep.tracking import schema
 
 DRAWN_SPLITS = (schema.VAL_SPLITS[0], schema.VAL_AVERAGE)  # whose curves are drawn
-MOST_OF_ROW = 5  # lines of one table row
+MOST_OF_ROW = 20  # runs of one table row whose curves are read
 
 
 def series(
-    curves: pd.DataFrame, frame: pd.DataFrame, rows: Sequence[str], reference: str | None = None
+    curves: pd.DataFrame,
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    reference: str | None = None,
+    styles: Styles | None = None,
 ) -> pd.DataFrame:
     """Points of curves with the words and the style of their table row.
 
@@ -22,34 +27,69 @@ def series(
         frame: the runs of a table.
         rows: columns that tell its rows apart.
         reference: published table that gives the words.
+        styles: of the page.
 
     Returns:
-        identity, device_seconds, value, label, hue, dash, rank (of the run within its row); runs
-        with fewer than two points are left out.
+        identity, seed, step, device_seconds, value, label, hue, dash, rank (of the run within its
+        row), finished; runs with fewer than two points are left out.
     """
-    hues: dict[str, int] = {}
-    dashes: dict[tuple[str, ...], int] = {}
-    styles = []
-    for _, run in frame.iterrows():
-        keys = [normal(run[column]) for column in rows]
-        hue = hues.setdefault(keys[0], len(hues))
-        dash = dashes.setdefault(tuple(keys[1:]), len(dashes))
+    styles = Styles() if styles is None else styles
+    told = []
+    for run in records(frame):
+        style = styles.of(run, rows)
         label = ", ".join(titles.label(column, run[column], reference) for column in rows)
-        styles.append((run["identity"], label, hue, dash))
-    style = pd.DataFrame(styles, columns=["identity", "label", "hue", "dash"])
+        done = run["state"] == schema.FINISHED
+        told.append((run["identity"], run["seed"], label, style.hue, style.dash, done))
+    named = ["identity", "seed", "label", "hue", "dash", "finished"]
     points = curves[curves["value"].notna() & curves["device_seconds"].notna()]
     several = points.groupby("identity")["value"].transform("size") >= 2
-    joined = points[several].merge(style, on="identity")
+    joined = points[several].merge(pd.DataFrame(told, columns=named), on="identity")
     first = joined.drop_duplicates("identity")
     joined["rank"] = joined["identity"].map(
         dict(zip(first["identity"], first.groupby("label").cumcount(), strict=True))
     )
-    kept = ["identity", "device_seconds", "value", "label", "hue", "dash", "rank"]
-    return joined[kept].sort_values(["label", "identity", "device_seconds"], ignore_index=True)
+    kept = ["identity", "seed", "step", "device_seconds", "value"]
+    kept += ["label", "hue", "dash", "rank", "finished"]
+    return joined[kept].sort_values(["label", "identity", "step"], ignore_index=True)
 
 
-def left_out(points: pd.DataFrame) -> str:
-    """A sentence where a row has more runs than are drawn."""
-    if points["rank"].max() < MOST_OF_ROW:
-        return ""
-    return f" Of rows with more than {MOST_OF_ROW} runs the first {MOST_OF_ROW} are drawn."
+def lines(points: pd.DataFrame) -> pd.DataFrame:
+    """One line per table row: the mean over its seeds, at the steps that all of them logged.
+
+    Where some runs of a row are finished, only these count: one that failed early would end the
+    line where it failed.
+
+    Args:
+        points: from `series`; not empty.
+
+    Returns:
+        label, hue, dash, step, device_seconds (mean), value (mean), low and high (of the seeds), n.
+    """
+    points = points[points["rank"] < MOST_OF_ROW]
+    some_done = points.groupby("label")["finished"].transform("any")
+    points = points[points["finished"] | ~some_done]
+    seeds = points.groupby("label")["identity"].transform("nunique")
+    by_step = points.groupby(["label", "hue", "dash", "step"], sort=False)
+    table = by_step.agg(
+        device_seconds=("device_seconds", "mean"),
+        value=("value", "mean"),
+        low=("value", "min"),
+        high=("value", "max"),
+        n=("identity", "nunique"),
+    ).reset_index()
+    wanted = table["label"].map(dict(zip(points["label"], seeds, strict=True)))
+    return table[table["n"] == wanted].sort_values(["label", "step"], ignore_index=True)
+
+
+def told(points: pd.DataFrame) -> str:
+    """What the lines are, for the caption."""
+    drawn = lines(points)
+    most = int(drawn["n"].max()) if len(drawn) else 1
+    text = ""
+    if most > 1:
+        text = (
+            " A line is the mean over the seeds of a row, the band reaches from lowest to highest."
+        )
+    if points["rank"].max() >= MOST_OF_ROW:
+        text += f" Of rows with more than {MOST_OF_ROW} runs the first {MOST_OF_ROW} count."
+    return text

@@ -23,10 +23,13 @@ from atomsweep.report.tables.titles import (
 
 
 def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
-    """`0.0512`, `0.0512 ± 0.0011`, – for nothing, `– (2/3)` where seeds are missing."""
+    """`0.0512`, `0.0512 ± 0.0011`, – for nothing, `0.0512 (2 of 3)` where seeds are missing."""
     if math.isnan(cell["mean"]):
-        part = f" ({cell['n']}/{cell['planned']})" if cell["planned"] > 1 else ""
-        return Text(NOTHING + part)
+        if math.isnan(cell["so_far"]):
+            return Text(NOTHING)
+        mark = f" {STALE_MARK}" if cell["stale"] else ""
+        part = f" ({cell['n']} of {cell['planned']})"
+        return Text(short(cell["so_far"], decimals) + part + mark)
     same = cell["half_width"] == 0 and better(cell["metric"]) == "neither"  # as is to be expected
     alone = same or math.isnan(cell["half_width"])
     spread = "" if alone else f" ± {short(cell['half_width'], decimals)}"
@@ -40,28 +43,40 @@ def paper_grid(
     reference: str | None = None,
     baseline_name: str | None = "Median",
     baseline_line: bool = True,
+    alone: bool = False,
+    only_last: bool = False,
 ) -> Grid:
     """One line per row, one column per split, as papers print it; first the baseline.
 
-    After the splits: the first split's ratio to the baseline, then, for the last split (the
-    average), the paper's number and the difference; where the paper has no average, its numbers of
-    all splits. Without a baseline's name neither its line nor the ratio are shown; without its line
-    it is a row like others.
+    After the splits: the first split's ratio to the baseline, then, where cells have the paper's
+    numbers, that of the last split (the average) and the difference; where the paper has no
+    average, its numbers of all splits. Without a baseline's name neither its line nor the ratio are
+    shown; without its line it is a row like others.
+
+    Args:
+        cells: from `cells_of`.
+        rows: columns that tell table rows apart.
+        reference: published table that gives the words.
+        baseline_name: of the baseline; None for no line and no ratio.
+        baseline_line: whether the baseline has a line.
+        alone: the data have one validation split.
+        only_last: a narrow table, of the last split alone.
     """
+    if only_last:
+        cells = cells[cells["split"] == cells["split"].iloc[-1]]
     splits = list(dict.fromkeys(cells["split"]))
     first, last = splits[0], splits[-1]
     metric = cells["metric"].iloc[0]
     decimals = title_of(metric)[2]
-    told = set(cells.loc[cells["published"].notna(), "split"]) if reference else set()
-    beside = [last] if last in told or not told else [s for s in splits if s in told]
-    beside = beside if reference else []
+    told = set(cells.loc[cells["published"].notna(), "split"])
+    beside = [last] if last in told else [s for s in splits if s in told]
     differs = len(beside) == 1 and better(metric) != "neither"
     seeds = bool((cells["planned"] > 1).any())
     header = [axis_of(column, reference).title for column in rows]
-    header += ["Seeds"] * seeds + [column_title(s, metric) for s in splits]
+    header += ["Seeds"] * seeds + [column_title(s, metric, alone) for s in splits]
     if baseline_name:
-        header += [f"{split_title(first)} ÷ {baseline_name}"]
-    header += [f"Paper {column_title(s, metric)}" for s in beside] + ["Difference"] * differs
+        header += [f"{split_title(first, alone)} ÷ {baseline_name}"]
+    header += [f"Paper {column_title(s, metric, alone)}" for s in beside] + ["Difference"] * differs
     lines = []
     if baseline_name and baseline_line:
         for labels, values in baseline_lines(cells, rows, reference, baseline_name):
@@ -135,7 +150,7 @@ def beside_grid(cells: pd.DataFrame, rows: Sequence[str], reference: str) -> Gri
     for _, group in by_row(cells, rows):
         for _, cell in group.iterrows():
             line = [Text(label(c, cell[c], reference)) for c in rows]
-            line += [Text(split_title(cell["split"])), cell_text(cell)]
+            line += [Text(split_title(cell["split"])), cell_text(cell, title_of(cell["metric"])[2])]
             line += [Text(times(cell["ratio"]))]
             line += [Text(number(cell["published"]), bool(cell["published_best"]))]
             line += [Text(signed(cell["difference"]))]

@@ -22,11 +22,18 @@ from atomsweep.report.tables.baselines import (
 )
 from atomsweep.report.tables.beside import in_order
 from atomsweep.report.tables.cells import cells_of
-from atomsweep.report.tables.choosing import metric_of, metric_problems, reference_of, splits_of
+from atomsweep.report.tables.choosing import (
+    is_alone,
+    metric_of,
+    metric_problems,
+    reference_of,
+    splits_of,
+)
 from atomsweep.report.tables.comparable import UnlikeRuns
 from atomsweep.report.tables.curves import DRAWN_SPLITS, MOST_OF_ROW, series
 from atomsweep.report.tables.forms import matrix_grid, paper_grid
 from atomsweep.report.tables.grids import Grid
+from atomsweep.report.tables.styles import Style, Styles
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
@@ -45,16 +52,53 @@ class Part:
     caption: list[str]
     device: str
     across: list[str] = field(default_factory=list)  # those of `rows` that are columns of the file
+    alone: bool = False  # the data have one validation split, which is not called `ID`
     against_baseline: bool = True
     baseline_line: bool = True  # it has a line of its own, and is none of the rows
     paper: str | None = None  # published table that the file names, whether it stands beside or not
+    unlike: list[str] = field(default_factory=list)  # why its numbers stand apart from ours
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
+    styles: dict[str, Style] = field(default_factory=dict)  # label of a row → how it is drawn
 
     @property
     def grid(self) -> Grid:
         """The table as papers print it."""
-        name = "Median" if self.against_baseline else None
-        return paper_grid(self.cells, self.rows, self.reference, name, self.baseline_line)
+        return self._grid(only_last=False)
+
+    @property
+    def narrow(self) -> Grid:
+        """The table with its last split alone, for one column of a page."""
+        return self._grid(only_last=True)
+
+    def _grid(self, only_last: bool) -> Grid:
+        return paper_grid(
+            self.cells,
+            self.rows,
+            self.reference,
+            "Median" if self.against_baseline else None,
+            self.baseline_line,
+            self.alone,
+            only_last,
+        )
+
+    @property
+    def beside(self) -> bool:
+        """Whether cells have the paper's number beside ours."""
+        return bool(self.cells["published"].notna().any())
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits in the order of the columns."""
+        return list(dict.fromkeys(self.cells["split"]))
+
+    def split_title(self, split: str) -> str:
+        """A split in the words of the table."""
+        return titles.split_title(split, self.alone)
+
+    def metric_title(self, metric: str) -> str:
+        """`val_id/forces_mae` as `Force MAE on ID, eV/Å`."""
+        split, _, quantity = metric.partition("/")
+        return titles.full_title(split, quantity, self.alone)
 
     @property
     def matrix(self) -> Grid | None:
@@ -100,17 +144,26 @@ class Part:
         return ", ".join(titles.label(c, run.get(c), self.reference) for c in self.rows)
 
 
+GOING = (schema.RUNNING, schema.QUEUED)  # states of runs that come to an end by themselves
+
+
 @dataclass
 class Gap:
-    """A cell without a number, why, and what fills it."""
+    """A cell without a number, why, and what fills it; no command where that is on its way."""
 
     cell: str
     state: str
     reason: str
-    command: str
+    command: str | None
 
 
-def make_part(runs: Runs, frame: pd.DataFrame, wanted: str | None, problems: list[str]) -> Part:
+def make_part(
+    runs: Runs,
+    frame: pd.DataFrame,
+    wanted: str | None,
+    problems: list[str],
+    styles: Styles | None = None,
+) -> Part:
     """The table of some runs.
 
     Args:
@@ -118,7 +171,9 @@ def make_part(runs: Runs, frame: pd.DataFrame, wanted: str | None, problems: lis
         frame: runs that may share a table.
         wanted: metric that the sweep file names; None to choose one.
         problems: what is missing or wrong is added.
+        styles: of the page.
     """
+    styles = Styles() if styles is None else styles
     asked: Asked | None = frame.attrs.get("asked")
     rows = [axis for axis in frame.attrs.get("axes") or [] if axis in frame] or [words.RUN_AXIS]
     finished = frame[frame["state"] == schema.FINISHED]
@@ -138,11 +193,15 @@ def make_part(runs: Runs, frame: pd.DataFrame, wanted: str | None, problems: lis
     order = None if asked else paper
     cells = in_order(cells, rows, order)
     reference = None if paper is None or cells["published"].isna().all() else paper
+    measured = reference is not None and splits[0] not in schema.OF_RUN  # sizes are told anyway
+    unlike = words.unlike_paper(reference, frame, asked) if reference and measured else []
+    if unlike:
+        cells[["published", "difference"]], cells["published_best"] = math.nan, False
     device = words.devices(finished)
     # what the median of forces can be held against
     judged = is_split(splits[0]) and metric.startswith("forces_")
     lacking = lacks_baseline(frame, baselines, judged)
-    caption = words.caption(frame, cells, reference, metric, device, lacking)
+    caption = words.caption(frame, cells, reference, metric, device, lacking, unlike)
     if paper is not None and reference is None:
         caption.append(words.apart(paper))
     return Part(
@@ -156,10 +215,16 @@ def make_part(runs: Runs, frame: pd.DataFrame, wanted: str | None, problems: lis
         caption=caption,
         device=device,
         across=[c for c in frame.attrs.get("columns") or [] if c in rows],
+        alone=is_alone(frame),
         against_baseline=judged,
         baseline_line=judged and not has_baseline(cells),
         paper=paper,
-        curves=_curves(runs, in_order(frame, rows, order), rows, metric, reference),
+        unlike=unlike,
+        curves=_curves(runs, in_order(frame, rows, order), rows, metric, reference, styles),
+        styles={
+            ", ".join(titles.label(c, run.get(c), reference) for c in rows): styles.of(run, rows)
+            for run in records(in_order(frame, rows, order))
+        },
     )
 
 
@@ -188,7 +253,12 @@ def _cells(
 
 
 def _curves(
-    runs: Runs, frame: pd.DataFrame, rows: list[str], metric: str, reference: str | None
+    runs: Runs,
+    frame: pd.DataFrame,
+    rows: list[str],
+    metric: str,
+    reference: str | None,
+    styles: Styles,
 ) -> dict[str, pd.DataFrame]:
     """Points of the first split and of the average, where they were logged during training."""
     names = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
@@ -197,7 +267,7 @@ def _curves(
     logged = runs.curves(frame, names)
     found = {}
     for name in names:
-        points = series(logged[logged["metric"] == name], frame, rows, reference)
+        points = series(logged[logged["metric"] == name], frame, rows, reference, styles)
         if not points.empty:
             found[name] = points
     return found
@@ -209,10 +279,13 @@ def gaps_of(part: Part) -> list[Gap]:
     for run in records(part.frame[part.frame["state"] != schema.FINISHED]):
         seed = f", seed {spelled.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
         progress = ""
-        if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"]:
+        if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"] > 0:
             progress = f"step {spelled.count(run['step'])} of {spelled.count(run['total_steps'])}"
-        reason = "; ".join(t for t in (run["message"], progress) if t) or spelled.NOTHING
-        gaps.append(Gap(part.label(run) + seed, run["state"], reason, run["command"]))
+        waits = "waits for its turn" if run["state"] == schema.QUEUED else ""
+        told = (run["message"], progress, waits)
+        reason = "; ".join(t for t in told if t) or spelled.NOTHING
+        command = None if run["state"] in GOING else run["command"]
+        gaps.append(Gap(part.label(run) + seed, run["state"], reason, command))
     for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
         command = baseline_command(runs)
         gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))

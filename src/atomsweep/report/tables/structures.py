@@ -1,5 +1,6 @@
 """Errors of single structures as grids: the worst, by element, by size of the force."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from atomsweep.report.tables import spelled
 from atomsweep.report.tables.grids import Grid, Text
 
 WORST = 10  # in the table
+UNITS_OF_FORCE = ("Error, eV/Å", "Largest |F|, eV/Å", "Mean |F|, eV/Å")
 BINS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, np.inf)  # of |F|, eV/Å
 
 
@@ -19,10 +21,10 @@ def worst_grid(found: Predictions, worst: list[int]) -> Grid:
     for i in worst:
         atoms = found.structure == i
         largest = np.linalg.norm(a["forces"][atoms & found.free], axis=1).max()
-        shown = [str(a["sid"][i]), str(a["fid"][i]), _formula(a["atomic_numbers"][atoms])]
+        shown = [str(a["sid"][i]), str(a["fid"][i]), formula(a["atomic_numbers"][atoms])]
         shown += [str(int(a["natoms"][i])), spelled.short(float(errors[i]))]
         lines.append([Text(text) for text in [*shown, spelled.short(float(largest))]])
-    return Grid(["Id", "Frame", "Formula", "Atoms", "Error", "Largest |F|"], lines, "lllrrr")
+    return Grid(["Id", "Frame", "Formula", "Atoms", *UNITS_OF_FORCE[:2]], lines, "lllrrr")
 
 
 def element_grid(found: Predictions) -> Grid:
@@ -54,7 +56,7 @@ def _grouped(found: Predictions, title: str, groups: list[tuple[str, Array]]) ->
         for name, chosen in groups
         if chosen.any()
     ]
-    return Grid([title, "Atoms", "Error", "Mean |F|"], lines, "lrrr")
+    return Grid([title, "Atoms", UNITS_OF_FORCE[0], UNITS_OF_FORCE[2]], lines, "lrrr")
 
 
 def worst_of(found: Predictions) -> list[int]:
@@ -70,6 +72,12 @@ def symbol(number: int) -> str:
     return str(chemical_symbols[int(number)])
 
 
-def _formula(numbers: Array) -> str:
-    kinds, counts = np.unique(numbers, return_counts=True)
-    return "".join(f"{symbol(z)}{n if n > 1 else ''}" for z, n in zip(kinds, counts, strict=True))
+def formula(numbers: Array) -> str:
+    """`C2H6O`, `AgHNi`: a formula in Hill's order, by the alphabet, after C and H where C is in it.
+
+    ASE's order of this name puts H first without C too.
+    """
+    counts = Counter(symbol(z) for z in numbers)
+    first = [one for one in ("C", "H") if "C" in counts and one in counts]
+    order = first + sorted(set(counts) - set(first))
+    return "".join(f"{one}{counts[one] if counts[one] > 1 else ''}" for one in order)

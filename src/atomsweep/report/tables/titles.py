@@ -42,6 +42,7 @@ METRIC_TITLES = {
     "afbt": ("AFbT", "", 4),
     "fbt": ("FbT", "", 4),
 }
+OF_ROW = {"label": "Setting", "name": "Run", "identity": "Run"}  # axes that are no choices
 _BETTER_HIGH = re.compile(
     r"(^|_)(cos|per_second|per_s|adwt|afbt|fbt|efwt|ewt|accuracy|success)(_|$)"
 )
@@ -61,15 +62,29 @@ def better(metric: str) -> str:
     return "high" if _BETTER_HIGH.search(metric.rpartition("/")[2]) else "low"
 
 
-def split_title(split: str) -> str:
-    """A split as papers call it; the kind of an evaluation by its own name."""
+def split_title(split: str, alone: bool = False) -> str:
+    """A split as papers call it; the kind of an evaluation by its own name.
+
+    Args:
+        split: its name.
+        alone: the data have no splits out of distribution, so that none is called `ID`.
+    """
     split = split.rpartition("/")[2]  # of `relax/val_id`
+    if alone and split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
+        return "Validation"
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 
-def column_title(split: str, metric: str) -> str:
+def column_title(split: str, metric: str, alone: bool = False) -> str:
     """A column of a table: its split; what a run is has none and goes by its own name."""
-    return title_of(metric)[0] if split in schema.OF_RUN else split_title(split)
+    return title_of(metric)[0] if split in schema.OF_RUN else split_title(split, alone)
+
+
+def full_title(split: str, metric: str, alone: bool = False) -> str:
+    """`Force MAE on ID, eV/Å`: a metric on a split, with its unit."""
+    title, unit, _ = title_of(metric)
+    where = "" if split in schema.OF_RUN else f" on {split_title(split, alone)}"
+    return f"{title}{where}{f', {unit}' if unit else ''}"
 
 
 @cache
@@ -84,8 +99,8 @@ def axis_of(column: str, reference: str | None = None) -> Axis:
     if found:
         labels = {key: name for axis in reversed(found) for key, name in axis.labels.items()}
         return found[0].model_copy(update={"labels": labels})
-    if column == "label":
-        return Axis.model_construct(name=column, column=column, title="Setting", labels={})
+    if column in OF_ROW:
+        return Axis.model_construct(name=column, column=column, title=OF_ROW[column], labels={})
     bare = column.removeprefix(CHOICE).removeprefix(CONFIG)
     title = bare.rpartition(".")[2].replace("_", " ").capitalize()
     return Axis.model_construct(name=bare, column=column, title=title, labels={})

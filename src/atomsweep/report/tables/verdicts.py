@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atomsweep.report.read import published
+from atomsweep.report.read.tidy import is_shared, is_timed
 from atomsweep.report.tables.evidence import (
     Evidence,
     Member,
@@ -115,6 +116,8 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
         note = f"minus {base}"
     if claim.hours:
         note = f"at {claim.hours:g} device-hours of training, of the best value until then"
+    if (claim.hours is not None or is_timed(metric)) and is_shared(evidence.frame):
+        note = "; ".join(t for t in (note, "wall time on a shared machine") if t)
     return Judged(claim.text, metric, verdict, found, paper, note)
 
 

@@ -1,5 +1,6 @@
 """What stands around a table: its title, and the sentences without which it would mislead."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,34 @@ from atomsweep.tracking import schema
 RUN_AXIS = "name"  # what tells rows apart where nothing was swept
 
 
+NOT_DFT = re.compile(r"\bnot DFT\b", re.IGNORECASE)
+
+
 def title(rows: list[str], reference: str | None, shared: Mapping[str, Any]) -> str:
-    """The published table's title, else the axes and the model that they vary."""
+    """The published table's title, else the axes and what they vary, or the model and its data."""
     if reference:
         return published.table(reference).title
+    model, data = shared.get("choice.model"), data_name(shared)
+    if rows == [RUN_AXIS]:
+        return " on ".join(word for word in (model or "Runs", data) if word)
     axes = " × ".join(titles.axis_of(column).title for column in rows)
-    model = shared.get("choice.model")
-    return f"{axes} of {model}" if model and rows != [RUN_AXIS] else axes
+    return f"{axes} of {model}" if model else axes
+
+
+def data_name(shared: Mapping[str, Any]) -> str | None:
+    """What the data are called: the file that was named for them, else the data set."""
+    return shared.get("data_files") or shared.get("data")
+
+
+def level(finished: pd.DataFrame) -> str | None:
+    """`mini_oc: classical potential, not DFT`, where the data say so of their labels."""
+    told = []
+    for data, note in finished[["data", "data_provenance"]].drop_duplicates().itertuples(False):
+        if NOT_DFT.search(str(note)):
+            before = re.split(r",|\bnot DFT\b", str(note), flags=re.IGNORECASE)[0].strip()
+            classical = "classical potential" in str(note)
+            told.append(f"{data}: {'classical potential' if classical else before}, not DFT")
+    return "; ".join(told) or None
 
 
 def devices(finished: pd.DataFrame) -> str:
@@ -38,6 +60,7 @@ def caption(
     metric: str,
     device: str,
     without_baseline: Sequence[pd.DataFrame] = (),
+    unlike: Sequence[str] = (),
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
     finished = frame[frame["state"] == schema.FINISHED]
@@ -49,7 +72,7 @@ def caption(
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]
-    data = str(shared.get("data") or ", ".join(several) or "an unnamed data set")
+    data = str(data_name(shared) or ", ".join(several) or "an unnamed data set")
     told.append(_data_sentence(data, shared))
     if finished["data_fingerprint"].nunique() > 1:
         told.append(
@@ -63,9 +86,12 @@ def caption(
     if cells["stale"].any():
         told.append(f"{grids.STALE_MARK}: made with other code than the present (stale).")
     told += _seed_sentences(cells)
+    if within := published.table(reference).within(metric) if reference else 0.0:
+        theirs = "" if unlike else ", ours and theirs apart"
+        told.append(f"Bold, from two seeds on: best and within {within:g} of it{theirs}.")
     if commands := [f"`{baseline_command(runs)}`" for runs in without_baseline]:
         told.append(f"No Median baseline on this data yet; {', '.join(commands)} makes it.")
-    return told if reference is None else told + _paper_sentences(reference, metric, data, shared)
+    return told + ([apart(reference, unlike)] if reference and unlike else [])
 
 
 def _scale_sentence(asked: Asked | None) -> list[str]:
@@ -90,46 +116,67 @@ def _seed_sentences(cells: pd.DataFrame) -> list[str]:
     """What ± means, or why there is none."""
     if not (cells["planned"] > 1).any():
         return ["n = 1 seed, so no interval."]
-    told = ["± is the half-width of the 95 % interval of the mean over seeds (Student's t)."]
-    return told + ["n = 1: no interval."] * bool((cells["n"] == 1).any())
-
-
-def _paper_sentences(
-    reference: str, metric: str, data: str, shared: Mapping[str, Any]
-) -> list[str]:
-    """What a comparison with the paper must be read with: its data and its setting."""
-    table, paper = published.table(reference), published.paper(reference)
     told = []
-    if within := table.within(metric):
-        told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
-    if shared.get("choice.data") not in paper.data_names:
-        told.append(
-            f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
-            f"the difference is between two tasks and judges neither."
-        )
-    differs = [
-        f"{column.partition('.')[2]} {normal(shared[column])} (paper: {normal(theirs)})"
-        for column, theirs in table.setting.items()
-        if column in shared and normal(shared[column]) != normal(theirs)
-    ]
-    differs += [
-        f"{axis.name} {normal(shared[axis.column])} (paper: "
-        f"{axis.label(axis.stand_ins[normal(shared[axis.column])])})"
-        for axis in table.axes
-        if axis.column != "label" and normal(shared.get(axis.column)) in axis.stand_ins
-    ]
-    if differs:
-        told.append(f"Beyond the data, ours differ in {', '.join(differs)}.")
+    if cells["half_width"].notna().any():
+        told += ["± is the half-width of the 95 % interval of the mean over seeds (Student's t)."]
+    if (cells["mean"].notna() & (cells["n"] == 1)).any():
+        told.append("n = 1: no interval.")
+    if (part := cells[cells["so_far"].notna()]).size:
+        of = f"({part['n'].iloc[0]} of {part['planned'].iloc[0]})"
+        told.append(f"{of}: mean of the seeds that are finished, of those that are wanted.")
     return told
 
 
-def apart(reference: str) -> str:
+def unlike_paper(reference: str, frame: pd.DataFrame, asked: Asked | None) -> list[str]:
+    """Why numbers of the paper must not stand in one cell with ours; empty where they may.
+
+    They may where data and size are the paper's: its data set, its setting, no smaller stand-in for
+    a model, and the sweep file's scale `paper` where it has one.
+
+    Args:
+        reference: the published table.
+        frame: the runs of a table.
+        asked: by its sweep file, None where there is none.
+    """
+    table, paper = published.table(reference), published.paper(reference)
+    finished = frame[frame["state"] == schema.FINISHED]
+    frame = finished if len(finished) else frame
+    told = []
+    data = list(dict.fromkeys(frame["choice.data"].dropna())) if "choice.data" in frame else []
+    if not data or any(name not in paper.data_names for name in data):
+        told.append(f"ours are on {', '.join(map(str, data)) or 'other data'}")
+    for column, theirs in table.setting.items():
+        told += _unlike(column.partition(".")[2], frame, column, {normal(theirs)}, normal(theirs))
+    for axis in table.axes:
+        if axis.column.startswith("choice.") and axis.column in frame:
+            small = {key: axis.label(value) for key, value in axis.stand_ins.items()}
+            used = dict.fromkeys(v for v in map(normal, frame[axis.column]) if v in small)
+            told += [f"{axis.name} {value} (paper: {small[value]})" for value in used]
+    if asked is not None and "paper" in asked.statement.scale and asked.scale != "paper":
+        told.append(f"scale {asked.scale}, not paper")
+    return told
+
+
+def _unlike(name: str, frame: pd.DataFrame, column: str, theirs: set[str], shown: str) -> list[str]:
+    """What runs have in a column that the paper has not."""
+    if column not in frame:
+        return []
+    values = dict.fromkeys(v for v in map(normal, frame[column]) if v and v not in theirs)
+    return [f"{name} {', '.join(values)} (paper: {shown})"] if values else []
+
+
+def apart(reference: str, unlike: Sequence[str] = ()) -> str:
     """Why the numbers of a published table stand beside none of ours."""
     table = published.table(reference)
     units = ", ".join(dict.fromkeys(c.unit for c in table.columns if c.unit not in ("1", "1e6")))
+    whose = f"Table {table.number} of the paper ({published.paper(reference).dataset}; {units})"
+    if unlike:
+        return (
+            f"{whose} stands apart, in full: its numbers and ours do not compare, as "
+            f"{'; '.join(unlike)}."
+        )
     return (
-        f"Table {table.number} of the paper ({published.paper(reference).dataset}; {units}) is "
-        "shown in full; none of its rows and columns is of the same kind as these numbers."
+        f"{whose} is shown in full; none of its rows and columns is of the kind of these numbers."
     )
 
 
@@ -138,5 +185,6 @@ def _data_sentence(data: str, shared: Mapping[str, Any]) -> str:
     size = f", {spelled.count(counts['train'])} training structures" if "train" in counts else ""
     held = sum(counts.get(split, 0) for split in schema.VAL_SPLITS)
     size += f" and {spelled.count(held)} for validation" if held else ""
-    note = shared.get("data_provenance")
-    return f"Data: {data}{size}.{f' {note.rstrip(chr(46))}.' if note else ''}"
+    note = str(shared.get("data_provenance") or "").rstrip(".")
+    by = f" Split by {shared['split_by']}." if shared.get("split_by") else ""
+    return f"Data: {data}{size}.{by}{f' {note[0].upper()}{note[1:]}.' if note else ''}"
