@@ -59,6 +59,8 @@ def grid(
     products = [list(overrides) for overrides in itertools.product(*typed.values())]
     if statement is None:
         return Grid(swept, [(cell, None) for cell in products])
+    base = statement.overrides_at(scale)
+    statement = statement.at(scale)
     replaced = {key_of(key) for key in typed}
     axes = {**axes_of(statement.rows), **axes_of(statement.columns)}
     if len(statement.seeds) > 1:
@@ -68,7 +70,6 @@ def grid(
     }
     groups |= swept
     rank = {key_of(key): i for i, key in enumerate(groups)}
-    base = statement.overrides_at(scale)
     cells: dict[tuple[str, ...], str | None] = {}
     for label, setting in statement.settings():
         for seed in statement.seeds:
