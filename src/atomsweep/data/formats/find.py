@@ -9,6 +9,7 @@ from pathlib import Path
 from atomsweep.data.frames import Reader
 
 Paths = str | Sequence[str]
+BRING = "docs/data.md, Bring the data, says where published sets come from and where they go"
 
 
 def find_files(paths: Paths, reader: Reader) -> list[Path]:
@@ -29,7 +30,7 @@ def find_files(paths: Paths, reader: Reader) -> list[Path]:
             matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
             matches = [p for p in matches if p.is_file()]
         if not matches:
-            raise FileNotFoundError(f"no file of structures ({kinds}) at {one}")
+            raise FileNotFoundError(f"no file of structures ({kinds}) at {one}; {BRING}")
         for match in matches:
             if not reader.reads(match):
                 raise ValueError(f"{match} is not {kinds}")
