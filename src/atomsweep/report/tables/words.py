@@ -1,6 +1,6 @@
 """What stands around a table: its title, and the sentences without which it would mislead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -58,14 +58,18 @@ def caption(
         )
     told.append(_budget_sentence(finished, shared, device))
     on = sorted({device_of(run, f"{cells['split'].iloc[0]}/{metric}") for run in records(finished)})
-    if is_timed(metric) and len(on) > 1:
-        told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
+    if is_timed(metric):
+        unlike = f"unlike devices ({', '.join(on)}): rows do not compare" if len(on) > 1 else on[0]
+        told.append(f"Times are on {unlike}.")
     if cells["stale"].any():
         told.append(f"{grids.STALE_MARK}: made with other code than the present (stale).")
     told += _seed_sentences(cells)
     if commands := [f"`{baseline_command(runs)}`" for runs in without_baseline]:
         told.append(f"No Median baseline on this data yet; {', '.join(commands)} makes it.")
-    return told if reference is None else told + _paper_sentences(reference, metric, data, shared)
+    if reference is None:
+        return told
+    chosen = [str(option) for option in finished["choice.data"].unique()]
+    return told + _paper_sentences(reference, metric, data, shared, chosen)
 
 
 def _scale_sentence(asked: Asked | None) -> list[str]:
@@ -95,14 +99,17 @@ def _seed_sentences(cells: pd.DataFrame) -> list[str]:
 
 
 def _paper_sentences(
-    reference: str, metric: str, data: str, shared: Mapping[str, Any]
+    reference: str, metric: str, data: str, shared: Mapping[str, Any], chosen: Collection[str]
 ) -> list[str]:
-    """What a comparison with the paper must be read with: its data and its setting."""
+    """What a comparison with the paper must be read with: its data and its setting.
+
+    `chosen` are the options of the group `data` that the runs have.
+    """
     table, paper = published.table(reference), published.paper(reference)
     told = []
     if within := table.within(metric):
         told.append(f"Bold: best and within {within:g} of it, ours and theirs apart.")
-    if shared.get("choice.data") not in paper.data_names:
+    if not set(chosen) <= set(paper.data_names):
         told.append(
             f"Results on {data} are ours on {data}, the paper's are on {paper.dataset}; "
             f"the difference is between two tasks and judges neither."
