@@ -32,6 +32,11 @@ class Grid:
     name: str | None = None
     file: str | None = None
 
+    def told(self) -> list[str]:
+        """What is wanted, in lines, as far as it is known before any data are there."""
+        count = f"{self.name or 'a sweep'}: {len(self.cells)} cells, whose data are not there"
+        return [count, *(" ".join(overrides) for overrides, _ in self.cells)]
+
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings, that the file wants of every cell."""
         return {} if self.statement is None else self.statement.evaluations_at(self.scale)

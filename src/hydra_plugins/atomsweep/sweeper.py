@@ -1,5 +1,6 @@
 """`python run.py -m …` and `sweeps=…`: Hydra composes each cell, `atomsweep` does the rest."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from hydra_plugins.atomsweep.sweep_files import GROUP, SweepFiles
 
 if TYPE_CHECKING:
     from atomsweep.launch.execute import Start
+
+
+log = logging.getLogger(__name__)
 
 
 class AtomsweepSweeper(Sweeper):
@@ -55,7 +59,12 @@ class AtomsweepSweeper(Sweeper):
             for typed, label in wanted.cells:
                 cfg = self._compose(typed, path)
                 choices = cfg.hydra.runtime.choices
-                cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
+                try:
+                    cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
+                except UserError as error:
+                    if self._config.plan and isinstance(error.__cause__, FileNotFoundError):
+                        log.info("%s", "\n".join(wanted.told()))
+                    raise
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except UserError as error:
             if start is not None and start.code is not None:
