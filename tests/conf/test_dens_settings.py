@@ -8,8 +8,12 @@ from atomsweep.build import build
 from tests.contracts.compose import compose
 
 
-def built(group, option):
-    return build(OmegaConf.to_container(compose([f"{group}={option}"])[group]), group)
+def plain(overrides, group):
+    return OmegaConf.to_container(compose(overrides)[group], resolve=True)
+
+
+def built(group, option, *overrides):
+    return build(plain([f"{group}={option}", *overrides], group), group)
 
 
 # p_DeNS, σ, r, λ_DeNS; 0.25 and linear decay on MD17
@@ -40,14 +44,17 @@ def test_denoising_has_the_published_numbers(name):
     assert (dens.max_force, dens.max_ratio) == limits
     assert dens.coin == "structure"
     assert dens.encode_fixed == name.startswith("oc20")
+    assert dens.dynamics == (name != "oc20_all_md")
     assert dens.graph == "rebuild"
 
 
 # epochs, lr, lowest lr, warm-up epochs and factor, batch, weight decay, clipping, EMA
 RECIPES = {
     "dens_oc20": (12, 2e-4, 2e-6, 0.1, 0.2, 64, 1e-3, 100.0, 0.999),
+    "dens_oc20_20": (20, 4e-4, 4e-6, 0.1, 0.2, 128, 1e-3, 100.0, 0.999),  # inferred
     "dens_oc20_30": (30, 4e-4, 4e-6, 0.1, 0.2, 128, 1e-3, 100.0, 0.999),
     "dens_oc20_all_md": (2, 4e-4, 4e-6, 0.01, 0.2, 512, 1e-3, 100.0, 0.999),
+    "dens_oc20_all_md_1": (1, 4e-4, 4e-6, 0.01, 0.2, 512, 1e-3, 100.0, 0.999),
     "dens_oc22": (6, 2e-4, 2e-6, 0.1, 0.2, 128, 1e-3, 50.0, 0.999),
     "dens_md17": (1500, 5e-4, 1e-6, 10, 0.002, 8, 1e-6, None, None),
     "dens_md17_l3": (2000, 2e-4, 1e-6, 10, 0.005, 5, 1e-6, None, None),
@@ -97,3 +104,40 @@ def test_md17_normalises_forces_with_the_spread_of_the_training_energies():
     task = built("task", "s2ef_md17")
     assert task.coefficients == {"energy": 1, "forces": 80}
     assert task.normalizer.given == (None, None, "energy")
+
+
+# p_DeNS, σ, λ_E, λ_F of DeNS (Table 9); λ_F of L3 without it; learning rates of L2 and L3
+MOLECULES = {
+    "aspirin": (0.25, 0.05, 1, 80, 100, 5e-4, 2e-4),
+    "benzene": (0.25, 0.05, 1, 80, 80, 1e-4, 1e-4),
+    "benzene2017": (0.25, 0.05, 1, 80, 80, 1e-4, 1e-4),
+    "ethanol": (0.25, 0.05, 1, 80, 80, 5e-4, 2e-4),
+    "malonaldehyde": (0.25, 0.05, 1, 100, 100, 5e-4, 2e-4),
+    "naphthalene": (0.25, 0.05, 2, 20, 100, 5e-4, 2e-4),
+    "salicylic": (0.125, 0.025, 1, 80, 100, 5e-4, 2e-4),
+    "toluene": (0.125, 0.025, 1, 80, 100, 5e-4, 2e-4),
+    "uracil": (0.25, 0.05, 1, 20, 100, 5e-4, 2e-4),
+}
+
+
+@pytest.mark.parametrize("molecule", MOLECULES)
+def test_a_molecule_of_md17_brings_its_settings(molecule):
+    prob, sigma, energy, forces, forces_l3, lr, lr_l3 = MOLECULES[molecule]
+    choices = ["data=md17", f"data.molecule={molecule}", "dens=md17", "optim=dens_md17"]
+    dens = plain(choices, "dens")
+    assert (dens["prob"], dens["sigma_high"]) == (prob, sigma)
+    task, optim = plain([*choices, "task=s2ef_md17"], "task"), plain(choices, "optim")
+    assert (task["energy_coefficient"], task["forces_coefficient"]) == (energy, forces)
+    assert optim["optimizer"]["lr"] == lr
+    assert lr * optim["schedule"]["warmup_factor"] == pytest.approx(1e-6)
+    assert lr * optim["schedule"]["min_factor"] == pytest.approx(1e-6)
+    choices = [*choices[:2], "task=s2ef_md17_l3", "optim=dens_md17_l3"]
+    task = plain(choices, "task")
+    assert (task["energy_coefficient"], task["forces_coefficient"]) == (1, forces_l3)
+    assert plain(choices, "optim")["optimizer"]["lr"] == lr_l3
+
+
+def test_without_a_molecule_the_settings_are_those_of_most():
+    dens = plain(["dens=md17"], "dens")
+    assert (dens["prob"], dens["sigma_high"]) == (0.25, 0.05)
+    assert plain(["optim=dens_md17"], "optim")["optimizer"]["lr"] == 5e-4

@@ -74,3 +74,19 @@ def test_an_experiment_is_the_choices_that_it_makes():
     choices += ["optim=forcenet", "engine=gpu"]
     values = ["engine.steps=500000", "engine.eval_every=10000", "engine.log_every=100"]
     assert identity("experiment=forcenet") == identity(*choices, *values)
+
+
+def science(*overrides):
+    return cell_of(*compose_with_choices(list(overrides)), overrides).science
+
+
+def test_switches_that_came_later_are_no_part_of_a_run_that_does_not_use_them():
+    """Runs of before have no such key; theirs is the identity of the default."""
+    model = ["model=dimenet_pp"]
+    plain = science(*model)["model"]
+    assert not {"detached_angles", "lin_up_bias"} & set(plain)
+    both = science(*model, "model.detached_angles=true", "model.lin_up_bias=true")["model"]
+    assert both == {**plain, "detached_angles": True, "lin_up_bias": True}
+    dens = ["model=equiformer_v2_small", "task=s2ef", "augmentation=none"]
+    assert "dynamics" not in science(*dens, "dens=oc20")["dens"]
+    assert science(*dens, "dens=oc20_all_md")["dens"]["dynamics"] is False

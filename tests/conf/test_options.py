@@ -8,15 +8,9 @@ from ase.io import write
 from atomsweep.build import UserError
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.preflight import preflight
-from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
-from tests.data.formats.pyg_records import (
-    as_pyg_2,
-    is2re_fields,
-    s2ef_fields,
-    write_lmdb,
-    write_oc20_layout,
-)
+from tests.data.formats.published_layout import write_published_layout
+from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, s2ef_fields, write_lmdb
 from tests.data.formats.test_ase_db import sqlite
 from tests.data.formats.test_flat_npz import written as relaxations
 from tests.data.formats.test_md17 import revised
@@ -28,7 +22,15 @@ OPTIONS = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml")
 DENOISES = ["model.energy_head=true", "model.force_encoding=edge_projection"]
 GPU = {("engine", "gpu"), *(pair for pair in OPTIONS if pair[0] == "experiment")}
 IS2RE = ["task=is2re", "model=egnn_72k"]
-OC20 = ("oc20_all", "oc20_2m")  # options that name the folders of the published archives
+PUBLISHED = (  # options that name the folders of the published archives
+    "oc20_200k",
+    "oc20_2m",
+    "oc20_20m",
+    "oc20_all",
+    "oc20_all_md",
+    "oc20_is2re_all",
+    "oc22_all",
+)
 
 
 def extxyz(folder):
@@ -52,15 +54,6 @@ def store(folder):
 
 def flat_npz(folder):
     return relaxations(folder / "relaxations.npz")
-
-
-def is2re_archive(folder):
-    """OC20's IS2RE files in the folders of their archive, three records each."""
-    for split in ("train", *schema.VAL_SPLITS):
-        inside = folder / "is2res_train_val_test_lmdbs/data/is2re/all" / split
-        inside.mkdir(parents=True)
-        pyg_lmdb(is2re_fields)(inside)
-    return folder
 
 
 DATA_FILES = {  # options that need files
@@ -91,16 +84,18 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
         overrides += IS2RE
     if group == "optim" and option.startswith("matsci"):
         overrides += ["engine.steps=null", "engine.epochs=1"]
+    if group == "optim" and option.startswith(("dens_oc", "dens_escn")):
+        overrides.append("model=schnet")  # an average of weights, so no batch norm
     if group == "task" and option.startswith("s2ef"):
         overrides.append("model.energy_head=true")
     if group == "dens" and option != "none":
         overrides += ["task=s2ef", *DENOISES]
     if group == "data" and option in DATA_FILES:
         overrides.append(f"data.path={DATA_FILES[option](tmp_path)}")
-    if group == "data" and option == "oc20_is2re_all":
-        monkeypatch.setenv("ATOMSWEEP_DATA", str(is2re_archive(tmp_path)))
-    if group == "data" and option in OC20:
-        monkeypatch.setenv("ATOMSWEEP_DATA", str(write_oc20_layout(tmp_path)))
+    if group == "data" and option in PUBLISHED:
+        monkeypatch.setenv("ATOMSWEEP_DATA", str(write_published_layout(tmp_path)))
+    if (group, option) == ("data", "oc22_all"):
+        overrides.append("engine.eval_splits=[val_id,val_ood]")
     if (group, option) in GPU:
         overrides.append("engine.device=cpu")
     assert preflight(config(*overrides)) >= 0

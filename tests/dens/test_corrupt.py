@@ -174,3 +174,17 @@ def test_atoms_that_came_to_coincide_keep_the_edges_that_they_had(batch):
 def test_settings_that_make_no_sense_are_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         dens(**change)
+
+
+def test_frames_of_dynamics_stay_as_they_are_where_that_is_asked(batch):
+    """Their fid is negative (`formats.ocp_lmdb.S2EF.dynamics`)."""
+    mixed = batch.clone()
+    mixed.fid = torch.tensor(
+        [number if number % 2 else -1 - number for number in range(len(STRUCTURES))]
+    )
+    moving = mixed.fid < 0
+    assert moving.any()
+    for draw in draws(mixed, dens(prob=1.0, dynamics=False), 20):
+        assert draw.structures.tolist() == (~moving).tolist()
+        assert not draw.moved[moving[mixed.batch]].any()
+    assert all(d.structures.all() for d in draws(mixed, dens(prob=1.0), 5))

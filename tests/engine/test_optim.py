@@ -2,7 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from atomsweep.build import UserError
 from atomsweep.engine.optim import Cosine, Milestones, Recipe
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.preflight import preflight
+from tests.contracts.compose import compose_with_choices
 
 
 def test_the_papers_schedule_halves_at_each_50_k_from_250_k_on():
@@ -77,3 +81,22 @@ def test_weight_decay_can_spare_biases_and_norms():
     }
     plain = Recipe(torch.optim.AdamW, Cosine(), 1).new_optimizer(model)
     assert len(plain.param_groups) == 1
+
+
+@pytest.mark.parametrize("model", ["forcenet_small", "gns", "gala"])
+def test_an_average_of_weights_is_refused_where_a_norm_keeps_statistics(mini_oc_tiny, model):
+    choices = [f"data.root={mini_oc_tiny.directory.parent}", "data=mini_oc_tiny", "size=small"]
+    overrides = [*choices, f"model={model}", "optim.ema_decay=0.9"]
+    if model == "gala":
+        overrides += ["task=s2ef", "augmentation=none"]
+    cell = cell_of(*compose_with_choices(overrides), overrides)
+    with pytest.raises(UserError, match="keeps statistics that other weights made; set optim.ema"):
+        preflight(cell.config)
+    without = [o for o in overrides if "ema" not in o]
+    assert preflight(cell_of(*compose_with_choices(without), without).config) > 0
+
+
+def test_an_average_of_weights_is_taken_of_a_model_without_such_a_norm(mini_oc_tiny):
+    overrides = [f"data.root={mini_oc_tiny.directory.parent}", "data=mini_oc_tiny", "size=small"]
+    overrides += ["model=schnet", "optim.ema_decay=0.9"]
+    assert preflight(cell_of(*compose_with_choices(overrides), overrides).config) > 0

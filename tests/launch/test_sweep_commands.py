@@ -45,6 +45,19 @@ def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place): 
     assert plan["command"].startswith("run.py sweeps=forcenet/table5 basis=sph,sine")
 
 
+def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place):  # noqa: F811
+    code, output = place.run("sweeps=dens/table1d", "scale=paper", "seed=0", "plan=true")
+    assert code == 1
+    lines = output.splitlines()
+    assert "dens/table1d-paper" in lines[0]
+    assert lines[0].endswith("6 cells, whose data are not there")
+    assert sum("data=oc20_2m" in line for line in lines[1:7]) == 6
+    assert any("optim=dens_oc20_30" in line for line in lines)
+    (error,) = [line for line in lines if line.startswith("error: ")]
+    assert "s2ef/2M/train" in error
+    assert "docs/data.md, Bring the data" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

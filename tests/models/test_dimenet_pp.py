@@ -78,12 +78,13 @@ def test_molecule_has_the_energy_and_forces_of_torch_geometric(public, monkeypat
     torch.testing.assert_close(prediction.forces, forces_of(energy, pos), rtol=1e-5, atol=1e-6)
 
 
-def periodic_energy(public, batch, pos):
+def periodic_energy(public, batch, pos, detached=False):
     """Energy with torch_geometric's blocks, over a list of triplets and their angles."""
     source, target = batch.edge_index
     kj, ji = triplets(batch.edge_index, batch.cell_offsets)
     vec = image_vectors(batch, pos)
     dist = vec.norm(dim=-1)
+    vec = vec.detach() if detached else vec
     cross = torch.linalg.cross(vec[ji], vec[kj]).norm(dim=-1)
     angle = torch.atan2(cross, (vec[ji] * vec[kj]).sum(-1))
     rbf = public.rbf(dist)
@@ -135,3 +136,23 @@ def test_single_precision_keeps_the_digits_of_short_edges(public):
     rough = model(make_batch([atoms], 6.0, dtype=torch.float32)).forces
     exact = model.double()(make_batch([atoms], 6.0)).forces
     assert (rough - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_with_detached_angles_the_energy_is_the_same_and_forces_lack_that_part(public):
+    """As in the Open Catalyst code, whose angles are of detached positions."""
+    batch = make_batch([random_atoms(2, repeats=(2, 1, 2))], 4.0)
+    whole, detached = with_weights_of(public), with_weights_of(public, "model.detached_angles=true")
+    assert torch.equal(whole(batch).energy, detached(batch).energy)
+    pos = batch.pos.clone().requires_grad_()
+    energy = periodic_energy(public, batch, pos, detached=True)
+    torch.testing.assert_close(detached(batch).forces, forces_of(energy, pos), rtol=1e-5, atol=1e-6)
+    assert (whole(batch).forces - detached(batch).forces).abs().max() > 1e-4
+
+
+def test_the_bias_of_the_open_catalyst_code_is_768_parameters():
+    with torch.device("meta"):
+        built = build_model(["model=dimenet_pp", "model.lin_up_bias=true"])
+    assert sum(parameter.numel() for parameter in built.parameters()) == 1_809_414 + 768
+    small = build_model(["model=dimenet_pp", *SMALL, "model.lin_up_bias=true"])
+    bias = small.output_blocks[0].lin_up.bias
+    assert 0 < bias.abs().max() <= 16**-0.5

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -16,7 +15,7 @@ from atomsweep.sweep.names import UnknownNameError, check_published
 from atomsweep.sweep.study import read_statement
 from atomsweep.tracking import schema
 from tests.contracts.compose import CONF, compose_with_choices
-from tests.data.formats.pyg_records import write_oc20_layout
+from tests.data.formats.published_layout import write_published_layout
 
 SWEEPS = CONF.parent / "sweeps"
 FILES = sorted(
@@ -278,13 +277,8 @@ PUBLISHED = [
 
 @pytest.fixture(scope="module")
 def oc20(tmp_path_factory):
-    """OC20 in the folders of its archives, three records each; a file of MD17."""
-    folder = write_oc20_layout(tmp_path_factory.mktemp("oc20"))
-    (folder / "md17").mkdir()
-    numbers = [6] * 9 + [8] * 4 + [1] * 8
-    pos = np.random.default_rng(0).standard_normal((1001, len(numbers), 3))
-    np.savez(folder / "md17/md17_aspirin.npz", E=pos[:, 0, 0], F=pos, R=pos, z=numbers)
-    return folder
+    """The papers' data sets in the folders of their archives, three records each."""
+    return write_published_layout(tmp_path_factory.mktemp("oc20"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -292,7 +286,7 @@ def test_our_files_ask_for_the_rows_of_the_tables_that_they_answer(name):
     statement = read_sweep(SWEEPS / f"{name}.yaml")
     table = published.table(statement.published)
     axes = [axis.column.partition(".")[2] for axis in table.axes]
-    assert {*axes_of(statement.rows), *axes_of(statement.columns)} == set(axes)
+    assert {*axes_of(statement.rows), *axes_of(statement.columns)} >= set(axes)
 
     wanted = {tuple(setting[axis] for axis in axes) for _, setting in statement.settings()}
     paper = {row.key for row in table.rows}
@@ -436,3 +430,58 @@ def test_a_table_without_a_laptops_size_names_the_file_that_has_it():
     for name in FILES:
         mini = read_sweep(SWEEPS / f"{name}.yaml").mini
         assert mini is None or mini in FILES
+
+
+AT_SCALE = (
+    GOOD
+    + """\
+at_scale:
+  paper:
+    columns: [{act: relu, optim: forcenet}, {act: swish, optim: laptop}]
+    exclude: []
+    claims: [basis=sph < basis=sine for every act]
+"""
+)
+
+
+def test_a_scale_may_have_rows_columns_and_claims_of_its_own(tmp_path):
+    statement = written(tmp_path, AT_SCALE)
+    assert len(grid({}, statement, "t").cells) == len(grid({}, written(tmp_path, GOOD), "t").cells)
+    wanted = grid({"seed": ["seed=0"]}, statement, "t", "paper")
+    assert [cell[:3] for cell, _ in wanted.cells] == [
+        [f"basis={basis}", f"act={act}", f"optim={optim}"]
+        for basis in ("sph", "sine")
+        for act, optim in (("relu", "forcenet"), ("swish", "laptop"))
+    ]
+    assert wanted.groups["optim"] == ["forcenet", "laptop"]
+    assert list(wanted.statement.claims) == ["basis=sph < basis=sine for every act"]
+    assert wanted.statement.at("paper") == wanted.statement
+    assert statement.at("laptop").claims == ["act=swish < act=relu"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("  paper:\n    columns", "  node:\n    columns", "at_scale: the file has no scale node"),
+        ("    exclude: []\n", "", r"at_scale.paper: exclude names|exclude"),
+        (
+            "for every act]\n",
+            "for every actor]\n",
+            r":17: at_scale.paper.claims.0: actor is no axis",
+        ),
+        ("    claims", "    clams", r":17: at_scale.paper.clams: unknown; known are rows, columns"),
+        (
+            "{act: relu, opt",
+            "{basis: relu, opt",
+            "at_scale.paper: basis is an axis of the rows and",
+        ),
+    ],
+)
+def test_a_wrong_scale_is_a_sentence(tmp_path, old, new, sentence):
+    assert old in AT_SCALE
+    text = AT_SCALE.replace(old, new, 1)
+    if "exclude: []" in old:
+        text = text.replace("act: relu, optim", "act: tanh, optim")
+    with pytest.raises(UserError, match=sentence) as error:
+        written(tmp_path, text)
+    assert "\n" not in str(error.value)

@@ -87,3 +87,15 @@ def test_a_model_without_forces_is_refused():
     batch = batch_of([[0.0, 0.0, 0.0]], [False])
     with pytest.raises(ValueError, match="predicts forces"):
         S2F().metrics(Prediction(energy=torch.zeros(1)), batch)
+
+
+def test_a_batch_in_which_no_atom_counts_has_a_loss_of_zero():
+    forces = torch.ones(3, 3, requires_grad=True)
+    batch = Batch(
+        forces=torch.zeros(3, 3), fixed=torch.ones(3, dtype=torch.bool), tags=torch.zeros(3)
+    )
+    task = S2F(0.0)
+    loss = task.totals(Prediction(forces=forces), batch)["forces"] / task.counts(batch)["forces"]
+    loss.backward()
+    assert float(loss) == 0.0
+    assert (forces.grad == 0).all()

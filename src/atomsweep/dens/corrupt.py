@@ -1,13 +1,14 @@
 """Which structures and atoms are corrupted, by how much, and the graph of what comes of it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.draws import normal, uniform
 
 _COIN, _SCALE, _ATOM, _NOISE = range(4)  # streams of random numbers
@@ -48,6 +49,8 @@ class Corruption:
         max_force: a structure with a larger force on an atom is not corrupted, eV/Å
             (EquiformerV3); None for no limit.
         max_ratio: nor one of whose atoms a larger share would be (EquiformerV3).
+        dynamics: frames of molecular dynamics, whose fid is negative (`formats.ocp_lmdb.S2EF`), are
+            corrupted as well; the paper spares them on OC20 All+MD.
     """
 
     prob: float
@@ -59,6 +62,7 @@ class Corruption:
     encode_fixed: bool
     max_force: float | None
     max_ratio: float | None
+    dynamics: bool = field(default=True, kw_only=True)  # runs of before had no such key
 
     def __post_init__(self) -> None:
         if not 0 <= self.prob <= 1 or not 0 < self.ratio <= 1:
@@ -120,8 +124,10 @@ class Corruption:
         return torch.exp(logs)[k]
 
     def _allowed(self, batch: Batch, drawn: Tensor) -> Tensor:
-        """(B,) bool, structures that EquiformerV3's limits let be corrupted."""
+        """(B,) bool, structures that may be corrupted: EquiformerV3's limits, and dynamics."""
         allowed = torch.ones(len(batch.cell), dtype=torch.bool, device=batch.pos.device)
+        if not self.dynamics:
+            allowed &= batch[keys.FID] >= 0
         if self.max_force is not None:
             allowed &= _count(batch, batch.forces.norm(dim=-1) > self.max_force) == 0
         if self.max_ratio is not None:

@@ -18,8 +18,8 @@ from atomsweep.dens.corrupt import Corruption
 from atomsweep.graph.batch import rebuild_edges
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.models.base import ForceField, Prediction
-from atomsweep.tasks.base import Mean, Task
-from atomsweep.tasks.s2ef import NOTHING, S2EF
+from atomsweep.tasks.base import NOTHING, Mean, Task
+from atomsweep.tasks.s2ef import S2EF
 
 DECAY = "dens_decay"  # factor of the coefficient in a prepared batch
 

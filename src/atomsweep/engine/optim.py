@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from atomsweep.nn.running_norm import RunningNorm
+
 
 class Schedule(ABC):
     """Learning-rate factor as a function of progress, so that it scales with any budget."""
@@ -156,6 +158,16 @@ class Recipe:
         if self.ema_decay is None:
             return None
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+
+
+def kept_statistics(model: nn.Module) -> str | None:
+    """Name of a norm of the model that remembers statistics of activations; None without one.
+
+    An average of weights never made those activations: it would be evaluated with the statistics
+    of other weights.
+    """
+    kinds = (nn.modules.batchnorm._NormBase, RunningNorm)
+    return next((type(m).__name__ for m in model.modules() if isinstance(m, kinds)), None)
 
 
 def _biases_and_norms(model: nn.Module) -> set[int]:

@@ -55,6 +55,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
     import torch
 
     from atomsweep.engine.devices import check_device, missing_backend, refusal
+    from atomsweep.engine.optim import kept_statistics
 
     parts = {name: build(config[name], name) for name in PARTS}
     with torch.device("meta"):
@@ -72,6 +73,12 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"optim.batch_size={recipe.batch_size} is that of all ranks, and in "
             f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
             "ranks a structure; use fewer ranks or a larger batch"
+        )
+    if recipe.ema_decay is not None and (norm := kept_statistics(model)) is not None:
+        raise UserError(
+            f"optim.ema_decay evaluates an average of weights, and the {norm} of this model keeps "
+            "statistics that other weights made; set optim.ema_decay=null or choose a model "
+            "without it"
         )
     dens = config.get("dens") is not None
     if (problem := refusal(trainer, model, dens, ranks)) is not None:

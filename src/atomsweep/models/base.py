@@ -44,6 +44,7 @@ class ForceField(nn.Module, ABC):
             zeros) and predicts `noise`.
         supports_sigma: it also reads the noise's scale `dens_sigma`.
         predicts_energy: the prediction has an energy.
+        predicts_labels: outputs are eV and eV/Å by themselves, so that no task scales them.
         forces_wanted: set by the task; without it no gradient is taken for forces.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
@@ -54,6 +55,7 @@ class ForceField(nn.Module, ABC):
     supports_dens: bool = False
     supports_sigma: bool = False
     predicts_energy: bool = True
+    predicts_labels: bool = False
     forces_wanted: bool = True
 
     cutoff: float | None

@@ -55,6 +55,9 @@ class DimeNetPlusPlus(EnergyForceField):
         num_after_skip: residual layers behind it.
         num_output_layers: hidden layers of the output blocks.
         output_initializer: of the last layers; "zeros" starts with an energy of zero.
+        detached_angles: no gradient goes through the angles, as in the Open Catalyst code: forces
+            are then not quite -dE/dx.
+        lin_up_bias: the output blocks' `lin_up` has a bias, as in that code.
 
     Raises:
         ValueError: there is no activation, or a size is not positive.
@@ -77,6 +80,8 @@ class DimeNetPlusPlus(EnergyForceField):
         num_after_skip: int,
         num_output_layers: int,
         output_initializer: Literal["zeros", "glorot_orthogonal"],
+        detached_angles: bool = False,
+        lin_up_bias: bool = False,
     ) -> None:
         super().__init__()
         if act is None:
@@ -95,6 +100,7 @@ class DimeNetPlusPlus(EnergyForceField):
         )
         self.cutoff: float = cutoff
         self.max_neighbors = max_neighbors
+        self.detached_angles = detached_angles
         self.rbf = BesselBasisLayer(num_radial, cutoff, envelope_exponent)
         self.sbf = SphericalBesselBasis(num_spherical, num_radial, cutoff, envelope_exponent)
         degree = torch.arange(num_spherical, dtype=torch.get_default_dtype())
@@ -132,6 +138,11 @@ class DimeNetPlusPlus(EnergyForceField):
             )
             for _ in range(num_layers + 1)
         )
+        if lin_up_bias:  # at torch's own initialisation, as there
+            bound = hidden_channels**-0.5
+            for block in self.output_blocks:
+                bias = torch.empty(output_channels).uniform_(-bound, bound)
+                block.get_submodule("lin_up").register_parameter("bias", nn.Parameter(bias))
 
     def unsupported_elements(self) -> frozenset[int]:
         """Elements beyond the embedding."""
@@ -144,7 +155,10 @@ class DimeNetPlusPlus(EnergyForceField):
         with full_precision(batch.pos):
             dist = torch.linalg.vector_norm(edge_vec, dim=-1)  # (E,)
             rbf = self.rbf(dist)  # (E, K)
-            harmonics = spherical_harmonics(edge_vec / dist[:, None], len(self.sbf.zeros) - 1)
+            direction = edge_vec / dist[:, None]
+            if self.detached_angles:
+                direction = direction.detach()
+            harmonics = spherical_harmonics(direction, len(self.sbf.zeros) - 1)
             by_target, by_source = EdgeBlocks(target, num_atoms), EdgeBlocks(source, num_atoms)
             edges = _Edges(
                 target,

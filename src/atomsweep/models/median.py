@@ -1,11 +1,13 @@
-"""The baseline of the force tables: every atom gets the median force of the training split."""
+"""The baseline of the tables: medians of the training split, of forces and of energies."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.models.base import ForceField, Prediction
 
 
@@ -13,44 +15,75 @@ class MedianBaseline(ForceField):
     """Predicts the median of each force component over the free atoms of the training split.
 
     "Median" of ForceNet, arXiv:2103.01436, Table 1. Nothing is trained and no edge is read; the
-    median is a statistic, and the constant with the least mean absolute error.
+    median is a statistic, and the constant with the least mean absolute error. Where the data have
+    energies, every structure gets their median, eV.
     """
 
-    predicts_energy = False
+    predicts_labels = True
     cutoff: float | None = None
     max_neighbors: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("median", torch.full((3,), torch.nan))
+        self.register_buffer("median_energy", torch.full((), torch.nan))
         self.median: Tensor
+        self.median_energy: Tensor
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Weights of before have no energy."""
+        state_dict.setdefault(f"{prefix}median_energy", torch.full((), torch.nan))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Take the median over one pass, exactly: all forces are held at once, 12 bytes an atom.
+        """Take medians over one pass, exactly: all forces are held at once, 12 bytes an atom.
 
         Raises:
-            ValueError: there is no free atom.
+            ValueError: the data have forces, and there is no free atom.
         """
-        free = [batch.forces[~batch.fixed].cpu() for batch in batches]
+        free, energies, labelled = [], [], False
+        for batch in batches:
+            if keys.ENERGY in batch:
+                energies.append(batch.energy.cpu())
+            if keys.FORCES in batch:
+                labelled = True
+                free.append(batch.forces[~batch.fixed].cpu())
+        if energies:
+            self.median_energy.copy_(_middle(torch.cat(energies)))
+        if energies and not labelled:
+            return
         forces = torch.cat(free) if free else torch.empty(0, 3)
         if len(forces) == 0:
             raise ValueError(
                 "the median needs at least one free atom in the training split, got none; "
                 "check the `fixed` flags of the data"
             )
-        ordered = forces.sort(dim=0).values
-        middle = ordered[(len(forces) - 1) // 2] + ordered[len(forces) // 2]
-        self.median.copy_(middle / 2)
+        self.median.copy_(_middle(forces))
 
     def forward(self, batch: Batch) -> Prediction:
-        """The same force for every atom.
+        """The same energy for every structure, the same force for every atom, as far as known.
 
         Raises:
-            RuntimeError: the median is not set.
+            RuntimeError: no median is set.
         """
-        if self.median.device.type != "meta" and bool(self.median.isnan().any()):
+        energy = forces = None
+        if _is_set(self.median_energy):
+            energy = self.median_energy.expand(len(batch.cell)).to(batch.pos.dtype)
+        if _is_set(self.median):
+            forces = self.median.expand(len(batch.pos), 3).to(batch.pos.dtype)
+        if energy is None and forces is None:
             raise RuntimeError(
                 "MedianBaseline has no median yet; call fit_statistics with the training split "
                 "or load a checkpoint"
             )
-        return Prediction(forces=self.median.expand(len(batch.pos), 3).to(batch.pos.dtype))
+        return Prediction(energy, forces)
+
+
+def _is_set(median: Tensor) -> bool:
+    return median.device.type == "meta" or not bool(median.isnan().any())
+
+
+def _middle(values: Tensor) -> Tensor:
+    """Median over the first dimension; of an even number the mean of the middle two."""
+    ordered = values.sort(dim=0).values
+    return (ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2

@@ -9,6 +9,7 @@
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
     claims: [act=swish < act=relu]      # grammar: claims.py
     evaluations: [rotation, cost]       # after each training; or kind -> settings
+    at_scale: {paper: {columns: […]}}   # what stands in place of the above at a scale
 
 Keys of rows and columns are what one would type before the equals sign.
 """
@@ -18,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
@@ -35,6 +36,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.claims import ClaimError
 from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_at
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
+from atomsweep.sweep.places import doubled, place, told
 from atomsweep.tracking.files import read_yaml
 
 LABEL = "label"
@@ -108,6 +110,22 @@ class Statement(BaseModel):
         return [*shared, *self.overrides, *(self.scale[scale] if scale is not None else [])]
 
 
+class AtScale(BaseModel):
+    """What stands in place of a sweep file's own at one of its scales; None leaves it.
+
+    A paper's cells may each have a recipe and data of their own, which a small size has not.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: Axes | list[Setting] | None = None
+    columns: Axes | list[Setting] | None = None
+    exclude: list[Setting] | None = None
+    metrics: list[str] | None = None
+    claims: list[str] | None = None
+    evaluations: list[str] | dict[str, dict[str, Any] | None] | None = None
+
+
 class SweepFile(Statement):
     """What a sweep file says, checked.
 
@@ -121,6 +139,7 @@ class SweepFile(Statement):
         claims: the paper's sentences as predicates, for the report.
         evaluations: kinds that follow each training, or kind → settings; `scale: {name: {…}}`
             among the settings holds at that scale.
+        at_scale: scale → what stands in place of the rest there; see `at`.
     """
 
     published: str | None = Field(None, pattern=r"^\w+\.\w+$")
@@ -131,6 +150,7 @@ class SweepFile(Statement):
     metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
     claims: list[str] = []
     evaluations: list[str] | dict[str, dict[str, Any] | None] = []
+    at_scale: dict[str, AtScale] = {}
 
     @field_validator("rows", "columns", "exclude")
     @classmethod
@@ -168,7 +188,22 @@ class SweepFile(Statement):
                 raise ValueError(f"exclude names {told}, which no cell has")
         if next(self.settings(), None) is None:
             raise ValueError("exclude leaves no cell")
+        if unknown := sorted(set(self.at_scale) - set(self.scale)):
+            raise ValueError(f"at_scale: the file has no scale {unknown[0]}")
+        for scale in self.at_scale:
+            try:
+                self.at(scale)
+            except ValidationError as error:
+                first = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"at_scale.{scale}: {first}") from None
         return self
+
+    def at(self, scale: str | None) -> "SweepFile":
+        """The file as it reads at a scale, None being the first; `at_scale` is used up."""
+        own = self.at_scale.get(scale or next(iter(self.scale), ""))
+        stated = {} if own is None else own.model_dump(exclude_none=True)
+        left = self.model_dump(exclude={"at_scale"})
+        return SweepFile.model_validate({**left, **stated}) if self.at_scale else self
 
     @property
     def smaller(self) -> str:
@@ -223,33 +258,39 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
         raise UserError(f"{path}{line}: this is not YAML: {problem}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}:1: a sweep file must be a mapping with title and rows")
-    if doubled := _doubled(node):
-        raise UserError(f"{path}:{doubled[0]}: {doubled[1]} is named twice")
+    if twice := doubled(node):
+        raise UserError(f"{path}:{twice[0]}: {twice[1]} is named twice")
     model = kind(content)
     try:
         checked = model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}{_told(error, node, content, model)}") from error
+        raise UserError(f"{path}{told(error, node, content, model)}") from error
     if isinstance(checked, SweepFile):
         _check_words(checked, path, node, content)
     return checked
 
 
 def _check_words(statement: SweepFile, path: Path, node: Any, content: Any) -> None:
-    """Claims against the table; metrics and published table against what there is."""
-    cells, kinds = list(statement.settings()), list(statement.evaluations)
+    """Claims against the table of each scale; metrics and published table against what there is."""
     checks: list[tuple[tuple[str | int, ...], Callable[[], object]]] = []
-    for i, name in enumerate(statement.metrics):
-        checks.append((("metrics", i), partial(check_metric, name, kinds)))
-    for i, claim in enumerate(statement.claims):
-        checks.append((("claims", i), partial(check_claim, claim, cells, kinds)))
+    for scale in statement.scale or [None]:
+        here = statement.at(scale)
+        own = content.get("at_scale", {}).get(scale, {})
+        at = {
+            key: ("at_scale", scale, key) if key in own else (key,) for key in AtScale.model_fields
+        }
+        cells, kinds = list(here.settings()), list(here.evaluations)
+        for i, name in enumerate(here.metrics):
+            checks.append(((*at["metrics"], i), partial(check_metric, name, kinds)))
+        for i, claim in enumerate(here.claims):
+            checks.append(((*at["claims"], i), partial(check_claim, claim, cells, kinds)))
     if statement.published is not None:
         checks.append((("published",), partial(check_published, statement.published)))
-    for place, check in checks:
+    for where, check in checks:
         try:
             check()
         except (ClaimError, UnknownNameError) as error:
-            line, key = _place(node, content, place)
+            line, key = place(node, content, where)
             raise UserError(f"{path}:{line}: {'.'.join(key)}: {error}") from error
 
 
@@ -323,65 +364,3 @@ def _checked_overrides(overrides: list[str]) -> list[str]:
         if not (equals and _KEY.fullmatch(key)) or key_of(override) in LAUNCH_KEYS:
             raise ValueError(f"expected overrides such as model=forcenet, got {override!r}")
     return overrides
-
-
-# Sentences
-
-
-def _told(error: ValidationError, node: Any, content: Any, model: type[BaseModel]) -> str:
-    """`:line: key: what is wrong` of the first complaint that leads deepest into the file."""
-    found = [(*_place(node, content, e["loc"]), e) for e in error.errors()]
-    line, key, first = max(found, key=lambda f: len(f[1]))
-    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
-    name = ".".join(key)
-    if kind == "extra_forbidden":
-        message = f"unknown; known are {', '.join(_fields(model, first['loc'][:-1]))}"
-    elif kind == "missing":
-        name, message = ".".join([*key, str(first["loc"][-1])]), "it is missing"
-    elif kind != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
-    return f":{line}: " + (f"{name}: " if name else "") + message
-
-
-def _fields(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Keys that the mapping at `loc` may have."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is not None:
-            inner = (field.annotation, *get_args(field.annotation))
-            models = [t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)]
-            model = next(iter(models), model)
-    return list(model.model_fields)
-
-
-def _place(node: Any, content: Any, loc: Sequence[str | int]) -> tuple[int, list[str]]:
-    """Line and key that an error's location leads to, as far as the file has it."""
-    line, key = node.start_mark.line + 1, []
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            entry = next((e for e in node.value if e[0].value == part), None)
-            if entry is None:
-                continue  # a branch of a union, not of the file
-            line, node = entry[0].start_mark.line + 1, entry[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            continue
-        key.append(str(part))
-    return line, key
-
-
-def _doubled(node: Any) -> tuple[int, str] | None:
-    """Line and name of a key that a mapping has twice; YAML would take the last in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                return key.start_mark.line + 1, str(key.value)
-            seen.add(str(key.value))
-            if found := _doubled(value):
-                return found
-    elif isinstance(node, yaml.SequenceNode):
-        return next(filter(None, map(_doubled, node.value)), None)
-    return None

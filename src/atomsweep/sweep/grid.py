@@ -44,6 +44,11 @@ class Grid:
         )
         return all_of_it.name if mine <= cells else None
 
+    def told(self) -> list[str]:
+        """What is wanted, in lines, as far as it is known before any data are there."""
+        count = f"{self.name or 'a sweep'}: {len(self.cells)} cells, whose data are not there"
+        return [count, *(" ".join(overrides) for overrides, _ in self.cells)]
+
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings, that the file wants of every cell."""
         return {} if self.statement is None else self.statement.evaluations_at(self.scale)
@@ -71,6 +76,8 @@ def grid(
     products = [list(overrides) for overrides in itertools.product(*typed.values())]
     if statement is None:
         return Grid(swept, [(cell, None) for cell in products])
+    base = statement.overrides_at(scale)
+    statement = statement.at(scale)
     replaced = {key_of(key) for key in typed}
     axes = {**axes_of(statement.rows), **axes_of(statement.columns)}
     if len(statement.seeds) > 1:
@@ -80,7 +87,6 @@ def grid(
     }
     groups |= swept
     rank = {key_of(key): i for i, key in enumerate(groups)}
-    base = statement.overrides_at(scale)
     cells: dict[tuple[str, ...], str | None] = {}
     for label, setting in statement.settings():
         for seed in statement.seeds:

@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 from atomsweep.models.base import ForceField, Prediction
 
 ENERGY_THRESHOLD = 0.02  # eV: of EwT and EFwT (OC20, arXiv:2010.09990)
+NOTHING = 1e-12  # added to a float32 count that may be 0: an empty mean is 0, others are the same
 
 
 @dataclass(frozen=True)

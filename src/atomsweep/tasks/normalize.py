@@ -192,6 +192,8 @@ class NormalizedModel(ForceField):
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV, float64, and forces (N, 3) eV/Å; the noise as the network has it."""
         energy, forces, noise = self.model(batch)
+        if self.model.predicts_labels:
+            return Prediction(energy, forces, noise)
         dtype, normalizer = batch.pos.dtype, self.normalizer
         scale = normalizer.energy_std if self.conservative else normalizer.forces_std
         if energy is not None:

@@ -8,13 +8,12 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.models.base import ForceField, Prediction
-from atomsweep.tasks.base import ENERGY_THRESHOLD, Mean, Task
+from atomsweep.tasks.base import ENERGY_THRESHOLD, NOTHING, Mean, Task
 from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 from atomsweep.tasks.normalize import NormalizedModel, Normalizer
 from atomsweep.tracking import schema
 
 FORCE_THRESHOLD = 0.03  # eV/Å: of EFwT (OC20, arXiv:2010.09990)
-NOTHING = 1e-12  # added to a float32 count that may be 0: an empty mean is 0, others are the same
 
 
 class S2EF(Task):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.models.base import Prediction
-from atomsweep.tasks.base import Mean, Task
+from atomsweep.tasks.base import NOTHING, Mean, Task
 from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 
 
@@ -36,8 +36,8 @@ class S2F(Task):
         self.coefficients = {"forces": 1.0}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Three times the sum of weights."""
-        return {"forces": 3.0 * self._weights(batch).sum()}
+        """Three times the sum of weights, which is no 0 where no atom counts."""
+        return {"forces": 3.0 * self._weights(batch).sum() + NOTHING}
 
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """Weighted sum of absolute component errors."""

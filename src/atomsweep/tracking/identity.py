@@ -50,7 +50,11 @@ NEUTRAL_KEYS: Mapping[str, str] = {
 }
 """Dotted keys that do not change a result, with the reason."""
 
-NEUTRAL_DEFAULTS: Mapping[str, Any] = {}
+NEUTRAL_DEFAULTS: Mapping[str, Any] = {
+    "dens.dynamics": True,
+    "model.detached_angles": False,
+    "model.lin_up_bias": False,
+}
 """Options added after runs existed: dotted key -> the value at which it does what was done before.
 
 Example: `{"model.dropout": 0.0}`. A key at that value is left out, so that old identities stay

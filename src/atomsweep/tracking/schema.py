@@ -83,7 +83,16 @@ METRICS = (
     LOSS,
 )  # of tasks: what a sweep file can name; a task with another one adds it here
 OF_RESULT = ("parameters", "device_seconds", "eval_seconds")  # beside the metrics
-OF_RUN = {"run": ("parameters", "ranks")}  # how large it is, `run/<name>`: neither good nor bad
+OF_RUN = {  # how large it is and what it took, `run/<name>`: neither good nor bad
+    "run": (
+        "parameters",
+        "hidden_channels",
+        "num_layers",
+        "ranks",
+        "device_hours",
+        "structures_per_s_per_rank",
+    )
+}
 
 # Metrics of evaluations, `<kind>/<name>`, and of those of each split `<kind>/<split>/<name>`
 EVALUATED = {

@@ -1,8 +1,11 @@
-"""`${size:512, 64}` in a model's file: 512 with `size=published`, 64 with `size=small`.
+"""Values in `conf/` that hang on what else is chosen.
 
-Registered when Hydra looks for plugins, so every composed config has it.
+`${size:512, 64}` in a model's file is 512 with `size=published`, 64 with `size=small`;
+`${case:${x}, {benzene: 1}, 2}` is 1 where x is benzene, else 2. Registered when Hydra looks for
+plugins, so every composed config has them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,4 +27,10 @@ def of_size(*values: Any, _root_: DictConfig) -> Any:
     return OmegaConf.create(value) if isinstance(value, list) else value
 
 
+def of_case(chosen: Any, values: Mapping[str, Any], otherwise: Any) -> Any:
+    """The value for what is chosen, or `otherwise`; a paper's table of settings in one place."""
+    return values.get(str(chosen), otherwise)
+
+
 OmegaConf.register_new_resolver("size", of_size, replace=True)
+OmegaConf.register_new_resolver("case", of_case, replace=True)

@@ -1,5 +1,6 @@
 """`python run.py -m …` and `sweeps=…`: Hydra composes each cell, `atomsweep` does the rest."""
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from hydra_plugins.atomsweep.sweep_files import GROUP, SweepFiles
 
 if TYPE_CHECKING:
     from atomsweep.launch.execute import Start
+
+
+log = logging.getLogger(__name__)
 
 
 class AtomsweepSweeper(Sweeper):
@@ -65,7 +69,12 @@ class AtomsweepSweeper(Sweeper):
             cells = []
             for typed, label in wanted.cells:
                 cfg, choices = self._compose(typed, path)
-                cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
+                try:
+                    cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
+                except UserError as error:
+                    if self._config.plan and isinstance(error.__cause__, FileNotFoundError):
+                        log.info("%s", "\n".join(wanted.told()))
+                    raise
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except (UserError, OSError, DamagedFile) as error:
             if start is not None and start.code is not None:

@@ -96,7 +96,7 @@ def test_numbers_follow_from_one_another_as_the_texts_say():
     assert mean["equiformer_l2_dens"] == 3.70
     assert mean["equiformer_l3_dens"] == 3.41
     hours = published.frame("dens.table1d").set_index(["model", "epochs", "dens"])["train"]
-    saved = hours["equiformer_v2", 30, "none"] / hours["equiformer_v2", 12, "v1_multiscale"]
+    saved = hours["equiformer_v2_83m", 30, "none"] / hours["equiformer_v2_83m", 12, "v1_multiscale"]
     assert round(saved, 2) == 2.33
     cost = published.frame("matsci.table1")
     assert ((cost["total"] / cost["epoch"]).between(44.9, 45.3)).all()
@@ -140,4 +140,36 @@ def test_numbers_in_milli_electronvolts_are_converted_beside_ours():
 
 def test_axes_of_several_papers_share_their_labels():
     assert titles.label("choice.model", "forcenet") == "ForceNet"
-    assert titles.label("choice.model", "equiformer_v2") == "EquiformerV2"
+    assert titles.label("choice.model", "equiformer_v2_83m") == "EquiformerV2"
+
+
+def test_runs_at_paper_scale_are_the_papers_rows_and_stand_in_for_nothing():
+    """`equiformer_v2_83m` and `escn` are what Table 1 (d) trains; a small model is a stand-in."""
+    common = {"choice.task": "s2ef_oc20", "choice.ablation": "none", "choice.model": "escn"}
+    common |= {"config.engine.epochs": 20}
+    assert published.matching(["choice.dens"], common) == "dens.table1d"
+    model = published.table("dens.table1d").axes[0]
+    assert {"equiformer_v2_83m", "escn"} <= set(model.labels)
+    assert not {"equiformer_v2_83m", "escn"} & set(model.stand_ins)
+    for name in ("1a", "1b", "1c", "1e"):
+        setting = published.table(f"dens.table{name}").setting
+        assert setting["choice.model"] == "equiformer_v2_83m"
+    for reference in published.references():
+        paper = published.paper(reference)
+        assert paper.data_names, f"no data set of ours is that of {reference}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "metric", "ours", "theirs"),
+    [
+        ("forcenet.table1", "device_hours", 31 * 24, 31),  # GPU-days
+        ("forcenet.table1", "parameters", 11.3e6, 11.3),
+        ("forcenet.table1", "num_layers", 5, 5),
+        ("forcenet.table8", "seconds_per_system", 75.1 * 3600 / 100_000, 75.1),
+        ("dens.table1d", "device_hours", 1501, 1501),  # GPU-hours
+        ("dens.table2", "structures_per_s_per_rank", 1.8, 1.8),
+    ],
+)
+def test_size_and_cost_stand_beside_ours_in_our_unit(reference, metric, ours, theirs):
+    column = next(c for c in published.table(reference).columns if c.metric == metric)
+    assert theirs * column.to_ours == pytest.approx(ours)

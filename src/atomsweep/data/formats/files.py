@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from atomsweep.tracking.files import write_atomic
 CONVERTER = 1  # raise when the same files would give other data
 CONVERSION = "conversion.json"
 ALONE = 32 << 20  # bytes of files that one process converts before others have started
-VALIDATION = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
+VALIDATION = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both", "val_ood")
 SplitBy = Literal["sid", "frame", "adsorbate", "catalyst"]
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class FileSource(DataSource):
         val_ood_ads: likewise.
         val_ood_cat: likewise.
         val_ood_both: likewise.
+        val_ood: likewise; OC22 has this one and val_id alone.
+        is2re: split → IS2RE files (LMDB) with both ends of its relaxations, for files of frames.
         val_fraction: share of `path` that becomes `val_id` when no validation files are given.
         split_by: what is never divided between train and val_id: a system, an adsorbate, a
             catalyst, or only a frame.
@@ -84,12 +87,15 @@ class FileSource(DataSource):
         workers: int | None = None,
         mapping: str | None = None,
         relaxed_energy: bool | None = None,
+        val_ood: Paths | None = None,
+        is2re: Mapping[str, Paths] | None = None,
     ) -> None:
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
         if not 0.0 <= val_fraction < 1.0:
             raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
-        given = zip(VALIDATION, (val_id, val_ood_ads, val_ood_cat, val_ood_both), strict=True)
+        validation = (val_id, val_ood_ads, val_ood_cat, val_ood_both, val_ood)
+        given = zip(VALIDATION, validation, strict=True)
         self.paths = {"train": path} | {split: p for split, p in given if p is not None}
         self.name = name
         self.root = Path(root)
@@ -108,6 +114,7 @@ class FileSource(DataSource):
         self.on_error = check_on_error(on_error)
         self.skipped = {}
         self.licence = licence
+        self.is2re = dict(is2re or {})
         self.workers = workers if workers is not None else len(os.sched_getaffinity(0))
         found = {
             split: find(p, reader, f"data.{'path' if split == 'train' else split}")
@@ -262,6 +269,10 @@ class FileSource(DataSource):
             ValueError: the files hold no relaxations.
         """
         if not self.reader.relaxations:
+            if name in self.is2re:
+                references = getattr(self.reader, "linear_references", None)
+                called = f"{self.name}_is2rs_{name}"
+                return relaxations_in(self.is2re[name], str(self.root), called, references)
             return super().relaxations(name)
         store, chosen = self._chosen(name)
         ends = StoreDataset(store.path.with_name(f"{store.path.stem}{ENDS}.lmdb"))
@@ -330,3 +341,22 @@ class FileSource(DataSource):
             else "structure",
             "provenance": self.provenance.as_dict(),
         }
+
+
+def relaxations_in(
+    paths: Paths, root: str, name: str, references: str | None = None
+) -> StructureDataset:
+    """Both ends of every relaxation of some IS2RE files (LMDB), as `DataSource.relaxations`.
+
+    Args:
+        paths: files.
+        root: where they are converted to.
+        name: of the data set.
+        references: linear references that energies of the model are less of.
+    """
+    from atomsweep.data.formats.ocp_lmdb import IS2RE
+
+    files = FileSource(
+        IS2RE(linear_references=references), paths, root, val_fraction=0.0, name=name
+    )
+    return files.relaxations("train")

@@ -11,6 +11,7 @@ from atomsweep.data.frames import Reader
 from atomsweep.data.structure import DataError
 
 Paths = str | Sequence[str]
+BRING = "docs/data.md, Bring the data, says where published sets come from and where they go"
 HIDDEN = "names that begin with a dot"
 AGAIN = "other names of files that are read"
 NOWHERE = "links that lead nowhere"
@@ -69,7 +70,7 @@ def find(paths: Paths, reader: Reader, called: str = "the path") -> Found:
             matches = [p for p in places if p.is_file() and not _again(p, found, seen)]
         if not matches:
             raise FileNotFoundError(
-                f"no file of structures ({', '.join(reader.suffixes)}) at {one}"
+                f"no file of structures ({', '.join(reader.suffixes)}) at {one}; {BRING}"
                 + (f"; left out: {summary(found.left_out)}" if found.left_out else "")
             )
         for match in matches:

@@ -13,6 +13,7 @@ import numpy as np
 
 from atomsweep.data.dataset import OnError
 from atomsweep.data.filehash import content_hash
+from atomsweep.data.formats.find import BRING
 from atomsweep.data.molecules import PER_FRAME, SPLITS, TEST, MoleculeSource
 from atomsweep.data.normalizer import spacing_fault
 from atomsweep.data.npz import read_npz
@@ -147,10 +148,12 @@ def _find(path: Path, molecule: str, labels: str, split: int) -> list[Path]:
         names = [*single, *pairs]
         found = [file for name in names for file in sorted(path.rglob(name))]
         if not found:
-            raise FileNotFoundError(f"none of {', '.join(names)} in {path}; set data.path")
+            raise FileNotFoundError(
+                f"none of {', '.join(names)} in {path}; set data.path, or {BRING}"
+            )
         path = found[0]
     elif not path.is_file():
-        raise FileNotFoundError(f"no file or directory {path}; set data.path")
+        raise FileNotFoundError(f"no file or directory {path}; set data.path, or {BRING}")
     if match := _PAIR.fullmatch(path.name):
         test = path.with_name(f"{match[1]}_test_{match[2]}.npz")
         if not test.is_file():

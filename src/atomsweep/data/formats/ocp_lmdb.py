@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from atomsweep.data.formats.find import BRING
 from atomsweep.data.formats.lmdb_files import check_shards, count_keys, get
 from atomsweep.data.formats.unpickle import decode_plain, decode_record
 from atomsweep.data.frames import Frame, Labels, Reader, check_labels, identifier, set_tags
@@ -30,6 +31,7 @@ class OcpReader(Reader):
     """
 
     suffixes = (".lmdb",)
+    linear_references: str | None
 
     def check_files(self, files: Sequence[Path]) -> None:
         """No shard is missing, and `metadata.npz` fits."""
@@ -64,7 +66,29 @@ class OcpReader(Reader):
         return count
 
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
-        """Frames by number; those that cannot be used are marked."""
+        """Frames by number, less linear references; those that cannot be used are marked."""
+        references = None
+        if self.linear_references is not None:
+            references = load_references(Path(self.linear_references))
+        for frame in self._frames(file, number, start, stop):
+            yield frame if references is None else self._referenced(frame, references)
+
+    def _referenced(self, frame: Frame, references: Array) -> Frame:
+        """The frame with the linear references subtracted from every energy."""
+        if frame.structure is None:
+            return frame
+        for structure in (frame.structure, *frame.ends):
+            numbers = structure.atomic_numbers
+            if structure.energy is None:
+                continue
+            if numbers.min() < 1 or numbers.max() >= len(references):
+                fault = f"{self.linear_references} has no energy for one of its elements"
+                return Frame(frame.index, None, fault=fault)
+            structure.energy -= float(references[numbers].sum())
+        return frame
+
+    def _frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
+        """Frames as they are stored."""
         for index in range(start, stop if stop is not None else self.count(file)):
             record = get(file, str(index).encode())
             if record is None:
@@ -95,38 +119,38 @@ class S2EF(OcpReader):
         linear_references: file with an energy for each element, that is subtracted: `.npz` with
             `coeff` indexed by atomic number as OC22's, or what `fit-normalizer` wrote. None
             subtracts nothing.
+        dynamics: folder whose files are of molecular dynamics, as OC20's `s2ef_md`: their `fid` is
+            made -1 - fid, which tells them from frames of relaxations. None: no file is.
     """
 
     relaxed_energy: ClassVar[bool] = False
     labels: Labels = ("energy", "forces")
     linear_references: str | None = None
+    dynamics: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
         if self.linear_references is not None:
+            if not Path(self.linear_references).is_file():
+                told = f"no linear references at {self.linear_references}; {BRING}"
+                raise FileNotFoundError(told)
             load_references(Path(self.linear_references))
 
     def settings(self) -> dict[str, Any]:
-        """With the references' values in place of their file."""
+        """With the references' values in place of their file; `dynamics` where there are any."""
         values = None
         if self.linear_references is not None:
             values = load_references(Path(self.linear_references)).tolist()
-        return {**super().settings(), "linear_references": values}
+        told = {**super().settings(), "linear_references": values}
+        del told["dynamics"]
+        return told if self.dynamics is None else {**told, "dynamics": True}
 
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
-        """Frames by number, with the linear references subtracted."""
-        references = None
-        if self.linear_references is not None:
-            references = load_references(Path(self.linear_references))
+        """Frames by number; those of dynamics get numbers of their own."""
+        moving = self.dynamics is not None and Path(self.dynamics).expanduser() in file.parents
         for frame in super().frames(file, number, start, stop):
-            structure = frame.structure
-            if references is not None and structure is not None and structure.energy is not None:
-                numbers = structure.atomic_numbers
-                if numbers.min() >= 1 and numbers.max() < len(references):
-                    structure.energy -= float(references[numbers].sum())
-                else:
-                    frame.structure = None
-                    frame.fault = f"{self.linear_references} has no energy for one of its elements"
+            if moving and frame.structure is not None:
+                frame.structure.fid = -1 - frame.structure.fid
             yield frame
 
     def frame(self, index: int, fields: dict[str, Any], number: int) -> Frame:
@@ -149,14 +173,25 @@ class IS2RE(OcpReader):
 
     Attributes:
         labels: [energy] asks for `y_relaxed`; [] reads test files without it.
+        linear_references: as of `S2EF`.
     """
 
     version = 2  # records without a sid are systems of their own
     relaxed_energy: ClassVar[bool] = True
     labels: Labels = ("energy",)
+    linear_references: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
+
+    def settings(self) -> dict[str, Any]:
+        """With the references' values in place of their file, where there is one."""
+        told = super().settings()
+        del told["linear_references"]
+        if self.linear_references is None:
+            return told
+        values = load_references(Path(self.linear_references)).tolist()
+        return {**told, "linear_references": values}
 
     @property
     def relaxations(self) -> bool:  # type: ignore[override]

@@ -13,6 +13,7 @@ from atomsweep.report.read.one import OneRun, differences, read_one
 from atomsweep.report.read.tidy import records
 from atomsweep.report.tables import spelled, titles
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import write_atomic
 from atomsweep.tracking.run import RunDirectory
 
 MOST_DETAILED = 60  # runs of a report that are told one by one
@@ -32,7 +33,7 @@ def write_runs(runs: Sequence[OneRun], out: Path) -> Path:
         figures=_figures(runs),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_atomic(out, text, durable=False)
     return out
 
 

@@ -93,6 +93,7 @@ def asked_of(
     statement = _statement(file, plan, folders, problems)
     if statement is None:
         return None
+    statement = statement.at(scale)
     cells, dropped = _cells(name, file, statement, scale, plan, plans, find)
     axes = [*axes_of(statement.rows), *axes_of(statement.columns)]
     extra = [a for a in plan.get("groups") or {} if a not in axes and a != "seed"]

@@ -98,6 +98,10 @@ def _add_time(
                 if "host" in one
             ]
             if row["state"] == schema.FINISHED:
-                row[f"{METRIC}run/ranks"] = float(parts[-1]["world_size"])
+                ranks = float(parts[-1]["world_size"])
+                together = row.get(f"{METRIC}{schema.TRAIN}/{schema.EPOCH_STRUCTURES_PER_S}")
+                row[f"{METRIC}run/ranks"] = ranks
+                if together is not None:
+                    row[f"{METRIC}run/{schema.STRUCTURES_PER_S_RANK}"] = together / ranks
     except READ_ERRORS as error:
         problems.append(f"{path.name}: its {schema.SEGMENTS} cannot be read: {sentence(error)}")

@@ -58,6 +58,11 @@ def row_of(
     }
     row["budget"] = budget_of(row, row["total_steps"])
     row |= _outcome(state, status, result)
+    if state == schema.FINISHED:
+        row |= {
+            f"{METRIC}run/{name}": as_float(row.get(f"{CONFIG}model.{name}"))
+            for name in ("hidden_channels", "num_layers")
+        }
     return row
 
 
@@ -68,6 +73,8 @@ def _outcome(state: str, status: Mapping[str, Any], result: Mapping[str, Any]) -
         return {key: status.get(key) for key in times}
     metrics = {**(result.get("throughput") or {}), **(result.get("metrics") or {})}
     metrics |= {"run/parameters": result.get("parameters")}
+    if result.get("device_seconds") is not None:
+        metrics["run/device_hours"] = result["device_seconds"] / 3600
     return {
         **{key: result.get(key) for key in ("parameters", *times)},
         **{METRIC + name: as_float(value) for name, value in metrics.items()},

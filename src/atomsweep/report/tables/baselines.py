@@ -14,7 +14,8 @@ BASELINE_MODEL = "median"
 def baselines_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """The newest finished Median run on each data set of `frame`, from whatever sweep.
 
-    It is held against any task: all measure forces in the same way (tasks/force_metrics.py).
+    It is held against any task: all measure forces in the same way (tasks/force_metrics.py). On
+    data of IS2RE it is the median energy.
     """
     if "choice.model" not in runs:
         return runs.iloc[:0]
@@ -52,5 +53,5 @@ def baseline_command(frame: pd.DataFrame) -> str:
     """What makes a Median run on the data of a finished run, or of the first."""
     finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
     command = (finished if len(finished) else frame["command"]).iloc[0]
-    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b", o)]
+    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b|task=is2re$", o)]
     return fill_command(["model=median", *same])

@@ -198,8 +198,9 @@ def make_part(
     if unlike:
         cells[["published", "difference"]], cells["published_best"] = math.nan, False
     device = words.devices(finished)
-    # what the median of forces can be held against
-    judged = is_split(splits[0]) and metric.startswith("forces_")
+    # what the medians can be held against: of energies only where they are all that is learned
+    of_energies = shared.get("choice.task") == "is2re"
+    judged = is_split(splits[0]) and (of_energies or metric.startswith("forces_"))
     lacking = lacks_baseline(frame, baselines, judged)
     caption = words.caption(frame, cells, reference, metric, device, lacking, unlike)
     if paper is not None and reference is None:

@@ -81,8 +81,9 @@ def caption(
         )
     told.append(_budget_sentence(finished, shared, device))
     on = sorted({device_of(run, f"{cells['split'].iloc[0]}/{metric}") for run in records(finished)})
-    if is_timed(metric) and len(on) > 1:
-        told.append(f"Times are on unlike devices ({', '.join(on)}): rows do not compare.")
+    if is_timed(metric):
+        where = f"unlike devices ({', '.join(on)}): rows do not compare" if len(on) > 1 else on[0]
+        told.append(f"Times are on {where}.")
     if cells["stale"].any():
         told.append(f"{grids.STALE_MARK}: made with other code than the present (stale).")
     told += _seed_sentences(cells)

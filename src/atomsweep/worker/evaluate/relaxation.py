@@ -145,13 +145,12 @@ def _relaxed(
 def _ends(source: DataSource, split: str, settings: Relax) -> tuple[StructureDataset, Any]:
     """Both ends of a split's relaxations, and which systems are taken: the first ones."""
     if split in settings.paths:
-        from atomsweep.data.formats.files import FileSource
-        from atomsweep.data.formats.ocp_lmdb import IS2RE
+        from atomsweep.data.formats.files import relaxations_in
 
         root = str(getattr(source, "root", "datasets"))
+        references = getattr(getattr(source, "reader", None), "linear_references", None)
         name = f"{source.name}_is2rs_{split}"
-        files = FileSource(IS2RE(), settings.paths[split], root, val_fraction=0.0, name=name)
-        ends = files.relaxations("train")
+        ends = relaxations_in(settings.paths[split], root, name, references)
     else:
         check_split(split, source.splits(), source.name)
         try:
