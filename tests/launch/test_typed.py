@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from atomsweep.build import UserError
 from atomsweep.cli import run
 from atomsweep.launch.compose import cell_of
-from atomsweep.launch.typed import checked, keys_of, told, unknown, vocabulary
+from atomsweep.launch.typed import checked, keys_of, told, unknown, vocabulary, with_task
 from tests.contracts.compose import compose_with_choices
 from tests.places import CONF
 
@@ -122,6 +122,34 @@ def test_the_home_directory_is_meant_by_a_tilde(known, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     words = checked(["root=~/runs", "data.path='~/x y'", "root='a~b'"], known, multirun=False)
     assert words == ["root=/home/me/runs", "data.path='/home/me/x y'", "root='a~b'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["data=extxyz", "data.path=x"], True),
+        (["data=ase_db", "model=schnet"], True),
+        (["data=extxyz", "data.labels=[forces]"], False),
+        (["data=flat_npz", "data.reader.labels=[forces,energy]"], True),
+        (["data=extxyz", "task=s2f"], False),
+        (["data=extxyz", "model=gns"], False),
+        (["data=extxyz", "experiment=forcenet"], False),
+        (["data=mini_oc"], False),
+        (["data=oc20_s2ef"], False),
+    ],
+)
+def test_energies_and_forces_of_ones_own_are_both_learned(words, whole):
+    assert with_task(words) == [*words, *["task=s2ef"] * whole]
+
+
+def test_a_task_of_energies_gives_forcenet_its_head():
+    def head(*words):
+        cfg, choices = compose_with_choices(["data=mini_oc_tiny", *words])
+        return cell_of(cfg, choices, words).config["model"].get("energy_head")
+
+    assert head() is False
+    assert head("task=s2ef") is True
+    assert head("task=s2ef", "model=schnet") is None
 
 
 @pytest.mark.parametrize(

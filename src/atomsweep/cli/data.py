@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("fit-normalizer", help="statistics of a training split, beside it")
     one.add_argument("store", type=Path, help="the store of the training split")
     one.add_argument("--val-fraction", type=float, default=0.0, help="as in the config, left out")
-    one.add_argument("--split-by", choices=SPLIT_BY, default="sid", help="as in the config")
+    one.add_argument("--split-by", choices=SPLIT_BY, default="auto", help="as in the config")
     one.add_argument("--seed", type=int, default=0, help="as in the config")
     one.set_defaults(command=_fit_normalizer)
     return parser

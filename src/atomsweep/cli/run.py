@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import DictConfig
 
     from atomsweep.build import UserError
-    from atomsweep.launch.typed import CONFIG, checked, told, vocabulary
+    from atomsweep.launch.typed import CONFIG, checked, told, vocabulary, with_task
     from atomsweep.shipped import CONF, shipped
 
     if arguments is not None:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags, words, options = _read(sys.argv[1:])
         known = vocabulary([options.config_dir] if options.config_dir else [])
         if not options.shell_completion:
-            words = checked(words, known, options.multirun)
+            words = with_task(checked(words, known, options.multirun))
         sys.argv[1:] = [*flags, *words]
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -23,6 +23,7 @@ from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
 
 LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 LOCAL = ("parallel", "ranks")  # keys of a cluster that is this machine
+OF_ENERGIES = ("S2EF", "IS2RE")  # tasks
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 
@@ -110,6 +111,7 @@ def cell_of(
         check_name(str(config["sweep"]))
     _check_axes(config, chosen, {key_of(override).partition(".")[0] for override in overrides})
     _choose_device(config)
+    _ask_for_energy(config)
     _ask_for_denoising(config)
     source = data_source(config)
     try:
@@ -193,6 +195,13 @@ def _choose_device(config: dict[str, Any]) -> None:
     if config["engine"].get("device") == "auto":
         gpus = config["cluster"].get("gpus", len(visible_gpus()))
         config["engine"]["device"] = "cuda" if gpus else "cpu"
+
+
+def _ask_for_energy(config: dict[str, Any]) -> None:
+    """A task of energies sets the switch of a model that is built with or without a head for it."""
+    task, model = str(config["task"].get("_target_")).rpartition(".")[2], config["model"]
+    if task in OF_ENERGIES and model.get("energy_head") is False:
+        model["energy_head"] = True
 
 
 def _ask_for_denoising(config: dict[str, Any]) -> None:

@@ -26,6 +26,9 @@ from atomsweep.shipped import CONF, SWEEPS, places, shipped
 from atomsweep.sweep.file import Scalar, key_of, spelt
 
 CONFIG = "config"  # name of the primary config
+OWN = ("extxyz", "ase_db", "flat_npz")  # options of data that read one's own files
+LABELS = ("data.labels", "data.reader.labels")
+FORCES_ALONE = ("gns",)  # models that predict no energy
 READ_BY_HYDRA = ("hydra.searchpath", "hydra.mode")
 
 
@@ -128,6 +131,21 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
             _check_options(override, known)
         _check_value(word, override, known, multirun or SWEEPS in names)
     return words
+
+
+def with_task(words: Sequence[str]) -> list[str]:
+    """The words, with the task that the labels of one's own data are for, where none is chosen.
+
+    Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone.
+    """
+    typed = {key_of(word): word.partition("=")[2] for word in words}
+    if {"task", "experiment", SWEEPS} & set(typed) or typed.get("model") in FORCES_ALONE:
+        return list(words)
+    if typed.get("data") not in OWN:
+        return list(words)
+    labels = next((v for k, v in typed.items() if k in LABELS), "[energy,forces]")
+    whole = {"energy", "forces"} <= set(re.findall(r"\w+", labels))
+    return [*words, "task=s2ef"] if whole else list(words)
 
 
 def told(error: HydraException, words: Sequence[str], known: Vocabulary) -> str:

@@ -45,8 +45,7 @@ class IS2RE(Task):
         if not model.predicts_energy:
             raise ValueError(
                 f"task=is2re needs a model that predicts the energy, and {type(model).__name__} "
-                "predicts none; choose another model, or set model.energy_head=true where it has "
-                "one"
+                "predicts none; choose another model"
             )
         model.forces_wanted = False
         return NormalizedModel(model, self.normalizer)

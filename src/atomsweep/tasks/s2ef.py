@@ -71,8 +71,8 @@ class S2EF(Task):
         if not model.predicts_energy:
             raise ValueError(
                 f"task=s2ef needs a model that predicts the energy, and {type(model).__name__} "
-                "predicts none; choose another model, set model.energy_head=true where it has "
-                "one, or take task=s2f"
+                "predicts none; choose another model, or take task=s2f: a row of a sweep file may "
+                "have its own, {model: gns, task: s2f}"
             )
         return NormalizedModel(model, self.normalizer)
 

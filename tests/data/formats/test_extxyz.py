@@ -135,16 +135,32 @@ def test_systems_are_never_divided_between_splits(systems, tmp_path):
     assert not train & val
 
 
+def test_systems_are_what_is_held_out_unless_another_rule_is_given(systems, tmp_path):
+    """And a run that was made when that had to be said is the same run."""
+    one, other = (
+        ExtXYZ(str(systems), str(tmp_path / "root"), val_fraction=0.4, split_by=by)
+        for by in ("auto", "sid")
+    )
+    assert one.fingerprint() == other.fingerprint()
+    assert {s.sid for s in all_of(one.split("val_id"))} == {
+        s.sid for s in all_of(other.split("val_id"))
+    }
+
+
 def test_splitting_by_frame_is_said(systems, tmp_path, caplog):
     source = ExtXYZ(str(systems), str(tmp_path / "root"), val_fraction=0.25, split_by="frame")
     assert len(source.split("val_id")) == 5
-    assert "frames of one system are in train and in val_id" in caplog.text
+    assert "train and val_id hold frames of the same systems" in caplog.text
 
 
-def test_one_system_is_not_divided_without_being_asked(tmp_path):
+def test_one_system_is_divided_by_frame_which_is_said_once(tmp_path, caplog):
     path = write_frames(tmp_path / "md.xyz", [frame(seed) for seed in range(6)])
+    source = ExtXYZ(str(path), str(tmp_path / "root"), val_fraction=0.5, name="alone")
+    assert [len(source.split(name)) for name in ("train", "val_id", "train")] == [3, 3, 3]
+    assert caplog.text.count("is split by frame") == 1
+    asked = ExtXYZ(str(path), str(tmp_path / "root"), split_by="sid", name="alone")
     with pytest.raises(DataError, match=r"holds 1 system and cannot .* data.split_by=frame"):
-        ExtXYZ(str(path), str(tmp_path / "root")).split("train")
+        asked.split("train")
     assert len(ExtXYZ(str(path), str(tmp_path / "root"), val_fraction=0).split("train")) == 6
 
 
@@ -346,7 +362,7 @@ def test_directories_patterns_and_lists_name_files(systems, tmp_path):
     ("changes", "message"),
     [
         ({"energy_unit": "J"}, "energy_unit must be one of eV"),
-        ({"split_by": "atom"}, "split_by must be sid, frame, adsorbate, catalyst"),
+        ({"split_by": "atom"}, "split_by must be auto, sid, frame, adsorbate, catalyst"),
         ({"val_fraction": 1.0}, "val_fraction must be in"),
         ({"labels": ["stress"]}, "labels may contain energy and forces"),
         ({"path": "/nowhere/*.xyz"}, "no file of structures"),

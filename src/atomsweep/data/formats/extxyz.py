@@ -60,7 +60,7 @@ class ExtXYZ(FileSource):
         val_ood_cat: Paths | None = None,
         val_ood_both: Paths | None = None,
         val_fraction: float = 0.1,
-        split_by: SplitBy = "sid",
+        split_by: SplitBy = "auto",
         seed: int = 0,
         energy_key: str = "energy",
         forces_key: str = "forces",

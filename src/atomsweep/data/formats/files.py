@@ -30,7 +30,7 @@ CONVERTER = 1  # raise when the same files would give other data
 CONVERSION = "conversion.json"
 ALONE = 32 << 20  # bytes of files that one process converts before others have started
 VALIDATION = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both", "val_ood")
-SplitBy = Literal["sid", "frame", "adsorbate", "catalyst"]
+SplitBy = Literal["auto", "sid", "frame", "adsorbate", "catalyst"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class FileSource(DataSource):
         is2re: split → IS2RE files (LMDB) with both ends of its relaxations, for files of frames.
         val_fraction: share of `path` that becomes `val_id` when no validation files are given.
         split_by: what is never divided between train and val_id: a system, an adsorbate, a
-            catalyst, or only a frame.
+            catalyst, or only a frame. "auto": a system, or a frame where there is one system.
         seed: of that division.
         mapping: OC20's or OC22's mapping, by which adsorbates and catalysts are told; None goes by
             the composition of the atoms.
@@ -78,7 +78,7 @@ class FileSource(DataSource):
         val_ood_cat: Paths | None = None,
         val_ood_both: Paths | None = None,
         val_fraction: float = 0.1,
-        split_by: SplitBy = "sid",
+        split_by: SplitBy = "auto",
         seed: int = 0,
         max_force: float | None = 50.0,
         on_error: OnError = "raise",
@@ -172,7 +172,8 @@ class FileSource(DataSource):
         """Hash of the files' contents, of how they are read and of how they are split."""
         split: list[Any] = []
         if self.val_fraction:
-            split = [self.val_fraction, self.split_by, self.seed, *self._mapping_hash()]
+            by = "sid" if self.split_by == "auto" else self.split_by  # only one of them can be
+            split = [self.val_fraction, by, self.seed, *self._mapping_hash()]
         text = json.dumps([self._content_hash(), split])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

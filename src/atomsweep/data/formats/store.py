@@ -54,7 +54,7 @@ class NativeStore(FileSource):
         val_ood_cat: Paths | None = None,
         val_ood_both: Paths | None = None,
         val_fraction: float = 0.1,
-        split_by: SplitBy = "sid",
+        split_by: SplitBy = "auto",
         seed: int = 0,
         on_error: OnError = "raise",
         name: str = "store",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from math import gcd
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.structure import Array, DataError, Structure
 
-SPLIT_BY = ("sid", "frame", "adsorbate", "catalyst")
+SPLIT_BY = ("auto", "sid", "frame", "adsorbate", "catalyst")
+"""`auto` is by system, or by frame where all frames are of one."""
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ def held_out_frames(
     Raises:
         DataError: there are too few groups; `name` is what the message calls the data set.
     """
+    if split_by == "auto":
+        split_by = "sid" if np.ptp(store.sids) else "frame"
     if mapped is None:
         groups = group_names(store, split_by)
     else:
@@ -44,9 +48,18 @@ def held_out_frames(
             "data.val_id=<files>, data.split_by=frame or data.val_fraction=0"
         )
     if split_by == "frame":
-        log.warning("%s is split by frame: frames of one system are in train and in val_id", name)
+        _say_once(name)
     order = np.random.default_rng([seed]).permutation(len(names))
     return np.isin(groups, names[order[:count]])
+
+
+@cache
+def _say_once(name: str) -> None:
+    log.warning(
+        "%s is split by frame: train and val_id hold frames of the same systems, and errors are "
+        "smaller than on new ones; data.val_id=<files> holds out what you choose",
+        name,
+    )
 
 
 def group_names(store: StoreDataset, split_by: str) -> Array:
