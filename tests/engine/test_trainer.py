@@ -339,8 +339,11 @@ def whole_folder(file):
 def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice, harm):
     _, undisturbed = fit(new_run(tmp_path / "a"))
     run = new_run(tmp_path / "b")
-    with pytest.raises(Interrupted):
-        fit(run, stop_at=12)
+    if name == "last.pt":
+        with pytest.raises(Interrupted):
+            fit(run, stop_at=12)
+    else:  # which every better evaluation before the end would write anew
+        fit(run)
     file = run.path / "checkpoints" / name
     state = torch.load(file, weights_only=True)
     if harm == "cut":

@@ -33,6 +33,7 @@ from tests.places import REPOSITORY
 
 LABELS = ("energy", "forces")
 KEPT = Path(__file__).parents[1] / "kept" / "version_1" / "runs"
+STOPPED = next(path.parents[1] for path in KEPT.glob("*/checkpoints/last.pt"))
 SWEEPS = REPOSITORY / "sweeps"
 GRAPH = RadiusGraph(3.0, 5)
 
@@ -260,13 +261,12 @@ def make_last(folder):
 
 
 def _of_kept(folder, name):
-    run = next(path for path in sorted(KEPT.iterdir()) if (path / "checkpoints/last.pt").exists())
-    return Path(shutil.copy(run / "checkpoints" / name, folder / name))
+    return Path(shutil.copy(STOPPED / "checkpoints" / name, folder / name))
 
 
 def read_checkpoint(path, turn):
     """As a run that goes on, or as a model to use, does."""
-    state = checkpoint.load(path)
+    state = checkpoint.load_of(STOPPED.name[-12:], path)
     network = nn.Linear(2, 2)  # any: what does not fit is told
     with suppress(ValueError), checkpoint.fitting(path):
         network.load_state_dict(state["model"])

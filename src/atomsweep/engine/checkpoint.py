@@ -84,25 +84,23 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     while version < VERSION:
         state = UPGRADES[version](state)
         version += 1
-    kinds = KINDS | (RESUMED if path.name == LAST else {})
-    for name, kind in kinds.items():
+    return {**state, "version": VERSION}
+
+
+def load_of(identity: str, path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """`last.pt` or `best.pt` of a run, with all that it must hold.
+
+    Raises:
+        ValueError: as `load`, or something is missing or of another kind, or it is another run's.
+        FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError: as they come.
+    """
+    state = load(path, device)
+    for name, kind in (KINDS | (RESUMED if path.name == LAST else {})).items():
         if not isinstance(state.get(name), kind):
             raise ValueError(
                 f"checkpoint {path} holds no {name} of its kind, but a "
                 f"{type(state.get(name)).__name__}; {remedy(path)}"
             )
-    return {**state, "version": VERSION}
-
-
-def load_of(identity: str, path: Path) -> dict[str, Any]:
-    """A checkpoint of the run that goes on with it.
-
-    Raises:
-        ValueError: as `load`, or it is gone, or another run's.
-    """
-    if not path.exists():
-        raise ValueError(f"checkpoint {path} is gone; {remedy(path)}")
-    state = load(path)
     if state["identity"] != identity:
         raise ValueError(
             f"checkpoint {path} belongs to run {state['identity']}, not to {identity}; "

@@ -364,7 +364,10 @@ class Training:
         """A checkpoint as rank 0 reads it; other machines may see an older file for a while."""
         state = None
         if self.world.first:
-            state = checkpoint.load_of(self.run.identity, self.checkpoint_path(name))
+            path = self.checkpoint_path(name)
+            if not path.exists():
+                raise ValueError(f"checkpoint {path} is gone; {checkpoint.remedy(path)}")
+            state = checkpoint.load_of(self.run.identity, path)
         found: dict[str, Any] = self.world.tell(state)
         return found
 

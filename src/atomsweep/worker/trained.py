@@ -50,7 +50,7 @@ class TrainedModel:
         self.device, self.dtype = device, dtype
         path = run.path / schema.CHECKPOINTS / checkpoint.BEST
         try:
-            state = checkpoint.load(path, device)
+            state = checkpoint.load_of(run.identity, path, device)
         except FileNotFoundError:
             remedy = "train it to its first evaluation"
             if run.result is not None:
