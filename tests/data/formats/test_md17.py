@@ -254,3 +254,14 @@ def test_the_layout_of_sgdml_is_read(real_data, tmp_path):
     path = str(real_data / "rmd17" / "md17_layout" / "md17_ethanol_subset.npz")
     source = data_source("md17", tmp_path, path=path, molecule="ethanol")
     assert [len(source.split(name)) for name in source.splits()] == [950, 50, 1000]
+
+
+def test_copies_in_folders_that_begin_with_a_dot_are_not_read(tmp_path):
+    hidden = tmp_path / ".Trash"
+    hidden.mkdir()
+    revised(hidden / "rmd17_aspirin.npz", seed=1)
+    with pytest.raises(InstantiationException, match=r"none of .*rmd17_aspirin.npz"):
+        data_source("rmd17", tmp_path / "root", path=str(tmp_path))
+    revised(tmp_path / "rmd17_aspirin.npz", seed=2)
+    source = data_source("rmd17", tmp_path / "root", path=str(tmp_path), **SMALL)
+    assert source.files == [tmp_path / "rmd17_aspirin.npz"]
