@@ -23,6 +23,8 @@ from atomsweep.tracking.mlflow.mirror import mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.worker.train import job, train
 
+SHOWN = {schema.FORCES_MAE: "eV/Å", schema.ENERGY_PER_ATOM_MAE: "meV/atom"}  # beside what decides
+
 log = logging.getLogger(__name__)
 
 
@@ -81,10 +83,10 @@ def run(cfg: DictConfig) -> float | None:
         return None
     decisive = str(cell.config["engine"]["metric"])
     for name, value in result["metrics"].items():
-        if name.partition("/")[2] == decisive.partition("/")[2]:
-            log.info("%-28s %.5f", name, value)
+        if (metric := name.partition("/")[2]) in (decisive.partition("/")[2], *SHOWN):
+            log.info("%-30s %.5f %s", name, value, SHOWN.get(metric, ""))
     for name, value in (result.get("throughput") or {}).items():
-        log.info("%-28s %.1f", name, value)
+        log.info("%-30s %.1f", name, value)
     return float(result["metrics"][decisive])
 
 

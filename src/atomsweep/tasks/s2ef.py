@@ -36,6 +36,7 @@ class S2EF(Task):
     labels: ClassVar[tuple[str, ...]] = (keys.ENERGY, keys.FORCES)
     metric_names: ClassVar[tuple[str, ...]] = (
         schema.ENERGY_MAE,
+        schema.ENERGY_PER_ATOM_MAE,
         schema.EFWT,
         schema.NORMALISED_L1,
         *FORCE_METRICS,
@@ -112,7 +113,7 @@ class S2EF(Task):
         return (error.abs() if self.forces_loss == "l1" else error.square()).mean(-1)
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
-        """Energy MAE, forces' metrics over free atoms, EFwT, and the normalised L1.
+        """Energy MAE, whole and per atom, forces' metrics over free atoms, EFwT, and the normalised L1.
 
         EFwT is the share of structures whose energy is off by less than 0.02 eV and none of whose
         free atoms has a force component off by 0.03 eV/Å or more. The normalised L1 is the mean
@@ -137,6 +138,7 @@ class S2EF(Task):
         components = structures.new_full((), errors.numel())
         return {
             schema.ENERGY_MAE: Mean(energy_error.sum(), structures),
+            schema.ENERGY_PER_ATOM_MAE: Mean(1e3 * (energy_error / batch.natoms).sum(), structures),
             schema.EFWT: Mean(within.double().sum(), structures),
             schema.NORMALISED_L1: Mean(torch.stack(terms), torch.stack([structures, components])),
             **force_metrics(_forces(prediction), batch),

@@ -65,6 +65,7 @@ FORCES_Z_MAE = "forces_z_mae"
 FORCES_COS = "forces_cos"  # cosine similarity, mean over free atoms
 FORCES_MAGNITUDE = "forces_magnitude"  # eV/Å, mean error of the norm
 ENERGY_MAE = "energy_mae"  # eV, mean over structures
+ENERGY_PER_ATOM_MAE = "energy_per_atom_mae"  # meV/atom, mean over structures
 EWT = "ewt"  # share of structures with energy within 0.02 eV
 NORMALISED_L1 = "normalised_l1"  # in units of labels' spread: energy's L1, plus that of forces
 EFWT = "efwt"  # share of structures with energy within 0.02 eV and all forces within 0.03 eV/Å
@@ -77,6 +78,7 @@ METRICS = (
     FORCES_COS,
     FORCES_MAGNITUDE,
     ENERGY_MAE,
+    ENERGY_PER_ATOM_MAE,
     EWT,
     NORMALISED_L1,
     EFWT,

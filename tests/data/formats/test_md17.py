@@ -261,3 +261,14 @@ def test_energies_in_float32_that_cannot_tell_frames_apart_are_refused(tmp_path)
     revised(tmp_path / "a.npz", 60, energies=(energy - 1e7).astype(np.float32))
     with pytest.raises(DataError, match=r"a.npz: its energies are rounded to float32, whose steps"):
         MD17(str(tmp_path / "a.npz"), "aspirin", "revised", str(tmp_path), **SMALL).prepare()
+
+
+def test_copies_in_folders_that_begin_with_a_dot_are_not_read(tmp_path):
+    hidden = tmp_path / ".Trash"
+    hidden.mkdir()
+    revised(hidden / "rmd17_aspirin.npz", seed=1)
+    with pytest.raises(InstantiationException, match=r"none of .*rmd17_aspirin.npz"):
+        data_source("rmd17", tmp_path / "root", path=str(tmp_path))
+    revised(tmp_path / "rmd17_aspirin.npz", seed=2)
+    source = data_source("rmd17", tmp_path / "root", path=str(tmp_path), **SMALL)
+    assert source.files == [tmp_path / "rmd17_aspirin.npz"]

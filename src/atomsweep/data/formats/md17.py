@@ -146,7 +146,8 @@ def _find(path: Path, molecule: str, labels: str, split: int) -> list[Path]:
         if labels == "original":
             single = [f"md17_{molecule}.npz", f"{molecule}_dft.npz", f"{molecule}.npz", *single]
         names = [*single, *pairs]
-        found = [file for name in names for file in sorted(path.rglob(name))]
+        there = (file for name in names for file in sorted(path.rglob(name)))
+        found = [f for f in there if not any(p.startswith(".") for p in f.relative_to(path).parts)]
         if not found:
             raise FileNotFoundError(
                 f"none of {', '.join(names)} in {path}; set data.path, or {BRING}"

@@ -51,8 +51,9 @@ def metrics_of(frame: pd.DataFrame, asked: Asked | None) -> list[str | None]:
     if asked is not None and "metrics" in asked.statement.model_fields_set:
         return list(asked.statement.metrics)
     there = {c.partition("/")[2] for c in columns(frame) if c.startswith(METRIC)}
-    both = {schema.FORCES_MAE, schema.ENERGY_MAE} <= there
-    return [None, schema.ENERGY_MAE] if both else [None]
+    of_energies = (schema.ENERGY_PER_ATOM_MAE, schema.ENERGY_MAE)  # older runs have the second
+    found = next((metric for metric in of_energies if metric in there), None)
+    return [None, found] if found and schema.FORCES_MAE in there else [None]
 
 
 def splits_of(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple[str, list[str]]:

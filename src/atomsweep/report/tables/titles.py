@@ -28,6 +28,7 @@ METRIC_TITLES = {
     schema.FORCES_MAGNITUDE: ("Error of the force's magnitude", "eV/Å", 4),
     schema.FORCES_COS: ("Force cosine", "", 4),
     schema.ENERGY_MAE: ("Energy MAE", "eV", 4),
+    schema.ENERGY_PER_ATOM_MAE: ("Energy MAE", "meV/atom", 2),
     schema.EWT: ("Energy within 0.02 eV", "", 4),
     schema.EFWT: ("Energy and forces within threshold", "", 4),
     schema.NORMALISED_L1: ("L1 loss", "normalised", 4),
