@@ -95,7 +95,7 @@ def load_of(identity: str, path: Path, device: str | torch.device = "cpu") -> di
         FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError: as they come.
     """
     state = load(path, device)
-    for name, kind in (KINDS | (RESUMED if path.name == LAST else {})).items():
+    for name, kind in {**KINDS, **(RESUMED if path.name == LAST else {})}.items():
         if not isinstance(state.get(name), kind):
             raise ValueError(
                 f"checkpoint {path} holds no {name} of its kind, but a "

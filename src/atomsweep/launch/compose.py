@@ -65,18 +65,28 @@ class Composer:
         return key in self._groups or key.partition(".")[0] == "hydra" or override[0] == "~"
 
 
-def identities() -> Callable[[list[str], Iterable[str]], Sequence[str]]:
-    """What tells all identities that a run of some overrides may have in a sweep over some axes."""
+def composed_cells() -> Callable[..., Cell]:
+    """What makes a cell of overrides, and perhaps of `axes`, as a command would."""
     known = vocabulary()
     loader = known.loader()
     composer = Composer(
         lambda overrides: loader.load_configuration(CONFIG, overrides, RunMode.RUN), known.groups
     )
 
+    def cell(overrides: list[str], axes: Iterable[str] = ()) -> Cell:
+        config, choices = composer(overrides)
+        return cell_of(config, choices, overrides, axes=axes)
+
+    return cell
+
+
+def identities() -> Callable[[list[str], Iterable[str]], Sequence[str]]:
+    """What tells all identities that a run of some overrides may have in a sweep over some axes."""
+    cell = composed_cells()
+
     def of(overrides: list[str], axes: Iterable[str]) -> Sequence[str]:
         try:
-            config, choices = composer(overrides)
-            return cell_of(config, choices, overrides, axes=axes).known_as
+            return cell(overrides, axes).known_as
         except (HydraException, UserError):  # it can be no run here
             return ()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomsweep.build import UserError
+from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.execute import Start, execute, placed
 from atomsweep.launch.outcome import WELL, Outcome, outcome_of
 from atomsweep.launch.plan import Cell, Plan
@@ -58,18 +59,22 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
             evaluations.want(run, wanted_evaluations)
         plan.save(root, parameters)
         wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
+        baselines = baselines_of(plan.cells)
+        medians = [cell.create(root, None, plan.command) for cell in baselines]
+        wanted += [run for run in medians if run.result is None]
         with mirror(first["tracking"], root):
             try:
                 outcomes: dict[Path, Outcome] = {}
-                for config, some in placed(plan.cells, runs, wanted):
+                placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
+                for config, some in placed_runs:
                     outcomes |= execute(some, config, start)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
     metric = first["engine"]["metric"]
-    width = max(len(run.path.name) for run in runs)
+    width = max(len(run.path.name) for run in [*runs, *medians])
     finished = True
-    for run in runs:
+    for run in [*medians, *runs]:
         outcome = outcomes.get(run.path) or outcome_of(run, asked=wanted_evaluations)
         told = outcome.message
         if result := run.result:

@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 from atomsweep.build import UserError
 from atomsweep.console import progress_bar, to_terminal
 from atomsweep.engine.ranks import RankLost, Ranks, num_ranks
+from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.compose import LAUNCH, cell_of
 from atomsweep.launch.execute import execute, warm_up
 from atomsweep.launch.outcome import WELL
-from atomsweep.launch.plan import typed_command
+from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import preflight, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table
@@ -82,12 +83,26 @@ def run(cfg: DictConfig) -> float | None:
         log.info("%s: %s", outcome.state, outcome.message)
         return None
     decisive = str(cell.config["engine"]["metric"])
+    medians = _medians(cell, root) if num_ranks(cell.config) == Ranks.here().size == 1 else {}
     for name, value in result["metrics"].items():
         if (metric := name.partition("/")[2]) in (decisive.partition("/")[2], *SHOWN):
-            log.info("%-30s %.5f %s", name, value, SHOWN.get(metric, ""))
+            beside = f"   (Median {medians[name]:.5f})" if name in medians else ""
+            log.info("%-30s %.5f %s%s", name, value, SHOWN.get(metric, ""), beside)
     for name, value in (result.get("throughput") or {}).items():
         log.info("%-30s %.1f", name, value)
     return float(result["metrics"][decisive])
+
+
+def _medians(cell: Cell, root: Path) -> dict[str, float]:
+    """Metrics of the Median on one's own data, which is made where there is none."""
+    found: dict[str, float] = {}
+    for baseline in baselines_of([cell]):
+        directory = baseline.create(root, None, typed_command(sys.argv))
+        if directory.result is None:
+            log.info("Median on the same data, to compare with: %s", directory.path.name)
+            train(directory, lambda update: None)
+        found |= (directory.result or {}).get("metrics", {})
+    return found
 
 
 def _train_in_foreground(directory: RunDirectory, ranks: int) -> None:

@@ -67,7 +67,8 @@ class Normalizer(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, value in before.items():
-            if value is not None and self._buffers[name].dtype != value.dtype:
+            after = self._buffers[name]
+            if value is not None and after is not None and after.dtype != value.dtype:
                 self._buffers[name] = value.to(device)
         return self
 

@@ -113,7 +113,7 @@ class S2EF(Task):
         return (error.abs() if self.forces_loss == "l1" else error.square()).mean(-1)
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:
-        """Energy MAE, whole and per atom, forces' metrics over free atoms, EFwT, and the normalised L1.
+        """Energy MAE, forces' metrics over free atoms, EFwT, and the normalised L1.
 
         EFwT is the share of structures whose energy is off by less than 0.02 eV and none of whose
         free atoms has a force component off by 0.03 eV/Å or more. The normalised L1 is the mean

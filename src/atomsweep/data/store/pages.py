@@ -112,7 +112,7 @@ class _Tree:
         _, low, high, flags, keys, starts = self._nodes(number, _BRANCH)
         if len(starts) < 2 or (starts + 8 + keys > self.page_size).any():
             raise _Damaged(f"is damaged: page {number} is not as it should be")
-        return (low | high << 16 | flags << 32).tolist()  # type: ignore[no-any-return]
+        return (low | high << 16 | flags << 32).tolist()
 
     def _leaf(self, number: int) -> int:
         page, low, high, flags, keys, starts = self._nodes(number, _LEAF)
@@ -146,7 +146,7 @@ class _Tree:
     def _header(self, number: int) -> tuple[int, int, int, int, int]:
         if not 2 <= number <= self.last:
             raise _Damaged(f"is damaged: it names page {number}, which it does not have")
-        return _HEADER.unpack_from(self.data, number * self.page_size)  # type: ignore[return-value]
+        return _HEADER.unpack_from(self.data, number * self.page_size)
 
     def _nodes(self, number: int, expected: int) -> tuple[np.ndarray, ...]:
         """The page, and low, high, flags, size of key and start of each entry."""

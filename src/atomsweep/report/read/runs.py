@@ -106,7 +106,9 @@ class Runs:
         """
         known = self.sweeps()
         if name == "latest" and not known and len(self.frame):
-            newest = self.frame.sort_values("created", key=lambda when: when.map(str)).iloc[-1]
+            own = self.frame[self.frame["choice.model"] != "median"]  # made beside others
+            among = own if len(own) else self.frame
+            newest = among.sort_values("created", key=lambda when: when.map(str)).iloc[-1]
             return self.where({"identity": str(newest["identity"])})
         if name == "latest" and known:
             name = known[0]

@@ -1,0 +1,43 @@
+"""The Median of one's own data, made beside the first run on them: what errors are read against."""
+
+from collections.abc import Callable, Sequence
+
+from hydra.errors import HydraException
+
+from atomsweep.build import UserError
+from atomsweep.launch.compose import composed_cells
+from atomsweep.launch.plan import Cell
+from atomsweep.launch.slurm.settings import slurm_settings
+from atomsweep.launch.typed import OWN
+from atomsweep.sweep.file import key_of
+
+MODEL = "median"
+KEPT = ("data", "root", "tracking")  # what a baseline has in common with the runs
+
+
+def baselines_of(cells: Sequence[Cell]) -> list[Cell]:
+    """One for each data set of one's own that cells train on here, unless they have it themselves.
+
+    On a cluster it would be a job of its own; there `model=median` is a cell like others.
+    """
+    have = {cell.data["fingerprint"] for cell in cells if cell.choices["model"] == MODEL}
+    wanted = {
+        cell.data["fingerprint"]: cell
+        for cell in cells
+        if cell.choices.get("data") in OWN and slurm_settings(cell.config) is None
+    }
+    if not wanted.keys() - have:
+        return []
+    compose = composed_cells()
+    found = [_baseline(cell, compose) for print_, cell in wanted.items() if print_ not in have]
+    return [cell for cell in found if cell is not None]
+
+
+def _baseline(cell: Cell, compose: Callable[[list[str]], Cell]) -> Cell | None:
+    kept = [o for o in cell.overrides if key_of(o).partition(".")[0] in KEPT]
+    task = [f"task={cell.choices['task']}"]
+    try:
+        made = compose([f"model={MODEL}", *kept, *task])
+    except (HydraException, UserError):
+        return None
+    return made if made.data["fingerprint"] == cell.data["fingerprint"] else None
