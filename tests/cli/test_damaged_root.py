@@ -37,7 +37,7 @@ def template(tmp_path_factory):
     """A finished, a failed and a queued cell of a sweep."""
     root = tmp_path_factory.mktemp("template") / "runs"
     cells = [cell(seed=i) for i in range(3)]
-    plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, []), ["run.py", "-m"], root, "table")
+    plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, [], name="table"), ["run.py", "-m"], root)
     runs = [one.create(root, plan.sweep, plan.command) for one in cells]
     plan.save(root, {one.identity: 1000 for one in cells})
     for run in runs:
