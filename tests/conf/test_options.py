@@ -125,7 +125,6 @@ def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
         (["engine.device=mps"], "engine.device is mps, but torch sees no such device"),
         (["engine.device=tpu"], "engine.device must be cpu, cuda, mps or xpu, got 'tpu'"),
         (["engine.workers=-1"], "engine.workers must not be negative"),
-        (["task=s2ef"], "needs a model that predicts the energy, and ForceNet predicts none"),
         (["task=s2ef", "model=gns"], "needs a model that predicts the energy, and GNS"),
         (["dens=v3", *DENOISES], "choose task=s2ef or dens=none"),
         (["dens=v3", "task=s2ef", DENOISES[0]], "ForceNet cannot encode forces"),

@@ -55,14 +55,16 @@ def test_the_documents_have_commands():
 def test_every_run_command_composes_and_builds(command, tmp_path):
     atoms = molecule("H2O")
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=[[0.0] * 3] * 3)
-    write(tmp_path / "frames.extxyz", atoms)
+    for number, name in enumerate(("path", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")):
+        atoms.positions[0] += 0.01 * number
+        write(tmp_path / f"{name}.extxyz", atoms)
     words = shlex.split(command)[2:]
     multirun = "-m" in words
     typed = [word for word in words if word != "-m"]
     assert checked(typed, vocabulary(), multirun) == typed
     for overrides in cells(words):
         real = [
-            re.sub(r"^(data\.\w+)=.*(xyz\"?|/)$", rf"\1={tmp_path / 'frames.extxyz'}", o)
+            re.sub(r"^(data\.(\w+))=.*(xyz\"?|/)$", rf"\1={tmp_path}/\2.extxyz", o)
             for o in overrides
         ]
         builds(tuple(real))

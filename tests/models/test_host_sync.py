@@ -80,6 +80,7 @@ def test_the_loss_with_dens_waits_only_where_the_graph_is_rebuilt(graph, monkeyp
     with Waits() as preparing:
         batch = task.prepare(batch, SEED, 0.5)
     assert bool(preparing.found) == (graph == "rebuild")
+    task.totals(network(batch), batch)  # the first batch's labels are looked at once
     with Waits() as waits:
         counts, totals = task.counts(batch), task.totals(network(batch), batch)
         sum(task.coefficients[name] * totals[name] / counts[name] for name in totals).backward()

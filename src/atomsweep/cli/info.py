@@ -7,18 +7,20 @@ import argparse
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atomsweep.cli.shared import add_root, print_table
 from atomsweep.console import duration
 from atomsweep.launch.control import job_of
 from atomsweep.launch.survey import state_of
-from atomsweep.report.read.one import TAIL, OneRun, differences, read_one
-from atomsweep.report.read.row import fill_command
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory
 
+if TYPE_CHECKING:
+    from atomsweep.report.read.one import OneRun
+
+LINES = 12  # of the log
 SHOWN = ("forces_mae", "energy_mae", "loss")
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -30,12 +32,15 @@ def add(commands: Any) -> None:
     )
     info.add_argument("run", help="directory, name or identity")
     info.add_argument("other", nargs="?", help="a second run, and what the two differ in")
-    info.add_argument("--lines", type=int, default=TAIL, help=f"of the log, default {TAIL}")
+    info.add_argument("--lines", type=int, default=LINES, help=f"of the log, default {LINES}")
     info.set_defaults(command=_info)
     add_root(info)
 
 
 def _info(options: argparse.Namespace) -> int:
+    from atomsweep.report.read.one import read_one  # pandas is not for --help
+    from atomsweep.report.read.row import fill_command
+
     run = find_run(options.run, options.root)
     runs = [run, *([find_run(options.other, options.root)] if options.other else [])]
     full = [
@@ -55,7 +60,7 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(runs: Sequence[OneRun]) -> Path:
+def _page(runs: "Sequence[OneRun]") -> Path:
     """Write the page of the run or runs below `reports/` of the present folder."""
     from atomsweep.report.pages.run import write_runs
 
@@ -63,7 +68,7 @@ def _page(runs: Sequence[OneRun]) -> Path:
     return write_runs(runs, Path("reports") / "runs" / f"{name}.html")
 
 
-def _facts(run: OneRun) -> Iterator[tuple[str, str]]:
+def _facts(run: "OneRun") -> Iterator[tuple[str, str]]:
     """Data, curves and the command that makes this run alone."""
     for key in ("file", "source", "hash"):
         if key in run.data:
@@ -75,7 +80,9 @@ def _facts(run: OneRun) -> Iterator[tuple[str, str]]:
     yield "make it", run.again
 
 
-def _print_differences(runs: Sequence[OneRun]) -> None:
+def _print_differences(runs: "Sequence[OneRun]") -> None:
+    from atomsweep.report.read.one import differences
+
     one, other = runs
     told = differences(one.config, other.config)
     told += differences({"data hash": one.data.get("hash")}, {"data hash": other.data.get("hash")})

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from atomsweep.processes import leave_when_asked
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import DictConfig
 
     from atomsweep.build import UserError
-    from atomsweep.launch.typed import CONFIG, checked, told, vocabulary, with_task
+    from atomsweep.launch.typed import CONFIG, checked, found_options, told, vocabulary, with_task
     from atomsweep.shipped import CONF, shipped
 
     if arguments is not None:
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not only Hydra's words about them
     try:
         flags, words, options = _read(sys.argv[1:])
-        known = vocabulary([options.config_dir] if options.config_dir else [])
+        more = [Path(options.config_dir)] if options.config_dir else []
+        known = vocabulary([*more, found_options(words)])
         if not options.shell_completion:
             words = with_task(checked(words, known, options.multirun))
         sys.argv[1:] = [*flags, *words]

@@ -24,6 +24,7 @@ from atomsweep.build import UserError, plugins
 from atomsweep.console import suggestion
 from atomsweep.shipped import CONF, SWEEPS, places, shipped
 from atomsweep.sweep.file import Scalar, key_of, spelt
+from atomsweep.tracking import schema
 
 CONFIG = "config"  # name of the primary config
 OWN = ("extxyz", "ase_db", "flat_npz")  # options of data that read one's own files
@@ -98,6 +99,13 @@ def vocabulary(more: Iterable[Path] = ()) -> Vocabulary:
     """
     of_plugins = [folder / CONF for folder in plugins().values()]
     return Vocabulary([*map(Path, more), *places(CONF), *of_plugins], make_loader)
+
+
+def found_options(words: Iterable[str]) -> Path:
+    """Folder of the options that studies have found in the root that a command names."""
+    typed = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("root=")]
+    root = Path(typed[-1] if typed else "runs").expanduser()
+    return (root / schema.SWEEPS / schema.OPTIONS).absolute()
 
 
 def make_loader() -> Any:

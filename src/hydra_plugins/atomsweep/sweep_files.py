@@ -27,15 +27,15 @@ class SweepSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """What is here comes before what is shipped, and that before what a plugin calls alike."""
         from atomsweep.build import UserError, plugins
+        from atomsweep.launch.typed import found_options
         from atomsweep.shipped import CONF, SWEEPS, places, shipped
-        from atomsweep.tracking import schema
 
         known = {(element.path or "").removeprefix("file://") for element in search_path.get_path()}
         if str(shipped(CONF)) not in known:  # another program of this environment
             return
         for place in places(CONF)[:-1]:
             search_path.prepend(HERE, f"file://{place}", "main")
-        best = Path(_root(), schema.SWEEPS, schema.OPTIONS).absolute()
+        best = found_options(sys.argv[1:])  # Hydra asks before the config is composed
         if best.is_dir():  # first: earlier versions wrote options of the same names into conf/
             _check_options(best)
             search_path.prepend(FOUND, f"file://{best}", "hydra")
@@ -82,12 +82,6 @@ class SweepFiles(FileConfigSource):
         if not _inside(config_path) or results_filter == ObjectType.GROUP:
             return []
         return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files(folder))
-
-
-def _root() -> str:
-    """Where this command keeps its runs: Hydra asks before the config that says it is composed."""
-    typed = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("root=")]
-    return typed[-1].strip("'\"") if typed else "runs"
 
 
 def _check_options(folder: Path) -> None:

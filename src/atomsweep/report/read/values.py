@@ -26,7 +26,10 @@ def as_float(value: Any) -> float:
 
 
 def iso(moment: Any) -> str | None:
-    """Seconds since 1970 as ISO text in UTC; text stays as it is."""
+    """Seconds since 1970 as ISO text in UTC, None for no moment; text stays as it is."""
     if isinstance(moment, int | float):
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+        try:
+            return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError, OSError):  # no time that a clock has shown
+            return None
     return str(moment) if moment else None
