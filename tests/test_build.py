@@ -26,7 +26,7 @@ def test_a_node_becomes_its_object_with_its_parts():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch_sise": 8}, "optim.batch_sise is unknown .*; it takes optimizer, schedule"),
+        ({"batch_sise": 8}, "optim.batch_sise is unknown .*; did you mean optim.batch_size"),
         ({"batch_size": "eight"}, "optim.batch_size must be int, got 'eight'"),
         ({"batch_size": 8.5}, "optim.batch_size must be int, got 8.5"),
         ({"batch_size": True}, "optim.batch_size must be int, got True"),

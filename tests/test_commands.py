@@ -59,7 +59,7 @@ def wait_for_step(run_root: Path, step: int, process):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["basis=spherical"], r"(?s)'basis/spherical'.*gauss.*sine.*sph"),
+        (["basis=spherical"], r"basis has no option spherical; .*gauss.*sine.*sph"),
         (["model.depth=3"], "depth"),
         (["model.hidden_channels=wide"], "error: model.hidden_channels must be int, got 'wide'"),
         (["-m", "basis=sph,sine", "model.cutoff=far"], "error: .*model.cutoff must be float"),

@@ -210,6 +210,32 @@ def evaluated(tmp_path, text):
     return written(tmp_path, EVALUATED.replace("{EVALUATIONS}", text))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: &a [*a]\nrows: {basis: [sph]}\n", "no YAML"),
+        ("title: x\nrows: {basis: " + "[" * 3000 + "]" * 3000 + "}\n", "nested"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"b{i}: &b{i} [{','.join([f'*b{i - 1}' if i else '*a'] * 10)}]\n" for i in range(9)
+            )
+            + "title: x\nrows: {basis: *b8}\n",
+            "more than 100000 values",
+        ),
+        ("title: x\nrows: {basis: [sph]}\nevaluations: cost\n", ":3: evaluations: "),
+    ],
+    ids=["itself", "deep", "billion laughs", "text"],
+)
+def test_yaml_that_would_not_end_is_a_sentence(tmp_path, text, told):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=told) as refused:
+        read_sweep(path)
+    assert str(path) in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
 def test_evaluations_have_settings_that_may_differ_by_scale(tmp_path):
     assert written(tmp_path, GOOD).evaluations_at(None) == {}
     plain = evaluated(tmp_path, "[rotation, cost]").evaluations_at("paper")

@@ -37,7 +37,7 @@ from atomsweep.sweep.claims import ClaimError
 from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_at
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.sweep.places import doubled, place, told
-from atomsweep.tracking.files import read_yaml
+from atomsweep.tracking.files import DamagedFile, read_yaml
 
 LABEL = "label"
 LAUNCH_KEYS = (
@@ -256,6 +256,10 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
         raise UserError(f"{path}{line}: this is not YAML: {problem}") from error
+    except DamagedFile as error:
+        raise UserError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply for a sweep file") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}:1: a sweep file must be a mapping with title and rows")
     if twice := doubled(node):

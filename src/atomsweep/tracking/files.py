@@ -25,6 +25,7 @@ from atomsweep.tracking import documents
 log = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
+LARGEST = 100_000  # values of a YAML file
 DEEPEST = 200  # nesting of YAML
 OLD_S = 3600.0  # a write takes seconds
 
@@ -215,9 +216,22 @@ def read_yaml(text: str) -> Any:
     """
     try:
         _check_depth(text)
-        return yaml.load(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
+        if _size(content, {}) > LARGEST:
+            raise DamagedFile(f"it stands for more than {LARGEST} values; its aliases repeat them")
+        return content
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-45 is a ValueError
         raise DamagedFile(f"this is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _size(content: Any, known: dict[int, int]) -> int:
+    """Values in it, each as often as aliases repeat it: who walks through it meets them all."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        parts = [*content, *content.values()] if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(content)]
 
 
 def _check_depth(text: str) -> None:
