@@ -147,6 +147,38 @@ def test_systems_are_what_is_held_out_unless_another_rule_is_given(systems, tmp_
     }
 
 
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (1.0, None),
+        (23.06, "half of all forces are above .* eV/Å, which is odd .*energy_unit"),
+        (
+            40.0,
+            r"\d+ of 20 frames have a force above 50 eV/Å and would be left out; .*energy_unit",
+        ),
+    ],
+)
+def test_forces_that_no_file_in_ev_has_are_asked_about(tmp_path, scale, told):
+    """Of a thermal spread around 1 eV/Å, and the same numbers in kcal/mol."""
+    rng = np.random.default_rng(0)
+    made = [frame(seed, sid=seed) for seed in range(20)]
+    for atoms in made:
+        atoms.calc.results["forces"] = scale * rng.normal(0, 0.6, (len(atoms), 3))
+    path = write_frames(tmp_path / "f.xyz", made)
+    source = ExtXYZ(str(path), str(tmp_path / "root"))
+    if told is None:
+        assert len(source.split("train")) == 18
+        return
+    with pytest.raises(DataError, match=told):
+        source.prepare()
+    with pytest.raises(DataError, match=told):  # what is converted by now is no answer
+        source.split("train")
+    assert len(ExtXYZ(str(path), str(tmp_path / "root"), max_force=None).split("train")) == 18
+    if scale < 30:
+        right = ExtXYZ(str(path), str(tmp_path / "root"), energy_unit="kcal/mol")
+        assert len(right.split("train")) == 18
+
+
 def test_splitting_by_frame_is_said(systems, tmp_path, caplog):
     source = ExtXYZ(str(systems), str(tmp_path / "root"), val_fraction=0.25, split_by="frame")
     assert len(source.split("val_id")) == 5

@@ -16,6 +16,7 @@ from atomsweep.data.dataset import OnError, StructureDataset, Subset, check_on_e
 from atomsweep.data.filehash import content_hash
 from atomsweep.data.formats.find import Paths, find, summary
 from atomsweep.data.formats.mapping import FIELDS, groups_of
+from atomsweep.data.formats.sane import check_forces
 from atomsweep.data.frames import Reader
 from atomsweep.data.source import DataSource, Provenance, check_split
 from atomsweep.data.store.build_once import build_once
@@ -208,6 +209,8 @@ class FileSource(DataSource):
         self.skipped = {split: faults for split, faults in conversion["skipped"].items() if faults}
         if self.on_error == "raise" and self.skipped:
             raise DataError(f"{next(iter(self.skipped.values()))[0]} {HINT}")
+        called = f"{self.name} ({self.provenance.source})"
+        check_forces(self._store("train"), conversion["filtered"]["train"], self.max_force, called)
 
     def _convert(self, partial: Path, progress: bool) -> None:
         self._check_copies()
