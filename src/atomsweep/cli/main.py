@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from atomsweep.build import UserError
 from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync
+from atomsweep.cli.shared import leave_quietly
 from atomsweep.launch.control import NoSuchSweep
 from atomsweep.processes import leave_when_asked
 from atomsweep.tracking.environment import version_of
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.command(options))
+    except BrokenPipeError:  # of a reader such as head, which has read enough
+        leave_quietly()
     except (UserError, NoSuchSweep, OSError, RuntimeError, DamagedFile) as error:
         print(f"atomsweep {options.name}: {told(error)}", file=sys.stderr)
         return 1

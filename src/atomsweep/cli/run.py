@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from atomsweep.cli.usage import usage
 from atomsweep.processes import leave_when_asked
 
 NAME = "run"
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from omegaconf import DictConfig
 
     from atomsweep.build import UserError
+    from atomsweep.cli.shared import leave_quietly, print_whole
     from atomsweep.launch.typed import CONFIG, checked, found_options, told, vocabulary, with_task
     from atomsweep.shipped import CONF, shipped
 
@@ -55,7 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags, words, options = _read(sys.argv[1:])
         more = [Path(options.config_dir)] if options.config_dir else []
         known = vocabulary([*more, found_options(words)])
-        if not options.shell_completion:
+        if options.help and words != ["all"]:
+            print_whole(usage(known.groups))
+            return
+        if options.help:
+            words = []
+        elif not options.shell_completion:
             words = with_task(checked(words, known, options.multirun))
         sys.argv[1:] = [*flags, *words]
     except UserError as error:
@@ -76,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         run_one()
+    except BrokenPipeError:  # of a reader such as head, which has read enough
+        leave_quietly()
     except HydraException as error:
         if whole:
             raise
