@@ -1,0 +1,86 @@
+"""A student with one file of frames: trained, compared and reported without reading a page."""
+
+import re
+
+import numpy as np
+import pytest
+from ase.build import add_adsorbate, fcc111
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from tests.contracts.commands import Place, Started, environment
+
+SHORT = ["engine.steps=60", "engine.eval_every=30", "tracking=none"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    path = tmp_path_factory.mktemp("student")
+    images = []
+    for seed in range(60):
+        atoms = fcc111("Cu", (2, 2, 2), vacuum=6.0)
+        add_adsorbate(atoms, "O", 1.3, "fcc")
+        atoms.pbc = [True, True, False]
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = EMT()
+        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        plain = atoms.copy()
+        del plain.arrays["tags"]
+        plain.calc = SinglePointCalculator(plain, **labels)
+        images.append(plain)
+    write(path / "my.extxyz", images)
+    return Place(path, environment(ATOMSWEEP_DATA=str(path / "datasets")))
+
+
+def command(place, *words):
+    started = Started(["-m", "atomsweep", *words], place.path, place.env)
+    told, _ = started.communicate()
+    return started.returncode, told
+
+
+def test_one_command_trains_and_one_reports(place):
+    code, told = place.run("data=extxyz", "data.path=my.extxyz", *SHORT)
+    assert code == 0, told
+    assert told.count("is split by frame") == 1
+    forces, median = map(
+        float, re.findall(r"val_id/forces_mae +(\S+) eV/Å +\(Median (\S+)\)", told)[0]
+    )
+    assert 0.0 < forces < median
+    assert re.search(r"val_id/energy_per_atom_mae +\S+ meV/atom +\(Median \S+\)", told)
+    assert "nan" not in told
+    assert sorted(run.run["choices"]["model"] for run in place.runs()) == [
+        "forcenet_small",
+        "median",
+    ]
+
+    code, told = command(place, "report", "latest")
+    assert code == 0, told
+    assert "on my.extxyz" in told.splitlines()[0]
+    assert "Energy MAE in meV/atom" in told
+    assert f"{forces:.4f}" in told
+    (shown,) = re.findall(r"^\| Median +\| +(\S+) \| +1.00 × \|$", told, re.MULTILINE)
+    assert float(shown) == pytest.approx(median, abs=1e-4)
+    assert "Without a number" not in told
+
+
+def test_models_are_compared_in_one_command_each_with_what_it_needs(place):
+    code, told = place.run(
+        "-m", "data=extxyz", "data.path=my.extxyz", "model=schnet,forcenet_small", "size=small",
+        *SHORT, root="several",
+    )  # fmt: skip
+    assert code == 0, told
+    found = {run.run["choices"]["model"]: run for run in place.runs("several")}
+    assert set(found) == {"schnet", "forcenet_small", "median"}
+    assert all("val_id/energy_mae" in run.result["metrics"] for run in found.values())
+    errors = [run.result["metrics"]["val_id/energy_per_atom_mae"] for run in found.values()]
+    assert np.isfinite(errors).all()
+    assert "its table: atomsweep report model-" in told
+
+
+def test_a_model_without_energies_is_refused_with_what_would_do_it(place):
+    code, told = place.run("-m", "data=extxyz", "data.path=my.extxyz", "model=schnet,gns")
+    assert code == 1
+    assert "GNS predicts none" in told
+    assert "{model: gns, task: s2f}" in told
+    assert told.count("\n") <= 4

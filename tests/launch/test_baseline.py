@@ -1,0 +1,54 @@
+"""The Median of one's own data is made beside the first run on them."""
+
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from atomsweep.launch.baseline import baselines_of
+from atomsweep.launch.compose import cell_of
+from tests.contracts.compose import compose_with_choices
+
+
+@pytest.fixture
+def frames(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATOMSWEEP_DATA", str(tmp_path / "datasets"))
+    images = []
+    for number in range(4):
+        atoms = Atoms("N2", positions=[(0, 0, 0), (0, 0, 1.1 + 0.01 * number)])
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * number, forces=[[0.0] * 3] * 2)
+        images.append(atoms)
+    write(tmp_path / "my.extxyz", images)
+    return ["data=extxyz", f"data.path={tmp_path / 'my.extxyz'}"]
+
+
+def cell(*overrides):
+    cfg, choices = compose_with_choices(list(overrides))
+    return cell_of(cfg, choices, overrides)
+
+
+def test_it_is_of_the_same_data_and_task_and_one_for_all_runs(frames, tmp_path):
+    runs = [
+        cell(*frames, "task=s2ef", f"seed={seed}", f"root={tmp_path}", "optim.batch_size=2")
+        for seed in range(3)
+    ]
+    (made,) = baselines_of(runs)
+    assert made.data["fingerprint"] == runs[0].data["fingerprint"]
+    assert (made.choices["model"], made.choices["task"]) == ("median", "s2ef")
+    assert made.config["root"] == str(tmp_path)
+    assert made.overrides == ("model=median", *frames, f"root={tmp_path}", "task=s2ef")
+
+
+@pytest.mark.parametrize("more", [["model=median"], ["cluster=slurm_cpu"]])
+def test_none_is_made_beside_itself_or_on_a_cluster(frames, more):
+    assert baselines_of([cell(*frames, *more)]) == []
+
+
+def test_the_data_that_are_made_here_have_theirs_by_hand():
+    assert baselines_of([cell("data=mini_oc_tiny")]) == []
+
+
+def test_another_division_of_the_data_has_another_median(frames):
+    cells = [cell(*frames, f"data.val_fraction={share}") for share in (0.25, 0.5)]
+    made = baselines_of(cells)
+    assert [one.data["fingerprint"] for one in made] == [one.data["fingerprint"] for one in cells]
