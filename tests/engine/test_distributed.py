@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.engine import distributed, ranks
+from atomsweep.engine import distributed, loop, ranks
 from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
 from atomsweep.launch.compose import cell_of
@@ -228,6 +228,36 @@ def test_a_killed_rank_ends_the_run_at_a_checkpoint_from_which_it_goes_on(
     assert curve(run) == curve(straight)
     assert all(torch.equal(v, weights(straight)[k]) for k, v in weights(run).items())
     assert len(run.segments()) == 2
+
+
+def killed_in_its_second_evaluation(path):
+    """Rank 1 is killed while rank 0 waits for its part of the metrics."""
+    if Ranks.here().rank == 1:
+        evaluate, calls = loop.evaluate, []
+
+        def killed(*arguments, **settings):
+            calls.append(arguments)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return evaluate(*arguments, **settings)
+
+        loop.evaluate = killed
+    try:
+        train(RunDirectory(path), lambda update: None)
+    except RankLost:
+        raise SystemExit(ranks.LOST) from None
+
+
+def test_an_evaluation_in_which_a_rank_is_killed_is_made_again(tmp_path, made, context, straight):
+    run = made(tmp_path / "run", *AVERAGED)
+    outcome = on_ranks(context, 2, [run], killed_in_its_second_evaluation)[run.path]
+    assert outcome.state == schema.INTERRUPTED
+    assert run.result is None
+    on_ranks(context, 2, [run])
+    assert run.result["metrics"] == straight.result["metrics"]
+    assert run.result["checkpoint_step"] == straight.result["checkpoint_step"]
+    assert curve(run, "val_id/forces_mae") == curve(straight, "val_id/forces_mae")
+    assert all(torch.equal(v, weights(straight)[k]) for k, v in weights(run).items())
 
 
 def broken_on_rank_one(path):
