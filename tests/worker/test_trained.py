@@ -8,7 +8,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.constraints import FixAtoms, FixedLine
+from ase.constraints import FixAtoms, FixCartesian, FixedLine
 from ase.optimize import LBFGS
 
 import atomsweep
@@ -260,6 +260,10 @@ def test_constraints_that_cannot_be_held_are_refused(model, atoms):
     atoms.set_constraint([FixAtoms([0]), FixedLine(1, (0, 0, 1))])
     with pytest.raises(ValueError, match="structure 0 has the constraint FixedLine"):
         model.relax([atoms])
+    atoms.set_constraint([FixAtoms([0]), FixCartesian([1, 2])])
+    (relaxed,) = model.relax([atoms], steps=2)
+    assert np.array_equal(relaxed.positions[:3], atoms.positions[:3])
+    assert not np.array_equal(relaxed.positions, atoms.positions)
 
 
 def test_forces_that_were_not_trained_are_refused(model, atoms, monkeypatch):

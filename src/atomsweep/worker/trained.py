@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.build import UserError, build, build_learner
-from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms
+from atomsweep.data.atoms import structure_from_atoms, structure_to_atoms, unkept_constraints
 from atomsweep.engine import checkpoint
 from atomsweep.engine.devices import check_device
 from atomsweep.models.base import ForceField, Prediction
@@ -126,7 +126,7 @@ class TrainedModel:
         trajectories: Path | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> "Atoms | list[Atoms]":
-        """Relax many structures at once; fixed atoms (`FixAtoms`) are held.
+        """Relax many structures at once; fixed atoms are held.
 
         Args:
             images: initial structures, or one.
@@ -143,12 +143,16 @@ class TrainedModel:
             `info["relaxation_steps"]` counts.
 
         Raises:
-            ValueError: a constraint other than `FixAtoms`, or a number out of its range.
+            ValueError: a constraint that fixes no atom whole, or a number out of its range.
         """
         single = _is_atoms(images)
         images = [cast("Atoms", images)] if single else list(images)
         for number, one in enumerate(images):
-            _only_fixed_atoms(number, one)
+            if unkept := unkept_constraints(one):
+                raise ValueError(
+                    f"structure {number} has the constraint {unkept[0]}; only atoms that are fixed "
+                    "whole can be held, remove it or relax with ASE and model.calculator()"
+                )
         initial = [structure_from_atoms(one, sid=number) for number, one in enumerate(images)]
         ended: dict[int, Atoms] = {}
         paths = trajectories is not None
@@ -175,15 +179,6 @@ def _is_atoms(images: Any) -> bool:
     from ase import Atoms
 
     return isinstance(images, Atoms)
-
-
-def _only_fixed_atoms(number: int, atoms: "Atoms") -> None:
-    for constraint in atoms.constraints:
-        if type(constraint).__name__ != "FixAtoms":
-            raise ValueError(
-                f"structure {number} has the constraint {type(constraint).__name__}; only FixAtoms "
-                "can be held, remove it or relax with ASE and model.calculator()"
-            )
 
 
 def load(
