@@ -29,10 +29,16 @@ setup: $(VENV)/.done ## the environment: locked versions, in .venv
 
 $(VENV)/.done: requirements.lock pyproject.toml
 	$(CHECK_PYTHON)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@echo "set-up: $(VENV) with $$($(PYTHON) -V); 3 steps, minutes on a good connection"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "1 of 3: $$(grep '^torch==' requirements.lock)$(if $(TORCH_INDEX),,; on Linux it may bring CUDA's libraries: gigabytes; without a GPU TORCH_INDEX=<index of CPU builds that pytorch.org names> spares them)"
+	@$(BIN)/pip install --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
+	@echo "2 of 3: $$(grep -c == requirements.lock) locked packages, about 500 MB"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "3 of 3: atomsweep, as this folder has it"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -c 'import torch; print("done: torch", torch.__version__, "with CUDA " + torch.version.cuda if torch.version.cuda else "for the CPU")'
+	@echo "$(VENV) takes $$(du -sh $(VENV) | cut -f1)"
 	@touch $@
 
 sweep: setup ## the main job: basis x activation on the embedded data set, and its report
