@@ -42,6 +42,8 @@ def known():
         ("~basis", "~basis takes out what every run needs; type basis=none"),
         ("~seed", "~seed takes out what every run needs"),
         ("basis", "'basis' is no choice; type group=option or key=value"),
+        ("model=schnet,", "model=schnet, has an empty value beside a comma"),
+        ("model=schnet,,gns", "has an empty value beside a comma"),
         ("data.path=", "data.path= has no value; type data.path=<value>"),
         ("data.path=''", "data.path='' has no value"),
         ("hydra.run.dir=x", "hydra.run.dir=x does nothing here"),
@@ -158,6 +160,10 @@ def test_a_task_of_energies_gives_forcenet_its_head():
         ("optim.clip_nrom=1", "there is no optim.clip_nrom; did you mean optim.clip_norm?"),
         ("optim.lr=1", "there is no optim.lr; did you mean optim.optimizer.lr?"),
         ("+optim.clip_norm=1", "optim.clip_norm"),
+        (
+            "data.path=x",
+            "there is no data.path with the data that is chosen; it is of data=ase_db|extxyz|",
+        ),
         ("~optim.clip_nrom", "there is no optim.clip_nrom; did you mean optim.clip_norm?"),
     ],
 )
@@ -200,6 +206,7 @@ def test_what_no_run_reads_makes_no_run():
         (["tracking.experiment=null"], "tracking.experiment must be a text, got None"),
         (["+tracking.evry_s=1"], "tracking has no evry_s; did you mean tracking.every_s?"),
         (["+cluster.gpu=1"], "cluster has no gpu here"),
+        (["seed=-1"], "seed must be a whole number of at least 0, got -1"),
         (["data=extxyz"], "data.path must be given; type data.path=<value>"),
         (["sweep=../../x"], "a sweep's name is like mine or mine/first"),
         (["sweep=/x"], "a sweep's name is like mine or mine/first"),

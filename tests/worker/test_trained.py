@@ -1,5 +1,6 @@
 """A trained model from Python: three lines, an ASE calculator, relaxations."""
 
+import shutil
 import subprocess
 import sys
 
@@ -67,6 +68,30 @@ def test_an_unknown_run_or_one_without_a_model_is_a_sentence(tiny_run, tmp_path)
         atomsweep.load(empty.path)
     with pytest.raises(UserError, match="dtype"):
         atomsweep.load(tiny_run.path, dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("max_neighbors: 20", "max_neighbors: 2", "is not the config that run .* was made of"),
+        ("cutoff: 4.0", "cutoff: 4.5", "is not the config that run .* was made of"),
+        ("model:", "mode:", "cannot be loaded|is not the config"),
+        ("seed: 0", "seed: 0", None),
+        ("threads: 1", "threads: 2", None),
+    ],
+)
+def test_a_config_that_was_changed_makes_no_other_model(tiny_run, tmp_path, old, new, told):
+    """No weight tells a cutoff; the identity does."""
+    copy = tmp_path / tiny_run.name
+    shutil.copytree(tiny_run.path, copy)
+    text = (copy / "config.yaml").read_text()
+    assert old in text
+    (copy / "config.yaml").write_text(text.replace(old, new))
+    if told is None:
+        assert atomsweep.load(copy, device="cpu").step == tiny_run.result["checkpoint_step"]
+        return
+    with pytest.raises(UserError, match=told):
+        atomsweep.load(copy, device="cpu")
 
 
 def test_it_predicts_what_the_run_reported(tiny_run, mini_oc_tiny):

@@ -159,6 +159,8 @@ def _root() -> Path:
 
 
 def _chosen(runs: "Runs", words: Sequence[str]) -> "pd.DataFrame":
+    if placed := [word for word in words if word.startswith("root=")]:
+        raise ValueError(f"{placed[0]} is not read here; say --root {placed[0].partition('=')[2]}")
     if all("=" in word for word in words):
         return runs.where(dict(word.split("=", 1) for word in words))
     if len(words) > 1:

@@ -126,6 +126,8 @@ def identifier(value: Any) -> int | None:
     if isinstance(value, float):
         value = int(value) if value.is_integer() else None if np.isnan(value) else value
     text = str(value).strip() if value is not None else ""
+    if text.lower() in ("nan", "none", "null", "t", "true", "f", "false"):  # what says nothing
+        return None
     if match := _NUMBER.fullmatch(text):
         text = str(int(match[1] or match[2]))
         if -(1 << 63) <= int(text) < 1 << 63:

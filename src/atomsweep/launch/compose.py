@@ -185,7 +185,8 @@ def _check_tracking(tracking: Any) -> None:
 def _check_numbers(config: Mapping[str, Any]) -> None:
     """What no signature checks, in time: cells that differ by seed alone are built once."""
     cluster = config["cluster"]
-    wrong = {"seed": config["seed"]} if type(config["seed"]) is not int else {}
+    seed = config["seed"]
+    wrong = {"seed": seed} if type(seed) is not int or seed < 0 else {}
     if "_target_" not in cluster and (more := sorted(set(cluster) - set(LOCAL))):
         raise UserError(f"cluster has no {more[0]} here; {suggestion(more[0], LOCAL, 'cluster.')}")
     for key in ("ranks", "nodes", "parallel"):
@@ -195,7 +196,7 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
         if type(value) is not int or value < 1:
             wrong[f"cluster.{key}"] = value
     for key, value in wrong.items():
-        least = "" if key == "seed" else " of at least 1"
+        least = f" of at least {0 if key == 'seed' else 1}"
         or_null = " or null" if key == "cluster.parallel" else ""
         raise UserError(f"{key} must be a whole number{least}{or_null}, got {value!r}")
 

@@ -163,12 +163,29 @@ def told(error: HydraException, words: Sequence[str], known: Vocabulary) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group} has no option {option}; {suggestion(option, error.options)}"
     if match := re.match(r"Could not override '([^']+)'", text):
-        return unknown(match[1].partition("@")[0], known.keys(words))
+        return _unknown_here(match[1].partition("@")[0], words, known)
     if match := re.match(r"Could not append to config.*at '([^']+)'", text):
         return f"{match[1]} is there already; type {match[1]}=… without +"
     if match := re.match(r"Could not delete.*'([^']+)'", text):
         return unknown(match[1], known.keys(words))
     return " ".join(text.replace("See https", "\n").split("\n")[0].split())
+
+
+def _unknown_here(key: str, words: Sequence[str], known: Vocabulary) -> str:
+    """As `unknown`; options of its group that have such a key are told first."""
+    group, _, rest = key.partition(".")
+    have = [
+        option
+        for option in known.groups.get(group, ())
+        for folder in known.folders
+        if (path := folder / group / f"{option}.yaml").is_file()
+        and re.search(rf"^{re.escape(rest)}:", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    if rest and have:
+        return (
+            f"there is no {key} with the {group} that is chosen; it is of {group}={'|'.join(have)}"
+        )
+    return unknown(key, known.keys(words))
 
 
 def unknown(key: str, keys: Iterable[str]) -> str:
@@ -221,6 +238,11 @@ def _parsed(word: str) -> Override:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:
+        if re.search(r"(=|,)\s*(,|$)", word):
+            raise UserError(
+                f"{word} has an empty value beside a comma; leave no comma at its ends and no "
+                "space behind one"
+            ) from None
         raise UserError(
             f"{word} cannot be read; a value with characters other than letters, digits and "
             f"/ . - _ + % @ * : ? | is quoted twice, for the shell and for Hydra: {_quoted(word)}"

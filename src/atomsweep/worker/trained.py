@@ -20,7 +20,9 @@ from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import told
 from atomsweep.tracking.find import find_run
+from atomsweep.tracking.identity import former_identities, identity, science
 from atomsweep.tracking.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class TrainedModel:
     """
 
     def __init__(self, run: RunDirectory, device: torch.device, dtype: torch.dtype) -> None:
-        self.run, self.config = run, run.config()
+        self.run = run
         self.device, self.dtype = device, dtype
         path = run.path / schema.CHECKPOINTS / checkpoint.BEST
         try:
@@ -60,6 +62,7 @@ class TrainedModel:
             ) from None
         except ValueError as error:
             raise UserError(str(error)) from error
+        self.config = _config_of(run)
         model: ForceField
         model, task = build_learner(self.config)
         self.learned: tuple[str, ...] = tuple(task.labels)
@@ -179,6 +182,29 @@ def _is_atoms(images: Any) -> bool:
     from ase import Atoms
 
     return isinstance(images, Atoms)
+
+
+def _config_of(run: RunDirectory) -> dict[str, Any]:
+    """Its config, which is the one that its identity was made of.
+
+    Raises:
+        UserError: it is not, so that another model than the trained one would be built.
+    """
+    about = run.run
+    try:
+        config = run.config()
+        content = science(config, str(about["data"]["fingerprint"]))
+        if measured := (about.get("science") or {}).get("measured"):
+            content["measured"] = measured
+        right = run.identity in (identity(content), *former_identities(content))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError(f"run {run.name} cannot be loaded: {told(error)}") from error
+    if not right:
+        raise UserError(
+            f"{run.path / schema.CONFIG} is not the config that run {run.name} was made of: it was "
+            "changed or damaged; restore the file, or run its command again with rerun=all"
+        )
+    return config
 
 
 def load(

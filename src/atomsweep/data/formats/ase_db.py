@@ -174,6 +174,8 @@ def _row_ids(file: Path) -> list[int]:
     gone, records = set(deleted or ()), count_keys(file, ())
     if last - len(gone) > 2 * records + 1000:  # a few that are lacking are told one by one
         raise DataError(f"{file} has nextid {last}, but only {records} records; it is damaged")
+    if any(get(file, str(number).encode()) is not None for number in range(last, last + 3)):
+        raise DataError(f"{file} has nextid {last}, and rows beyond it; it is damaged")
     return [number for number in range(1, last) if number not in gone]
 
 

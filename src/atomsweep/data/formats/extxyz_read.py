@@ -28,6 +28,7 @@ MAX_LINE = 1 << 24  # characters
 _SIDECAR_LINE = re.compile(r"(?:random)?([0-9]+),(?:frame)?([0-9]+),([-+.0-9e]+)", re.IGNORECASE)
 _SIDECAR_LOOK = 1000  # lines, among which a sidecar has one that is whole
 _MASKS = ("fixed", "move_mask")
+_NEAR_MASK = re.compile(r"fix|frozen|freez|constrain|selective|move_?mask|immobile", re.IGNORECASE)
 _SHAPES = ("species", "pos", "Z", "Lattice", "Properties", "pbc")  # of every frame, no labels
 
 
@@ -229,7 +230,11 @@ def _of_text(frame: TextFrame, options: FrameOptions) -> tuple[Structure, list[s
     columns = {
         name: column for name in _MASKS if (column := frame.column(name, "flags")) is not None
     }
-    return structure, _hold(structure, columns)
+    near = [name for name in (*frame.columns, *frame.info) if _NEAR_MASK.search(name)]
+    unread = [
+        f"{name} (its name is not fixed or move_mask)" for name in near if name not in columns
+    ]
+    return structure, [*_hold(structure, columns), *unread]
 
 
 def _of_atoms(atoms: Atoms, options: FrameOptions) -> tuple[Structure, list[str]]:

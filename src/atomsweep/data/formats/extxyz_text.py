@@ -204,6 +204,9 @@ def _quoted(text: str, begin: int) -> tuple[str, int]:
 def _number_of(symbol: str, known: dict[str, int]) -> int:
     if symbol.isascii() and symbol.isdigit():
         return int(symbol[:9])
-    if (found := known.get(symbol.capitalize())) is None:
-        raise DataError(f"{symbol!r} is no element")
-    return found
+    exact = known.get(symbol)
+    if exact is None and symbol.islower():
+        exact = known.get(symbol.capitalize())
+    if exact is None:  # CA may be calcium, or a carbon as files of proteins name it
+        raise DataError(f"{symbol!r} is no element; symbols are written as Cu and O")
+    return exact

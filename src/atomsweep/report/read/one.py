@@ -101,7 +101,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[
 def _config(path: Path) -> dict[str, Any]:
     """The resolved config, flat; {} where there is none that can be read."""
     try:
-        return config_columns(read_yaml(path.read_text(encoding="utf-8")) or {}, "")
+        config = read_yaml(path.read_text(encoding="utf-8"))
+        return config_columns(config, "") if isinstance(config, dict) else {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
 
