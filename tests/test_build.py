@@ -1,11 +1,14 @@
+import json
 import re
 import shutil
 
 import pytest
+import torch
 import yaml
 
 import atomsweep
 from atomsweep.build import PLUGINS, UserError, _part, build, plugins
+from atomsweep.tracking.identity import identity, science
 from tests.places import CONF, REPOSITORY
 
 RECIPE = {
@@ -95,6 +98,13 @@ def test_no_part_runs_what_it_is_given_when_it_is_built_from_a_run_of_elsewhere(
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["task"] = {"_target_": "torch.nn.Identity", "_args_": [SHELL]}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="is not the config that run .* was made of"):
+        atomsweep.load(copy)
+    about = json.loads((copy / "run.json").read_text())  # whoever sends it can make it fit
+    about["identity"] = identity(science(config, about["data"]["fingerprint"]))
+    (copy / "run.json").write_text(json.dumps(about))
+    state = torch.load(copy / "checkpoints" / "best.pt", weights_only=True)
+    torch.save({**state, "identity": about["identity"]}, copy / "checkpoints" / "best.pt")
     with pytest.raises(UserError, match=r"task\._args_ is no key of a config"):
         atomsweep.load(copy)
 

@@ -64,7 +64,7 @@ def wait_for_step(run_root: Path, step: int, process):
         (["model.hidden_channels=wide"], "error: model.hidden_channels must be int, got 'wide'"),
         (["-m", "basis=sph,sine", "model.cutoff=far"], "error: .*model.cutoff must be float"),
         (["model=gns", "basis=sph"], "error: model=gns has no basis"),
-        (["-m", "seed=0,x"], "error: seed must be a whole number, got 'x'"),
+        (["-m", "seed=0,x"], "error: seed must be a whole number of at least 0, got 'x'"),
         (
             ["cluster.ranks=two"],
             "error: cluster.ranks must be a whole number of at least 1, got 't",

@@ -12,6 +12,7 @@ from atomsweep.cli.usage import usage
 from atomsweep.processes import leave_when_asked
 
 NAME = "run"
+FULL_ERROR = "HYDRA_FULL_ERROR"
 EPILOG = """\
   atomsweep run                                         one run
   atomsweep run basis=gauss act=tanh                    another choice
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if arguments is not None:
         sys.argv = [f"atomsweep {NAME}", *arguments]
-    whole = "HYDRA_FULL_ERROR" in os.environ  # somebody looks for a fault: tracebacks as they are
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not only Hydra's words about them
+    whole = os.environ.get(FULL_ERROR)  # somebody looks for a fault: tracebacks as they are
     try:
         flags, words, options = _read(sys.argv[1:])
         more = [Path(options.config_dir)] if options.config_dir else []
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (UserError, OSError, DamagedFile) as error:
             sys.exit(f"error: {told_of_files(error)}")
 
+    os.environ[FULL_ERROR] = "1"  # errors reach us, not only Hydra's words about them
     try:
         run_one()
     except BrokenPipeError:  # of a reader such as head, which has read enough
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if whole:
             raise
         sys.exit(f"error: {told(error, words, known)}")
+    finally:
+        if not whole:
+            del os.environ[FULL_ERROR]
 
 
 def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace]:

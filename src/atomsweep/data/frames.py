@@ -126,7 +126,7 @@ def identifier(value: Any) -> int | None:
     if isinstance(value, float):
         value = int(value) if value.is_integer() else None if np.isnan(value) else value
     text = str(value).strip() if value is not None else ""
-    if text.lower() in ("nan", "none", "null", "t", "true", "f", "false"):  # what says nothing
+    if text.lower() in ("nan", "none", "null"):  # of programs that had none
         return None
     if match := _NUMBER.fullmatch(text):
         text = str(int(match[1] or match[2]))

@@ -179,6 +179,23 @@ def test_forces_that_no_file_in_ev_has_are_asked_about(tmp_path, scale, told):
         assert len(right.split("train")) == 18
 
 
+def test_validation_frames_that_are_trained_on_are_told_whatever_file_they_are_in(
+    systems, tmp_path, caplog
+):
+    own = [frame(90 + number, sid=9) for number in range(2)]
+    copied = [frame(seed, sid=seed) for seed in range(3)]
+    path = write_frames(tmp_path / "train.xyz", [*own, *copied])
+    crlf = tmp_path / "crlf.xyz"
+    crlf.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    some = write_frames(tmp_path / "some.xyz", [*copied[:2], frame(77, sid=77)])
+    other = write_frames(tmp_path / "other.xyz", [frame(55, sid=0)])
+    for val, told in ((crlf, "5 of 5 frames"), (some, "2 of 3 frames"), (other, None)):
+        caplog.clear()
+        ExtXYZ(str(path), str(tmp_path / "root"), val_id=str(val)).prepare()
+        loud = [line for line in caplog.messages if "are in data.path too" in line]
+        assert [line.startswith(f"{told} of data.val_id") for line in loud] == [True] * bool(told)
+
+
 def test_splitting_by_frame_is_said(systems, tmp_path, caplog):
     source = ExtXYZ(str(systems), str(tmp_path / "root"), val_fraction=0.25, split_by="frame")
     assert len(source.split("val_id")) == 5

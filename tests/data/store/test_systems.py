@@ -70,7 +70,7 @@ def grouped(source):
 def test_numbers_are_themselves_and_text_is_never_its_digits():
     assert [identifier(v) for v in (7, 7.0, "7", "random7", "frame7", np.int32(7))] == [7] * 6
     assert [identifier(v) for v in ("-2", -2, np.array([-2]), "+5", "007")] == [-2, -2, -2, 5, 7]
-    assert [identifier(v) for v in (None, "", float("nan"), True)] == [None] * 4
+    assert [identifier(v) for v in (None, "", float("nan"), True, "NaN", "None")] == [None] * 6
     others = [identifier(v) for v in (*TEXTS[:5], "mp-10", "oqmd-10", "frame-7", 10**20, 1.5)]
     assert len(set(others)) == len(others)
     assert all(0 <= one < 1 << 63 and one > 1 << 40 for one in others)

@@ -169,6 +169,17 @@ class FileSource(DataSource):
                             "would be judged by frames that it was trained on"
                         )
 
+    def _tell_of_trained(self, split: str, trained: Array) -> None:
+        """Say loudly that frames of a validation split are in the training files too."""
+        if trained.any():
+            log.warning(
+                "%d of %d frames of data.%s are in data.path too: a model is judged by frames that "
+                "it was trained on; remove them from one of the two",
+                trained.sum(),
+                len(trained),
+                split,
+            )
+
     def fingerprint(self) -> str:
         """Hash of the files' contents, of how they are read and of how they are split."""
         split: list[Any] = []
@@ -222,6 +233,7 @@ class FileSource(DataSource):
         }
         how = Conversion(self.reader, self.max_force, self.on_error)
         meta = {"provenance": self.provenance.as_dict()}
+        trained: Array | None = None
         first_number = 0  # of a split's files, so that files without ids are systems of their own
         for split, files in self._files.items():
             small = sum(file.stat().st_size for file in files) < ALONE
@@ -237,6 +249,10 @@ class FileSource(DataSource):
                 progress,
             )
             first_number += len(files)
+            if trained is None:  # the training split is the first
+                trained = report.contents
+            else:
+                self._tell_of_trained(split, np.isin(report.contents, trained))
             for name in record:
                 record[name][split] = getattr(report, name)
         (partial / CONVERSION).write_text(json.dumps(record, indent=1), encoding="utf-8")

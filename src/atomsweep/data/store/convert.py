@@ -215,6 +215,7 @@ def _combined(parts: Sequence[Part], paths: Sequence[Path], on_error: OnError) -
             called(changed[0]),
         )
     report.frames = int(kept.sum())
+    report.contents = frames["content"].to_numpy()[kept]
     return _Whole(report, sids, kept, starts)
 
 

@@ -14,7 +14,7 @@ from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
-from atomsweep.data.structure import DataError, Structure, structure_fault
+from atomsweep.data.structure import Array, DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
 
 PART = 5000  # frames
@@ -49,6 +49,7 @@ class Report:
         filtered: frames left out for their forces.
         tags: frames by the rule that gave them their tags.
         unkept: frames by the constraint that a structure cannot keep.
+        contents: (frames,) hash of each but its ids.
     """
 
     frames: int = 0
@@ -56,6 +57,7 @@ class Report:
     filtered: int = 0
     tags: Counter[str] = field(default_factory=Counter)
     unkept: Counter[str] = field(default_factory=Counter)
+    contents: Array = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
 
 @dataclass(frozen=True)
