@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
 from tests.contracts.commands import Started
+from tests.faults.harness import descendants
 from tests.test_commands import SMALL, place, science_of, wait_for_step  # noqa: F401
 
 TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
@@ -273,19 +273,6 @@ def control(place, *arguments) -> str:  # noqa: F811
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     return output
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """Children of a process, and theirs."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            if parent == pid:
-                yield int(entry.name)
-                yield from descendants(int(entry.name))
 
 
 def kill(pid: int) -> None:
