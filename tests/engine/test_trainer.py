@@ -26,6 +26,7 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
+from tests.contracts.checkpoints import harm
 
 SEED = 3
 SPEED = {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
@@ -335,8 +336,8 @@ def whole_folder(file):
         ("best.pt", whole_folder, "delete the folder .*checkpoints and run the same command again"),
     ],
 )
-@pytest.mark.parametrize("harm", ["cut", "gone", "other weights", "no step", "weights of text"])
-def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice, harm):
+@pytest.mark.parametrize("how", ["cut", "gone", "other weights", "no step", "weights of text"])
+def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice, how):
     _, undisturbed = fit(new_run(tmp_path / "a"))
     run = new_run(tmp_path / "b")
     if name == "last.pt":
@@ -345,18 +346,8 @@ def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice
     else:  # which every better evaluation before the end would write anew
         fit(run)
     file = run.path / "checkpoints" / name
-    state = torch.load(file, weights_only=True)
-    if harm == "cut":
-        file.write_bytes(file.read_bytes()[:-200])
-    elif harm == "gone":
-        file.unlink()
-    elif harm == "other weights":
-        torch.save({**state, "model": {"bias": torch.zeros(3)}}, file)
-    elif harm == "no step":
-        torch.save({key: value for key, value in state.items() if key != "step"}, file)
-    else:
-        torch.save({**state, "model": dict.fromkeys(state["model"], "text")}, file)
-    if (name, harm) != ("last.pt", "gone"):  # which is a run that begins
+    harm(file, how)
+    if (name, how) != ("last.pt", "gone"):  # which is a run that begins
         with pytest.raises(ValueError, match=f"{name}.*; {advice}"):
             fit(run)
         follow(file)

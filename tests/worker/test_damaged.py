@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-import torch
 
 from atomsweep.build import UserError
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.trained import load
+from tests.contracts.checkpoints import harm
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def run(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("how", "message"),
     [
         ("cut", "best.pt cannot be read"),
         (
@@ -28,19 +28,9 @@ def run(tiny_run, tmp_path):
         ("another run's", "best.pt belongs to run 000000000000, not to"),
     ],
 )
-def test_a_lost_best_checkpoint_is_a_sentence(run, harm, message):
+def test_a_lost_best_checkpoint_is_a_sentence(run, how, message):
     file = run.path / "checkpoints" / "best.pt"
-    state = torch.load(file, weights_only=True)
-    if harm == "cut":
-        file.write_bytes(file.read_bytes()[:-200])
-    elif harm == "gone":
-        file.unlink()
-    elif harm == "other weights":
-        torch.save({**state, "model": {"bias": torch.zeros(3)}}, file)
-    elif harm == "no step":
-        torch.save({key: value for key, value in state.items() if key != "step"}, file)
-    else:
-        torch.save({**state, "identity": "0" * 12}, file)
+    harm(file, how)
     with pytest.raises(UserError, match=message) as caught:
         load(run.path)
     assert "rerun=all" in str(caught.value)
