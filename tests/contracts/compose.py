@@ -10,15 +10,26 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from atomsweep.launch.compose import Composer
+from atomsweep.launch.typed import vocabulary
 from atomsweep.models.base import ForceField
 from tests.places import CONF
 
 
+def hydra_composed(overrides: list[str]) -> DictConfig:
+    """The config of `python run.py <overrides>` as Hydra composes it, with its `hydra` node."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose("config", overrides, return_hydra_config=True)
+
+
+@cache  # composing takes most of the time of a test that builds something small
+def _composer(plugins: str | None) -> Composer:
+    return Composer(hydra_composed, vocabulary().groups)
+
+
 def compose_with_choices(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     """The config of `python run.py <overrides>`, and the option chosen in each group."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra_compose("config", overrides, return_hydra_config=True)
-    return cfg, dict(cfg.hydra.runtime.choices)
+    return _composer(os.environ.get("ATOMSWEEP_PLUGINS"))(overrides)
 
 
 def compose(overrides: list[str]) -> DictConfig:

@@ -12,6 +12,7 @@ import pytest
 
 from atomsweep import console
 from atomsweep.report.pages import report, writing
+from atomsweep.report.pages.html import page as html_page
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables import grids
@@ -71,8 +72,8 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def page_of(made, tmp_path):
-    text = writing.write(made, tmp_path / "out").read_text(encoding="utf-8")
+def page_of(made):
+    text = html_page(made)
     return text, Page(text)
 
 
@@ -122,7 +123,7 @@ def test_all_files_are_written(table5, tmp_path):
     assert len(pd.read_csv(page.parent / "runs.csv")) == 5
 
 
-def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, tmp_path):
+def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     shutil.rmtree(next(table5.path.glob("*-000000000002")))
     table5.run("000000000002", basis="sine", state="failed", message="loss is NaN at step 400")
@@ -137,7 +138,7 @@ def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5, 
     assert gaps["Sine, ReLU"].state == "missing"
     assert gaps["Sine, ReLU"].command == "atomsweep run basis=sine act=relu"
     assert not made.complete
-    text, _ = page_of(made, tmp_path)
+    text, _ = page_of(made)
     for told in ("loss is NaN at step 400", "atomsweep run basis=sine act=relu"):
         assert told in report_markdown(made)
         assert told in text
@@ -189,11 +190,11 @@ def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(papers_table
     ] in rows  # fmt: skip
 
 
-def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(table5, tmp_path):
+def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(table5):
     made = built(table5)
     assert made.parts[0].cells[["published", "difference"]].isna().all(axis=None)
     assert not any("Paper" in title for title in made.parts[0].grid.header)
-    text, _ = page_of(made, tmp_path)
+    text, _ = page_of(made)
     cells = re.findall(r'<td class="num" title=.*?</td>', text, re.DOTALL)
     assert len(cells) == 4 * 5
     assert not any("0.0360" in cell or "beside" in cell for cell in cells)
@@ -201,10 +202,10 @@ def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(
     assert "## Table 5 of Hu" in report_markdown(made)
 
 
-def test_labels_that_are_not_dfts_are_named_in_heading_and_first_tile(table5, tmp_path):
+def test_labels_that_are_not_dfts_are_named_in_heading_and_first_tile(table5):
     made = built(table5)
     assert made.level == "mini_oc: EMT, not DFT"
-    text, _ = page_of(made, tmp_path)
+    text, _ = page_of(made)
     assert '<span class="level">mini_oc: EMT, not DFT</span></h1>' in text
     first = text[text.index('<dl class="tiles">') :].partition("</div>")[0]
     assert "mini_oc: EMT, not DFT" in first
@@ -290,7 +291,7 @@ def test_seeds_show_interval_and_number(root):
     assert any(gap.cell == "ReLU, seed 0" for gap in made.gaps)
 
 
-def test_axes_without_a_published_table_get_a_table_of_their_own(root, tmp_path):
+def test_axes_without_a_published_table_get_a_table_of_their_own(root):
     for number, rate in enumerate((1e-3, 2e-3)):
         root.run(str(number) * 12, config={"optim": {"lr": rate}}, name=f"lr_{rate}")
     cells = {str(n) * 12: {"optim.lr": str(rate)} for n, rate in enumerate((1e-3, 2e-3))}
@@ -300,10 +301,10 @@ def test_axes_without_a_published_table_get_a_table_of_their_own(root, tmp_path)
     assert made.parts[0].grid.header[:2] == ["Lr", "ID"]
     assert [row[0].text for row in made.parts[0].grid.rows] == ["Median", "0.001", "0.002"]
     assert "Paper" not in made.text
-    page_of(made, tmp_path)
+    page_of(made)
 
 
-def test_a_filter_makes_a_report(table5, tmp_path):
+def test_a_filter_makes_a_report(table5):
     made = filtered(table5, choice__basis="sph")
     assert made.parts[0].grid.header[0] == "Act"
     assert made.parts[0].reference == "forcenet.table5"
@@ -311,19 +312,19 @@ def test_a_filter_makes_a_report(table5, tmp_path):
     assert writing.slug(made.name) == "choice.basis-sph"
 
 
-def test_one_run_makes_a_report_too(table5, tmp_path):
+def test_one_run_makes_a_report_too(table5):
     made = filtered(table5, identity="000000000000")
     assert [row[0].text for row in made.parts[0].grid.rows] == [
         "Median", "forcenet_small-sph-swish"
     ]  # fmt: skip
-    page_of(made, tmp_path)
+    page_of(made)
 
 
-def test_the_baseline_alone_makes_a_report(table5, tmp_path):
-    page_of(filtered(table5, choice__model="median"), tmp_path)
+def test_the_baseline_alone_makes_a_report(table5):
+    page_of(filtered(table5, choice__model="median"))
 
 
-def test_unlike_runs_get_tables_of_their_own(root, tmp_path):
+def test_unlike_runs_get_tables_of_their_own(root):
     root.run("a" * 12)
     root.run("b" * 12, act="relu")
     root.run("c" * 12, steps=1600, name="longer")
@@ -331,7 +332,7 @@ def test_unlike_runs_get_tables_of_their_own(root, tmp_path):
     assert [len(part.frame) for part in made.parts] == [2, 1]
     assert "800 steps" in made.parts[0].caption[2]
     assert "1600 steps" in made.parts[1].caption[2]
-    _, page = page_of(made, tmp_path)
+    _, page = page_of(made)
     assert page.wrong == []
 
 
@@ -353,10 +354,10 @@ def test_a_finished_run_without_a_split_is_a_problem(table5):
     assert any("without a number for val_ood_cat/forces_mae" in p for p in made.problems)
 
 
-def test_damage_is_told_in_the_page(table5, tmp_path):
+def test_damage_is_told_in_the_page(table5):
     (next(table5.path.glob("*-000000000001")) / schema.RUN).write_text("{")
     made = built(table5)
-    _, page = page_of(made, tmp_path)
+    _, page = page_of(made)
     assert "Problems" in page.text
     assert any("forcenet_small-sph-relu-000000000001 cannot be read" in t for t in page.text)
 
@@ -372,9 +373,9 @@ def test_nothing_finished_is_one_sentence(root):
     )
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(table5, tmp_path):
+def test_the_page_is_well_formed_and_needs_nothing_else(table5):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
-    text, page = page_of(built(table5), tmp_path)
+    text, page = page_of(built(table5))
     assert page.wrong == []
     assert page.open == []
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
@@ -384,18 +385,18 @@ def test_the_page_is_well_formed_and_needs_nothing_else(table5, tmp_path):
     assert len(text.encode()) < 1_000_000
 
 
-def test_the_pages_tables_have_captions_and_scopes(table5, tmp_path):
-    _, page = page_of(built(table5), tmp_path)
+def test_the_pages_tables_have_captions_and_scopes(table5):
+    _, page = page_of(built(table5))
     assert page.tables == page.captions >= 3
     assert page.unscoped == 0
 
 
-def test_words_from_runs_are_escaped(root, tmp_path):
+def test_words_from_runs_are_escaped(root):
     root.run("a" * 12)
     words = "<script>alert(1)</script> &\nmore | of it"
     root.run("b" * 12, act="<b>x</b>", name="odd", state="failed", message=words)
     made = built(root, "basis_act-1a2b3c")
-    text, page = page_of(made, tmp_path)
+    text, page = page_of(made)
     assert "<script>alert" not in text
     assert "<b>x" not in text
     assert "&lt;script&gt;" in text
@@ -404,8 +405,8 @@ def test_words_from_runs_are_escaped(root, tmp_path):
     assert "& more \\| of it" in line
 
 
-def test_the_page_follows_the_readers_theme_and_prints(table5, tmp_path):
-    text, _ = page_of(built(table5), tmp_path)
+def test_the_page_follows_the_readers_theme_and_prints(table5):
+    text, _ = page_of(built(table5))
     for query in ("prefers-color-scheme: dark", "@media print", "max-width: 40rem"):
         assert query in text
 

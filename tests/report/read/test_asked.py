@@ -154,6 +154,7 @@ def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkey
     )
 
 
+@pytest.mark.slow
 def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     make_store(tmp_path / "runs", "forcenet/table7", range(2))
     monkeypatch.chdir(tmp_path)
