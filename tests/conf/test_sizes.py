@@ -3,9 +3,10 @@
 import re
 
 import pytest
+import torch
 import yaml
 
-from atomsweep.build import UserError
+from atomsweep.build import UserError, build_learner
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.preflight import preflight
 from hydra_plugins.atomsweep.sizes import of_size
@@ -78,3 +79,11 @@ def test_a_size_without_a_value_is_refused_with_the_values_there_are():
 def test_a_group_is_a_folder_of_files_so_that_help_lists_each_choice_once():
     groups = [path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"]
     assert [inner for group in groups for inner in group.iterdir() if inner.is_dir()] == []
+
+
+def test_a_plan_counts_parameters_as_papers_do_with_those_that_nothing_reads():
+    """3 500 609 is what the log of Equiformer's authors prints (conf/model/equiformer_l2.yaml)."""
+    with torch.device("meta"):
+        model = build_learner(made := config("model=equiformer_l2"))[0]
+    assert preflight(made) == 3_500_609 == sum(p.numel() for p in model.parameters())
+    assert not all(p.requires_grad for p in model.parameters())

@@ -220,6 +220,16 @@ def test_training_learns_and_the_best_checkpoint_is_what_is_evaluated(tmp_path):
     assert result["metrics"]["val_avg/forces_mae"] == pytest.approx(sum(four) / 4)
 
 
+def test_parameters_that_are_not_trained_are_counted_too(tmp_path):
+    """As papers count: public networks have some that nothing reads."""
+    model = Springs()
+    model.net[0].requires_grad_(False)
+    before = model.net[0].weight.clone()
+    _, result = fit(new_run(tmp_path / "a"), model=model)
+    assert result["parameters"] == 4 * 8 + 8 + 8 * 3 + 3
+    assert torch.equal(model.net[0].weight, before)
+
+
 def test_an_evaluation_before_the_first_averaged_loss_says_nothing_of_it(tmp_path, caplog):
     trainer = dataclasses.replace(TRAINER, steps=40, eval_every=20, log_every=30)
     with caplog.at_level("INFO"):

@@ -38,7 +38,7 @@ def result_of(fit: Training) -> dict[str, Any]:
         "structures": {name: len(split) for name, split in fit.data.items()},
         "skipped": {name: len(split.skipped) for name, split in fit.data.items()},
         "predictions": predicted,  # splits of which a sample was written
-        "parameters": sum(p.numel() for p in fit.parameters),
+        "parameters": sum(p.numel() for p in fit.model.parameters()),
         "device_seconds": fit.device_seconds,
         "eval_seconds": fit.eval_seconds,
         "throughput": {  # of the last epoch

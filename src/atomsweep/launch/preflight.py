@@ -42,8 +42,8 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
         here: it is to run on this machine, so its device must be there.
 
     Returns:
-        Number of trainable parameters; 0 where nothing could be built, on a login node without
-        torch.
+        Number of parameters, as papers count them: those that nothing reads are among them; 0
+        where nothing could be built, on a login node without torch.
 
     Raises:
         UserError: something is unknown, of the wrong type, or does not fit together.
@@ -102,7 +102,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"engine.metric is {trainer.metric}, and {type(task).__name__} measures "
             f"{', '.join(task.metric_names)}; set metric to one of these"
         )
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in model.parameters())
 
 
 def _check_labels(task: "Task", source: "DataSource") -> None:
@@ -169,7 +169,7 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
         here: they are to run, so the data are made and the devices must be there.
 
     Returns:
-        Identity → trainable parameters of the model.
+        Identity → parameters of the model.
 
     Raises:
         UserError: a cell cannot be built, or its data cannot be read.
@@ -192,7 +192,7 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
 
 
 def check_one(cell: Cell, context: "ForkServerContext") -> int:
-    """Build a cell in a process of its own; returns the trainable parameters of its model.
+    """Build a cell in a process of its own; returns the parameters of its model.
 
     Raises:
         UserError: it cannot be built.

@@ -157,6 +157,10 @@ def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkey
 @pytest.mark.slow
 def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     make_store(tmp_path / "runs", "forcenet/table7", range(2))
+    (tmp_path / "analysis/published").mkdir(parents=True)
+    text = (shipped(PUBLISHED) / "matsci.yaml").read_text(encoding="utf-8")
+    text = text.replace("key: matsci", "key: another", 1)
+    (tmp_path / "analysis/published/another.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["report", "all", "--strict"]) == 1
     printed = capsys.readouterr().out
@@ -165,7 +169,7 @@ def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     for reference in published.references():
         paper, _, table = reference.partition(".")
         assert (tmp_path / "reports" / paper / table / "report.html").is_file(), reference
-    alone = (tmp_path / "reports/dens/table4_cost/report.html").read_text()
+    alone = (tmp_path / "reports/another/table1/report.html").read_text()
     assert "none of our runs answers this table" in alone
     index = (tmp_path / "reports" / "index.html").read_text()
     first = re.search(r'<tbody>\s*<tr><th[^>]*><a href="([^"]*)"', index)  # what has results

@@ -53,7 +53,6 @@ OTHERS = {  # row by row, as the tables print them
 1534 200 350 789 23.8 35.7 122 343 580 24.42 34.31 182.8 677.4 22.98 35.57 1084 1444 122
 433 629 22.88 30.70 263.7 659.8 21.58 32.65 1119 1440 127 391 524 21.13 27.82 233.9
 589.9 20.47 30.06 968 1273 127 391.6 533.0 20.66 27.11 236.4 590.7 20.04 29.31 951 1282""",
-    "dens.table4_cost": "17 3.50 59 5.50 19 4.00 61 6.35",
     "matsci.table1": """
 .072 24 .063 2.84 .986 24 .108 4.86 1.5 24 1.32 59.6 .072 32 .404 18.2 1.2 40 1.36 61.3""",
     "matsci.table2": """
@@ -98,6 +97,15 @@ def test_numbers_follow_from_one_another_as_the_texts_say():
     hours = published.frame("dens.table1d").set_index(["model", "epochs", "dens"])["train"]
     saved = hours["equiformer_v2_83m", 30, "none"] / hours["equiformer_v2_83m", 12, "v1_multiscale"]
     assert round(saved, 2) == 2.33
+    assert (md17.groupby("model")[["train", "parameters"]].nunique() <= 1).all(axis=None)
+    cost = md17.groupby("model")[["train", "parameters"]].first().dropna()
+    assert {k: tuple(v) for k, v in cost.iterrows()} == {
+        "equiformer_l2": (17, 3.50),
+        "equiformer_l3": (59, 5.50),
+        "equiformer_l2_dens": (19, 4.00),
+        "equiformer_l2_dens_final": (19, 4.00),
+        "equiformer_l3_dens": (61, 6.35),
+    }
     cost = published.frame("matsci.table1")
     assert ((cost["total"] / cost["epoch"]).between(44.9, 45.3)).all()
 
@@ -167,6 +175,7 @@ def test_runs_at_paper_scale_are_the_papers_rows_and_stand_in_for_nothing():
         ("forcenet.table1", "num_layers", 5, 5),
         ("forcenet.table8", "seconds_per_system", 75.1 * 3600 / 100_000, 75.1),
         ("dens.table1d", "device_hours", 1501, 1501),  # GPU-hours
+        ("dens.table4", "device_hours", 17, 17),
         ("dens.table2", "structures_per_s_per_rank", 1.8, 1.8),
     ],
 )
