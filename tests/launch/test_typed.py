@@ -140,8 +140,21 @@ def test_the_home_directory_is_meant_by_a_tilde(known, monkeypatch):
         (["data=oc20_s2ef"], False),
     ],
 )
-def test_energies_and_forces_of_ones_own_are_both_learned(words, whole):
-    assert with_task(words) == [*words, *["task=s2ef"] * whole]
+def test_energies_and_forces_of_ones_own_are_both_learned(words, whole, known):
+    assert with_task(words, known) == [*words, *["task=s2ef"] * whole]
+
+
+def test_options_of_the_present_folder_say_of_themselves_what_is_learned(tmp_path, monkeypatch):
+    """A model of forces alone, and data of one's own, under whatever name."""
+    for group, option, base in (("model", "mine", "gns"), ("data", "ours", "ase_db")):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        path = tmp_path / "conf" / group / f"{option}.yaml"
+        path.write_text(f"defaults:\n  - {base}\n  - _self_\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    known = vocabulary()
+    assert with_task(["data=ours"], known)[1:] == ["task=s2ef"]
+    assert with_task(["data=ours", "model=mine"], known)[2:] == []
+    assert with_task(["data=nowhere"], known)[1:] == []
 
 
 def test_a_task_of_energies_gives_forcenet_its_head():

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.help:
             words = []
         elif not options.shell_completion:
-            words = with_task(checked(words, known, options.multirun))
+            words = with_task(checked(words, known, options.multirun), known)
         sys.argv[1:] = [*flags, *words]
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -55,6 +55,7 @@ class Reader(ABC):
         relaxations: frames carry both ends of a relaxation.
         labels: of energy and forces, what every frame carries; None: not known before reading.
         relaxed_energy: the energy is that of the relaxed structure; None: the files do not say.
+        own: files of this kind are what people bring themselves, rather than a published set.
     """
 
     version = 1
@@ -62,6 +63,7 @@ class Reader(ABC):
     relaxations = False
     labels: Sequence[str] | None = None
     relaxed_energy: ClassVar[bool | None] = None
+    own: ClassVar[bool] = False
 
     @abstractmethod
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:

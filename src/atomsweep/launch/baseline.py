@@ -8,7 +8,7 @@ from atomsweep.build import UserError
 from atomsweep.launch.compose import composed_cells
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
-from atomsweep.launch.typed import OWN
+from atomsweep.stated import stated
 from atomsweep.sweep.file import key_of
 
 MODEL = "median"
@@ -24,7 +24,7 @@ def baselines_of(cells: Sequence[Cell]) -> list[Cell]:
     wanted = {
         cell.data["fingerprint"]: cell
         for cell in cells
-        if cell.choices.get("data") in OWN and slurm_settings(cell.config) is None
+        if stated(cell.config["data"], "own") and slurm_settings(cell.config) is None
     }
     if not wanted.keys() - have:
         return []

@@ -17,13 +17,13 @@ from atomsweep.console import suggestion
 from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.plan import Cell, check_name
 from atomsweep.launch.typed import CONFIG, keys_of, names_of_config, unknown, vocabulary
+from atomsweep.stated import stated
 from atomsweep.sweep.file import key_of
 from atomsweep.tracking.identity import measured
 from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
 
 LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 LOCAL = ("parallel", "ranks")  # keys of a cluster that is this machine
-OF_ENERGIES = ("S2EF", "IS2RE")  # tasks
 AXES = ("basis", "act")  # parts of a model: refused where its file has no such key
 
 
@@ -210,8 +210,8 @@ def _choose_device(config: dict[str, Any]) -> None:
 
 def _ask_for_energy(config: dict[str, Any]) -> None:
     """A task of energies sets the switch of a model that is built with or without a head for it."""
-    task, model = str(config["task"].get("_target_")).rpartition(".")[2], config["model"]
-    if task in OF_ENERGIES and model.get("energy_head") is False:
+    model, labels = config["model"], stated(config["task"], "labels") or ()
+    if "energy" in labels and model.get("energy_head") is False:
         model["energy_head"] = True
 
 

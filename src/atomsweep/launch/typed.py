@@ -23,13 +23,12 @@ from omegaconf import OmegaConf
 from atomsweep.build import UserError, plugins
 from atomsweep.console import suggestion
 from atomsweep.shipped import CONF, SWEEPS, places, shipped
+from atomsweep.stated import stated
 from atomsweep.sweep.file import Scalar, key_of, spelt
 from atomsweep.tracking import schema
 
 CONFIG = "config"  # name of the primary config
-OWN = ("extxyz", "ase_db", "flat_npz")  # options of data that read one's own files
 LABELS = ("data.labels", "data.reader.labels")
-FORCES_ALONE = ("gns",)  # models that predict no energy
 READ_BY_HYDRA = ("hydra.searchpath", "hydra.mode")
 
 
@@ -67,6 +66,16 @@ class Vocabulary:
     def names(self) -> set[str]:
         """What can stand before the first point of a key."""
         return {*names_of_config(), *self.groups}
+
+    def content(self, group: str, option: str) -> list[Any]:
+        """What stands in an option's file and in those of its group that it begins with."""
+        files = [folder / group / f"{option}.yaml" for folder in self.folders]
+        path = next((path for path in files if path.is_file()), None)
+        if path is None:
+            return []
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        parents = [one for one in content.get("defaults", ()) if isinstance(one, str)]
+        return [content, *(self.content(group, one) for one in parents if one != "_self_")]
 
     def keys(self, words: Iterable[str]) -> list[str]:
         """Every key of the config that the choices among `words` make."""
@@ -141,15 +150,22 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
     return words
 
 
-def with_task(words: Sequence[str]) -> list[str]:
+def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
     """The words, with the task that the labels of one's own data are for, where none is chosen.
 
-    Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone.
+    Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone,
+    and stays where the model predicts no energy.
+
+    Args:
+        words: overrides, as `checked` gives them.
+        known: what there is.
     """
     typed = {key_of(word): word.partition("=")[2] for word in words}
-    if {"task", "experiment", SWEEPS} & set(typed) or typed.get("model") in FORCES_ALONE:
+    if "data" not in typed or {"task", "experiment", SWEEPS} & set(typed):
         return list(words)
-    if typed.get("data") not in OWN:
+    if not stated(known.content("data", typed["data"]), "own"):
+        return list(words)
+    if stated(known.content("model", typed.get("model", "")), "predicts_energy") is False:
         return list(words)
     labels = next((v for k, v in typed.items() if k in LABELS), "[energy,forces]")
     whole = {"energy", "forces"} <= set(re.findall(r"\w+", labels))

@@ -36,6 +36,8 @@ class GNS(ForceField):
         ValueError: there is no activation, or a size is not positive.
     """
 
+    predicts_energy = False
+
     def __init__(
         self,
         act: ActFactory | None,
@@ -55,7 +57,6 @@ class GNS(ForceField):
             max_neighbors=max_neighbors,
             min_distance=min_distance,
         )
-        self.predicts_energy = False
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.edge_input = EdgeFeatures(cutoff, "full", min_distance)

@@ -24,7 +24,7 @@ class IS2RE(Task):
         normalizer: statistics of the relaxed energies.
     """
 
-    labels: ClassVar[tuple[str, ...]] = (keys.ENERGY,)
+    labels: ClassVar[tuple[str, ...]] = ("energy",)
     relaxed_energy: ClassVar[bool] = True
     metric_names: ClassVar[tuple[str, ...]] = (
         schema.ENERGY_MAE,

@@ -33,7 +33,7 @@ class S2EF(Task):
         free_atoms_only: forces of fixed atoms are left out of the loss. Metrics always do so.
     """
 
-    labels: ClassVar[tuple[str, ...]] = (keys.ENERGY, keys.FORCES)
+    labels: ClassVar[tuple[str, ...]] = ("energy", "forces")
     metric_names: ClassVar[tuple[str, ...]] = (
         schema.ENERGY_MAE,
         schema.ENERGY_PER_ATOM_MAE,

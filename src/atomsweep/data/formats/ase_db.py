@@ -45,6 +45,7 @@ class AseDb(Reader):
         forces_key: name of the forces.
     """
 
+    own = True
     version = 2  # text ids; constraints in all three directions; values taken for what they say
     labels: Labels = ("energy", "forces")
     energy_key: str = "energy"

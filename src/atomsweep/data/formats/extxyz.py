@@ -51,6 +51,8 @@ class ExtXYZ(FileSource):
         labels: what every frame must carry.
     """
 
+    own = True  # see `Reader`; no config names this one's
+
     def __init__(
         self,
         path: Paths,

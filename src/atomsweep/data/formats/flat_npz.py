@@ -30,6 +30,7 @@ class FlatNPZReader(Reader):
         labels: what every frame must carry.
     """
 
+    own = True
     suffixes = (".npz",)
     labels: Labels = ("energy", "forces")
 
