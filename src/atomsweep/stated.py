@@ -54,7 +54,9 @@ def _of_class(target: str, name: str) -> Any:
             value = _in_body(statement, name)
             bases = [base.id for base in statement.bases if isinstance(base, ast.Name)]
             inherited = (_of_class(f"{module}.{base}", name) for base in bases)
-            return value if value is not None else next((v for v in inherited if v is not None), None)
+            return (
+                value if value is not None else next((v for v in inherited if v is not None), None)
+            )
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
                 if called == (alias.asname or alias.name):
@@ -75,8 +77,9 @@ def _in_body(definition: ast.ClassDef, name: str) -> Any:
                 return ast.literal_eval(value)
             except ValueError as error:
                 raise UserError(
-                    f"{definition.name}.{name} must be a literal such as True or ('energy',), since "
-                    f"a launch reads it without importing the class, got {ast.unparse(value)}"
+                    f"{definition.name}.{name} must be a literal such as True or ('energy',), "
+                    "since a launch reads it without importing the class, got "
+                    f"{ast.unparse(value)}"
                 ) from error
     return None
 

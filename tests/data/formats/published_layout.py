@@ -1,4 +1,7 @@
-"""Three records for each folder that the published archives unpack to: OC20, OC22, MD17."""
+"""Three records for each folder that the published archives unpack to: OC20, OC22, MD17.
+
+Beside them relaxations as flat arrays, for `sweeps/forcenet/real_oc20_mini.yaml`.
+"""
 
 import numpy as np
 
@@ -9,6 +12,7 @@ from tests.data.formats.pyg_records import (
     write_lmdb,
     write_oc20_layout,
 )
+from tests.data.formats.relaxations import arrays
 
 MOLECULES = (
     "aspirin",
@@ -37,6 +41,7 @@ def write_published_layout(root):
     for split in ("val_id", "val_ood"):
         _write_is2re(root / OC22_IS2RE / split / "data.0000.lmdb")
     np.savez(root / "oc22_linfit_coeffs.npz", coeff=np.arange(100.0))
+    np.savez(root / "oc20_relaxations.npz", **arrays())
     (root / "md17").mkdir()
     numbers = [6] * 9 + [8] * 4 + [1] * 8
     for seed, molecule in enumerate(MOLECULES):  # each its own, or two runs would be one
