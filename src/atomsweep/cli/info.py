@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from atomsweep.cli.shared import add_root, print_table
 from atomsweep.console import duration
 from atomsweep.launch.control import job_of
-from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_run
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import state_of
 
 if TYPE_CHECKING:
     from atomsweep.report.read.one import OneRun

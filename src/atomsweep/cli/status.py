@@ -12,11 +12,11 @@ from atomsweep.console import duration
 from atomsweep.launch.control import Standing, job_of, plan_of, standing, sweeps
 from atomsweep.launch.costs import Costs
 from atomsweep.launch.plan import is_planned
-from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import by_identity, state_of
 
 COLUMNS = ("run", "state", "step", "metric", "device time", "process or job", "heard of")
 SWEEP_COLUMNS = ("sweep", "cells", "states", "device time", "still to come")
@@ -34,7 +34,7 @@ def _status(options: argparse.Namespace) -> int:
     need_root(options.root)
     problems: list[str] = []
     runs = find_runs(options.root, problems)
-    found = {run.identity: run for run in runs}
+    found = by_identity(runs)
     names = sweeps(options.root) if options.sweep is None else [options.sweep]
     if options.sweep is not None and not is_planned(options.root, options.sweep):
         names, runs = [], _of_sweep(options.root, options.sweep, runs)

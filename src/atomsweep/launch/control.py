@@ -15,11 +15,11 @@ from atomsweep.launch.plan import plan_path
 from atomsweep.launch.presence import launchers
 from atomsweep.launch.slurm.jobs import cancel as cancel_jobs
 from atomsweep.launch.slurm.ledger import submissions
-from atomsweep.launch.survey import state_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import DamagedFile, read_json
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import state_of
 
 MULTIRUN = ("-m", "--multirun")
 SHELL = tuple(f"cluster.{key}" for key in ("preamble", "python", "sbatch", "srun_args"))
@@ -86,7 +86,7 @@ def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: C
     """
     cells = plan_of(root, sweep)["cells"]
     runs = [found.get(str(cell["identity"])) for cell in cells]
-    states = [schema.MISSING if run is None else state_of(run) for run in runs]
+    states = [state_of(run) for run in runs]
     left, unknown = 0.0, 0
     for cell, run, state in zip(cells, runs, states, strict=True):
         if state in (schema.FINISHED, schema.STALE):

@@ -11,10 +11,10 @@ from atomsweep.console import aligned, duration
 from atomsweep.launch.costs import Costs, remaining
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
-from atomsweep.tracking.code import changed
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.restart import restart as make_again
 from atomsweep.tracking.run import RunDirectory, RunLocked
+from atomsweep.tracking.state import state_of
 
 log = logging.getLogger(__name__)
 
@@ -116,21 +116,13 @@ def survey(
             Entry(
                 cell=cell,
                 run=run,
-                state=schema.MISSING if run is None else state_of(run),
+                state=state_of(run),
                 parameters=size,
                 seconds=costs.seconds(cell.science, cell.config["engine"]["device"], size),
                 missing=_missing(run, wanted or {}),
             )
         )
     return entries
-
-
-def state_of(run: RunDirectory) -> str:
-    """State of a run, `stale` where it is finished with other code than the present."""
-    state = run.state()
-    if state == schema.FINISHED and changed(run.environment):
-        return schema.STALE
-    return state
 
 
 def restart(entries: Sequence[Entry], rerun: str) -> None:

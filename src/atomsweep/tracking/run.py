@@ -28,6 +28,7 @@ from atomsweep.tracking.files import (
 )
 from atomsweep.tracking.lock import Locked, exclusive, holder_of
 from atomsweep.tracking.saved import SavedRun
+from atomsweep.tracking.state import furthest
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class RunDirectory(SavedRun):
             for path in sorted(Path(root).glob(f"*{identity}"))
             if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
         ]
-        return min(found, key=lambda run: schema.FURTHEST.index(run.state()), default=None)
+        return furthest(found)
 
     # Writing
 

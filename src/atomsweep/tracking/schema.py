@@ -43,8 +43,8 @@ INTERRUPTED = "interrupted"
 FAILED = "failed"
 PRUNED = "pruned"  # stopped by a study; goes on where a sweep or run wants it whole
 FINISHED = "finished"
-STALE = "stale"  # in plans and reports: finished with other code than the present
-FURTHEST = (FINISHED, RUNNING, INTERRUPTED, PRUNED, FAILED, QUEUED)  # of a directory, best first
+STALE = "stale"  # finished with other code than the present; see `state.py`
+FURTHEST = (FINISHED, STALE, RUNNING, INTERRUPTED, PRUNED, FAILED, QUEUED)  # best first
 
 # Journal fields
 STEP = "step"

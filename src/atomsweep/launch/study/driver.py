@@ -19,12 +19,13 @@ from atomsweep.launch.outcome import Outcome
 from atomsweep.launch.plan import Cell, entry_of
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.storage import MESSAGE, Point
-from atomsweep.launch.survey import ALL, NONE, STALE, state_of
+from atomsweep.launch.survey import ALL, NONE, STALE
 from atomsweep.sweep.study import OF_RESULT, StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_lines
 from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import state_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -13,13 +13,13 @@ from atomsweep.report.pages.jinja import render
 from atomsweep.report.pages.report import Report
 from atomsweep.report.pages.run import compared, details_of
 from atomsweep.report.read.asked import UNPLANNED
-from atomsweep.report.read.tidy import METRIC, by_row, records
+from atomsweep.report.read.tidy import METRIC, by_row, records, shown_state
 from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import curves, spelled, titles
 from atomsweep.report.tables.forms import baseline_lines, cell_text
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.printed import printed_of
-from atomsweep.report.tables.provenance import MOST_RUNS, commit, state_of
+from atomsweep.report.tables.provenance import MOST_RUNS, commit
 from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, claims_grid, comparisons_grid
 from atomsweep.tracking import schema
 
@@ -123,7 +123,7 @@ def _rows(part: Part, number: int, detailed: Collection[str]) -> list[dict[str, 
 def _cell(cell: dict[str, Any], part: Part, runs: list[dict[str, Any]]) -> dict[str, Any]:
     decimals = titles.title_of(part.metric)[2]
     text = cell_text(cell, decimals)
-    told = [f"{run['identity']} {run['state']}" for run in runs[:5]]
+    told = [f"{run['identity']} {shown_state(run)}" for run in runs[:5]]
     told += [f"and {len(runs) - 5} more"] if len(runs) > 5 else []
     return {
         "text": text.text,
@@ -147,7 +147,7 @@ def _run_behind(run: dict[str, Any], part: Part) -> dict[str, Any]:
     return {
         "identity": spelled.NOTHING if planned else run["identity"],
         "seed": spelled.count(run["seed"]),
-        "state": state_of(run),
+        "state": shown_state(run),
         "numbers": [spelled.short(as_float(run.get(name)), decimals) for name in names],
         "time": console.duration(run["device_seconds"]),
         "device": run["device"] or spelled.NOTHING,
@@ -195,7 +195,7 @@ def _runs(report: Report) -> list[dict[str, Any]]:
         {
             "name": run["name"] or spelled.NOTHING,
             "identity": run["identity"],
-            "state": state_of(run),
+            "state": shown_state(run),
             "numbers": [
                 (show(run[column]), run[column])
                 for column, show in (

@@ -12,6 +12,7 @@ from atomsweep.report.read.row import config_columns
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_lines, read_yaml
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import state_of
 
 TAIL = 12  # lines of the log
 
@@ -23,7 +24,7 @@ class OneRun:
     Attributes:
         name: of its directory.
         identity: of the run.
-        state: as `RunDirectory.state`.
+        state: of `tracking.state`.
         message: why it ended, or None.
         path: its directory, absolute.
         command: what was typed to launch it, or None.
@@ -77,7 +78,7 @@ def read_one(run: RunDirectory, again: str, tail: int = TAIL) -> OneRun:
     return OneRun(
         name=run.name,
         identity=run.identity,
-        state=run.state(),
+        state=state_of(run),
         message=run.status.get("message") or None,
         path=run.path.absolute(),
         command=about.get("command") or None,

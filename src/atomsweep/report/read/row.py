@@ -11,7 +11,7 @@ from typing import Any
 from atomsweep.report.read.tidy import CHOICE, CONFIG, COUNT, METRIC
 from atomsweep.report.read.values import as_float, iso, normal
 from atomsweep.tracking import schema
-from atomsweep.tracking.code import changed
+from atomsweep.tracking.state import with_code
 
 
 def row_of(
@@ -44,7 +44,7 @@ def row_of(
         "device": environment.get("device"),
         "commit": environment.get("commit"),
         "dirty": environment.get("dirty"),
-        "stale": state == schema.FINISHED and bool(changed(environment)),
+        "stale": with_code(state, environment) == schema.STALE,
         "data": data.get("name"),
         "data_fingerprint": data.get("fingerprint") or run.get("data_fingerprint"),
         "data_provenance": _provenance(data.get("provenance")),

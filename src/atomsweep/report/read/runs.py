@@ -22,7 +22,7 @@ from atomsweep.report.read.tidy import (
     SEED,
     columns,
     frame_of,
-    newest_of_each,
+    one_of_each,
     records,
     varying,
 )
@@ -72,7 +72,7 @@ class Runs:
         journal: Callable[[str], Journal],
     ) -> "Runs":
         """Runs from rows of `row_of`; a run belongs to each sweep whose plan lists it."""
-        frame = newest_of_each(frame_of(rows), problems)
+        frame = one_of_each(frame_of(rows), problems)
         member = {
             name: {cell["identity"] for cell in plan["cells"]} for name, plan in plans.items()
         }

@@ -12,6 +12,7 @@ import pandas as pd
 
 from atomsweep.report.read.values import normal
 from atomsweep.tracking import schema
+from atomsweep.tracking.state import rank_of
 from atomsweep.units import SECONDS_PER_DAY
 
 CHOICE = "choice."  # + group: what was chosen
@@ -77,8 +78,8 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame[[*COLUMNS, *order]]
 
 
-def newest_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
-    """One row per identity: the newest finished, else the newest; contradictions are problems."""
+def one_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """One row per identity, as `tracking.state` chooses it; contradictions are problems."""
     metrics = [c for c in columns(frame) if c.startswith(METRIC)]
     for identity, twins in frame[frame.duplicated("identity", keep=False)].groupby("identity"):
         finished = twins[twins["state"] == schema.FINISHED]
@@ -90,13 +91,19 @@ def newest_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
             )
             problems.append(
                 f"{told} are one run ({identity}) with different results, such as "
-                f"{unlike.removeprefix(METRIC)}; the newest is in the table"
+                f"{unlike.removeprefix(METRIC)}; the newest by the present code is in the table"
             )
-    ranked = frame.assign(_done=frame["state"] == schema.FINISHED, _when=frame["created"].map(str))
-    kept = ranked.sort_values(["_done", "_when"], kind="stable").drop_duplicates(
+    ranks = [-rank_of(shown_state(row)) for row in records(frame[["state", "stale"]])]
+    ranked = frame.assign(_rank=ranks, _when=frame["created"].map(str))
+    kept = ranked.sort_values(["_rank", "_when"], kind="stable").drop_duplicates(
         "identity", keep="last"
     )
     return frame.loc[sorted(kept.index)].reset_index(drop=True)
+
+
+def shown_state(run: Mapping[str, Any]) -> str:
+    """State of a row as `tracking.state` decided it: one that is stale is finished, too."""
+    return schema.STALE if run["stale"] is True else str(run["state"])
 
 
 def varying(frame: pd.DataFrame) -> list[str]:

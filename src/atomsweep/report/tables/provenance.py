@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 
 from atomsweep import console
-from atomsweep.report.read.tidy import records
+from atomsweep.report.read.tidy import records, shown_state
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid
-from atomsweep.tracking import schema
 
 MOST_RUNS = 2000  # in the table of a report; runs.csv has all
 
@@ -22,7 +21,7 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
         [
             str(run["name"] or spelled.NOTHING),
             run["identity"],
-            state_of(run),
+            shown_state(run),
             spelled.count(run["seed"]),
             spelled.count(run["step"]),
             spelled.count(run["parameters"]),
@@ -37,11 +36,6 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
         for run in records(frame)
     ]
     return grids.plain(header, rows, "lll" + "r" * 6 + "lll")
-
-
-def state_of(run: Mapping[str, Any]) -> str:
-    """State of a run, `stale` where it is finished with other code than the present."""
-    return schema.STALE if run["stale"] is True else str(run["state"])
 
 
 def commit(run: Mapping[str, Any]) -> str:
