@@ -31,6 +31,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing of a test lands in the user's cache, or comes from there."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def data_source(option: str, root: Path, **overrides: object) -> DataSource:
     """The source that `data=<option>` names, with its files under `root`."""
     with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):

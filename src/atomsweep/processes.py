@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -170,6 +170,7 @@ def calls(
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     workers: int = 1,
+    first: int = 0,
 ) -> Generator[tuple[int, Any], None, None]:
     """Call a function in processes of their own; another takes the place of one that dies.
 
@@ -181,6 +182,7 @@ def calls(
         function: of a module; its results and what it raises can be pickled.
         arguments: of each call.
         workers: processes at once.
+        first: index of the first call to make.
 
     Yields:
         Index of a call and its result, as they are done: in order, with one worker.
@@ -189,7 +191,8 @@ def calls(
         ProcessLost: `TRIES` processes died over one call.
         Exception: what `function` raised.
     """
-    waiting, lost = deque(range(len(arguments))), [0] * len(arguments)
+    waiting: deque[int] = deque(range(first, len(arguments)))
+    lost: Counter[int] = Counter()
     idle: list[_Worker] = []
     active: dict[Connection, tuple[_Worker, int]] = {}
     try:

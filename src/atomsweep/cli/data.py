@@ -186,9 +186,10 @@ def _describe(options: argparse.Namespace) -> None:
 def _fit_normalizer(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from atomsweep.data.batches.statistics import label_statistics
+    from atomsweep.data.dataset import StructureDataset, Subset
     from atomsweep.data.store.dataset import StoreDataset
     from atomsweep.data.store.groups import held_out_frames
-    from atomsweep.data.store.statistics import fit_normalizer
     from atomsweep.data.structure import DataError
 
     path: Path = options.store
@@ -197,15 +198,20 @@ def _fit_normalizer(options: argparse.Namespace) -> None:
     if path.stem.startswith(("val", "test")):
         raise ValueError(f"{path} is not a training split; statistics are fitted to that alone")
     store = StoreDataset(path)
-    chosen = np.arange(len(store))
+    chosen: StructureDataset = store
     if options.val_fraction:
         if not 0.0 < options.val_fraction < 1.0:
             raise DataError(f"--val-fraction must be in [0, 1), got {options.val_fraction}")
         held_out = held_out_frames(
             store, options.val_fraction, options.split_by, options.seed, str(path)
         )
-        chosen = np.flatnonzero(~held_out)
-    found = fit_normalizer(store, chosen)
+        chosen = Subset(store, np.flatnonzero(~held_out))
+    if not len(chosen):
+        raise DataError(f"{path} has no frame to fit a normaliser to")
+    if not (store.has_energy or store.has_forces):
+        raise DataError(f"{path} carries neither energies nor forces")
+    frames = {"frames": len(chosen), "store": path.name}
+    found = {**frames, **label_statistics(chosen)}
     out = path.with_suffix(".normalizer.json")
     write_atomic(out, json.dumps(found, indent=1))
     for name in ("energy", "energy_minus_references", "forces"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -50,6 +51,15 @@ class StructureDataset(ABC):
     @abstractmethod
     def natoms(self) -> Array:
         """(len,) int64 number of atoms, without reading structures."""
+
+    @property
+    def content(self) -> str:
+        """Tells what is in it, from the fingerprint; "" where that is not known."""
+        return f"{self.fingerprint} {len(self)}" if self.fingerprint else ""
+
+    def run(self, start: int, stop: int) -> Subset:
+        """Structures `start` to `stop`, as a small object to give to another process."""
+        return Subset(self, np.arange(start, min(stop, len(self))))
 
     def where(self, index: int) -> str:
         """How messages name a structure."""
@@ -143,6 +153,17 @@ class Subset(StructureDataset):
 
     def __getitem__(self, index: int) -> Structure:
         return self.dataset[int(self.indices[index])]
+
+    @property
+    def content(self) -> str:
+        """That of the other set, and which of its structures."""
+        whole = self.dataset.content
+        digest = hashlib.sha256(np.ascontiguousarray(self.indices)).hexdigest()
+        return f"{whole} {digest}" if whole else ""
+
+    def run(self, start: int, stop: int) -> Subset:
+        """Those structures, as a subset of the set below."""
+        return Subset(self.dataset, self.indices[start:stop], self.name)
 
     @property
     def natoms(self) -> Array:

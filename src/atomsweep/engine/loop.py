@@ -99,7 +99,7 @@ class Training:
 
     def run_to_end(self) -> None:
         """Train, or fit statistics where nothing is trained; the best weights are loaded then."""
-        self.model.fit_statistics(eval_batches(self.data[schema.TRAIN], self._eval_size))
+        self._fit_statistics()
         if self.parameters:
             self._train()
             best = self._load(checkpoint.BEST)
@@ -109,6 +109,15 @@ class Training:
         elif self.world.first:
             self.run.rewind(0)
             checkpoint.save(self.checkpoint_path(checkpoint.BEST), self._best_state(self.model))
+
+    def _fit_statistics(self) -> None:
+        """Of the training split, which may take long; a checkpoint has them already."""
+        there = self.checkpoint_path(checkpoint.LAST).exists()
+        if self.parameters and self.world.tell(there):
+            return
+        train = self.data[schema.TRAIN]
+        self.model.fit_statistics(eval_batches(train, self._eval_size))
+        self.model.fit_labels(train.label_statistics)
 
     def _train(self) -> None:
         average = self.recipe.average(self.model)

@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,15 @@ class ForceField(nn.Module, ABC):
 
         Args:
             batches: one pass over the training split, in order, without edges or augmentation.
+        """
+
+
+    def fit_labels(self, labels: Callable[[], Mapping[str, Any]]) -> None:
+        """Set what is a statistic of the training labels, before training. Most models have none.
+
+        Args:
+            labels: gives `LabelStatistics.result`; may read the whole split, so it is called only
+                where it is needed.
         """
 
 

@@ -1,15 +1,14 @@
 """Labels with zero mean and unit spread: the one place that scales them, and undoes it."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from atomsweep import keys
-from atomsweep.data.normalizer import COARSE, LabelStatistics, spacing_fault
+from atomsweep.data.normalizer import COARSE, spacing_fault
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.scatter import segment_sum
@@ -77,13 +76,15 @@ class Normalizer(nn.Module):
         """Something is to be taken from the training split."""
         return self.fit_references or any(not isinstance(v, (int, float)) for v in self.given)
 
-    def fit(self, statistics: LabelStatistics) -> None:
+    def fit(self, found: Mapping[str, Any]) -> None:
         """Take what was not given.
+
+        Args:
+            found: `LabelStatistics.result` of the training split.
 
         Raises:
             ValueError: there are no labels, all are equal, or references account for all of them.
         """
-        found = statistics.result()
         mean, std, forces_std = self.given
         if "energy" not in found or (forces_std is None and "forces" not in found):
             raise ValueError(
@@ -91,10 +92,10 @@ class Normalizer(nn.Module):
                 "no " + ("energies" if "energy" not in found else "forces of free atoms")
             )
         rank = found["independent_elements"]
-        if self.fit_references and rank >= statistics.num_structures:
+        if self.fit_references and rank >= found["structures"]:
             raise ValueError(
                 f"task.normalizer.references=fit finds {rank} energies of elements from "
-                f"{statistics.num_structures} training structures, which leaves nothing to learn; "
+                f"{found['structures']} training structures, which leaves nothing to learn; "
                 "take more structures, or references=none"
             )
         energy = found["energy_minus_references" if self.fit_references else "energy"]
@@ -103,7 +104,7 @@ class Normalizer(nn.Module):
             self.references.copy_(values)
         mean = mean if mean is not None else energy["mean"]
         std = std if std is not None else energy["std"]
-        if fault := spacing_fault(statistics.energy_spacing, energy["std"]):
+        if fault := spacing_fault(found["energy_spacing"], energy["std"]):
             raise ValueError(f"the data set's {fault}")
         if forces_std is None:
             forces_std = found["forces"]["std"]
@@ -175,20 +176,17 @@ class NormalizedModel(ForceField):
         return self.model.unsupported_elements()
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
-        """Take the normaliser's statistics, and the network's own, in one pass.
+        """Those of the network."""
+        self.model.fit_statistics(batches)
+
+    def fit_labels(self, labels: Callable[[], Mapping[str, Any]]) -> None:
+        """Take the normaliser's statistics.
 
         Raises:
             ValueError: the data have no energies or forces.
         """
-        if not self.normalizer.needs_fit:
-            self.model.fit_statistics(batches)
-            return
-        statistics = LabelStatistics()
-        watched = _watched(batches, statistics)
-        self.model.fit_statistics(watched)
-        for _ in watched:  # what the network did not ask for
-            pass
-        self.normalizer.fit(statistics)
+        if self.normalizer.needs_fit:
+            self.normalizer.fit(labels())
 
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV, float64, and forces (N, 3) eV/Å; the noise as the network has it."""
@@ -203,16 +201,3 @@ class NormalizedModel(ForceField):
         if forces is not None:
             forces = forces.to(dtype) * scale.to(dtype)
         return Prediction(energy, forces, noise)
-
-
-def _watched(batches: Iterable[Batch], statistics: LabelStatistics) -> Iterator[Batch]:
-    for batch in batches:
-        if keys.ENERGY in batch:
-            statistics.add_energies(
-                batch.energy.cpu().numpy(),
-                batch.atomic_numbers.cpu().numpy(),
-                batch.natoms.cpu().numpy(),
-            )
-        if keys.FORCES in batch:
-            statistics.add_forces(batch.forces.cpu().numpy(), batch.fixed.cpu().numpy())
-        yield batch

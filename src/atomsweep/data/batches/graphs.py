@@ -6,7 +6,7 @@ No Python object or loop for each structure, so making a batch costs far less th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,16 +15,18 @@ from torch_geometric.data import Batch
 
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.batches.edge_cache import cached_edges
-from atomsweep.data.batches.reading import read_all
+from atomsweep.data.batches.reading import read_flat
+from atomsweep.data.batches.statistics import label_statistics
 from atomsweep.data.batches.tensors import FlatTensors
 from atomsweep.data.dataset import (
     InMemoryDataset,
     OnError,
     StructureDataset,
+    Subset,
     check_on_error,
     report_skipped,
 )
-from atomsweep.data.store.dataset import read_at_once, stored_num_edges
+from atomsweep.data.store.dataset import stored_num_edges
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.structure import Array, DataError
 from atomsweep.graph.neighbors import RadiusGraph
@@ -91,7 +93,9 @@ class GraphDataset:
         self, places: Array, cached: bool
     ) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
         """Structures and edges, which places were kept, and what was wrong with the others."""
-        flat, edges, kept, faults = self._flat(places)
+        flat, edges, kept, faults = read_flat(
+            self.dataset, places, self.graph, self.on_error, self.unsupported
+        )
         if self.graph is None:
             return flat, None, kept, faults
 
@@ -109,18 +113,6 @@ class GraphDataset:
             edges, flat = edges.keep(~lonely, flat.natoms), flat.keep(~lonely)
             kept = kept[~lonely]
         return flat, edges, kept, faults
-
-    def _flat(self, places: Array) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
-        """Structures, their edges if those are stored, which were kept, and what was wrong."""
-        if (found := read_at_once(self.dataset, places, self.graph)) is not None:
-            flat, edges = found
-            if not self.unsupported.intersection(np.unique(flat.atomic_numbers).tolist()):
-                return flat, edges, places, []
-        structures, kept, faults = read_all(
-            self.dataset, places.tolist(), self.on_error, self.unsupported
-        )
-        energy, forces = self.dataset.has_energy, self.dataset.has_forces
-        return FlatStructures.collect(structures, energy, forces), None, kept, faults
 
     def _called(self, index: int, flat: FlatStructures, place: int) -> str:
         return f"{self.dataset.where(index)} (sid {flat.sid[place]}, fid {flat.fid[place]})"
@@ -146,6 +138,13 @@ class GraphDataset:
         if self._tensors is None:
             return stored_num_edges(self.dataset, self.graph)
         return self._tensors.num_edges.numpy() if self._tensors.num_edges is not None else None
+
+    def label_statistics(self) -> dict[str, Any]:
+        """`LabelStatistics.result` of its structures, of which no graph is made."""
+        dataset = self.dataset
+        if len(self.indices) < len(dataset):
+            dataset = Subset(dataset, self.indices)
+        return label_statistics(dataset, self.on_error, self.unsupported)
 
     def to(self, device: torch.device | str) -> GraphDataset:
         """Keep the flat arrays, and make the batches, on a device. Returns itself."""

@@ -7,7 +7,31 @@ from collections.abc import Iterable
 import numpy as np
 
 from atomsweep.data.dataset import OnError, StructureDataset
+from atomsweep.data.store.dataset import read_at_once
+from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.structure import Array, DataError, Structure
+from atomsweep.graph.neighbors import RadiusGraph
+
+
+def read_flat(
+    dataset: StructureDataset,
+    places: Array,
+    graph: RadiusGraph | None,
+    on_error: OnError,
+    unsupported: frozenset[int] = frozenset(),
+) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
+    """Structures as flat arrays, `graph`'s edges if those are stored, places kept, and faults.
+
+    Raises:
+        DataError: as `read_all`.
+    """
+    if (found := read_at_once(dataset, places, graph)) is not None:
+        flat, edges = found
+        if not unsupported.intersection(np.unique(flat.atomic_numbers).tolist()):
+            return flat, edges, places, []
+    structures, kept, faults = read_all(dataset, places.tolist(), on_error, unsupported)
+    flat = FlatStructures.collect(structures, dataset.has_energy, dataset.has_forces)
+    return flat, None, kept, faults
 
 
 def read_all(
