@@ -10,11 +10,13 @@ import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 PARTING_S = 5.0  # for the exit code of a process that has died
 START_S = 10.0  # for a start, over fork servers that die
@@ -218,6 +220,32 @@ def calls(
     finally:
         for worker in [*idle, *(worker for worker, _ in active.values())]:
             worker.end()
+
+
+def in_order(
+    function: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    workers: int,
+    first: int = 0,
+) -> Generator[Result, None, None]:
+    """Results of `calls` from the first on, in order; with one worker they are made here.
+
+    Raises:
+        ProcessLost: as `calls`.
+        Exception: what `function` raised.
+    """
+    if min(workers, len(arguments) - first) < 2:
+        for index in range(first, len(arguments)):
+            yield function(*arguments[index])
+        return
+    early: dict[int, Result] = {}
+    context = multiprocessing.get_context("spawn")
+    with closing(calls(context, function, arguments, workers, first)) as results:
+        for index, result in results:
+            early[index] = result
+            while first in early:
+                yield early.pop(first)
+                first += 1
 
 
 class _Worker:

@@ -2,8 +2,10 @@
 
 import signal
 
+import pytest
+
 from atomsweep.engine import signals
-from atomsweep.engine.signals import StopFlag, stop_on_signals
+from atomsweep.engine.signals import Interrupted, StopFlag, stop_on_signals
 
 
 def test_the_file_is_a_wish_to_stop_and_is_looked_for_now_and_then(tmp_path, monkeypatch):
@@ -25,4 +27,19 @@ def test_a_signal_needs_no_file(tmp_path):
         assert not flag
         signal.raise_signal(signal.SIGTERM)
         assert flag
+        assert flag.signal == "SIGTERM"
+
+
+def test_before_training_a_signal_ends_long_work_at_once(tmp_path):
+    with stop_on_signals(tmp_path / "stop") as flag:
+        told = "stopped by SIGTERM before its first step"
+        with pytest.raises(Interrupted, match=told), flag.at_once():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match=told), flag.at_once():
+            pass  # asked to stop before
+        signal.raise_signal(signal.SIGTERM)  # a flag again
+    with stop_on_signals(tmp_path / "stop") as flag:
+        with flag.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
         assert flag.signal == "SIGTERM"

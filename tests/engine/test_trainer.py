@@ -17,6 +17,8 @@ from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.structure import Structure
 from atomsweep.engine import checkpoint
 from atomsweep.engine import result as final
+from atomsweep.engine.batches import eval_sample, eval_shares
+from atomsweep.engine.distributed import World
 from atomsweep.engine.events import NotFiniteError
 from atomsweep.engine.fit import fit as fit_run
 from atomsweep.engine.optim import Cosine, Recipe
@@ -399,6 +401,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_names_the_path(tmp_path, 
         ({"steps": None}, "one budget, .*got none"),
         ({"epochs": 1.0}, "engine.epochs=1.0; for the last of these add engine.steps=null"),
         ({"steps": 0}, "positive"),
+        ({"eval_frames": 0}, "engine.eval_frames must be at least 1"),
+        ({"cache_gib": -1.0}, "engine.cache_gib must not be negative"),
         ({"log_every": 0}, "engine.log_every must be at least 1"),
         ({"metric": "val_ood_ads/forces_mae"}, "with a split of engine.eval_splits"),
     ],
@@ -461,3 +465,48 @@ def test_workers_change_nothing_but_the_time(tmp_path, workers):
     assert result["metrics"] == expected["metrics"]
     assert metrics_of(run) == metrics_of(whole)
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
+
+
+class Asked(Springs):
+    """Counts structures of evaluations, and how often it is asked to take statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.fitted = [], 0
+
+    def fit_labels(self, labels):
+        self.fitted += 1
+        assert labels()["structures"] == 30
+
+    def forward(self, batch):
+        if not self.training:
+            self.seen += batch.sid.tolist()
+        return super().forward(batch)
+
+
+def test_evaluations_during_training_see_a_sample_and_the_last_one_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(final, "write_sample", lambda *_: None)
+    model = Asked()
+    trainer = dataclasses.replace(TRAINER, eval_frames=7)
+    fit(new_run(tmp_path / "a"), trainer, model=model)
+    chosen = eval_sample(30, 7).tolist()
+    assert model.seen == 3 * chosen + 4 * list(range(30))
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 7
+    assert eval_sample(30, 30).tolist() == eval_sample(30, 99).tolist() == list(range(30))
+    assert eval_sample(1 << 27, 7).max() > 1 << 24
+    data = splits()["val_id"]
+    shares = [
+        batch.sid.tolist()
+        for rank in range(2)
+        for batch in eval_shares(data, 2, World(rank, 2), torch.device("cpu"), 0, list, frames=7)
+    ]
+    assert sorted(itertools.chain(*shares)) == chosen
+
+
+def test_a_run_that_continues_takes_no_statistics_again(tmp_path):
+    run, first, second = new_run(tmp_path / "a"), Asked(), Asked()
+    with pytest.raises(Interrupted):
+        fit(run, stop_at=5, model=first)
+    fit(run, model=second)
+    assert (first.fitted, second.fitted) == (1, 0)

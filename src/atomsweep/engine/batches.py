@@ -17,6 +17,8 @@ from atomsweep.engine.distributed import World
 from atomsweep.engine.prefetch import prefetch
 from atomsweep.engine.seeds import Purpose, mix
 
+EVAL_SEED = 0  # of no run: curves of all seeds and settings are over the same structures
+
 Augmentation = Callable[[Batch, StepRandom], Batch]
 
 
@@ -91,6 +93,7 @@ def eval_shares(
     workers: int,
     check: Callable[[], None],
     together: bool = False,
+    frames: int | None = None,
 ) -> Generator[Batch, None, None]:
     """This rank's batches of a split, every `world.size`-th structure; in all, each once.
 
@@ -102,9 +105,11 @@ def eval_shares(
         workers: threads that make batches ahead.
         check: called equally often on all ranks, before each batch of the rank that has most.
         together: all ranks get equally many batches; one that is `surplus` does not count.
+        frames: structures to take, drawn from the split; None takes all.
     """
-    mine = np.arange(world.rank, len(data), world.size)
-    rounds = -(-len(data) // (world.size * batch_size))
+    chosen = np.arange(len(data)) if frames is None else eval_sample(len(data), frames)
+    mine = chosen[world.rank :: world.size]
+    rounds = -(-len(chosen) // (world.size * batch_size))
     shares = [mine[i * batch_size : (i + 1) * batch_size] for i in range(rounds)]
 
     def read(share: Array) -> Batch:
@@ -118,6 +123,16 @@ def eval_shares(
             check()
             if len(share) or together:
                 yield next(made)
+
+
+def eval_sample(num: int, frames: int) -> Array:
+    """Places of at most `frames` of `num` structures, drawn at random, the same ones in every run.
+
+    Shape: (min(frames, num),), ascending.
+    """
+    if frames >= num:
+        return np.arange(num)
+    return np.sort(np.random.default_rng(EVAL_SEED).choice(num, frames, replace=False))
 
 
 def pinned(batch: Batch, device: torch.device) -> Batch:

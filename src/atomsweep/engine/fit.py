@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.graphs import GraphDataset, eval_batches
 from atomsweep.engine.batches import Augmentation
+from atomsweep.engine.checkpoint import LAST
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.events import Update
 from atomsweep.engine.loop import Training
@@ -15,6 +16,7 @@ from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField
 from atomsweep.tasks.base import Task
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.schema import TRAIN
 
 
 def fit(
@@ -48,5 +50,17 @@ def fit(
     training = Training(
         trainer, model, task, recipe, data, augment, run, seed, stop, on_update, world
     )
+    _fit_statistics(training)
     training.run_to_end()
     return result_of(training)
+
+
+def _fit_statistics(training: Training) -> None:
+    """Of the training split, which may take long; a checkpoint has them already."""
+    there = training.checkpoint_path(LAST).exists()
+    if training.parameters and training.world.tell(there):
+        return
+    model, train = training.model, training.data[TRAIN]
+    with training.stop.at_once():
+        model.fit_statistics(eval_batches(train, training.trainer.eval_batch_size))
+        model.fit_labels(train.label_statistics)

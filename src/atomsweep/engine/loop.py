@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Batch
 
-from atomsweep.data.batches.graphs import GraphDataset, eval_batches
+from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
 from atomsweep.engine.devices import local_device
@@ -98,8 +98,7 @@ class Training:
     # The loop
 
     def run_to_end(self) -> None:
-        """Train, or fit statistics where nothing is trained; the best weights are loaded then."""
-        self._fit_statistics()
+        """Train, or do nothing where nothing is trained; the best weights are loaded then."""
         if self.parameters:
             self._train()
             best = self._load(checkpoint.BEST)
@@ -109,15 +108,6 @@ class Training:
         elif self.world.first:
             self.run.rewind(0)
             checkpoint.save(self.checkpoint_path(checkpoint.BEST), self._best_state(self.model))
-
-    def _fit_statistics(self) -> None:
-        """Of the training split, which may take long; a checkpoint has them already."""
-        there = self.checkpoint_path(checkpoint.LAST).exists()
-        if self.parameters and self.world.tell(there):
-            return
-        train = self.data[schema.TRAIN]
-        self.model.fit_statistics(eval_batches(train, self._eval_size))
-        self.model.fit_labels(train.label_statistics)
 
     def _train(self) -> None:
         average = self.recipe.average(self.model)
@@ -259,7 +249,8 @@ class Training:
         model = self.model if average is None else average.module
         metrics = {}
         for split in self.trainer.eval_splits:
-            for name, value in self.evaluate(model, split).items():
+            sample = self.trainer.eval_frames
+            for name, value in self.evaluate(model, split, sample).items():
                 metrics[schema.metric_name(split, name)] = value
         if metrics[self.trainer.metric] < self.best:
             state = self._best_state(model)
@@ -274,8 +265,11 @@ class Training:
             told += f"train loss {loss:.5f}, "
         log.info("step %d: %s%.0f s on the device", self.step, told, self.device_seconds)
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Metrics of a model on a split, by all ranks; its time is counted as evaluation."""
+    def evaluate(self, model: nn.Module, split: str, frames: int | None = None) -> dict[str, float]:
+        """Metrics of a model on a split, by all ranks; its time is counted as evaluation.
+
+        On all of it, or on so many structures that are always the same ones.
+        """
         start = time.perf_counter()
         metrics = evaluate(
             model,
@@ -288,6 +282,7 @@ class Training:
                 self.trainer.workers,
                 self._check_stop,
                 together=self.sharded,
+                frames=frames,
             ),
             self.device,
             self.trainer.autocast,

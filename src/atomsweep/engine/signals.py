@@ -29,6 +29,7 @@ class StopFlag:
         self.signal: str | None = None
         self._file = file
         self._looked = -float("inf")
+        self._at_once = False
 
     def __bool__(self) -> bool:
         now = time.monotonic()
@@ -38,11 +39,34 @@ class StopFlag:
                 self.signal = "its study"
         return self.signal is not None
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal raises while the block runs: for long work that a kill may cut off anywhere.
+
+        Raises:
+            Interrupted: one has come.
+        """
+        self._at_once = True
+        try:
+            if self.signal is not None:
+                raise self._before_training()
+            yield
+        finally:
+            self._at_once = False
+
+    def _before_training(self) -> Interrupted:
+        return Interrupted(
+            f"stopped by {self.signal} before its first step; the same command continues"
+        )
+
     def set(self, number: int, frame: FrameType | None) -> None:
         """Signal handler; the second interrupt ends the process at once, without a checkpoint."""
         if self.signal is not None and number == signal.SIGINT:
             leave(number, frame)
         self.signal = signal.Signals(number).name
+        if self._at_once:
+            self._at_once = False  # whoever cleans up is not disturbed by the next one
+            raise self._before_training()
 
 
 @contextmanager

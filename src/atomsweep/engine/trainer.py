@@ -26,6 +26,10 @@ class Trainer:
         log_every: steps between journal entries of the training loss.
         workers: threads of each rank that make batches ahead; 0 makes them in between steps.
         sharded: each rank keeps a part of weights, gradients and optimiser state; alone, all.
+        eval_frames: structures of each split that evaluations during training look at, the same
+            ones each time; None looks at all, as the evaluation at the end does.
+        cache_gib: GiB that arrays of a split with its neighbour lists may take, in files beside the
+            data; a larger split is read for each batch.
     """
 
     device: str
@@ -42,6 +46,8 @@ class Trainer:
     log_every: int
     workers: int = 0
     sharded: bool = False
+    eval_frames: int | None = None
+    cache_gib: float = 4.0
 
     def __post_init__(self) -> None:
         budgets = {n: getattr(self, n) for n in ("steps", "epochs", "device_hours")}
@@ -58,6 +64,10 @@ class Trainer:
         for name in cadence:
             if getattr(self, name) < 1:
                 raise ValueError(f"engine.{name} must be at least 1, got {getattr(self, name)}")
+        if self.eval_frames is not None and self.eval_frames < 1:
+            raise ValueError(f"engine.eval_frames must be at least 1, got {self.eval_frames}")
+        if not self.cache_gib >= 0:
+            raise ValueError(f"engine.cache_gib must not be negative, got {self.cache_gib}")
         if self.workers < 0:
             raise ValueError(f"engine.workers must not be negative, got {self.workers}")
         split, _, metric = self.metric.partition("/")

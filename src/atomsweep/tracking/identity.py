@@ -42,6 +42,7 @@ NEUTRAL_KEYS: Mapping[str, str] = {
     "engine.threads": "speed only",
     "engine.workers": "speed only",
     "engine.sharded": "memory only: the same sums, kept in parts",
+    "engine.cache_gib": "speed only: the same batches, made earlier",
     "engine.compile": "speed only",
     "engine.eval_batch_size": "memory only: metrics are sums over structures",
     "engine.checkpoint_every": "a resumed run is bit-identical wherever it was cut",

@@ -167,7 +167,8 @@ def _fit(
     if world.first:
         directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)
         directory.write_environment(device=device)
-    data = open_data(config, model)
+    with stop.at_once():
+        data = open_data(config, model, trainer.cache_gib)
     if world.first:
         directory.start_segment(device=device, world_size=world.size)
 
@@ -199,8 +200,15 @@ def _fit(
     )
 
 
-def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, GraphDataset]":
+def open_data(
+    config: Mapping[str, Any], model: "ForceField", cache_gib: float
+) -> "dict[str, GraphDataset]":
     """Every split of the data set with the graph that `model` asks for, its elements checked.
+
+    Args:
+        config: of the run.
+        model: that reads the batches.
+        cache_gib: GiB of arrays that may be made of a split.
 
     Raises:
         ValueError: a structure cannot be read, has no edges, or holds an element that the model
@@ -215,7 +223,11 @@ def open_data(config: Mapping[str, Any], model: "ForceField") -> "dict[str, Grap
     unsupported = model.unsupported_elements()
     return {
         split: GraphDataset(
-            source.split(split), graph, on_error=source.on_error, unsupported=unsupported
+            source.split(split),
+            graph,
+            on_error=source.on_error,
+            budget=cache_gib * (1 << 30),
+            unsupported=unsupported,
         )
         for split in source.splits()
     }

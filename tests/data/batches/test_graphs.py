@@ -9,15 +9,12 @@ from ase.constraints import FixAtoms
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.data.batches.graphs import (
-    GraphDataset,
-    atoms_to_batch,
-    eval_batches,
-)
+from atomsweep.data.batches import arrays
+from atomsweep.data.batches.graphs import GraphDataset, atoms_to_batch, eval_batches
 from atomsweep.data.batches.sampler import EpochSampler
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.flat import FlatStructures
+from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure
 from atomsweep.graph.edges import edge_vectors
@@ -92,7 +89,7 @@ def test_gathering_equals_collating_one_object_for_each_structure(structures, in
 
 def test_reading_for_each_batch_equals_gathering(structures):
     kept = GraphDataset(InMemoryDataset(structures), GRAPH)
-    read = GraphDataset(InMemoryDataset(structures), GRAPH, memory_budget=0)
+    read = GraphDataset(InMemoryDataset(structures), GRAPH, budget=0)
     assert kept.preloaded
     assert not read.preloaded
     assert_equal(kept.batch([4, 2, 9]), read.batch([4, 2, 9]))
@@ -143,14 +140,14 @@ def test_energies_are_kept_in_double_precision():
     assert dataset.batch([0]).energy.tolist() == [-76543.123456789]
 
 
-@pytest.mark.parametrize("memory_budget", [0, 1 << 30])
-def test_a_structure_without_edges_is_named_or_skipped(structures, memory_budget, caplog):
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_a_structure_without_edges_is_named_or_skipped(structures, budget, caplog):
     mixed = InMemoryDataset([*structures[:2], lonely(50), *structures[2:4]], "mixed")
     with pytest.raises(
         DataError, match=r"structure 2 of mixed \(sid 50, fid 60\) has no edges within 5.0"
     ):
-        GraphDataset(mixed, GRAPH, memory_budget=memory_budget).batch([0, 2])
-    dataset = GraphDataset(mixed, GRAPH, on_error="skip", memory_budget=memory_budget)
+        GraphDataset(mixed, GRAPH, budget=budget).batch([0, 2])
+    dataset = GraphDataset(mixed, GRAPH, on_error="skip", budget=budget)
     batch = dataset.batch(np.arange(len(dataset)))
     assert batch.sid.tolist() == [0, 1, 2, 3]
     assert len(dataset.skipped) == 1
@@ -195,38 +192,120 @@ def write(path, structures):
     return StoreDataset(path)
 
 
-def test_neighbour_lists_are_built_once_and_read_again(tmp_path, structures, monkeypatch):
+def made(tmp_path):
+    return [path.parent for path in tmp_path.glob("arrays/*/arrays.json")]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Twelve structures are four parts, made in this process."""
+    monkeypatch.setattr(arrays, "PART", 3)
+
+
+def test_arrays_are_made_once_and_mapped_by_whoever_comes_later(
+    tmp_path, structures, monkeypatch, small_parts
+):
     store = write(tmp_path / "train.lmdb", structures)
     first = GraphDataset(store, GRAPH).batch(np.arange(12))
-    assert len(list((tmp_path / "neighbors").glob("*.npz"))) == 1
+    assert_equal(first, structures_to_batch(structures, GRAPH))
+    assert len(made(tmp_path)) == 1
 
     def fail(*_):
         raise AssertionError("built again")
 
     monkeypatch.setattr("atomsweep.data.store.flat.FlatEdges.build", fail)
-    assert_equal(
-        GraphDataset(StoreDataset(tmp_path / "train.lmdb"), GRAPH).batch(np.arange(12)), first
-    )
+    monkeypatch.setattr(StoreDataset, "flat", fail)
+    again = GraphDataset(StoreDataset(tmp_path / "train.lmdb"), GRAPH)
+    assert_equal(again.batch(np.arange(12)), first)
+    assert_equal(again.batch([7, 2]), structures_to_batch([structures[7], structures[2]], GRAPH))
     with pytest.raises(AssertionError, match="built again"):
         GraphDataset(store, RadiusGraph(4.5, 20))
 
 
-def test_a_damaged_cache_is_built_again(tmp_path, structures, caplog):
+def test_arrays_that_were_stopped_go_on_after_the_last_part(
+    tmp_path, structures, monkeypatch, small_parts
+):
+    store, build, calls = write(tmp_path / "train.lmdb", structures), FlatEdges.build, []
+
+    def stopped(*arguments):
+        calls.append(len(arguments[0].natoms))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return build(*arguments)
+
+    monkeypatch.setattr(FlatEdges, "build", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        GraphDataset(store, GRAPH)
+    (partial,) = tmp_path.glob("arrays/*.partial")
+    with (partial / "source.bin").open("ab") as file:  # half a part, before it was counted
+        file.write(b"half")
+    batch = GraphDataset(store, GRAPH).batch(np.arange(12))
+    assert len(calls) == 5
+    assert_equal(batch, structures_to_batch(structures, GRAPH))
+
+
+def test_structures_left_out_are_told_at_each_start(tmp_path, structures, caplog, small_parts):
+    store = write(tmp_path / "train.lmdb", [*structures[:5], lonely(50), *structures[5:]])
+    for _ in range(2):
+        caplog.clear()
+        dataset = GraphDataset(store, GRAPH, on_error="skip")
+        assert dataset.indices.tolist() == [0, 1, 2, 3, 4, *range(6, 13)]
+        assert_equal(dataset.batch(np.arange(12)), structures_to_batch(structures, GRAPH))
+        assert "skipped 1 of 13 structures; first: structure 5 of" in caplog.text
+    with pytest.raises(DataError, match="structure 5 of .* has no edges within 5.0"):
+        GraphDataset(store, GRAPH)
+
+
+def test_damaged_arrays_are_made_again(tmp_path, structures, caplog):
     store = write(tmp_path / "train.lmdb", structures)
     first = GraphDataset(store, GRAPH).batch(np.arange(12))
-    (cache,) = (tmp_path / "neighbors").glob("*.npz")
-    for content in (b"", b"garbage", cache.read_bytes()[:-40]):
+    (place,) = made(tmp_path)
+    for name, content in [
+        ("arrays.json", b""), ("arrays.json", b"garbage"), ("pos.bin", b"short"), ("pos.bin", None)
+    ]:  # fmt: skip
         caplog.clear()
-        cache.write_bytes(content)
+        if content is None:
+            (place / name).unlink()
+        else:
+            (place / name).write_bytes(content)
         assert_equal(GraphDataset(store, GRAPH).batch(np.arange(12)), first)
         assert "is damaged" in caplog.text
 
 
-def test_a_place_that_cannot_be_written_costs_only_the_cache(tmp_path, structures):
+def test_an_image_far_away_makes_the_arrays_wider(tmp_path):
+    structure = random_structure(3, natoms=3)
+    structure.pos[1] = structure.pos[1] + 200 * structure.cell[0].astype("f4")
+    store = write(tmp_path / "train.lmdb", [random_structure(4), structure])
+    batch = GraphDataset(store, GRAPH).batch([0, 1])
+    assert int(batch.cell_offsets.abs().max()) >= 199
+    assert_equal(batch, structures_to_batch([random_structure(4), structure], GRAPH))
+
+
+def test_where_nothing_can_be_kept_arrays_are_made_in_memory(tmp_path, structures, monkeypatch):
     store = write(tmp_path / "train.lmdb", structures)
-    (tmp_path / "neighbors").write_text("a file where the folder should be")
     expected = structures_to_batch(structures, GRAPH)
+    (tmp_path / "arrays").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert_equal(GraphDataset(store, GRAPH).batch(np.arange(12)), expected)
+    assert len(made(tmp_path / "cache" / "atomsweep")) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "train.lmdb"))
+    assert_equal(GraphDataset(store, GRAPH).batch(np.arange(12)), expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "budget", "told"), [(False, 1, True), (False, 1 << 30, False), (True, 1, False)]
+)
+def test_a_set_over_the_budget_says_that_neighbours_are_found_for_each_batch(
+    tmp_path, structures, caplog, stored, budget, told
+):
+    with StoreWriter(tmp_path / "a.lmdb", "f", graph=GRAPH if stored else None) as writer:
+        for structure in structures:
+            writer.add(structure)
+    dataset = GraphDataset(StoreDataset(tmp_path / "a.lmdb"), GRAPH, budget=budget)
+    assert_equal(dataset.batch(np.arange(12)), structures_to_batch(structures, GRAPH))
+    message = "found anew for each batch, which is several times slower; store them by `atomsweep"
+    assert (message in caplog.text) is told
+    assert bool(made(tmp_path)) is (budget > 1)
 
 
 def edges_of(path):
@@ -239,7 +318,7 @@ def test_processes_that_start_together_get_the_same_lists(tmp_path, structures):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         counts = pool.map(edges_of, [tmp_path / "train.lmdb"] * 4)
     assert len(set(counts)) == 1
-    assert len(list((tmp_path / "neighbors").glob("*.npz"))) == 1
+    assert len(made(tmp_path)) == 1
 
 
 def test_each_epoch_is_a_permutation_without_the_rest():

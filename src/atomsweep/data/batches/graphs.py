@@ -5,6 +5,7 @@ No Python object or loop for each structure, so making a batch costs far less th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,14 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.data.atoms import structure_from_atoms
-from atomsweep.data.batches.edge_cache import cached_edges
-from atomsweep.data.batches.reading import read_flat
+from atomsweep.data.batches.arrays import (
+    BYTES_PER_ATOM,
+    BYTES_PER_EDGE,
+    BYTES_PER_STRUCTURE,
+    Wanted,
+    in_memory,
+    mapped,
+)
 from atomsweep.data.batches.statistics import label_statistics
 from atomsweep.data.batches.tensors import FlatTensors
 from atomsweep.data.dataset import (
@@ -27,34 +34,34 @@ from atomsweep.data.dataset import (
     report_skipped,
 )
 from atomsweep.data.store.dataset import stored_num_edges
-from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.structure import Array, DataError
 from atomsweep.graph.neighbors import RadiusGraph
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-_BYTES_PER_ATOM = 40  # flat arrays without edges
-_BYTES_PER_EDGE = 10
+BUDGET = 4 << 30  # bytes
+_LOOKED_AT = 1 << 16  # structures whose sizes tell those of all
+
+log = logging.getLogger(__name__)
 
 
 class GraphDataset:
     """A split as graphs: reads it, keeps each structure's edges, and cuts batches out by gather.
 
-    Sets that fit `memory_budget` are read once into flat arrays, and their neighbour lists are
-    cached beside the data, so that processes that start together build them once. Larger sets are
-    read, and their edges found, for each batch.
+    Sets that fit `budget` become arrays once, in files beside the data that all processes map.
+    Larger sets are read for each batch, and their edges found where the store has none.
 
     Args:
         dataset: the structures.
         graph: builds the edges; None makes batches without edges.
         on_error: "skip" drops, counts and logs structures that are unusable or have no edges.
-        memory_budget: bytes that the flat arrays may take.
+        budget: bytes that the arrays may take.
         unsupported: atomic numbers that the model has no data for; such a structure is unusable.
 
     Attributes:
+        preloaded: whether there are such arrays.
         skipped: messages about dropped structures.
-        indices: (len,) places in `dataset` of the structures that are kept.
 
     Raises:
         DataError: a structure is unusable, or has no edges though a graph is asked for; names it.
@@ -65,72 +72,43 @@ class GraphDataset:
         dataset: StructureDataset,
         graph: RadiusGraph | None,
         on_error: OnError = "raise",
-        memory_budget: int = 4 << 30,
+        budget: float = BUDGET,
         unsupported: frozenset[int] = frozenset(),
     ) -> None:
-        self.dataset = dataset
-        self.unsupported = unsupported
-        self.graph = graph
-        self.on_error = check_on_error(on_error)
+        self.dataset, self.graph = dataset, graph
+        self._wanted = Wanted(dataset, graph, check_on_error(on_error), unsupported)
         self.skipped: list[str] = []
-        self.indices = np.arange(len(dataset))
+        self._kept: Array | None = None
         self.device = torch.device("cpu")
-        degree = 0 if graph is None else (graph.max_neighbors or 100)
-        atoms = int(dataset.natoms.sum())
-        self.preloaded = atoms * (_BYTES_PER_ATOM + _BYTES_PER_EDGE * degree) <= memory_budget
         self._tensors: FlatTensors | None = None
+        size = _size(dataset, graph)
+        self.preloaded = size <= budget
         if self.preloaded:
             self._preload()
+        elif graph is not None and stored_num_edges(dataset, graph) is None:
+            _tell_of_finding(dataset.name, graph, size, budget)
 
     def _preload(self) -> None:
-        flat, edges, kept, faults = self._graphs(np.arange(len(self.dataset)), cached=True)
-        if faults:
-            report_skipped(self.dataset.name, faults, len(self.dataset))
-        self.skipped, self.indices = faults, kept
-        self._tensors = FlatTensors(flat, edges)
+        arrays = mapped(self._wanted)
+        if arrays is None:
+            arrays = in_memory(self._wanted, np.arange(len(self.dataset)))
+        if arrays.faults:
+            report_skipped(self.dataset.name, arrays.faults, len(self.dataset))
+            self.skipped, self._kept = arrays.faults, arrays.kept
+        self._tensors = FlatTensors(arrays.values)
 
-    def _graphs(
-        self, places: Array, cached: bool
-    ) -> tuple[FlatStructures, FlatEdges | None, Array, list[str]]:
-        """Structures and edges, which places were kept, and what was wrong with the others."""
-        flat, edges, kept, faults = read_flat(
-            self.dataset, places, self.graph, self.on_error, self.unsupported
-        )
-        if self.graph is None:
-            return flat, None, kept, faults
-
-        def names() -> list[str]:
-            return [self._called(i, flat, s) for s, i in enumerate(kept.tolist())]
-
-        if edges is None and cached:
-            edges = cached_edges(self.dataset, flat, self.graph, names())
-        elif edges is None:
-            edges = FlatEdges.build(flat, self.graph, names())
-        lonely = edges.num_edges == 0
-        if lonely.any():
-            called = names()
-            faults += self._without_edges([called[s] for s in np.flatnonzero(lonely)])
-            edges, flat = edges.keep(~lonely, flat.natoms), flat.keep(~lonely)
-            kept = kept[~lonely]
-        return flat, edges, kept, faults
-
-    def _called(self, index: int, flat: FlatStructures, place: int) -> str:
-        return f"{self.dataset.where(index)} (sid {flat.sid[place]}, fid {flat.fid[place]})"
-
-    def _without_edges(self, names: list[str]) -> list[str]:
-        assert self.graph is not None
-        faults = [f"{name} has no edges within {self.graph.cutoff} Å" for name in names]
-        if self.on_error == "raise":
-            raise DataError(f"{faults[0]}; enlarge the cutoff or set data.on_error=skip")
-        return faults
+    @property
+    def indices(self) -> Array:
+        """(len,) places in `dataset` of the structures that are kept."""
+        return np.arange(len(self.dataset)) if self._kept is None else self._kept
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.dataset) if self._kept is None else len(self._kept)
 
     @property
     def natoms(self) -> Array:
         """(len,) int64 number of atoms."""
-        return self.dataset.natoms[self.indices]
+        return self.dataset.natoms if self._kept is None else self.dataset.natoms[self._kept]
 
     @property
     def num_edges(self) -> Array | None:
@@ -142,9 +120,9 @@ class GraphDataset:
     def label_statistics(self) -> dict[str, Any]:
         """`LabelStatistics.result` of its structures, of which no graph is made."""
         dataset = self.dataset
-        if len(self.indices) < len(dataset):
-            dataset = Subset(dataset, self.indices)
-        return label_statistics(dataset, self.on_error, self.unsupported)
+        if self._kept is not None:
+            dataset = Subset(dataset, self._kept)
+        return label_statistics(dataset, self._wanted.on_error, self._wanted.unsupported)
 
     def to(self, device: torch.device | str) -> GraphDataset:
         """Keep the flat arrays, and make the batches, on a device. Returns itself."""
@@ -176,20 +154,42 @@ class GraphDataset:
             raise IndexError(f"indices must be in [0, {len(self)}), got {chosen.tolist()}")
         if self._tensors is not None:
             return self._tensors.gather(chosen)
-        return self._read(self.indices[chosen.numpy()])
+        return self._read(chosen.numpy())
 
     def _read(self, places: Array) -> Batch:
-        flat, edges, kept, faults = self._graphs(places, cached=False)
-        if faults:
-            self.skipped += faults
-            report_skipped(self.dataset.name, faults, len(places))
-        if not len(flat.natoms):
-            raise DataError(f"no structure of this batch is usable; first: {faults[0]}")
-        tensors = FlatTensors(flat, edges).to(self.device)
-        batch = tensors.gather(torch.arange(len(flat.natoms)))
-        if len(kept) < len(places):
-            batch.kept = torch.from_numpy(np.flatnonzero(np.isin(places, kept)))
+        found = in_memory(self._wanted, places)
+        if found.faults:
+            self.skipped += found.faults
+            report_skipped(self.dataset.name, found.faults, len(places))
+        if not len(found.kept):
+            raise DataError(f"no structure of this batch is usable; first: {found.faults[0]}")
+        batch = FlatTensors(found.values).to(self.device).gather(torch.arange(len(found.kept)))
+        if len(found.kept) < len(places):
+            batch.kept = torch.from_numpy(np.flatnonzero(np.isin(places, found.kept)))
         return batch
+
+
+def _size(dataset: StructureDataset, graph: RadiusGraph | None) -> float:
+    """Bytes that the arrays of a split take, about; of a large one some sizes stand for all."""
+    every = -(-len(dataset) // _LOOKED_AT) or 1
+    natoms = dataset.natoms[::every]
+    atoms = float(natoms.sum()) / max(1, len(natoms)) * len(dataset)
+    degree = 0 if graph is None else (graph.max_neighbors or 100)
+    return BYTES_PER_STRUCTURE * len(dataset) + atoms * (BYTES_PER_ATOM + BYTES_PER_EDGE * degree)
+
+
+def _tell_of_finding(name: str, graph: RadiusGraph, size: float, budget: float) -> None:
+    log.warning(
+        "%s: arrays with its neighbours would take %.3g GiB, more than engine.cache_gib=%.3g, so "
+        "they are found anew for each batch, which is several times slower; store them by "
+        "`atomsweep data convert <files> <store> --neighbors %g --max-neighbors %d` and train on "
+        "data=store, or raise engine.cache_gib",
+        name,
+        size / (1 << 30),
+        budget / (1 << 30),
+        graph.cutoff,
+        graph.max_neighbors or 0,
+    )
 
 
 def eval_batches(dataset: GraphDataset, batch_size: int) -> Iterator[Batch]:

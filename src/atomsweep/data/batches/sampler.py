@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from atomsweep.data.structure import Array
 
+SHUFFLED_WHOLE = 1 << 23  # structures, 64 MiB of places: OC22 and all of OC20's sets up to 2M
+ROUNDS = 8
+
 
 class EpochSampler:
     """The order of training as a pure function of (seed, step), so that a run can resume anywhere.
 
-    Every epoch is a new permutation, cut into batches of `batch_size`; what is left over at its end
+    Every epoch is a new permutation (numpy's; of more than `SHUFFLED_WHOLE` structures one that
+    takes no memory), cut into batches of `batch_size`; what is left over at its end
     is dropped (other structures in every epoch), so all batches are equal. A set smaller than
     `batch_size` makes one batch of all.
 
@@ -30,7 +35,8 @@ class EpochSampler:
         self.batch_size = min(batch_size, num)
         self.seed = seed
         self.steps_per_epoch = num // self.batch_size
-        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
+        self._epoch = -1
+        self._order: Callable[[Array], Array]
 
     def indices(self, step: int) -> Array:
         """Structures of the batch of a step, counted from 0 over all epochs.
@@ -39,9 +45,49 @@ class EpochSampler:
         """
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.num)
+            self._order = _order(self.num, [self.seed, epoch])
             self._epoch = epoch
-        return self._order[within * self.batch_size : (within + 1) * self.batch_size]
+        return self._order(np.arange(within * self.batch_size, (within + 1) * self.batch_size))
+
+
+def _order(num: int, seed: list[int]) -> Callable[[Array], Array]:
+    """Which structures stand at some places of a random order of `num`."""
+    if num > SHUFFLED_WHOLE:
+        return _Shuffle(num, seed)
+    order = np.random.default_rng(seed).permutation(num)
+    return lambda places: order[places]
+
+
+class _Shuffle:
+    """A random permutation that is computed entry by entry, so that none of it is in memory.
+
+    A Feistel network permutes 0 to 4^h - 1, the least power of 4 that is not below `num`; an entry
+    beyond `num` is permuted again until it is not, which leaves a permutation of 0 to `num` - 1
+    (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
+
+    Args:
+        num: length.
+        seed: of the permutation.
+    """
+
+    def __init__(self, num: int, seed: list[int]) -> None:
+        self.num, half = num, -(-(num - 1).bit_length() // 2)
+        self.half, self.mask = np.uint64(half), np.uint64((1 << half) - 1)
+        self.keys = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64)
+
+    def __call__(self, places: Array) -> Array:
+        values = self._permuted(places.astype(np.uint64))
+        while len(beyond := np.flatnonzero(values >= self.num)):
+            values[beyond] = self._permuted(values[beyond])
+        return values.astype(np.int64)
+
+    def _permuted(self, values: Array) -> Array:
+        left, right = values >> self.half, values & self.mask
+        for key in self.keys:
+            mixed = (right ^ key) * np.uint64(0xBF58476D1CE4E5B9)  # SplitMix64's finaliser
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & self.mask)
+        return left << self.half | right
 
 
 class Part(NamedTuple):

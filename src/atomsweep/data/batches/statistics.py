@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from atomsweep.data.cache import derived_place
 from atomsweep.data.dataset import OnError, StructureDataset, Subset
 from atomsweep.data.normalizer import LabelStatistics
 from atomsweep.data.store.build_once import build_once
-from atomsweep.processes import ProcessLost, calls
+from atomsweep.processes import ProcessLost, in_order
 from atomsweep.tracking.files import write_atomic
 
 VERSION = 1  # raise when the same frames would give other statistics
@@ -93,12 +91,16 @@ def _sums(
     if large:
         log.info("label statistics of %s: reading %d structures once", dataset.name, len(dataset))
     what = f"label statistics of {dataset.name}"
-    with Progress(what, "part", len(parts), done, progress and large) as bar:
-        for sums in _in_order(parts, done, len(os.sched_getaffinity(0)) if large else 1):
-            total.merge(sums)
-            bar.update(1)
-            if folder is not None and large:
-                _keep(folder, bar.done, total)
+    workers = len(os.sched_getaffinity(0)) if large else 1
+    try:
+        with Progress(what, "part", len(parts), done, progress and large) as bar:
+            for sums in in_order(_of_part, parts, workers, done):
+                total.merge(sums)
+                bar.update(1)
+                if folder is not None and large:
+                    _keep(folder, bar.done, total)
+    except ProcessLost as error:
+        raise OSError(f"the labels cannot be read: {error}") from error
     return total
 
 
@@ -118,28 +120,10 @@ class _Parts(Sequence[tuple[Any, ...]]):
         return self.dataset.run(start, start + PART), self.on_error, self.unsupported
 
 
-def _in_order(parts: _Parts, done: int, workers: int) -> Iterator[LabelStatistics]:
-    """Sums of each part from `done` on, by that many processes, in order."""
-    left = range(done, len(parts))
-    if min(workers, len(left)) < 2:
-        yield from (_of_part(*parts[index]) for index in left)
-        return
-    early: dict[int, LabelStatistics] = {}
-    context = multiprocessing.get_context("spawn")
-    try:
-        with closing(calls(context, _of_part, parts, workers, done)) as results:
-            for index, sums in results:
-                early[index] = sums
-                while done in early:
-                    yield early.pop(done)
-                    done += 1
-    except ProcessLost as error:
-        raise OSError(f"the labels cannot be read: {error}") from error
-
-
 def _of_part(part: Subset, on_error: OnError, unsupported: frozenset[int]) -> LabelStatistics:
     sums = LabelStatistics()
     flat, _, _, _ = read_flat(part, np.arange(len(part)), None, on_error, unsupported)
+    part.release()
     if flat.energy is not None:
         sums.add_energies(flat.energy, flat.atomic_numbers, flat.natoms)
     if flat.forces is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 
 import numpy as np
@@ -9,35 +10,36 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.structure import Array
 
 _ON_HOST = ("natoms", "first_atom", "num_edges", "first_edge")
 
 
 class FlatTensors:
-    """`FlatStructures` and `FlatEdges` as tensors, with first atom and edge of each structure."""
+    """`FlatStructures` and `FlatEdges` as tensors, with first atom and edge of each structure.
 
-    def __init__(self, flat: FlatStructures, edges: FlatEdges | None) -> None:
-        def tensor(array: Array) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array))
+    Args:
+        arrays: fields of both by name, integers of any size, and `first_atom`, `first_edge`; their
+            memory is used as it is, mapped from a file perhaps.
+    """
 
-        def optional(array: Array | None) -> Tensor | None:
-            return tensor(array) if array is not None else None
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        def tensor(name: str) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(arrays[name]))
 
-        self.natoms = tensor(flat.natoms)
-        self.first_atom = torch.cumsum(self.natoms, 0) - self.natoms
-        self.atomic_numbers, self.tags = tensor(flat.atomic_numbers), tensor(flat.tags)
-        self.pos, self.fixed = tensor(flat.pos), tensor(flat.fixed)
-        self.cell, self.pbc = tensor(flat.cell.astype(np.float32)), tensor(flat.pbc)
-        self.sid, self.fid = tensor(flat.sid), tensor(flat.fid)
-        self.energy, self.forces = optional(flat.energy), optional(flat.forces)
-        self.num_edges = optional(edges.num_edges if edges is not None else None)
-        if edges is not None:
-            assert self.num_edges is not None
-            self.first_edge = torch.cumsum(self.num_edges, 0) - self.num_edges
-            self.degree, self.source = tensor(edges.degree), tensor(edges.source)
-            self.offsets = tensor(edges.offsets)
+        def optional(name: str) -> Tensor | None:
+            return tensor(name) if name in arrays else None
+
+        self.natoms, self.first_atom = tensor("natoms"), tensor("first_atom")
+        self.atomic_numbers, self.tags = tensor("atomic_numbers"), tensor("tags")
+        self.pos, self.fixed = tensor("pos"), tensor("fixed")
+        self.cell, self.pbc = tensor("cell"), tensor("pbc")
+        self.sid, self.fid = tensor("sid"), tensor("fid")
+        self.energy, self.forces = optional("energy"), optional("forces")
+        self.num_edges = optional("num_edges")
+        if self.num_edges is not None:
+            self.first_edge, self.degree = tensor("first_edge"), tensor("degree")
+            self.source, self.offsets = tensor("source"), tensor("offsets")
 
     def to(self, device: torch.device) -> FlatTensors:
         """Move all that a batch is cut from; the sizes stay on the host. Returns itself."""
@@ -81,7 +83,7 @@ class FlatTensors:
             start = torch.repeat_interleave(starts[:-1], edge_counts, output_size=total_edges)
             target = torch.repeat_interleave(self.degree[atoms], output_size=total_edges)
             values["edge_index"] = torch.stack([self.source[edges] + start, target])
-            values["cell_offsets"] = self.offsets[edges]
+            values["cell_offsets"] = self.offsets[edges].to(torch.int16)
             values["num_edges_per_structure"] = edge_counts
         structure = torch.repeat_interleave(counts, output_size=total)  # (N,)
         return _as_batch(values, structure, starts, ptr, edge_ptr)

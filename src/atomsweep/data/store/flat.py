@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,8 +99,10 @@ class FlatEdges:
     offsets: Array
 
     @classmethod
-    def build(cls, flat: FlatStructures, graph: RadiusGraph, names: list[str]) -> FlatEdges:
-        """Neighbour lists of all structures.
+    def build(
+        cls, flat: FlatStructures, graph: RadiusGraph, called: Callable[[int], str]
+    ) -> FlatEdges:
+        """Neighbour lists of all structures; `called` is what messages call one.
 
         Raises:
             DataError: two atoms of a structure coincide; names it.
@@ -111,7 +113,7 @@ class FlatEdges:
             try:
                 index, shift = graph(flat.pos[start : start + n], flat.cell[s], flat.pbc[s])
             except ValueError as error:
-                raise DataError(f"{names[s]}: {error}") from error
+                raise DataError(f"{called(s)}: {error}") from error
             num.append(index.shape[1])
             degree.append(np.bincount(index[1], minlength=n).astype("i4"))
             source.append(index[0].astype("i4"))
@@ -121,17 +123,6 @@ class FlatEdges:
             np.concatenate(degree) if degree else np.zeros(0, "i4"),
             np.concatenate(source),
             np.concatenate(offsets),
-        )
-
-    def fits(self, flat: FlatStructures) -> bool:
-        """Whether the counts belong to these structures."""
-        total = int(self.num_edges.sum())
-        return (
-            self.num_edges.shape == flat.natoms.shape
-            and self.degree.shape == (int(flat.natoms.sum()),)
-            and self.source.shape == (total,)
-            and self.offsets.shape == (total, 3)
-            and int(self.degree.sum()) == total
         )
 
     def keep(self, mask: Array, natoms: Array) -> FlatEdges:
