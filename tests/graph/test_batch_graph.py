@@ -1,41 +1,107 @@
-"""Graphs of a batch against those of its structures one by one."""
+"""Graphs of a batch that moves, against those of its structures one by one."""
 
 import numpy as np
 import pytest
 import torch
 
-from atomsweep.graph.batch import attach_edges
+from atomsweep.graph import skin
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.skin import SKIN, MovingGraph
 from tests.contracts.graphs import make_batch, random_atoms
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_batch_has_the_edges_of_its_structures(threads):
-    structures = [random_atoms(seed) for seed in range(5)]
-    graph = RadiusGraph(5.0, 12)
-    batch = make_batch(structures, cutoff=None)
-    assert attach_edges(batch, graph, threads) == {}
+def batch_of(structures):
+    return make_batch(structures, cutoff=None, dtype=torch.float64)
+
+
+def assert_edges(batch, graph):
+    """Those of each structure alone, in any order among the edges of an atom."""
     first = 0
-    for number, atoms in enumerate(structures):
-        index, offsets = graph(atoms.pos, atoms.cell, atoms.pbc)
-        mine = slice(first, first + index.shape[1])
-        start = int(batch.ptr[number])
-        assert np.array_equal(batch.edge_index[:, mine].numpy(), index + start)
-        assert np.array_equal(batch.cell_offsets[mine].numpy(), offsets)
+    for number in range(len(batch.cell)):
+        start, end = batch.ptr[number : number + 2].tolist()
+        index, offsets = graph(
+            batch.pos[start:end].numpy(), batch.cell[number].numpy(), batch.pbc[number].numpy()
+        )
+        mine = slice(first, first := first + index.shape[1])
         assert int(batch.num_edges_per_structure[number]) == index.shape[1]
-        first = mine.stop
+        assert (batch.edge_index[1, mine].diff() >= 0).all()
+        rows = [np.column_stack([index.T + start, offsets])]
+        rows.append(torch.cat([batch.edge_index[:, mine].T, batch.cell_offsets[mine]], 1).numpy())
+        assert np.array_equal(*(one[np.lexsort(one.T)] for one in rows))
     assert batch.edge_index.shape[1] == first
+    assert batch.cell_offsets.dtype == torch.int16
 
 
-def test_a_structure_that_has_no_graph_is_named_and_the_others_keep_theirs():
-    structures = [random_atoms(seed) for seed in range(3)]
-    batch = make_batch(structures, cutoff=None)
+@pytest.fixture
+def searches(monkeypatch):
+    """Sizes of the structures that vesin was asked for."""
+    seen, find = [], MovingGraph._pairs
+    monkeypatch.setattr(
+        MovingGraph,
+        "_pairs",
+        lambda self, pos, *rest: seen.append(len(pos)) or find(self, pos, *rest),
+    )
+    return seen
+
+
+@pytest.mark.parametrize("graph", [RadiusGraph(5.0, 12), RadiusGraph(4.0, None)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_has_the_edges_of_its_structures_wherever_they_move(graph, threads, searches):
+    batch, moving = batch_of([random_atoms(seed) for seed in range(5)]), MovingGraph(graph, threads)
+    torch.manual_seed(0)
+    for _ in range(8):
+        assert moving.attach(batch) == {}
+        assert_edges(batch, graph)
+        batch.pos = batch.pos + 0.04 * torch.randn_like(batch.pos)
+    assert 5 < len(searches) < 5 * 4
+
+
+def test_pairs_are_found_again_only_for_who_has_moved_far(searches):
+    structures = [random_atoms(seed) for seed in range(4)]
+    batch, graph = batch_of(structures), RadiusGraph(5.0, 12)
+    moving = MovingGraph(graph)
+    moving.attach(batch)
+    searches.clear()
+    batch.pos = batch.pos.clone()
+    batch.pos[batch.ptr[2]] += 0.3 * SKIN
+    moving.attach(batch)
+    assert searches == []
+    batch.pos[batch.ptr[2]] += 0.3 * SKIN
+    moving.attach(batch)
+    assert searches == [len(structures[2].pos)]
+    assert_edges(batch, graph)
+    searches.clear()  # one leaves, another enters
+    others = batch_of([structures[0], *structures[2:], random_atoms(9)])
+    others.pos[: batch.ptr[1]] = batch.pos[: batch.ptr[1]]
+    others.pos[others.ptr[1] : others.ptr[3]] = batch.pos[batch.ptr[2] :]
+    moving.attach(others)
+    assert searches == [len(random_atoms(9).pos)]
+    assert_edges(others, graph)
+    searches.clear()
+    others.cell = 1.02 * others.cell
+    moving.attach(others)
+    assert len(searches) == 4
+    assert_edges(others, graph)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_structure_that_has_no_graph_is_named_and_the_others_keep_theirs(before, monkeypatch):
+    batch, moving = (
+        batch_of([random_atoms(seed) for seed in range(3)]),
+        MovingGraph(RadiusGraph(5.0, None)),
+    )
+    if before:  # that it comes to have none is seen with the pairs of the last call
+        monkeypatch.setattr(skin, "SKIN", 1e6)
+        moving.attach(batch)
+    batch.pos = batch.pos.clone()
     batch.pos[batch.ptr[1] + 1] = batch.pos[batch.ptr[1]]
-    faults = attach_edges(batch, RadiusGraph(5.0, None))
-    assert list(faults) == [1]
-    assert "apart; remove the duplicate" in faults[1]
-    assert batch.num_edges_per_structure[1] == 0
-    of_edges = batch.batch[batch.edge_index[1]]
-    assert torch.equal(of_edges.unique(), torch.tensor([0, 2]))
-    alone = attach_edges(batch, RadiusGraph(0.1, None))
+    for _ in range(2):
+        faults = moving.attach(batch)
+        assert list(faults) == [1]
+        assert "apart; remove the duplicate" in faults[1]
+        assert batch.num_edges_per_structure.tolist()[1] == 0
+        of_edges = batch.batch[batch.edge_index[1]]
+        assert torch.equal(of_edges.unique(), torch.tensor([0, 2]))
+    monkeypatch.undo()
+    alone = MovingGraph(RadiusGraph(0.1, None)).attach(batch)
     assert all("no edges within 0.1 Å" in alone[number] for number in (0, 2))

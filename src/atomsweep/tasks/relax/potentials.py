@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -12,8 +13,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.data.structure import Array, Structure
-from atomsweep.graph.batch import attach_edges
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.skin import MovingGraph
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.elements import element_names
 
@@ -47,7 +48,7 @@ class Potential(Protocol):
 
 
 class ModelPotential:
-    """A model as a potential; the graph is rebuilt at every call.
+    """A model as a potential, for structures that move a little from call to call.
 
     Args:
         model: in evaluation mode, on its device.
@@ -61,11 +62,11 @@ class ModelPotential:
         tensors = [*model.parameters(), *model.buffers(), torch.zeros(())]
         self.device, self.dtype = tensors[0].device, tensors[0].dtype
         self._predict = predict if predict is not None else model
-        self._graph = (
-            None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
-        )
         on_gpu = self.device.type == "cuda"  # and the CPU's cores would idle
-        self._threads = min(8, len(os.sched_getaffinity(0))) if on_gpu else 1
+        threads = min(8, len(os.sched_getaffinity(0))) if on_gpu else 1
+        self._graph: MovingGraph | None = None
+        if model.cutoff is not None:
+            self._graph = MovingGraph(RadiusGraph(model.cutoff, model.max_neighbors), threads)
         self._most: int | None = None  # structures that fit into memory; None: not known
 
     def refusal(self, structure: Structure) -> str | None:
@@ -104,7 +105,7 @@ class ModelPotential:
         )
 
     def _forces(self, batch: Batch) -> Forces:
-        faults = {} if self._graph is None else attach_edges(batch, self._graph, self._threads)
+        faults = {} if self._graph is None else self._graph.attach(batch)
         nothing = torch.full_like(batch.pos, torch.nan)
         if len(faults) == len(batch.natoms):
             return Forces(None, nothing, faults)
@@ -219,6 +220,8 @@ def structures_of(batch: Batch) -> list[Structure]:
 
 def _part(batch: Batch, places: Tensor) -> Batch:
     """A shallow copy of some structures, so that what is attached to it stays there."""
+    if len(places) == len(batch.natoms):
+        return copy(batch)
     keep = torch.zeros(len(batch.natoms), dtype=torch.bool, device=batch.pos.device)
     keep[places.to(keep.device)] = True
     return part_of(batch, keep)
