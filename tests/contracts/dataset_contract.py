@@ -44,7 +44,7 @@ class DatasetContract:
         for name in source.splits():
             dataset = source.split(name)
             assert dataset.natoms.shape == (len(dataset),)
-            assert dataset.natoms.dtype == np.int64
+            assert dataset.natoms.dtype.kind in "iu"
             for index in {0, len(dataset) - 1}:
                 assert dataset[index].natoms == dataset.natoms[index]
 

@@ -50,12 +50,15 @@ class StructureDataset(ABC):
     @property
     @abstractmethod
     def natoms(self) -> Array:
-        """(len,) int64 number of atoms, without reading structures."""
+        """(len,) integers, number of atoms, without reading structures."""
 
     @property
     def content(self) -> str:
         """Tells what is in it, from the fingerprint; "" where that is not known."""
         return f"{self.fingerprint} {len(self)}" if self.fingerprint else ""
+
+    def release(self) -> None:  # noqa: B027 (most hold none)
+        """Let go of what reading has mapped into memory; it is mapped again when it is needed."""
 
     def run(self, start: int, stop: int) -> Subset:
         """Structures `start` to `stop`, as a small object to give to another process."""
@@ -101,6 +104,10 @@ class RelaxedEnergies(StructureDataset):
         if relaxed.energy is None:
             raise DataError(f"{self.where(index)}: its relaxed end carries no energy")
         return replace(initial, energy=relaxed.energy, forces=None)
+
+    def release(self) -> None:
+        """Of both ends."""
+        self.ends.release()
 
     @property
     def natoms(self) -> Array:
@@ -160,6 +167,10 @@ class Subset(StructureDataset):
         whole = self.dataset.content
         digest = hashlib.sha256(np.ascontiguousarray(self.indices)).hexdigest()
         return f"{whole} {digest}" if whole else ""
+
+    def release(self) -> None:
+        """Of the set below."""
+        self.dataset.release()
 
     def run(self, start: int, stop: int) -> Subset:
         """Those structures, as a subset of the set below."""

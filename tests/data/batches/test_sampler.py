@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from atomsweep.data.batches import sampler as module
 from atomsweep.data.batches.sampler import BalancedSampler, EpochSampler, deal
 
 
@@ -69,3 +72,37 @@ def test_hands_differ_by_at_most_one_item():
 def test_senseless_ranks_are_refused(rank, world_size, message):
     with pytest.raises(ValueError, match=message):
         BalancedSampler(sizes(), 24, 0, rank, world_size)
+
+
+def test_the_order_of_a_set_that_fits_is_numpys():
+    """Runs of before continue, and can be made again, with the same batches."""
+    order = np.random.default_rng([5, 2]).permutation(1000)
+    sampler = EpochSampler(1000, 10, 5)
+    assert np.array_equal(np.concatenate([sampler.indices(200 + s) for s in range(100)]), order)
+
+
+@pytest.mark.parametrize("num", [17, 64, 1000, 4097])
+def test_an_order_that_is_in_no_memory_is_a_permutation_too(monkeypatch, num):
+    monkeypatch.setattr(module, "SHUFFLED_WHOLE", 16)
+    sampler = EpochSampler(num, 1, 5)
+    epochs = [np.concatenate([sampler.indices(num * e + s) for s in range(num)]) for e in (0, 1)]
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(num))
+    assert not np.array_equal(*epochs)
+    if num > 900:  # as far from where they were as in any random order
+        moved = [np.abs(order - np.arange(num)).mean() / num for order in epochs]
+        assert np.allclose(moved, 1 / 3, atol=0.04)
+        assert abs(np.corrcoef(*epochs)[0, 1]) < 0.1
+        assert abs(np.corrcoef(epochs[0][1:], epochs[0][:-1])[0, 1]) < 0.1
+
+
+def test_of_two_hundred_million_structures_a_batch_costs_no_more():
+    sampler = EpochSampler(200_000_000, 4096, 0)
+    tracemalloc.start()
+    chosen = np.concatenate([sampler.indices(step) for step in (0, 40_000, 48_827)])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert len(set(chosen.tolist())) == 3 * 4096
+    assert chosen.min() >= 0
+    assert chosen.max() < 200_000_000
+    assert chosen.std() == pytest.approx(200e6 / 12**0.5, rel=0.05)

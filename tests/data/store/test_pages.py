@@ -4,7 +4,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from atomsweep.data.store.pages import page_fault
+from atomsweep.data.store.pages import page_fault, place_of
 
 PAGE = 4096
 
@@ -57,3 +57,22 @@ def test_a_value_that_reaches_out_of_the_file_is_told(tmp_path):
     data[at - 6 : at - 4] = b"\xff\x7f"
     path.write_bytes(data)
     assert "is damaged" in page_fault(path)
+
+
+@pytest.mark.parametrize("count", [1, 5, 400, 5000])
+def test_a_value_is_found_where_lmdb_reads_it(tmp_path, count):
+    path = database(tmp_path / "a.lmdb", count)
+    data = path.read_bytes()
+    with lmdb.open(str(path), subdir=False, lock=False, readonly=True) as environment:
+        for number in {0, 3, 4, count // 2, count - 1} & set(range(count)):
+            key = f"{number:0200d}".encode()
+            offset, size = place_of(path, key)
+            with environment.begin() as transaction:
+                assert data[offset : offset + size] == transaction.get(key)
+    for lacking in (b"a", f"{count:0200d}".encode(), b"0" * 199):
+        assert place_of(path, lacking) is None
+
+
+def test_an_empty_database_has_no_value(tmp_path):
+    lmdb.open(str(tmp_path / "a.lmdb"), subdir=False, lock=False).close()
+    assert place_of(tmp_path / "a.lmdb", b"a") is None

@@ -12,13 +12,15 @@ import lmdb
 import numpy as np
 
 from atomsweep.data.dataset import StructureDataset, Subset
-from atomsweep.data.store.environment import open_environment
+from atomsweep.data.store.environment import close_environment, open_environment
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
+from atomsweep.data.store.pages import end_of_pages, place_of
 from atomsweep.data.store.record import (
     HAS_ENERGY,
     HAS_FORCES,
+    INDEX,
+    LARGE,
     META,
-    NUM_EDGES,
     PBC,
     VERSION,
     WITH_EDGES,
@@ -29,6 +31,8 @@ from atomsweep.data.store.record import (
 )
 from atomsweep.data.structure import Array, DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
+
+_SMALL = 1 << 20  # bytes of an array that is read rather than mapped
 
 
 class StoreDataset(StructureDataset):
@@ -45,32 +49,51 @@ class StoreDataset(StructureDataset):
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.name = str(self.path)
-        raw = _index(self.path)
-        self.meta = _header(self.path, raw[META])
-        count = self.meta["count"]
-        sizes = {name.decode(): len(raw[name]) for name in (b"natoms", b"sid", b"fid")}
-        if sizes != {"natoms": 4 * count, "sid": 8 * count, "fid": 8 * count}:
-            raise DataError(
-                f"{self.path}: index arrays of {sizes} bytes do not fit {count} structures"
-            )
-        self._natoms = np.frombuffer(raw[b"natoms"], "<u4").astype(np.int64)
-        self.sids = np.frombuffer(raw[b"sid"], "<i8").astype(np.int64)  # (len,)
-        self.fids = np.frombuffer(raw[b"fid"], "<i8").astype(np.int64)  # (len,)
+        self.meta = _header(self.path, _raw_header(self.path))
+        self._natoms = self._mapped("natoms")
+        self.sids = self._mapped("sid")  # (len,)
+        self.fids = self._mapped("fid")  # (len,)
         self.num_edges: Array | None = None  # (len,) with stored neighbour lists
         self.graph: RadiusGraph | None = None  # what the stored neighbour lists are
-        if self.meta["version"] == WITH_EDGES:
+        if self.meta["version"] == WITH_EDGES or "neighbors" in self.meta:
             try:
                 self.graph = RadiusGraph(**self.meta["neighbors"])
             except (TypeError, ValueError, KeyError) as error:
                 raise _damaged(self.path, f"tells no neighbour lists ({error})") from error
-            if len(raw[NUM_EDGES]) != 4 * count:
-                raise DataError(f"{self.path}: num_edges does not fit {count} structures")
-            self.num_edges = np.frombuffer(raw[NUM_EDGES], "<u4").astype(np.int64)
+            self.num_edges = self._mapped("num_edges")
         self.has_energy, self.has_forces = self.meta["has_energy"], self.meta["has_forces"]
         self.fingerprint = (
             f"{self.meta['fingerprint']}-{self.path.stem}" if self.meta["fingerprint"] else ""
         )
         self.cache_dir = self.path.parent
+
+    def __reduce__(self) -> tuple[type[StoreDataset], tuple[Path]]:
+        return StoreDataset, (self.path,)
+
+    def _mapped(self, name: str) -> Array:
+        """An array of the index as it lies in the file: no process has a copy of its own."""
+        count, dtype = self.meta["count"], np.dtype(INDEX[name])
+        if self.meta["version"] == LARGE:
+            before = list(INDEX)[: list(INDEX).index(name)]
+            offset = end_of_pages(self.path)
+            offset += sum(count * np.dtype(INDEX[one]).itemsize for one in before)
+            size = min(count * dtype.itemsize, self.path.stat().st_size - offset)
+        else:
+            offset, size = place_of(self.path, name.encode()) or (0, 0)
+        if size != count * dtype.itemsize:
+            raise DataError(
+                f"{self.path}: its array {name} has {size} bytes, which do not fit "
+                f"{count} structures; build it again"
+            )
+        if size < _SMALL:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                return np.frombuffer(file.read(size), dtype)
+        return np.asarray(np.memmap(self.path, dtype, "r", offset, (count,)))
+
+    def release(self) -> None:
+        """Close the file: pages of it that were read count as this process's memory."""
+        close_environment(self.path)
 
     def __len__(self) -> int:
         return len(self._natoms)
@@ -165,7 +188,7 @@ class StoreDataset(StructureDataset):
 
     @property
     def natoms(self) -> Array:
-        """(len,) int64."""
+        """(len,) uint32, mapped from the file."""
         return self._natoms
 
 
@@ -185,10 +208,10 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
         raise _damaged(path, f"is no JSON ({error})") from error
     if not isinstance(meta, dict):
         raise _damaged(path, "is no record")
-    if meta.get("version") not in (VERSION, WITH_EDGES):
+    if meta.get("version") not in (VERSION, WITH_EDGES, LARGE):
         raise DataError(
-            f"{path} has store version {meta.get('version')!r:.60}, this program reads version "
-            f"{VERSION} and {WITH_EDGES}; build it again"
+            f"{path} has store version {meta.get('version')!r:.60}, this program reads versions "
+            f"{VERSION} to {LARGE}; build it again"
         )
     kinds = {"count": int, "fingerprint": str, "has_energy": bool, "has_forces": bool}
     optional = {name: dict for name in ("provenance", "conversion") if name in meta}
@@ -198,17 +221,15 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
     return meta
 
 
-def _index(path: Path) -> dict[bytes, bytes]:
-    """What a store holds besides its records, by key; b"" where it is missing."""
+def _raw_header(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no such store", str(path))
-    names = (META, b"natoms", b"sid", b"fid", NUM_EDGES)
     try:
         with open_environment(path).begin() as transaction:
-            raw = {name: transaction.get(name, b"") for name in names}
+            raw: bytes = transaction.get(META, b"")
     except (lmdb.Error, DataError) as error:
         raise DataError(f"{path} is not a store of this program: {error}") from error
-    if not raw[META]:
+    if not raw:
         raise DataError(f"{path} is an LMDB, but not a store of this program; convert it first")
     return raw
 

@@ -14,6 +14,7 @@ from atomsweep.data.structure import DataError
 
 _environments: dict[tuple[str, int, int], Any] = {}
 _environments_lock = threading.Lock()
+_sound: set[tuple[str, int, int, int]] = set()  # files whose pages were looked at
 
 
 def _after_fork() -> None:
@@ -39,8 +40,10 @@ def open_environment(path: Path) -> Any:
     key = (str(path.resolve()), stat.st_ino, stat.st_dev)
     with _environments_lock:
         if key not in _environments:
-            if fault := page_fault(path):
+            as_it_is = (*key, stat.st_mtime_ns)
+            if as_it_is not in _sound and (fault := page_fault(path)):
                 raise DataError(f"{path} {fault}; fetch or build it again")
+            _sound.add(as_it_is)
             env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
             )

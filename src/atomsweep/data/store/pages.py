@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import mmap
 import struct
+from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
+
+from atomsweep.data.structure import DataError
 
 MOST_PAGES = 1 << 14  # 64 MiB of 4 KiB; of a larger tree so many are looked at, from the root down
 
@@ -43,17 +46,40 @@ def page_fault(path: Path) -> str | None:
     return None
 
 
+def place_of(path: Path, key: bytes) -> tuple[int, int] | None:
+    """Offset in the file and size of the value of a key; None where there is no such key.
+
+    So that a large value can be mapped alone, and by any process without reading it.
+
+    Raises:
+        DataError: a page on the way to it is damaged.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            page_size, _, depth, _, root, last, _ = _newest(data)
+            if root == _EMPTY:
+                return None
+            tree = _Tree(data, page_size, last)
+            try:
+                return tree.find(root, depth, key)
+            finally:
+                del tree.whole  # or the map could not be closed
+        except _Damaged as error:
+            raise DataError(f"{path} {error}; fetch or build it again") from None
+
+
+def end_of_pages(path: Path) -> int:
+    """Offset behind the last page of an LMDB that `page_fault` finds fine."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        page_size, *_, last, _ = _newest(data)
+    return (last + 1) * page_size
+
+
 _META_END = _HEADER.size + _META.size + 2 * _TREE.size + _LAST.size
 
 
 def _check(data: mmap.mmap, size: int) -> None:
-    page_size = _meta(data, 0)[0]
-    if page_size not in (1 << bits for bits in range(9, 17)) or size < 2 * page_size:
-        raise _Damaged(f"is not an LMDB file: its pages would have {page_size} bytes")
-    metas = [_meta(data, at) for at in (0, page_size)]
-    if metas[1][0] != page_size:
-        raise _Damaged("is damaged: its two heads tell different sizes of pages")
-    _, flags, depth, entries, root, last, _ = max(metas, key=lambda one: one[-1])
+    page_size, flags, depth, entries, root, last, _ = _newest(data)
     if (last + 1) * page_size > size:
         raise _Damaged(f"is cut off: {size} bytes, {(last + 1) * page_size} expected")
     if flags:
@@ -63,6 +89,17 @@ def _check(data: mmap.mmap, size: int) -> None:
             raise _Damaged(f"is damaged: it says {entries} entries and has no root")
         return
     _Tree(data, page_size, last).walk(root, depth, entries)
+
+
+def _newest(data: mmap.mmap) -> tuple[int, int, int, int, int, int, int]:
+    """The head of the last transaction, as `_meta` gives it."""
+    page_size, size = _meta(data, 0)[0], len(data)
+    if page_size not in (1 << bits for bits in range(9, 17)) or size < 2 * page_size:
+        raise _Damaged(f"is not an LMDB file: its pages would have {page_size} bytes")
+    metas = [_meta(data, at) for at in (0, page_size)]
+    if metas[1][0] != page_size:
+        raise _Damaged("is damaged: its two heads tell different sizes of pages")
+    return max(metas, key=lambda one: one[-1])
 
 
 def _meta(data: mmap.mmap, at: int) -> tuple[int, int, int, int, int, int, int]:
@@ -107,6 +144,30 @@ class _Tree:
             level = below
         if found != entries:
             raise _Damaged(f"is damaged: it says {entries} entries and has {found}")
+
+    def find(self, number: int, depth: int, key: bytes) -> tuple[int, int] | None:
+        """As `place_of`, from a page `depth` levels above the records."""
+        for at in range(depth, 0, -1):
+            page, low, high, flags, keys, starts = self._nodes(number, _BRANCH if at > 1 else _LEAF)
+            if (starts + 8 + keys > self.page_size).any():
+                raise _Damaged(f"is damaged: page {number} is not as it should be")
+            first = 1 if at > 1 else 0  # the first key of a branch is empty
+            names = [
+                page[start + 8 : start + 8 + size].tobytes()
+                for start, size in zip(starts[first:].tolist(), keys[first:].tolist(), strict=True)
+            ]
+            if at > 1:
+                entry = bisect_right(names, key)
+                number = int(low[entry] | high[entry] << 16 | flags[entry] << 32)
+        if key not in names:
+            return None
+        entry = names.index(key)
+        value, size = int(starts[entry] + 8 + keys[entry]), int(low[entry] | high[entry] << 16)
+        if flags[entry] != _BIG:
+            return number * self.page_size + value, size
+        first = int.from_bytes(page[value : value + 8].tobytes(), "little")
+        self._overflow(first, size)
+        return first * self.page_size + _HEADER.size, size
 
     def _branch(self, number: int) -> list[int]:
         _, low, high, flags, keys, starts = self._nodes(number, _BRANCH)
