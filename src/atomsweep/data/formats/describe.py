@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
+from atomsweep.data.formats.spilled import Spilled
 from atomsweep.data.frames import Frame, Reader
+from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import parts_of
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError, Structure, structure_fault
 
+SHOWN = 5  # messages of one kind
 ODD_FORCE = 50.0  # eV/Å, above which OC20 leaves frames out
 _BINS = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 141)])  # eV/Å, |force component|
 
 
 @dataclass
 class Description:
-    """Sums over frames, in memory that grows by a few numbers for each frame.
+    """Sums over frames; what has a number for each frame is in a temporary file.
 
     Attributes:
         natoms: of each usable frame.
@@ -36,24 +39,24 @@ class Description:
         left_out: files that are not read and why, in words.
     """
 
-    natoms: list[int] = field(default_factory=list)
-    energies: list[float] = field(default_factory=list)
-    ids: list[tuple[int, int]] = field(default_factory=list)
+    natoms: Spilled = field(default_factory=lambda: Spilled("i8"))
+    energies: Spilled = field(default_factory=lambda: Spilled("f8"))
+    ids: Spilled = field(default_factory=lambda: Spilled("i8", 2))
     elements: Array = field(default_factory=lambda: np.zeros(MAX_ATOMIC_NUMBER + 1, dtype=np.int64))
     tags: Array = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
     fixed: int = 0
     periodic: int = 0
     force_counts: Array = field(default_factory=lambda: np.zeros(len(_BINS) - 1, dtype=np.int64))
     force_sum: float = 0.0
-    odd: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    odd: Messages = field(default_factory=lambda: Messages())
+    faults: Messages = field(default_factory=lambda: Messages())
     unkept: Counter[str] = field(default_factory=Counter)
     left_out: str = "none"
 
     def add(self, structure: Structure, where: str) -> None:
         """Count a structure."""
         self.natoms.append(structure.natoms)
-        self.ids.append((structure.sid, structure.fid))
+        self.ids.append(structure.sid, structure.fid)
         self.elements += np.bincount(structure.atomic_numbers, minlength=len(self.elements))
         self.tags += np.bincount(np.clip(structure.tags, 0, 2), minlength=3)
         self.fixed += int(structure.fixed.sum())
@@ -77,30 +80,29 @@ class Description:
         """Rows of name and value for a reader."""
         from ase.data import chemical_symbols
 
-        natoms, unkept = np.array(self.natoms), sorted(self.unkept.items())
-        repeated = len(self.ids) - len(set(self.ids))
+        frames, atoms, unkept = len(self.natoms), self.natoms.total(), sorted(self.unkept.items())
+        fewest = min(int(piece.min()) for piece in self.natoms.pieces())
+        most = max(int(piece.max()) for piece in self.natoms.pieces())
+        repeated = frames - self.ids.distinct(2)
         order = np.argsort(-self.elements, kind="stable")
         elements = [
             f"{chemical_symbols[z]} {self.elements[z]}" for z in order if self.elements[z] > 0
         ]
         rows = [
-            ("frames", str(len(natoms))),
-            ("systems", str(len({sid for sid, _ in self.ids}))),
-            (
-                "atoms",
-                f"{natoms.sum()} ({natoms.min()} to {natoms.max()}, mean {natoms.mean():.1f})",
-            ),
+            ("frames", str(frames)),
+            ("systems", str(self.ids.distinct(1))),
+            ("atoms", f"{atoms} ({fewest} to {most}, mean {atoms / frames:.1f})"),
             ("periodic frames", str(self.periodic)),
             (f"elements ({len(elements)})", ", ".join(elements)),
             ("tags 0 / 1 / 2", " / ".join(map(str, self.tags))),
             ("fixed atoms", str(self.fixed)),
             ("constraints not kept", "\n".join(f"{k} ({n} frames)" for k, n in unkept) or "none"),
         ]
-        if self.energies:
-            energies = np.array(self.energies)
-            low, middle, high = np.quantile(energies, [0.01, 0.5, 0.99])
+        if count := len(self.energies):
+            mean, std = self.energies.total() / count, self.energies.std()
+            low, middle, high = np.quantile(self.energies.sample(), [0.01, 0.5, 0.99])
             rows += [
-                ("energy (eV)", f"mean {energies.mean():.4f}, std {energies.std():.4f}"),
+                ("energy (eV)", f"mean {mean:.4f}, std {std:.4f}"),
                 ("energy 1 / 50 / 99 %", f"{low:.4f} / {middle:.4f} / {high:.4f}"),
             ]
         if components := int(self.force_counts.sum()):
@@ -110,9 +112,9 @@ class Description:
                 ("10 / 50 / 90 / 99 %", shares),
             ]
         rows += [
-            ("without energy", str(len(natoms) - len(self.energies))),
-            (f"|F| > {ODD_FORCE:.0f} eV/Å", _some(self.odd)),
-            ("cannot be used", _some(self.faults)),
+            ("without energy", str(frames - len(self.energies))),
+            (f"|F| > {ODD_FORCE:.0f} eV/Å", self.odd.told()),
+            ("cannot be used", self.faults.told()),
             ("repeated ids", str(repeated)),
             ("files left out", self.left_out),
         ]
@@ -129,10 +131,10 @@ class Description:
         figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
         figure.suptitle(title)
         sizes, energies, forces, elements = axes.ravel()
-        sizes.hist(self.natoms, bins=40)
+        sizes.hist(self.natoms.sample(), bins=40)
         sizes.set(xlabel="atoms", ylabel="frames")
-        if self.energies:
-            energies.hist(self.energies, bins=60)
+        if len(self.energies):
+            energies.hist(self.energies.sample(), bins=60)
         energies.set(xlabel="energy (eV)", ylabel="frames", yscale="log")
         if self.force_counts.any():
             forces.stairs(self.force_counts[1:], _BINS[1:], fill=True)
@@ -145,11 +147,23 @@ class Description:
         plt.close(figure)
 
 
-def _some(messages: list[str], shown: int = 5) -> str:
-    lines = [str(len(messages)), *messages[:shown]]
-    if len(messages) > shown:
-        lines.append(f"and {len(messages) - shown} more")
-    return "\n".join(lines)
+@dataclass
+class Messages:
+    """The first of many messages, and their number."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def append(self, message: str) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(message)
+
+    def told(self) -> str:
+        """A line for each that is shown, after their number."""
+        more = self.count - len(self.first)
+        return "\n".join([str(self.count), *self.first, *([f"and {more} more"] if more else [])])
 
 
 def describe(reader: Reader, files: Iterable[Path]) -> Description:
@@ -171,10 +185,10 @@ def describe(reader: Reader, files: Iterable[Path]) -> Description:
         assert frame.structure is not None
         found.add(frame.structure, where)
         found.unkept.update(frame.unkept)
-    if not found.natoms:
-        count = len(found.faults)
+    if not len(found.natoms):
+        count = found.faults.count
         raise DataError(
-            f"none of {count} frames can be used, the first for this: {found.faults[0]}"
+            f"none of {count} frames can be used, the first for this: {found.faults.first[0]}"
             if count
             else f"there is no frame in {', '.join(map(str, files)) or 'no files'}"
         )
@@ -185,6 +199,7 @@ def _frames(reader: Reader, files: list[Path]) -> Iterator[tuple[Frame, Path]]:
     for part in parts_of(reader, files):
         for frame in reader.frames(part.file, part.number, part.start, part.stop):
             yield frame, part.file
+        close_environment(part.file)  # whose pages would count as memory
 
 
 def as_text(rows: list[tuple[str, str]]) -> str:
