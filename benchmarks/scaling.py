@@ -95,7 +95,7 @@ def one_that_reads(overrides: Sequence[str]) -> None:
     """`run.py` with nothing kept in memory: each batch is read, and its edges are found, anew."""
     from atomsweep.data.batches import graphs as batching
 
-    batching.GraphDataset = partial(batching.GraphDataset, memory_budget=0)  # type: ignore[misc]
+    batching.GraphDataset = partial(batching.GraphDataset, budget=0)  # type: ignore[misc]
     sys.argv = ["run.py", *overrides]
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 

@@ -105,7 +105,6 @@ class ForceField(nn.Module, ABC):
             batches: one pass over the training split, in order, without edges or augmentation.
         """
 
-
     def fit_labels(self, labels: Callable[[], Mapping[str, Any]]) -> None:
         """Set what is a statistic of the training labels, before training. Most models have none.
 

@@ -83,7 +83,7 @@ def test_they_are_taken_once_for_a_data_set_and_by_other_processes_too(tmp_path,
         raise AssertionError("read again")
 
     monkeypatch.setattr(module, "read_flat", never)
-    again = GraphDataset(StoreDataset(tmp_path / "train.lmdb"), RadiusGraph(4.0), memory_budget=0)
+    again = GraphDataset(StoreDataset(tmp_path / "train.lmdb"), RadiusGraph(4.0), budget=0)
     assert again.label_statistics() == first
     for other in (Subset(store, np.arange(299)), Subset(store, np.arange(1, 300))):
         with pytest.raises(AssertionError, match="read again"):
@@ -93,7 +93,7 @@ def test_they_are_taken_once_for_a_data_set_and_by_other_processes_too(tmp_path,
 def test_no_graph_is_made_for_them(tmp_path, monkeypatch):
     store = write(tmp_path / "train.lmdb", frames(20))
     monkeypatch.setattr(RadiusGraph, "__call__", None)
-    dataset = GraphDataset(store, RadiusGraph(4.0), memory_budget=0)
+    dataset = GraphDataset(store, RadiusGraph(4.0), budget=0)
     assert dataset.label_statistics()["structures"] == 20
 
 

@@ -164,15 +164,15 @@ def test_stored_neighbour_lists_are_those_that_would_be_found(tmp_path):
         assert_same(a, b)
 
 
-@pytest.mark.parametrize("memory_budget", [0, 1 << 30])
-def test_batches_from_stored_lists_are_the_same(tmp_path, memory_budget):
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_batches_from_stored_lists_are_the_same(tmp_path, budget):
     source = lmdb_of(tmp_path / "in.lmdb", 9)
     graph = RadiusGraph(5.0, 7)
     datasets = []
     for name, options in (("plain", []), ("stored", ["--neighbors", "5", "--max-neighbors", "7"])):
         out = tmp_path / f"{name}.lmdb"
         assert main(["convert", str(source), str(out), *options]) == 0
-        datasets.append(GraphDataset(StoreDataset(out), graph, memory_budget=memory_budget))
+        datasets.append(GraphDataset(StoreDataset(out), graph, budget=budget))
     plain, stored = (dataset.batch([3, 8, 1]) for dataset in datasets)
     assert set(plain.keys()) == set(stored.keys())
     for key in plain.keys():  # noqa: SIM118 (a batch is no dict)
@@ -181,7 +181,7 @@ def test_batches_from_stored_lists_are_the_same(tmp_path, memory_budget):
     assert (
         datasets[1].num_edges.tolist() == StoreDataset(tmp_path / "stored.lmdb").num_edges.tolist()
     )
-    assert not list(tmp_path.glob("neighbors/*.npz")) or memory_budget
+    assert not list(tmp_path.glob("arrays/*")) or budget
 
 
 def test_many_records_read_at_once_are_those_read_one_by_one(tmp_path):
@@ -205,11 +205,11 @@ def test_a_damaged_record_is_named_in_a_batch_too(tmp_path):
     path = tmp_path / "a.lmdb"
     write(path, [random_structure(seed) for seed in range(5)])
     overwrite_record(path, 3, lambda r: r[:100] + bytes([r[100] ^ 1]) + r[101:])
-    dataset = GraphDataset(StoreDataset(path), None, memory_budget=0)
+    dataset = GraphDataset(StoreDataset(path), None, budget=0)
     assert dataset.batch([0, 1]).num_graphs == 2
     with pytest.raises(DataError, match=f"structure 3 of {path} is corrupt"):
         dataset.batch([1, 3])
-    skipping = GraphDataset(StoreDataset(path), None, on_error="skip", memory_budget=0)
+    skipping = GraphDataset(StoreDataset(path), None, on_error="skip", budget=0)
     assert skipping.batch([1, 3]).num_graphs == 1
 
 

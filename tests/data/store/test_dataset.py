@@ -16,9 +16,10 @@ import pytest
 from atomsweep.data.dataset import usable
 from atomsweep.data.store import writer as store_writer
 from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.record import VERSION, WITH_EDGES, decode, encode
+from atomsweep.data.store.record import LARGE, VERSION, decode, encode
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure
+from atomsweep.graph.neighbors import RadiusGraph
 
 
 def random_structure(seed, natoms=6, labels=True):
@@ -178,7 +179,7 @@ def test_a_store_of_another_version_is_refused(tmp_path):
         transaction.put(b"meta", json.dumps({**meta, "version": 9}).encode())
     env.close()
     with pytest.raises(
-        DataError, match=f"store version 9, this program reads version {VERSION} and {WITH_EDGES}"
+        DataError, match=f"store version 9, this program reads versions {VERSION} to {LARGE}"
     ):
         StoreDataset(changed)
 
@@ -282,3 +283,33 @@ def test_a_full_disk_names_the_path_and_leaves_nothing(tmp_path):
     assert done.stdout.startswith("OSError"), done.stderr
     assert str(path) in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("graph", [None, RadiusGraph(4.0, 10)])
+def test_the_index_of_a_large_store_lies_behind_its_pages(tmp_path, monkeypatch, graph):
+    monkeypatch.setattr("atomsweep.data.store.writer.MOST_INSIDE", 3)
+    monkeypatch.setattr("atomsweep.data.store.writer._SPOOL", 20)
+    monkeypatch.setattr("atomsweep.data.store.dataset._SMALL", 0)
+    structures = [random_structure(seed) for seed in range(9)]
+    path = tmp_path / "a.lmdb"
+    with StoreWriter(path, "f", graph=graph) as writer:
+        for one in structures:
+            writer.add(one)
+    store = StoreDataset(path)
+    assert store.meta["version"] == 3
+    assert store.natoms.tolist() == [s.natoms for s in structures]
+    assert store.sids.tolist() == [s.sid for s in structures]
+    assert store.fids.tolist() == [s.fid for s in structures]
+    for index, one in enumerate(structures):
+        assert_same(store[index], one)
+    if graph is not None:
+        assert (store.num_edges > 0).any()
+        assert store.graph == graph
+    assert pickle.loads(pickle.dumps(store))[8].sid == structures[8].sid
+    assert len(pickle.dumps(store)) < 300
+    assert [p.name for p in tmp_path.iterdir()] == ["a.lmdb"]
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(DataError, match="bytes, which do not fit 9 structures"):
+        StoreDataset(path)

@@ -13,8 +13,18 @@ from atomsweep.data.formats.ase_db import AseDb
 from atomsweep.data.formats.extxyz import ExtXYZ
 from atomsweep.data.formats.files import FileSource
 from atomsweep.data.frames import identifier
+from atomsweep.data.store import whole
 from atomsweep.data.structure import DataError
 from tests.data.formats.test_ase_db import aselmdb, row_of
+
+
+@pytest.fixture(autouse=True, params=["together", "in buckets"])
+def _buckets(request, monkeypatch):
+    """What is told of many frames, a bucket at a time, is what is told of few."""
+    if request.param == "in buckets":
+        monkeypatch.setattr(whole, "BUCKET", 2)
+        monkeypatch.setattr(whole, "_DEALT", 3)
+
 
 TEXTS = [
     "agm000_spg44_rattled-300_az",
@@ -167,3 +177,27 @@ def test_a_split_by_system_divides_no_text_id(tmp_path):
     train, val = ({s.sid for s in source.split(name)} for name in ("train", "val_id"))
     assert (len(train), len(val)) == (7, 3)
     assert train.isdisjoint(val)
+
+
+def test_many_frames_of_mixed_ids_are_told_apart_in_buckets_as_together(tmp_path, monkeypatch):
+    """Ids that come again, copies, and files without ids, as a random draw has them."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "in"
+    for file in range(6):
+        frames = []
+        for _ in range(25):
+            ids = {"sid": int(rng.integers(4)), "fid": int(rng.integers(6))} if file else {}
+            symbols = str(rng.choice(["CuOH", "CuOH", "Cu2O"]))
+            frames.append(frame(int(rng.integers(40)), symbols, **ids))
+        write(folder / f"{file}.xyz", frames)
+    found = []
+    for bucket in (1 << 20, 7, 1):
+        monkeypatch.setattr(whole, "BUCKET", bucket)
+        source = ExtXYZ(
+            str(folder), str(tmp_path / f"b{bucket}"), val_fraction=0.0, workers=1, on_error="skip"
+        )
+        split = source.split("train")
+        found.append(([(s.sid, s.fid, s.energy) for s in split], source.skipped))
+    assert len(found[0][0]) < 150
+    assert len({sid for sid, _, _ in found[0][0]}) > 8
+    assert found[0] == found[1] == found[2]

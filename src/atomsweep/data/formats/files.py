@@ -24,6 +24,7 @@ from atomsweep.data.store.convert import convert
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.groups import SPLIT_BY, held_out_frames
 from atomsweep.data.store.parts import ENDS, HINT, Conversion
+from atomsweep.data.store.whole import found_in
 from atomsweep.data.structure import Array, DataError
 from atomsweep.tracking.files import write_atomic
 
@@ -125,6 +126,7 @@ class FileSource(DataSource):
         self._left_out = {split: one.left_out for split, one in found.items()}
         self._check_shared()
         self._content: str | None = None
+        self._prepared = False
 
     def _content_hash(self) -> str:
         """Of the files and of how their frames are read; names the directory."""
@@ -205,12 +207,14 @@ class FileSource(DataSource):
         return self.root / f"{self.name}-{self._content_hash()}"
 
     def prepare(self, progress: bool = True) -> None:
-        """Convert the files unless that was done.
+        """Convert the files unless that was done; what comes of it is looked at once.
 
         Raises:
             DataError: a frame is unusable and `on_error` is "raise"; names file and frame.
             OSError: the disk is full or not writable; names the path.
         """
+        if self._prepared:
+            return
 
         def build(partial: Path) -> None:
             self._convert(partial, progress)
@@ -222,6 +226,7 @@ class FileSource(DataSource):
             raise DataError(f"{next(iter(self.skipped.values()))[0]} {HINT}")
         called = f"{self.name} ({self.provenance.source})"
         check_forces(self._store("train"), conversion["filtered"]["train"], self.max_force, called)
+        self._prepared = True
 
     def _convert(self, partial: Path, progress: bool) -> None:
         self._check_copies()
@@ -233,9 +238,15 @@ class FileSource(DataSource):
         }
         how = Conversion(self.reader, self.max_force, self.on_error)
         meta = {"provenance": self.provenance.as_dict()}
-        trained: Array | None = None
+        trained = partial / "contents-train.bin"
         first_number = 0  # of a split's files, so that files without ids are systems of their own
         for split, files in self._files.items():
+            contents, made = partial / f"contents-{split}.bin", partial / f"made-{split}.json"
+            first, first_number = first_number, first_number + len(files)
+            if made.exists():  # before a kill
+                for name, value in json.loads(made.read_text(encoding="utf-8")).items():
+                    record[name][split] = value
+                continue
             small = sum(file.stat().st_size for file in files) < ALONE
             report = convert(
                 how,
@@ -244,18 +255,20 @@ class FileSource(DataSource):
                 partial / f"parts-{split}-{self.on_error}",
                 self._content_hash(),
                 meta,
-                first_number,
+                first,
                 1 if small else self.workers,
                 progress,
+                contents,
             )
-            first_number += len(files)
-            if trained is None:  # the training split is the first
-                trained = report.contents
-            else:
-                self._tell_of_trained(split, np.isin(report.contents, trained))
+            if contents != trained:  # the training split is the first
+                self._tell_of_trained(split, found_in(contents, trained))
+                contents.unlink()
             for name in record:
                 record[name][split] = getattr(report, name)
+            write_atomic(made, json.dumps({name: of[split] for name, of in record.items()}))
         (partial / CONVERSION).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        for left in (trained, *partial.glob("made-*.json")):
+            left.unlink(missing_ok=True)
 
     def _store(self, split: str) -> StoreDataset:
         return StoreDataset(self.directory / f"{split}.lmdb")

@@ -10,37 +10,24 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import shutil
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from atomsweep.console import Progress
-from atomsweep.data.dataset import OnError, report_skipped
+from atomsweep.data.dataset import report_skipped
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.environment import close_environment
-from atomsweep.data.store.parts import (
-    HINT,
-    Conversion,
-    Part,
-    Report,
-    convert_part,
-    ends_of,
-    parts_of,
-)
+from atomsweep.data.store.parts import Conversion, Part, Report, convert_part, ends_of, parts_of
 from atomsweep.data.store.record import with_sid
-from atomsweep.data.store.systems import copies, frame_table, joined, told_apart
+from atomsweep.data.store.whole import Whole, combined
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import Array, DataError
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.processes import ProcessLost, calls
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PARTS = 2  # version of what a part holds; those of another are made again
 log = logging.getLogger(__name__)
@@ -56,6 +43,7 @@ def convert(
     first_number: int = 0,
     workers: int = 1,
     progress: bool = True,
+    contents: Path | None = None,
 ) -> Report:
     """Make the store `out` of files, using and leaving parts in `parts_dir`.
 
@@ -70,6 +58,7 @@ def convert(
         first_number: number of the first file, the sid of frames that have none.
         workers: processes.
         progress: show how far it is.
+        contents: file to make of the hash of each frame, uint64, but its ids.
 
     Raises:
         DataError: a frame is unusable and `on_error` is "raise", or none is usable; names file and
@@ -88,7 +77,7 @@ def convert(
     with Progress(f"converting {out.stem}", "part", len(parts), done, progress) as bar:
         for _ in _converted(conversion, missing, workers):
             bar.update(1)
-    whole = _combined(parts, paths, conversion.on_error)
+    whole = combined(parts, paths, conversion.on_error, parts_dir, contents)
     report = whole.report
     if not report.frames:
         raise DataError(
@@ -97,7 +86,7 @@ def convert(
         )
     if conversion.reader.relaxations:
         ends = [ends_of(path) for path in paths]
-        _copy(ends, ends_of(out), fingerprint, meta, None, whole, 2)
+        _copy(ends, ends_of(out), fingerprint, meta, None, whole, progress, 2)
     made = {
         "frames": report.frames,
         "skipped": len(report.skipped),
@@ -107,7 +96,7 @@ def convert(
         "relaxed_energy": conversion.reader.relaxed_energy,
     }
     # last, since a store that is there counts as a conversion that is done
-    _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph, whole)
+    _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph, whole, progress)
     _tell(out.stem, report, conversion.max_force)
     shutil.rmtree(parts_dir)
     return report
@@ -148,124 +137,28 @@ def _converted(
             yield
 
 
-@dataclass
-class _Whole:
-    """What came out of all parts; S frames in their order.
-
-    Attributes:
-        report: of all parts.
-        sids: (S,) systems that frames are of.
-        kept: (S,) False for copies that are left out.
-        starts: place of the first frame of each part.
-    """
-
-    report: Report
-    sids: Array
-    kept: Array
-    starts: list[int]
-
-    def of_part(self, number: int, stop: int) -> tuple[Array, Array]:
-        """Systems of a part's frames, and which are kept."""
-        chosen = slice(self.starts[number], self.starts[number] + stop)
-        return self.sids[chosen], self.kept[chosen]
-
-
-def _combined(parts: Sequence[Part], paths: Sequence[Path], on_error: OnError) -> _Whole:
-    """Reports of all parts as one, systems told apart, and copies found.
-
-    Raises:
-        DataError: two equal frames have the same ids and `on_error` is "raise"; names both.
-    """
-    report = Report()
-    tables, dropped, starts, count = [], [], [], 0
-    for part, path in zip(parts, paths, strict=True):
-        store = StoreDataset(path)
-        told = store.meta["report"]
-        report.skipped += told["skipped"]
-        report.filtered += told["filtered"]
-        report.tags.update(told["tags"])
-        report.unkept.update(told["unkept"])
-        dropped.append(told["dropped"])
-        digests = np.frombuffer(bytes.fromhex(told["digests"]), "<u8").reshape(-1, 2)
-        bits = np.frombuffer(bytes.fromhex(told["numbered"]), "u1")
-        numbered = np.unpackbits(bits, count=len(store)).astype(bool)
-        of_file = np.full(len(store), part.number)
-        tables.append(frame_table(store.sids, store.fids, of_file, numbered, *digests.T))
-        starts.append(count)
-        count += len(store)
-        close_environment(path)
-    frames = joined(tables)
-
-    def called(place: int) -> str:
-        of = bisect_right(starts, place) - 1
-        number = parts[of].start + place - starts[of]
-        for left_out in dropped[of]:  # in order
-            number += left_out <= number
-        return f"frame {number} of {parts[of].file}"
-
-    kept = _without_copies(frames, called, on_error, report)
-    sids = frames["sid"].to_numpy().copy()
-    sids[kept] = told_apart(frames[kept])
-    if len(changed := np.flatnonzero(sids != frames["sid"].to_numpy())):
-        log.warning(
-            "%d frames, the first %s, have an id that stands for more than one system (of other "
-            "atoms, in another file, or with its frame's number again); they are kept as systems "
-            "of their own",
-            len(changed),
-            called(changed[0]),
-        )
-    report.frames = int(kept.sum())
-    report.contents = frames["content"].to_numpy()[kept]
-    return _Whole(report, sids, kept, starts)
-
-
-def _without_copies(
-    frames: pd.DataFrame, called: Callable[[int], str], on_error: OnError, report: Report
-) -> Array:
-    """(S,) which frames are no copy of an earlier one under the same ids; others are only told."""
-    kept = np.ones(len(frames), dtype=bool)
-    later, first = copies(frames, ["sid", "fid", "content"])
-    if len(later):
-        one = frames.iloc[later[0]]
-        message = (
-            f"{called(first[0])} and {called(later[0])} have the same sid {one.sid} and fid "
-            f"{one.fid} and are equal, and {len(later)} frames in all repeat another's; remove the "
-            "duplicates"
-        )
-        if on_error == "raise":
-            raise DataError(f"{message} {HINT}")
-        report.skipped += [
-            f"{called(b)} equals {called(a)}" for a, b in zip(first, later, strict=True)
-        ]
-        kept[later] = False
-    places = np.flatnonzero(kept)
-    later, first = copies(frames.iloc[places], ["content"])
-    if len(later):
-        log.warning(
-            "%d frames equal another under another id, the first %s that equals %s; where these "
-            "are copies, remove them: one may be in train and the other in val_id",
-            len(later),
-            called(places[later[0]]),
-            called(places[first[0]]),
-        )
-    return kept
-
-
 def _copy(
     paths: Sequence[Path],
     out: Path,
     fingerprint: str,
     meta: dict[str, Any],
     graph: RadiusGraph | None,
-    whole: _Whole,
+    whole: Whole,
+    progress: bool,
     each: int = 1,  # records of a frame
 ) -> None:
-    with StoreWriter(out, fingerprint, meta, graph) as writer:
+    with (
+        StoreWriter(out, fingerprint, meta, graph) as writer,
+        Progress(
+            f"copying {out.stem}", "part", len(paths), 0, progress and len(paths) > 100
+        ) as bar,
+    ):
         for number, path in enumerate(paths):
             store = StoreDataset(path)
-            chosen = whole.of_part(number, len(store) // each)
+            chosen = whole.of_part(number, store.sids[::each])
             _copy_part(store, writer, *(np.repeat(one, each) for one in chosen))
             close_environment(path)
+            bar.update(1)
 
 
 def _copy_part(store: StoreDataset, writer: StoreWriter, sids: Array, kept: Array) -> None:

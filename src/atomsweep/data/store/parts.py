@@ -14,10 +14,10 @@ from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
-from atomsweep.data.structure import Array, DataError, Structure, structure_fault
+from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
 
-PART = 5000  # frames
+PART = 1000  # frames; what a kill costs each process
 ENDS = "_relaxations"  # of the second store, with both ends of every relaxation
 HINT = "(leave such frames out with data.on_error=skip, or --skip-bad in a conversion)"
 
@@ -49,7 +49,6 @@ class Report:
         filtered: frames left out for their forces.
         tags: frames by the rule that gave them their tags.
         unkept: frames by the constraint that a structure cannot keep.
-        contents: (frames,) hash of each but its ids.
     """
 
     frames: int = 0
@@ -57,7 +56,6 @@ class Report:
     filtered: int = 0
     tags: Counter[str] = field(default_factory=Counter)
     unkept: Counter[str] = field(default_factory=Counter)
-    contents: Array = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from atomsweep.data.structure import Array, DataError, Structure
 
 VERSION = 1
 WITH_EDGES = 2  # version of records and stores with neighbour lists, otherwise the same
+LARGE = 3  # version of stores whose index lies behind the pages of the LMDB
 MAGIC = b"ASWP"
 HEADER = struct.Struct("<4sBBBxI4xqqd")  # magic, version, flags, pbc, natoms, sid, fid, energy
 _SID, _ENERGY = 16, 32  # where they are in it
 COUNT = struct.Struct("<I")
-META, NUM_EDGES = b"meta", b"num_edges"  # keys of a store besides those of its records
+META = b"meta"  # key of a store besides those of its records
+INDEX = {"natoms": "<u4", "sid": "<i8", "fid": "<i8", "num_edges": "<u4"}
+"""Arrays over all structures: keys of a store, or one behind the other at its end."""
 HAS_ENERGY, HAS_FORCES, HAS_EDGES = 1, 2, 4
 PBC = np.array([[bool(bits >> axis & 1) for axis in range(3)] for bits in range(8)])
 PBC.setflags(write=False)

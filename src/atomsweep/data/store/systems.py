@@ -17,40 +17,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def frame_table(
-    sid: Array, fid: Array, file: Array, numbered: Array, content: Array, atoms: Array
-) -> pd.DataFrame:
-    """One row for each frame, in order.
+ROW = np.dtype(
+    [
+        ("sid", "<i8"),
+        ("fid", "<i8"),
+        ("file", "<i8"),  # number of the file that it is from
+        ("content", "<u8"),  # hash of all but the ids
+        ("atoms", "<u8"),  # hash of the composition; 0 where the file has no sid
+        ("place", "<i8"),  # among all frames
+        ("numbered", "?"),  # the file has no sid for it
+    ]
+)
+"""What is known of a frame."""
 
-    Args:
-        sid: system ids.
-        fid: frame ids.
-        file: number of the file that a frame is from.
-        numbered: the file has no sid for it.
-        content: hash of all but the ids.
-        atoms: hash of the composition.
 
-    Shape: (S,) each.
-    """
+def table(rows: Array) -> pd.DataFrame:
+    """`ROW`s, ascending by place, as a table."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            "sid": sid,
-            "fid": fid,
-            "file": file,
-            "numbered": numbered,
-            "content": content,
-            "atoms": np.where(numbered, 0, atoms),  # a file without ids is one system
-        }
-    )
-
-
-def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Frames of all parts, numbered through."""
-    import pandas as pd
-
-    return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame({name: rows[name] for name in ROW.names or ()})
 
 
 def copies(frames: pd.DataFrame, columns: list[str]) -> tuple[Array, Array]:
@@ -75,7 +60,8 @@ def told_apart(frames: pd.DataFrame) -> Array:
     keeps its sid, the others get one made from it.
 
     Args:
-        frames: as of `frame_table`, without copies.
+        frames: as of `table`, without copies, places numbered through: all of a sid, and perhaps
+            not all that lie between.
     """
     sids = frames["sid"].to_numpy().copy()
     kinds = frames.drop_duplicates(["sid", "numbered", "atoms"])
@@ -101,7 +87,8 @@ def told_apart(frames: pd.DataFrame) -> Array:
 def _times(frames: pd.DataFrame) -> pd.Series[int]:
     """How often a frame's ids came before in its file; 0 where the frames of its sid adjoin."""
     of_file = ["sid", "file"]
-    begins = (frames[of_file] != frames[of_file].shift()).any(axis=1)
+    adjoins = frames["place"] == frames["place"].shift() + 1
+    begins = (frames[of_file] != frames[of_file].shift()).any(axis=1) | ~adjoins
     blocks = begins.groupby([frames[name] for name in of_file]).transform("sum")
     times = frames.groupby([*of_file, "fid"]).cumcount()
     return times.where(blocks > 1, 0)

@@ -6,13 +6,14 @@ import errno
 import json
 import os
 import shutil
+import struct
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import lmdb
-import numpy as np
 
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.record import (
@@ -20,8 +21,9 @@ from atomsweep.data.store.record import (
     HAS_EDGES,
     HAS_ENERGY,
     HAS_FORCES,
+    INDEX,
+    LARGE,
     META,
-    NUM_EDGES,
     VERSION,
     WITH_EDGES,
     check_record,
@@ -34,6 +36,12 @@ from atomsweep.graph.neighbors import RadiusGraph
 
 _BATCH_BYTES = 32 << 20  # written in one transaction
 _FIRST_MAP = 64 << 20
+_SPOOL = 1 << 20  # bytes of a column of the index that are held in memory
+MOST_INSIDE = 1 << 22  # structures whose index LMDB takes as values
+_PACKED = {
+    name: struct.Struct(dtype.replace("u4", "I").replace("i8", "q")).pack
+    for name, dtype in INDEX.items()
+}
 _NEARLY_FULL = 1 << 20  # bytes that a failed write leaves on a full disk
 
 
@@ -66,9 +74,8 @@ class StoreWriter:
         self.fingerprint = fingerprint
         self.meta = dict(meta) if meta is not None else {}
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._natoms: list[int] = []
-        self._ids: list[tuple[int, int]] = []
-        self._num_edges: list[int] = []
+        self._count = 0
+        self._index: dict[str, IO[bytes]] = {}
         self._all_flags = HAS_ENERGY | HAS_FORCES
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
@@ -76,6 +83,9 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for name in INDEX:
+            if name != "num_edges" or self.graph is not None:
+                self._index[name] = SpooledTemporaryFile(_SPOOL, dir=self.path.parent)
         self._temporary.unlink(missing_ok=True)
         with _named_errors(self.path):
             self._env = lmdb.open(
@@ -89,16 +99,13 @@ class StoreWriter:
         Raises:
             DataError: it is unusable.
         """
-        name = (
-            f"structure {len(self._natoms)} for {self.path} "
-            f"(sid {structure.sid}, fid {structure.fid})"
-        )
+        name = f"structure {self._count} for {self.path} (sid {structure.sid}, fid {structure.fid})"
         if fault := structure_fault(structure):
             raise DataError(f"{name}: {fault}")
         edges = None
         if self.graph is not None:
             flat = FlatStructures.collect([structure], energy=False, forces=False)
-            edges = FlatEdges.build(flat, self.graph, [name])
+            edges = FlatEdges.build(flat, self.graph, lambda _: name)
         record = encode(structure, edges)
         self._append(record, structure.natoms, structure.sid, structure.fid)
         return record
@@ -115,12 +122,14 @@ class StoreWriter:
         self._append(record, natoms, sid, fid)
 
     def _append(self, record: bytes, natoms: int, sid: int, fid: int) -> None:
+        values = {"natoms": natoms, "sid": sid, "fid": fid}
         if self.graph is not None:
-            self._num_edges += COUNT.unpack_from(record, edges_at(record[5], natoms))
-        self._pending.append((key_of(len(self._natoms)), record))
+            (values["num_edges"],) = COUNT.unpack_from(record, edges_at(record[5], natoms))
+        for name, value in values.items():
+            self._index[name].write(_PACKED[name](value))
+        self._pending.append((key_of(self._count), record))
         self._pending_bytes += len(record)
-        self._natoms.append(natoms)
-        self._ids.append((sid, fid))
+        self._count += 1
         self._all_flags &= record[5]
         if self._pending_bytes > _BATCH_BYTES:
             self._flush()
@@ -138,24 +147,22 @@ class StoreWriter:
         self._pending, self._pending_bytes = [], 0
 
     def _finish(self) -> None:
-        ids = np.array(self._ids, dtype="<i8").reshape(-1, 2)
+        large = self._count > MOST_INSIDE
         header = {
-            "version": VERSION if self.graph is None else WITH_EDGES,
-            "count": len(self._natoms),
+            "version": LARGE if large else VERSION if self.graph is None else WITH_EDGES,
+            "count": self._count,
             "fingerprint": self.fingerprint,
-            "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(self._natoms),
-            "has_forces": bool(self._all_flags & HAS_FORCES) and bool(self._natoms),
+            "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(self._count),
+            "has_forces": bool(self._all_flags & HAS_FORCES) and bool(self._count),
             **self.meta,
         }
         if self.graph is not None:
             header["neighbors"] = asdict(self.graph)
-            self._pending.append((NUM_EDGES, np.array(self._num_edges, dtype="<u4").tobytes()))
-        self._pending += [
-            (META, json.dumps(header, sort_keys=True).encode()),
-            (b"natoms", np.array(self._natoms, dtype="<u4").tobytes()),
-            (b"sid", ids[:, 0].tobytes()),
-            (b"fid", ids[:, 1].tobytes()),
-        ]
+        self._pending.append((META, json.dumps(header, sort_keys=True).encode()))
+        for name, file in self._index.items():
+            file.seek(0)
+            if not large:
+                self._pending.append((name.encode(), file.read()))
         self._flush()
         with _named_errors(self.path):
             self._env.sync(True)
@@ -164,8 +171,19 @@ class StoreWriter:
             self._env = None
             if self._temporary.stat().st_size < size:  # so that readers can tell a file cut off
                 os.truncate(self._temporary, size)
+            if large:  # LMDB would hold each array in memory, twice
+                self._append_index(size)
             os.replace(self._temporary, self.path)  # noqa: PTH105 (atomic also over an existing file)
             sync_directory(self.path.parent)
+
+    def _append_index(self, end: int) -> None:
+        with self._temporary.open("r+b") as file:
+            file.truncate(end)
+            file.seek(end)
+            for column in self._index.values():
+                shutil.copyfileobj(column, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
 
     def __exit__(
         self,
@@ -180,6 +198,8 @@ class StoreWriter:
             if self._env is not None:
                 self._env.close()
                 self._env = None
+            for column in self._index.values():
+                column.close()
             self._temporary.unlink(missing_ok=True)
 
 
