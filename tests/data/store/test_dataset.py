@@ -16,7 +16,7 @@ import pytest
 from atomsweep.data.dataset import usable
 from atomsweep.data.store import writer as store_writer
 from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.record import LARGE, VERSION, decode, encode
+from atomsweep.data.store.record import GROUP, GROUPED, VERSION, decode, encode, grouped
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure
 from atomsweep.graph.neighbors import RadiusGraph
@@ -58,13 +58,17 @@ def overwrite_record(path, index, change):
     changed = path.with_suffix(".changed")
     changed.write_bytes(path.read_bytes())  # LMDB opens a file once in a process
     env = lmdb.open(str(changed), subdir=False, lock=False, map_size=1 << 24)
-    key = struct.pack(">Q", index)
     with env.begin(write=True) as transaction:
-        record = change(bytes(transaction.get(key)))
-        if record is None:
-            transaction.delete(key)
-        else:
-            transaction.put(key, record)
+        count = json.loads(transaction.get(b"meta"))["count"]
+        first = index - index % GROUP
+        key, records = struct.pack(">Q", first), []
+        value, size = transaction.get(key), min(GROUP, count - first)
+        at = 4 * size
+        for length in struct.unpack_from(f"<{size}I", value):
+            records.append(value[at : at + length])
+            at += length
+        records[index - first] = change(records[index - first]) or b""
+        transaction.put(key, grouped(records))
     env.close()
     changed.replace(path)
 
@@ -179,7 +183,7 @@ def test_a_store_of_another_version_is_refused(tmp_path):
         transaction.put(b"meta", json.dumps({**meta, "version": 9}).encode())
     env.close()
     with pytest.raises(
-        DataError, match=f"store version 9, this program reads versions {VERSION} to {LARGE}"
+        DataError, match=f"store version 9, this program reads versions {VERSION} to {GROUPED}"
     ):
         StoreDataset(changed)
 
@@ -313,3 +317,38 @@ def test_the_index_of_a_large_store_lies_behind_its_pages(tmp_path, monkeypatch,
     path.write_bytes(whole[:-5])
     with pytest.raises(DataError, match="bytes, which do not fit 9 structures"):
         StoreDataset(path)
+
+
+@pytest.mark.parametrize("graph", [None, RadiusGraph(4.0, 10)])
+def test_stores_of_versions_1_and_2_are_read(tmp_path, graph):
+    """A key for each record, as earlier programs wrote them."""
+    structures = [random_structure(seed) for seed in range(20)]
+    with StoreWriter(tmp_path / "now.lmdb", "f", graph=graph) as writer:
+        records = [writer.add(one) for one in structures]
+    now = StoreDataset(tmp_path / "now.lmdb")
+    header = {**now.meta, "version": 1 if graph is None else 2}
+    del header["group"]
+    env = lmdb.open(str(tmp_path / "now-old"), subdir=False, lock=False, map_size=1 << 24)
+    with env.begin(write=True) as transaction:
+        for index, record in enumerate(records):
+            transaction.put(struct.pack(">Q", index), record)
+        transaction.put(b"meta", json.dumps(header).encode())
+        arrays = {"natoms": now.natoms, "sid": now.sids, "fid": now.fids}
+        for name, array in (arrays | ({"num_edges": now.num_edges} if graph else {})).items():
+            transaction.put(name.encode(), array.tobytes())
+    env.close()
+    old = StoreDataset(tmp_path / "now-old")
+    for index, one in enumerate(structures):
+        assert_same(old[index], one)
+    for mine, theirs in zip(
+        now.flat(range(20), graph is not None), old.flat(range(20), graph is not None), strict=True
+    ):
+        for name, value in (vars(mine) if mine is not None else {}).items():
+            assert np.array_equal(value, getattr(theirs, name)), name
+
+
+def test_a_frame_takes_little_more_than_its_record(tmp_path):
+    store = write(tmp_path / "a.lmdb", [random_structure(seed, natoms=80) for seed in range(640)])
+    record = len(store.record(7))
+    assert record > 2048  # so that a page of LMDB takes no two
+    assert store.path.stat().st_size / 640 < 1.12 * record

@@ -16,18 +16,20 @@ from atomsweep.data.store.environment import close_environment, open_environment
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.pages import end_of_pages, place_of
 from atomsweep.data.store.record import (
+    GROUPED,
     HAS_ENERGY,
     HAS_FORCES,
     INDEX,
-    LARGE,
     META,
     PBC,
     VERSION,
     WITH_EDGES,
+    Buffer,
     check_record,
     cut,
     decode,
     key_of,
+    member,
 )
 from atomsweep.data.structure import Array, DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
@@ -50,6 +52,7 @@ class StoreDataset(StructureDataset):
         self.path = Path(path)
         self.name = str(self.path)
         self.meta = _header(self.path, _raw_header(self.path))
+        self._group = self.meta.get("group", 1)  # records of a value
         self._natoms = self._mapped("natoms")
         self.sids = self._mapped("sid")  # (len,)
         self.fids = self._mapped("fid")  # (len,)
@@ -73,13 +76,13 @@ class StoreDataset(StructureDataset):
     def _mapped(self, name: str) -> Array:
         """An array of the index as it lies in the file: no process has a copy of its own."""
         count, dtype = self.meta["count"], np.dtype(INDEX[name])
-        if self.meta["version"] == LARGE:
+        place = place_of(self.path, name.encode())
+        if place is None:  # the arrays of a large store lie behind its pages
             before = list(INDEX)[: list(INDEX).index(name)]
             offset = end_of_pages(self.path)
             offset += sum(count * np.dtype(INDEX[one]).itemsize for one in before)
-            size = min(count * dtype.itemsize, self.path.stat().st_size - offset)
-        else:
-            offset, size = place_of(self.path, name.encode()) or (0, 0)
+            place = offset, min(count * dtype.itemsize, self.path.stat().st_size - offset)
+        offset, size = place
         if size != count * dtype.itemsize:
             raise DataError(
                 f"{self.path}: its array {name} has {size} bytes, which do not fit "
@@ -126,13 +129,22 @@ class StoreDataset(StructureDataset):
             DataError: there is none, or the file cannot be read.
         """
         try:
-            with open_environment(self.path).begin() as transaction:
-                record = transaction.get(key_of(index))
+            with open_environment(self.path).begin(buffers=True) as transaction:
+                return bytes(self._record(transaction, index))
         except lmdb.Error as error:
             raise DataError(f"{self.where(index)} cannot be read: {error}") from error
-        if record is None:
+
+    def _record(self, transaction: lmdb.Transaction, index: int) -> Buffer:
+        first = index - index % self._group
+        record: Buffer | None = transaction.get(key_of(first))
+        if record is not None and self._group > 1:
+            try:
+                record = member(record, min(self._group, len(self) - first), index - first)
+            except DataError as error:
+                raise DataError(f"{self.where(index)} {error}") from None
+        if not record:
             raise DataError(f"{self.where(index)} is missing from the file")
-        return bytes(record)
+        return record
 
     def flat(self, indices: Iterable[int], edges: bool) -> tuple[FlatStructures, FlatEdges | None]:
         """Many structures at once, and their stored neighbour lists, with no object for each.
@@ -145,9 +157,7 @@ class StoreDataset(StructureDataset):
         places = list(indices)
         with open_environment(self.path).begin(buffers=True) as transaction:
             for index in places:
-                record = transaction.get(key_of(index))
-                if record is None:
-                    raise DataError(f"{self.where(index)} is missing from the file")
+                record = self._record(transaction, index)
                 heads.append(check_record(record))
                 rows.append(cut(record, heads[-1][0], heads[-1][2], edges))
             # bytearray: torch wants to write into it
@@ -208,11 +218,13 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
         raise _damaged(path, f"is no JSON ({error})") from error
     if not isinstance(meta, dict):
         raise _damaged(path, "is no record")
-    if meta.get("version") not in (VERSION, WITH_EDGES, LARGE):
+    if meta.get("version") not in (VERSION, WITH_EDGES, GROUPED):
         raise DataError(
             f"{path} has store version {meta.get('version')!r:.60}, this program reads versions "
-            f"{VERSION} to {LARGE}; build it again"
+            f"{VERSION} to {GROUPED}; build it again"
         )
+    if meta["version"] == GROUPED and not (type(meta.get("group")) is int and meta["group"] > 0):
+        raise _damaged(path, f"says group {meta.get('group')!r:.60}")
     kinds = {"count": int, "fingerprint": str, "has_energy": bool, "has_forces": bool}
     optional = {name: dict for name in ("provenance", "conversion") if name in meta}
     for name, kind in {**kinds, **optional}.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from atomsweep.data.structure import Array, DataError, Structure
 
 VERSION = 1
 WITH_EDGES = 2  # version of records and stores with neighbour lists, otherwise the same
-LARGE = 3  # version of stores whose index lies behind the pages of the LMDB
+GROUPED = 3  # version of stores whose records lie in groups
+GROUP = 16  # records: LMDB gives a value whole pages of 4 KiB, of which one record fills half
 MAGIC = b"ASWP"
 HEADER = struct.Struct("<4sBBBxI4xqqd")  # magic, version, flags, pbc, natoms, sid, fid, energy
 _SID, _ENERGY = 16, 32  # where they are in it
@@ -32,6 +34,24 @@ Buffer = bytes | memoryview
 def key_of(index: int) -> bytes:
     """Key of a record. Big-endian: LMDB's order is the order of the data set."""
     return struct.pack(">Q", index)
+
+
+def grouped(records: Sequence[bytes]) -> bytes:
+    """Records as one value: the size of each as u4, then they themselves."""
+    return b"".join([struct.pack(f"<{len(records)}I", *map(len, records)), *records])
+
+
+def member(group: Buffer, count: int, place: int) -> Buffer:
+    """A record of `count` that are grouped; empty where it is missing.
+
+    Raises:
+        DataError: the group is truncated.
+    """
+    if len(group) < 4 * count:
+        raise DataError(f"lies in a group that is truncated: {len(group)} bytes")
+    sizes = struct.unpack_from(f"<{count}I", group)
+    start = 4 * count + sum(sizes[:place])
+    return group[start : start + sizes[place]]
 
 
 def encode(structure: Structure, edges: FlatEdges | None = None) -> bytes:

@@ -18,17 +18,17 @@ import lmdb
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.record import (
     COUNT,
+    GROUP,
+    GROUPED,
     HAS_EDGES,
     HAS_ENERGY,
     HAS_FORCES,
     INDEX,
-    LARGE,
     META,
-    VERSION,
-    WITH_EDGES,
     check_record,
     edges_at,
     encode,
+    grouped,
     key_of,
 )
 from atomsweep.data.structure import DataError, Structure, structure_fault
@@ -76,6 +76,7 @@ class StoreWriter:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._count = 0
         self._index: dict[str, IO[bytes]] = {}
+        self._group: list[bytes] = []
         self._all_flags = HAS_ENERGY | HAS_FORCES
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
@@ -127,10 +128,19 @@ class StoreWriter:
             (values["num_edges"],) = COUNT.unpack_from(record, edges_at(record[5], natoms))
         for name, value in values.items():
             self._index[name].write(_PACKED[name](value))
-        self._pending.append((key_of(self._count), record))
-        self._pending_bytes += len(record)
+        self._group.append(record)
         self._count += 1
         self._all_flags &= record[5]
+        if len(self._group) == GROUP:
+            self._close_group()
+
+    def _close_group(self) -> None:
+        if not self._group:
+            return
+        value = grouped(self._group)
+        self._pending.append((key_of(self._count - len(self._group)), value))
+        self._pending_bytes += len(value)
+        self._group = []
         if self._pending_bytes > _BATCH_BYTES:
             self._flush()
 
@@ -147,9 +157,11 @@ class StoreWriter:
         self._pending, self._pending_bytes = [], 0
 
     def _finish(self) -> None:
+        self._close_group()
         large = self._count > MOST_INSIDE
         header = {
-            "version": LARGE if large else VERSION if self.graph is None else WITH_EDGES,
+            "version": GROUPED,
+            "group": GROUP,
             "count": self._count,
             "fingerprint": self.fingerprint,
             "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(self._count),
