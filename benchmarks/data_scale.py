@@ -35,7 +35,7 @@ from atomsweep.data.formats.store import StoreReader
 from atomsweep.data.store.convert import convert
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.parts import Conversion
-from atomsweep.data.store.record import INDEX, LARGE, META
+from atomsweep.data.store.record import GROUP, GROUPED, INDEX, META
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.graph.neighbors import RadiusGraph
 
@@ -54,7 +54,7 @@ def make_store(path: Path, frames: int, graph: RadiusGraph | None = None) -> Non
 
 def make_index(path: Path, frames: int) -> None:
     """A store without its records."""
-    header = {"version": LARGE, "count": frames, "fingerprint": "none"}
+    header = {"version": GROUPED, "group": GROUP, "count": frames, "fingerprint": "none"}
     header |= {"has_energy": True, "has_forces": True}
     with lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 20) as environment:
         with environment.begin(write=True) as transaction:

@@ -127,6 +127,7 @@ class FileSource(DataSource):
         self._check_shared()
         self._content: str | None = None
         self._prepared = False
+        self._held_out: Array | None = None
 
     def _content_hash(self) -> str:
         """Of the files and of how their frames are read; names the directory."""
@@ -323,11 +324,12 @@ class FileSource(DataSource):
         store = self._store(name if name in self.paths else "train")
         if not self.val_fraction:
             return store, None
-        called = f"{self.name} ({self.provenance.source})"
-        held_out = held_out_frames(
-            store, self.val_fraction, self.split_by, self.seed, called, self._mapped(store)
-        )
-        return store, np.flatnonzero(held_out if name == "val_id" else ~held_out)
+        if self._held_out is None:
+            called, mapped = f"{self.name} ({self.provenance.source})", self._mapped(store)
+            self._held_out = held_out_frames(
+                store, self.val_fraction, self.split_by, self.seed, called, mapped
+            )
+        return store, np.flatnonzero(self._held_out if name == "val_id" else ~self._held_out)
 
     def _mapped(self, store: StoreDataset) -> dict[int, str] | None:
         """Adsorbate or catalyst of each system by the mapping, which is read once, as it is big."""
