@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 from atomsweep.data.dataset import StructureDataset
+
+UNKEPT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What keeps a file from being kept, though it could be made."""
 
 
 def derived_place(dataset: StructureDataset, kind: str, settings: str) -> Path | None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from atomsweep.console import Progress
 from atomsweep.data.batches.reading import read_flat
-from atomsweep.data.cache import derived_place
+from atomsweep.data.cache import UNKEPT, derived_place
 from atomsweep.data.dataset import OnError, StructureDataset
 from atomsweep.data.store.build_once import build_once
 from atomsweep.data.store.dataset import stored_num_edges
@@ -108,7 +108,6 @@ def mapped(wanted: Wanted, progress: bool = True) -> Arrays | None:
 
     Raises:
         DataError: as `in_memory`.
-        OSError: the disk is full; names the path.
     """
     graph = (wanted.graph.cutoff, wanted.graph.max_neighbors) if wanted.graph is not None else None
     settings = f"arrays {VERSION} {graph!r} {wanted.on_error} {sorted(wanted.unsupported)}"
@@ -125,7 +124,14 @@ def mapped(wanted: Wanted, progress: bool = True) -> Arrays | None:
             _build(wanted, partial, progress, "i2")
 
     for _ in range(2):
-        build_once(place, build, f"the arrays of {wanted.dataset.name}")
+        try:
+            build_once(place, build, f"the arrays of {wanted.dataset.name}")
+        except OSError as error:
+            if error.errno not in UNKEPT:
+                raise
+            log.warning("arrays are held in memory by each process: %s", error)
+            shutil.rmtree(place.with_name(f"{place.name}.partial"), ignore_errors=True)
+            return None
         try:
             return _opened(place)
         except (OSError, ValueError, KeyError) as error:

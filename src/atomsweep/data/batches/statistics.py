@@ -17,7 +17,7 @@ import numpy as np
 
 from atomsweep.console import Progress
 from atomsweep.data.batches.reading import read_flat
-from atomsweep.data.cache import derived_place
+from atomsweep.data.cache import UNKEPT, derived_place
 from atomsweep.data.dataset import OnError, StructureDataset, Subset
 from atomsweep.data.normalizer import LabelStatistics
 from atomsweep.data.store.build_once import build_once
@@ -66,7 +66,13 @@ def label_statistics(
         (partial / _SUMS).unlink(missing_ok=True)
 
     for _ in range(2):
-        build_once(place, build, f"the label statistics of {dataset.name}")
+        try:
+            build_once(place, build, f"the label statistics of {dataset.name}")
+        except OSError as error:
+            if error.errno not in UNKEPT:
+                raise
+            log.warning("label statistics are not kept: %s", error)
+            break
         try:
             found: dict[str, Any] = json.loads((place / _RESULT).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
