@@ -22,7 +22,7 @@ from atomsweep.data.dataset import report_skipped
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import Conversion, Part, Report, convert_part, ends_of, parts_of
-from atomsweep.data.store.record import with_sid
+from atomsweep.data.store.record import check_record, with_sid
 from atomsweep.data.store.whole import Whole, combined
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import Array, DataError
@@ -30,6 +30,7 @@ from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.processes import ProcessLost, calls
 
 PARTS = 2  # version of what a part holds; those of another are made again
+_TOGETHER = 256  # records copied at once
 log = logging.getLogger(__name__)
 
 
@@ -162,11 +163,23 @@ def _copy(
 
 
 def _copy_part(store: StoreDataset, writer: StoreWriter, sids: Array, kept: Array) -> None:
-    for index in np.flatnonzero(kept).tolist():
+    renamed = sids != store.sids
+    for start in range(0, len(store), _TOGETHER):
+        places = start + np.flatnonzero(kept[start : start + _TOGETHER])
+        records = store.records(places.tolist())
+        for at in np.flatnonzero(renamed[places]).tolist():
+            records[at] = with_sid(records[at], int(sids[places[at]]))
         try:
-            record = store.record(index)
-            if sids[index] != store.sids[index]:
-                record = with_sid(record, int(sids[index]))
-            writer.add_record(record)
+            writer.add_records(records)
         except DataError as error:
-            raise DataError(f"{store.where(index)} {error}; remove {store.path.parent}") from None
+            wrong = places[_first_wrong(records)]
+            raise DataError(f"{store.where(wrong)} {error}; remove {store.path.parent}") from None
+
+
+def _first_wrong(records: Sequence[bytes]) -> int:
+    for number, record in enumerate(records):
+        try:
+            check_record(record)
+        except DataError:
+            return number
+    return 0

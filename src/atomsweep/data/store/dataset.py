@@ -128,11 +128,19 @@ class StoreDataset(StructureDataset):
         Raises:
             DataError: there is none, or the file cannot be read.
         """
+        return self.records([index])[0]
+
+    def records(self, indices: Iterable[int]) -> list[bytes]:
+        """The bytes of some records, not checked.
+
+        Raises:
+            DataError: as `record`.
+        """
         try:
             with open_environment(self.path).begin(buffers=True) as transaction:
-                return bytes(self._record(transaction, index))
+                return [bytes(self._record(transaction, index)) for index in indices]
         except lmdb.Error as error:
-            raise DataError(f"{self.where(index)} cannot be read: {error}") from error
+            raise DataError(f"{self.path} cannot be read: {error}") from error
 
     def _record(self, transaction: lmdb.Transaction, index: int) -> Buffer:
         first = index - index % self._group

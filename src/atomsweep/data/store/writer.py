@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-import struct
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import lmdb
+import numpy as np
 
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.record import (
@@ -38,10 +39,6 @@ _BATCH_BYTES = 32 << 20  # written in one transaction
 _FIRST_MAP = 64 << 20
 _SPOOL = 1 << 20  # bytes of a column of the index that are held in memory
 MOST_INSIDE = 1 << 22  # structures whose index LMDB takes as values
-_PACKED = {
-    name: struct.Struct(dtype.replace("u4", "I").replace("i8", "q")).pack
-    for name, dtype in INDEX.items()
-}
 _NEARLY_FULL = 1 << 20  # bytes that a failed write leaves on a full disk
 
 
@@ -108,31 +105,44 @@ class StoreWriter:
             flat = FlatStructures.collect([structure], energy=False, forces=False)
             edges = FlatEdges.build(flat, self.graph, lambda _: name)
         record = encode(structure, edges)
-        self._append(record, structure.natoms, structure.sid, structure.fid)
+        self._append([record], [structure.natoms], [structure.sid], [structure.fid])
         return record
 
-    def add_record(self, record: bytes) -> None:
-        """Append a record of another store as it is.
+    def add_records(self, records: Sequence[bytes]) -> None:
+        """Append records of another store as they are.
 
         Raises:
-            DataError: it is not a whole record, or not of the kind that this store holds.
+            DataError: one is not a whole record, or not of the kind that this store holds; then
+                none is appended.
         """
-        flags, _, natoms, sid, fid, _ = check_record(record)
-        if bool(flags & HAS_EDGES) != (self.graph is not None):
+        if not records:
+            return
+        flags, _, natoms, sids, fids, _ = zip(*map(check_record, records), strict=True)
+        if any(bool(one & HAS_EDGES) != (self.graph is not None) for one in flags):
             raise DataError("has neighbour lists where this store has none, or the reverse")
-        self._append(record, natoms, sid, fid)
+        self._append(records, natoms, sids, fids)
 
-    def _append(self, record: bytes, natoms: int, sid: int, fid: int) -> None:
-        values = {"natoms": natoms, "sid": sid, "fid": fid}
+    def _append(
+        self,
+        records: Sequence[bytes],
+        natoms: Sequence[int],
+        sids: Sequence[int],
+        fids: Sequence[int],
+    ) -> None:
+        values = {"natoms": natoms, "sid": sids, "fid": fids}
         if self.graph is not None:
-            (values["num_edges"],) = COUNT.unpack_from(record, edges_at(record[5], natoms))
-        for name, value in values.items():
-            self._index[name].write(_PACKED[name](value))
-        self._group.append(record)
-        self._count += 1
-        self._all_flags &= record[5]
-        if len(self._group) == GROUP:
-            self._close_group()
+            values["num_edges"] = [
+                COUNT.unpack_from(record, edges_at(record[5], n))[0]
+                for record, n in zip(records, natoms, strict=True)
+            ]
+        for name, column in values.items():
+            self._index[name].write(np.array(column, INDEX[name]).tobytes())
+        for record in records:
+            self._group.append(record)
+            self._count += 1
+            self._all_flags &= record[5]
+            if len(self._group) == GROUP:
+                self._close_group()
 
     def _close_group(self) -> None:
         if not self._group:
