@@ -13,12 +13,10 @@ not how the program scales. Set OMP_NUM_THREADS=1: one thread a rank is assumed.
 
 import argparse
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from atomsweep.tracking import schema
@@ -40,9 +38,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=2)
     options, overrides = parser.parse_known_args()
-    if os.environ.get("ATOMSWEEP_READ_EACH_BATCH"):
-        one_that_reads(overrides)
-        return
     by_ranks = options.workers is None
     key = "cluster.ranks" if by_ranks else "engine.workers"
     numbers = options.ranks if by_ranks else options.workers
@@ -81,23 +76,13 @@ def table(key: str, best: Mapping[int, float], cores: int | None) -> list[str]:
 
 def speed(overrides: Sequence[str], read_each_batch: bool) -> float:
     """Structures per second of a run, the first entry of its journal left out."""
-    script = Path(__file__) if read_each_batch else ROOT / "run.py"
-    env = os.environ | ({"ATOMSWEEP_READ_EACH_BATCH": "1"} if read_each_batch else {})
+    kept = ["engine.cache_gib=0"] if read_each_batch else []
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, str(script), *overrides, f"root={place}"]
-        subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+        command = [sys.executable, "run.py", *overrides, *kept, f"root={place}"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         (run,) = find_runs(place)
         name = f"{schema.TRAIN}/{schema.STRUCTURES_PER_S}"
         return max([line[name] for line in run.journal() if name in line][1:])
-
-
-def one_that_reads(overrides: Sequence[str]) -> None:
-    """`run.py` with nothing kept in memory: each batch is read, and its edges are found, anew."""
-    from atomsweep.data.batches import graphs as batching
-
-    batching.GraphDataset = partial(batching.GraphDataset, budget=0)  # type: ignore[misc]
-    sys.argv = ["run.py", *overrides]
-    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 
 
 if __name__ == "__main__":
