@@ -16,10 +16,10 @@ define CHECK_PYTHON
 @$(PYTHON) -c '$(IS_ACCEPTED)' 2>/dev/null || { echo "error: $(ACCEPTED) is needed, but $(PYTHON) $$(version=$$($(PYTHON) -V 2>&1) && echo "is $$version" || echo "does not start"); name another: make setup PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
-.PHONY: help python setup sweep report test test-slow test-wheel test-slurm slurm-up slurm-down lint format bench ui clean
+.PHONY: help python setup sweep report test test-slow test-wheel test-browser test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 python: ## which Python the environment is made with
 	$(CHECK_PYTHON)
@@ -58,6 +58,9 @@ test-slow: setup ## the slow tests
 
 test-wheel: setup ## the wheel in an environment and a folder of its own
 	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+test-browser: setup ## the report's pages in Chromium, where it is installed; AXE_CORE=<axe.min.js> checks its rules too
+	$(BIN)/python -m pytest -m slow -rs tests/report/pages/test_browser.py
 
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
 	$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS)

@@ -30,9 +30,15 @@ DEVICE = "cpu (made up)"
 EVALUATIONS = 12
 
 
-def make_store(root: Path, sweep: str, seeds: Sequence[int], scale: str | None = None) -> int:
-    """Every cell of a sweep file, finished, with plan and Median run; returns their number."""
-    statement = read_sweep(SWEEPS / f"{sweep}.yaml").model_copy(update={"seeds": list(seeds)})
+def make_store(
+    root: Path,
+    sweep: str,
+    seeds: Sequence[int],
+    scale: str | None = None,
+    folder: Path = SWEEPS,
+) -> int:
+    """Every cell of a sweep file of a folder, finished, with plan and Median; returns how many."""
+    statement = read_sweep(folder / f"{sweep}.yaml").model_copy(update={"seeds": list(seeds)})
     wanted = grid({}, statement, sweep, scale)
     cells = []
     for overrides, label in wanted.cells:

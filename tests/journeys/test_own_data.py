@@ -7,7 +7,7 @@ import pytest
 from ase.build import add_adsorbate, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 
 from tests.contracts.commands import Place, Started, environment
 
@@ -84,3 +84,66 @@ def test_a_model_without_energies_is_refused_with_what_would_do_it(place):
     assert "GNS predicts none" in told
     assert "{model: gns, task: s2f}" in told
     assert told.count("\n") <= 4
+
+
+def write_named(place, energy, forces):
+    """The same frames with labels of these names; None leaves one out. Returns the file's name."""
+    images = read(place.path / "my.extxyz", ":")
+    for atoms in images:
+        told = atoms.calc.results
+        atoms.calc = None
+        if energy:
+            atoms.info[energy] = told["energy"]
+        if forces:
+            atoms.arrays[forces] = told["forces"]
+    name = f"{energy}-{forces}.extxyz"
+    write(place.path / name, images)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "typed"),
+    [
+        ("DFT_energy", "DFT_forces", "data.energy_key=DFT_energy data.forces_key=DFT_forces"),
+        ("REF_energy", None, "data.labels=[energy] data.relaxed_energy=true task=is2re"),
+        (None, None, "data.energy_key=<its name> data.forces_key=<its name>"),
+    ],
+)
+def test_labels_of_other_names_are_answered_with_what_to_type(place, energy, forces, typed):
+    name = write_named(place, energy, forces)
+    code, told = place.run("data=extxyz", f"data.path={name}", *SHORT, root="named")
+    assert code == 1
+    (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert typed in error
+    assert "frame 0 of " in error
+
+
+def test_a_file_of_forces_alone_is_learned_as_such(place):
+    name = write_named(place, None, "forces")
+    code, told = place.run("data=extxyz", f"data.path={name}", *SHORT, "engine.steps=20",
+                           "engine.eval_every=10", root="forces")  # fmt: skip
+    assert code == 0, told
+    assert "val_id/forces_mae" in told
+    assert "energy" not in told
+    assert {run.run["choices"]["task"] for run in place.runs("forces")} == {"s2f"}
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("all.db", "data=ase_db reads it"), ("OUTCAR", "`ase convert OUTCAR frames.extxyz`")],
+)
+def test_a_file_of_another_kind_is_answered_with_what_reads_it(place, name, remedy):
+    (place.path / name).write_text("what a program wrote")
+    code, told = place.run("data=extxyz", f"data.path={name}", *SHORT)
+    assert code == 1
+    assert remedy in told
+    assert told.count("error: ") == 1
+
+
+@pytest.mark.parametrize("root", ["nan", "null"])
+def test_a_root_that_is_no_text_is_asked_to_be_quoted(place, root):
+    started = Started([str(place.script), f"root={root}"], place.path, place.env)
+    told, _ = started.communicate()
+    assert started.returncode == 1
+    assert f"""quote it: 'root="{root}"'""" in told
+    assert "Traceback" not in told

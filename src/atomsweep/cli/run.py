@@ -63,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.help:
             words = []
         elif not options.shell_completion:
-            words = with_task(checked(words, known, options.multirun), known)
+            typed = checked(words, known, options.multirun)
+            words = with_task(typed, known)
+            for word in words[len(typed) :]:
+                print(f"{word}, by the labels of your data", file=sys.stderr)
         sys.argv[1:] = [*flags, *words]
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -113,6 +113,31 @@ def check_labels(labels: Labels) -> tuple[str, ...]:
     if unknown := set(labels) - {"energy", "forces"}:
         raise ValueError(f"labels may contain energy and forces, got {sorted(unknown)}")
     return tuple(sorted(labels))
+
+
+def lacking(keys: Mapping[str, str], missing: Iterable[str], there: Iterable[str], of: str) -> str:
+    """What a frame without wanted labels is told: what there is, and what to type.
+
+    Args:
+        keys: label → the name that was looked for.
+        missing: labels that were not found.
+        there: names that the frame has.
+        of: what options of the data begin with, `data.`.
+    """
+    there, missing = sorted(there), sorted(missing)
+    told = " and ".join(f"no {label} (named {keys[label]})" for label in missing)
+    told = f"carries {told}; there is {', '.join(there) or 'nothing else'}. "
+    near = {label: [n for n in there if label.removesuffix("s") in n.lower()] for label in missing}
+    named = [
+        f"{of}{label}_key={near[label][0] if near[label] else '<its name>'}" for label in missing
+    ]
+    told += f"Type {' '.join(named)}"
+    left = [label for label in keys if label not in missing or near[label]]
+    if len(left) == 1:
+        told += f", or learn {left[0]} alone by {of}labels=[{left[0]}]"
+        if left == ["energy"]:
+            told += " data.relaxed_energy=true task=is2re, if it is that of the relaxed structure"
+    return told
 
 
 def identifier(value: Any) -> int | None:

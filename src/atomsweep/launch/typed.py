@@ -78,8 +78,10 @@ class Vocabulary:
         return [content, *(self.content(group, one) for one in parents if one != "_self_")]
 
     def keys(self, words: Iterable[str]) -> list[str]:
-        """Every key of the config that the choices among `words` make."""
-        chosen = [w for w in words if key_of(w) in self.groups and key_of(w) != SWEEPS]
+        """Every key of the config that the choices among `words` make, of several the first."""
+        chosen = [
+            w.partition(",")[0] for w in words if key_of(w) in self.groups and key_of(w) != SWEEPS
+        ]
         try:
             loader = self.loader()
             try:
@@ -154,7 +156,7 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
     """The words, with the task that the labels of one's own data are for, where none is chosen.
 
     Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone,
-    and stays where the model predicts no energy.
+    and stays where the model predicts no energy, or the file has none.
 
     Args:
         words: overrides, as `checked` gives them.
@@ -165,11 +167,30 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
         return list(words)
     if not stated(known.content("data", typed["data"]), "own"):
         return list(words)
+    labels = next((v for k, v in typed.items() if k in LABELS), None)
+    if labels is None and typed["data"] == "extxyz" and _has_forces_alone(typed):
+        return [*words, "data.labels=[forces]"]
     if stated(known.content("model", typed.get("model", "")), "predicts_energy") is False:
         return list(words)
-    labels = next((v for k, v in typed.items() if k in LABELS), "[energy,forces]")
-    whole = {"energy", "forces"} <= set(re.findall(r"\w+", labels))
+    whole = labels is None or {"energy", "forces"} <= set(re.findall(r"\w+", labels))
     return [*words, "task=s2ef"] if whole else list(words)
+
+
+def _has_forces_alone(typed: Mapping[str, str]) -> bool:
+    """Whether the first frame of a file has forces and no energy; what is wrong is told later."""
+    from atomsweep.data.formats.known import open_files
+
+    path, *keys = (
+        typed.get(f"data.{key}", default).strip("'\"")
+        for key, default in (("path", ""), ("energy_key", "energy"), ("forces_key", "forces"))
+    )
+    try:
+        reader, found = open_files(path, (), energy_key=keys[0], forces_key=keys[1])
+        frame = next(reader.frames(found.files[0], 0, 0, 1), None)
+    except (ValueError, OSError):
+        return False
+    structure = None if frame is None else frame.structure
+    return structure is not None and structure.forces is not None and structure.energy is None
 
 
 def told(error: HydraException, words: Sequence[str], known: Vocabulary) -> str:
@@ -298,6 +319,10 @@ def _check_value(word: str, override: Override, known: Vocabulary, multirun: boo
         raise UserError(
             f"{word} names several values; a sweep over them begins with -m, and one value with "
             f"commas or brackets is quoted: {_quoted(word)}"
+        )
+    if key == "root" and not override.is_sweep_override() and not isinstance(value, str):
+        raise UserError(
+            f"{word} names a folder, and {value} is read as no text; quote it: {_quoted(word)}"
         )
     if override.is_interval_sweep():
         raise UserError(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from atomsweep.report.figures.curves import STEP, TIME, draw, spread
 from atomsweep.report.figures.files import inline, save
-from atomsweep.report.figures.style import SERIES, looks, make_room
+from atomsweep.report.figures.style import SERIES, looks, make_room, round_numbers
 from atomsweep.report.pages import report
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.curves import MOST_OF_ROW, lines, series, told
@@ -252,3 +252,22 @@ def test_a_figure_is_as_wide_as_its_longest_name_asks():
     assert [place.width * width for place in places] == pytest.approx([0.5 * 4.9, 0.15 * 4.9])
     assert places[0].x0 * width == pytest.approx(0.49)
     assert places[1].x0 * width == pytest.approx(0.8 * 4.9 + width - 4.9)  # moved
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "ticks"),
+    [
+        (9e-5, 0.011, 3, [1e-4, 1e-3, 1e-2]),
+        (0.05, 0.11, 6, [0.05, 0.06, 0.08, 0.1]),
+        (10.0, 500.0, 5, [10, 30, 100, 300]),
+        (1e-6, 1e3, 4, [1e-6, 1e-3, 1, 1e3]),
+    ],
+)
+def test_ticks_of_a_logarithm_are_round_and_no_more_than_have_room(low, high, most, ticks):
+    assert round_numbers(low, high, most) == pytest.approx(ticks)
+
+
+def test_an_axis_within_a_factor_of_two_has_ticks_too():
+    found = round_numbers(0.21, 0.29, 4)
+    assert 2 <= len(found) <= 4
+    assert all(0.21 <= value <= 0.29 for value in found)

@@ -35,6 +35,29 @@ function inside(rect, box, slack) {
     && rect.top >= box.top - slack && rect.bottom <= box.bottom + slack;
 }
 
+// Words of a text that stand on more than one line, cut at a hyphen or anywhere else.
+function broken(node) {
+  const range = node.ownerDocument.createRange(), found = [];
+  for (const { 0: word, index } of node.data.matchAll(/\S+/g)) {
+    range.setStart(node, index);
+    range.setEnd(node, index + word.length);
+    if (new Set([...range.getClientRects()].filter(r => r.width > 0).map(r => Math.round(r.top))).size > 1) found.push(word);
+  }
+  return found;
+}
+
+function meet(a, b) {
+  const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+  const up = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+  return across > 1 && up > 0.3 * Math.min(a.height, b.height);
+}
+
+// Labels of a drawing that lie on one another.
+function overlaps(svg) {
+  const texts = [...svg.querySelectorAll("text")].filter(t => t.textContent.trim()).map(t => [t, t.getBoundingClientRect()]);
+  return texts.flatMap(([one, a], i) => texts.slice(i + 1).filter(([, b]) => meet(a, b)).map(([other]) => `${told(one)} on ${told(other)}`));
+}
+
 function told(element) {
   const text = (element.textContent || "").trim().replace(/\s+/g, " ").slice(0, 40);
   return `<${element.tagName.toLowerCase()} ${element.className?.baseVal ?? element.className}> ${text}`;
@@ -62,6 +85,9 @@ function measure(frame) {
       const contrast = (high + 0.05) / (low + 0.05);
       if (ink.a === 1 && contrast < (large ? 3 : 4.5)) wrong.push(`contrast ${contrast.toFixed(2)}: ${told(e)}`);
     }
+    if (e.closest("thead th")) for (const node of e.childNodes) if (node.nodeType === 3)
+      for (const word of broken(node)) wrong.push(`a head is broken within ${word}: ${told(e.closest("th"))}`);
+    if (e.tagName === "svg") for (const pair of overlaps(e)) wrong.push(`labels overlap: ${pair}`);
     if (e.matches("a[href], button, select, [role=img], [role=region], [role=dialog]") && !named(e)) wrong.push(`has no name: ${told(e)}`);
     if (e.matches("table") && !e.caption?.textContent.trim()) wrong.push(`has no caption: ${told(e)}`);
   }

@@ -13,9 +13,11 @@ import pytest
 from atomsweep import console
 from atomsweep.report.pages import report, writing
 from atomsweep.report.pages.html import page as html_page
+from atomsweep.report.pages.jinja import _whole
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables import grids
+from atomsweep.report.tables.curves import why_none
 from atomsweep.report.tables.provenance import provenance_grid
 from atomsweep.tracking import schema
 
@@ -158,6 +160,37 @@ def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(tab
     assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 6
     assert [gap.command for gap in made.gaps] == ["atomsweep run model=median"]
     assert "`atomsweep run model=median`" in made.text
+
+
+def test_the_sweeps_own_command_is_offered_only_where_it_would_run_something(table5, tmp_path):
+    shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
+    own = "The sweep’s own command"
+    assert own not in page_of(built(table5), tmp_path)[0]  # it does not make a Median
+    cell = next(table5.path.glob("*-000000000003"))
+    (cell / schema.RESULT).unlink()
+    status = json.loads((cell / schema.STATUS).read_text())
+    for state, offered in ((schema.QUEUED, False), (schema.FAILED, True)):
+        (cell / schema.STATUS).write_text(json.dumps(status | {"state": state}))
+        made = built(table5)
+        assert (own in page_of(made, tmp_path)[0]) == offered
+        assert ("What is missing of the sweep's cells" in report_markdown(made)) == offered
+
+
+def test_a_table_without_curves_says_why(table5, tmp_path):
+    for journal in table5.path.glob(f"*/{schema.JOURNAL}"):
+        journal.unlink()
+    made = built(table5)
+    told = "No run logged Force MAE twice, so there are no curves"
+    assert told in page_of(made, tmp_path)[0]
+    assert told in report_markdown(made)
+    assert why_none("Instability", "rotation").startswith("Instability is measured once, after")
+    assert why_none("Parameters", "run") == ""
+
+
+def test_words_of_a_head_do_not_break_at_hyphens_slashes_or_dots():
+    whole = '<span class="whole">device-h</span>'
+    assert str(_whole("Training device-h")) == f"Training {whole}"
+    assert str(_whole("a<b ID")) == '<span class="whole">a&lt;b</span> ID'
 
 
 def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):

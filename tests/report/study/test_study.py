@@ -59,8 +59,12 @@ TRIALS = [  # the basis decides, and nothing else
 
 @pytest.fixture
 def root(tmp_path):
+    return make_study(tmp_path / "runs")
+
+
+def make_study(path):
     """Runs and the plan of a study of four trials: the default, a better, a pruned, a failed."""
-    made = Root(tmp_path / "runs")
+    made = Root(path)
     values = {0: 0.06, 1: 0.05}
     for number in range(4):
         state = {0: schema.FINISHED, 1: schema.FINISHED, 2: schema.INTERRUPTED, 3: schema.FAILED}

@@ -22,6 +22,7 @@ from atomsweep.data.frames import (
     Reader,
     check_labels,
     first_of,
+    lacking,
     set_ids,
     set_tags,
 )
@@ -95,12 +96,8 @@ class AseDb(Reader):
         }
         if missing := [label for label, value in labels.items() if value is None]:
             there = {key for place in places for key in place if place[key] is not None}
-            key = getattr(self, f"{missing[0]}_key")
-            raise DataError(
-                f"carries no {missing[0]}{f' (named {key})' if key != missing[0] else ''}; there "
-                f"is {', '.join(sorted(there - _OWN))}. Name it by data.reader.{missing[0]}_key, "
-                "or leave it out of data.reader.labels if that is right"
-            )
+            keys = {"energy": self.energy_key, "forces": self.forces_key}
+            raise DataError(lacking(keys, missing, there - _OWN, "data.reader."))
         for name in ("numbers", "positions"):
             if row.get(name) is None:
                 raise DataError(f"has no {name}; there is {', '.join(sorted(row))}")

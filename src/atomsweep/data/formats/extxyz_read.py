@@ -15,7 +15,16 @@ from atomsweep.data.atoms import structure_from_atoms, unkept_constraints
 from atomsweep.data.constraints import held_by_flags
 from atomsweep.data.formats.extxyz_text import TextFrame, atomic_numbers, parse_frame
 from atomsweep.data.formats.text_files import foreign_text, open_text
-from atomsweep.data.frames import COMPRESSED, FID, SID, Frame, first_of, set_ids, set_tags
+from atomsweep.data.frames import (
+    COMPRESSED,
+    FID,
+    SID,
+    Frame,
+    first_of,
+    lacking,
+    set_ids,
+    set_tags,
+)
 from atomsweep.data.structure import Array, DataError, Structure
 from atomsweep.data.values import directions, integers, number, numbers
 
@@ -274,11 +283,7 @@ def _check_labels(options: FrameOptions, found: Mapping[str, Any], there: set[st
     missing = [label for label in options.labels if found[label] is None]
     if missing:
         keys = {"energy": options.energy_key, "forces": options.forces_key}
-        raise DataError(
-            f"it carries no {' and no '.join(f'{m} (named {keys[m]})' for m in missing)}; there is "
-            f"{', '.join(sorted(there)) if there else 'nothing else'}. Name it by "
-            f"data.{missing[0]}_key, or leave it out of data.labels"
-        )
+        raise DataError(f"it {lacking(keys, missing, there, 'data.')}")
 
 
 def _hold(structure: Structure, columns: Mapping[str, Array]) -> list[str]:

@@ -16,6 +16,10 @@ HIDDEN = "names that begin with a dot"
 AGAIN = "other names of files that are read"
 NOWHERE = "links that lead nowhere"
 SPECIAL = "neither files nor folders"
+READ_BY = {  # suffix → the option of data for such files of one's own
+    ".db": "ase_db", ".aselmdb": "ase_db", ".npz": "flat_npz", ".lmdb": "store",
+    ".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "extxyz",
+}  # fmt: skip
 
 
 @dataclass
@@ -75,9 +79,16 @@ def find(paths: Paths, reader: Reader, called: str = "the path") -> Found:
             )
         for match in matches:
             if not reader.reads(match):
-                raise ValueError(f"{match} is not {', '.join(reader.suffixes)}")
+                raise ValueError(f"{match} is not {', '.join(reader.suffixes)}; {_remedy(match)}")
         found.files += matches
     return found
+
+
+def _remedy(path: Path) -> str:
+    """What reads a file of another kind, or makes one that is read."""
+    if option := READ_BY.get(path.suffix.lower()):
+        return f"data={option} reads it"
+    return f"`ase convert {path} frames.extxyz` makes it of outputs of VASP and most other codes"
 
 
 def summary(left_out: dict[Path, str]) -> str:

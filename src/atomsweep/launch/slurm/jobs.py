@@ -210,6 +210,8 @@ class _Watch:
                 submitted = {run.path: job_in_queue(run, slurm_queue.queue()) for run in missing}
                 self.jobs |= {path: job for path, job in submitted.items() if job is not None}
                 refused = [run for run in missing if run.path not in self.jobs]
+                for run in refused:  # it is in no queue
+                    run.update_status(state=schema.INTERRUPTED, message=str(error))
                 if not self.jobs or not self.settings.wait:
                     raise SlurmError(f"{error}; {len(missing) - len(refused)} are queued") from None
                 self.elsewhere += refused

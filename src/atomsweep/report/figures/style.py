@@ -15,6 +15,8 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc6fa5", "#6b5b00", "#000000")  # a
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # another number than of colours: pairs repeat late
 DASHES = ((), (4, 1.6), (1.2, 1.4), (6, 1.5, 1.2, 1.5))
 INK, MUTED, GRID = "#1c2733", "#5a6675", "#dfe4ea"
+TICK_WIDTH, TICK_HEIGHT = 0.62, 0.3  # inches that a tick's number takes
+ROUND = ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,))  # ticks of a decade, most first
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
 
 
@@ -93,18 +95,38 @@ def time_title(device: str, word: str) -> str:
 
 
 def plain_ticks(axes: "Axes") -> None:
-    """Ticks of logarithmic axes at 1, 2 and 5 times powers of ten, written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    """Ticks of logarithmic axes at round numbers, as many as have room, written plainly."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
+    width, height = axes.get_position().size * axes.get_figure(root=True).get_size_inches()
+    for axis, scale, room in (
+        (axes.xaxis, axes.get_xscale(), width / TICK_WIDTH),
+        (axes.yaxis, axes.get_yscale(), height / TICK_HEIGHT),
+    ):
         if scale == "log":
             low, high = axis.get_view_interval()
-            subs: tuple[float, ...] = (1.0,)
-            if low > 0 and high < 200 * low:
-                subs = (1.0, 2.0, 5.0)
-            if low > 0 and high < 4 * low:
-                subs = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_locator(FixedLocator(round_numbers(low, high, max(2, int(room)))))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_locator(NullLocator())
             axis.set_minor_formatter(NullFormatter())
+
+
+def round_numbers(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between two, evenly spread in the logarithm as far as round numbers are.
+
+    Args:
+        low: above 0.
+        high: above `low`.
+        most: so many at most, 2 or more.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ROUND:
+        found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+        if len(found) < 2:  # as on an axis that is not logarithmic
+            near = MaxNLocator(max(1, most - 1)).tick_values(low, high)
+            return [value for value in map(float, near) if low <= value <= high]
+        if len(found) <= most:
+            return found
+    return found[:: -(-len(found) // most)]

@@ -76,6 +76,7 @@ def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, A
         "baselines": baseline_lines(part.cells, part.rows, part.reference),
         "rows": _rows(part, number, detailed),
         "figures": figures,
+        "no_curves": report.without_curves(number),
         "anew": not (part.frame["state"] == schema.FINISHED).any(),
         "paper": None if part.paper is None else printed_of(part.paper),
         "first": part.paper not in [other.paper for other in report.parts[: number - 1]],

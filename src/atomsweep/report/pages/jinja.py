@@ -1,5 +1,6 @@
 """Templates of all pages, filled in."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,18 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters["code"] = _code
+    environment.filters["whole"] = _whole
     environment.filters["svg"] = lambda p: inline(p.figure, f"fig-{p.name}", p.title)
     return environment.get_template(template).render(**values)
+
+
+def _whole(text: str) -> Any:
+    """Words of a head → escaped HTML in which none breaks at its hyphens, slashes or dots."""
+    from markupsafe import Markup
+
+    breaks, whole = re.compile(r"\w\W+\w"), Markup('<span class="whole">{}</span>')
+    words = (whole.format(word) if breaks.search(word) else word for word in text.split(" "))
+    return Markup(" ").join(words)
 
 
 def _code(text: str) -> Any:

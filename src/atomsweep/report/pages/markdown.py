@@ -40,6 +40,10 @@ def report_markdown(report: Report) -> str:
             f"![{metric} against {AGAINST[across]}]({name}.svg)"
             for _, metric, across, name in figures
         ]
+    reasons = [report.without_curves(number) for number in range(1, len(report.parts) + 1)]
+    if any(reasons):
+        text += [] if figures else ["## Learning curves"]
+        text += list(dict.fromkeys(reason for reason in reasons if reason))
     for section in report.sections:
         text += [f"## {section.title}", *section.text]
         for caption, grid in section.grids:
@@ -48,8 +52,8 @@ def report_markdown(report: Report) -> str:
         text += [_bullets(section.notes)] if section.notes else []
     if report.gaps:
         text += ["## Cells without a number", grids.markdown(_gap_grid(report.gaps))]
-        if report.command:
-            text += [f"All of them, and nothing else, at once: `{report.command}`"]
+        if report.fill:
+            text += [f"What is missing of the sweep's cells, and nothing else: `{report.fill}`"]
     shown = report.provenance.head(MOST_RUNS)
     text += ["## Provenance", grids.markdown(provenance_grid(shown))]
     if len(report.provenance) > len(shown):

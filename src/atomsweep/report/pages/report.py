@@ -22,7 +22,7 @@ from atomsweep.report.read import published
 from atomsweep.report.read.asked import Asked
 from atomsweep.report.read.runs import Runs
 from atomsweep.report.read.tidy import CHOICE, CONFIG
-from atomsweep.report.tables import grids, titles, words
+from atomsweep.report.tables import curves, grids, titles, words
 from atomsweep.report.tables.baselines import BASELINE_MODEL
 from atomsweep.report.tables.choosing import metrics_of, reference_of
 from atomsweep.report.tables.comparable import comparable
@@ -68,6 +68,13 @@ class Report:
         """Of each table: metric → what it is drawn against → drawing of its learning curves."""
         return [curve_figures(part) for part in self.parts]
 
+    def without_curves(self, number: int) -> str:
+        """Why a table, from 1, with finished runs has no curves; empty where it has, or no runs."""
+        part = self.parts[number - 1]
+        if part.curves or not (part.frame["state"] == schema.FINISHED).any():
+            return ""
+        return curves.why_none(titles.title_of(part.metric)[0], part.splits[0])
+
     def figure_names(self) -> list[tuple[int, str, str, str]]:
         """Number of the table from 1, metric, what it is drawn against, name of the file."""
         several = len(self.parts) > 1
@@ -102,6 +109,11 @@ class Report:
         return told if len(same) == 1 else f"{told} ({number})"
 
     @property
+    def fill(self) -> str | None:
+        """The sweep's own command, where it would run anything."""
+        return self.command if any(gap.of_sweep and gap.command for gap in self.gaps) else None
+
+    @property
     def complete(self) -> bool:
         """Nothing is missing, nothing contradicts."""
         return not self.gaps and not self.problems
@@ -109,13 +121,18 @@ class Report:
     @property
     def text(self) -> str:
         """Title, summary and tables: what a terminal shows."""
-        shown = [self.title, textwrap.fill(self.summary, TERMINAL)]
+        shown = [self.title, _filled(self.summary)]
         for part in self.parts:
             shown.append(grids.markdown(part.grid))
-            shown.append(textwrap.fill(" ".join(part.caption), TERMINAL))
+            shown.append(_filled(" ".join(part.caption)))
         if self.claims:
             shown.append("\n".join(f"{claim.verdict:>9}  {claim.text}" for claim in self.claims))
         return "\n\n".join(shown)
+
+
+def _filled(text: str) -> str:
+    """Lines of a terminal; names and commands are not broken at their hyphens."""
+    return textwrap.fill(text, TERMINAL, break_on_hyphens=False, break_long_words=False)
 
 
 def build(runs: Runs, frame: pd.DataFrame) -> Report:
@@ -209,7 +226,7 @@ def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) 
     devices = dict(zip(frame["identity"], frame["device"], strict=True))
 
     @cache
-    def curves(metric: str) -> dict[str, Curve]:
+    def logged(metric: str) -> dict[str, Curve]:
         return curves_of(runs.curves(frame, [metric]), devices, titles.better(metric))
 
     def cell_words(cell: Cell) -> str:
@@ -221,4 +238,4 @@ def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) 
         return label or ", ".join(told)
 
     reference = reference_of(asked, part.rows, {}, [])
-    return Evidence(asked, frame, reference, curves, cell_words)
+    return Evidence(asked, frame, reference, logged, cell_words)

@@ -7,6 +7,7 @@ import pandas as pd
 from atomsweep.report.read.tidy import records
 from atomsweep.report.tables import titles
 from atomsweep.report.tables.styles import Styles
+from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
 DRAWN_SPLITS = (schema.VAL_SPLITS[0], schema.VAL_AVERAGE)  # whose curves are drawn
@@ -79,6 +80,23 @@ def lines(points: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
     wanted = table["label"].map(dict(zip(points["label"], seeds, strict=True)))
     return table[table["n"] == wanted].sort_values(["label", "step"], ignore_index=True)
+
+
+def why_none(title: str, split: str) -> str:
+    """Why a table with numbers has no curves; empty where a run is told of, which has none.
+
+    Args:
+        title: of its metric.
+        split: its first one.
+    """
+    if split in schema.OF_RUN:
+        return ""
+    if not is_split(split):
+        return f"{title} is measured once, after the training: there are no curves of it."
+    return (
+        f"No run logged {title} twice, so there are no curves; engine.eval_every=<steps> says how "
+        "often it is measured during the training."
+    )
 
 
 def told(points: pd.DataFrame) -> str:

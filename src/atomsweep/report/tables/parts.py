@@ -149,12 +149,16 @@ GOING = (schema.RUNNING, schema.QUEUED)  # states of runs that come to an end by
 
 @dataclass
 class Gap:
-    """A cell without a number, why, and what fills it; no command where that is on its way."""
+    """A cell without a number, why, and what fills it; no command where that is on its way.
+
+    The baseline is no cell of a sweep: the sweep's own command does not make it.
+    """
 
     cell: str
     state: str
     reason: str
     command: str | None
+    of_sweep: bool = True
 
 
 def make_part(
@@ -289,5 +293,6 @@ def gaps_of(part: Part) -> list[Gap]:
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, command))
     for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
         command = baseline_command(runs)
-        gaps.append(Gap("Median", schema.MISSING, "no finished baseline on this data", command))
+        told = "no finished baseline on this data"
+        gaps.append(Gap("Median", schema.MISSING, told, command, of_sweep=False))
     return gaps
