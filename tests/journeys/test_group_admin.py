@@ -94,7 +94,11 @@ def test_a_sweep_is_queued_watched_cancelled_and_queued_again(cluster):
     assert cluster.jobs() == []
     code, told = cluster.type("status")
     assert "queued" not in told, told
+    assert "2 interrupted" in told
     code, told = cluster.type("retry", sweep)
+    assert code == 1
+    assert "which retry does not repeat; type its command again" in told  # lines for a shell
+    code, told = cluster.run(*typed)
     assert code == 0, told
     assert len(cluster.jobs()) == 2
 

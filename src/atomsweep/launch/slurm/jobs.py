@@ -110,9 +110,12 @@ def cancel(runs: Sequence[RunDirectory]) -> list[str]:
     if not any((run.path / schema.JOBS).exists() for run in runs):
         return []
     queue = slurm_queue.queue()
-    found = [job_in_queue(run, queue) for run in runs]
-    jobs = [job.job_id for job in found if job is not None and job.job_id is not None]
+    found = {run.path: job_in_queue(run, queue) for run in runs}
+    jobs = [job.job_id for job in found.values() if job is not None and job.job_id is not None]
     slurm_queue.scancel(jobs)
+    for run in runs:  # one that runs writes itself how it ended
+        if found[run.path] is not None and run.state() == schema.QUEUED:
+            run.update_status(state=schema.INTERRUPTED, message="cancelled while it waited")
     return jobs
 
 
