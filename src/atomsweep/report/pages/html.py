@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from atomsweep import console
@@ -42,6 +42,7 @@ def page(report: Report) -> str:
         parts=parts,
         claims=claims,
         tiles=_tiles(report),
+        run_titles=list(_numbers(report)),
         runs=_runs(report),
         details=details,
         compared=json.dumps(compared(details)),
@@ -191,6 +192,19 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     return tiles
 
 
+def _numbers(report: Report) -> dict[str, tuple[str, Callable[[float], str]]]:
+    """Titles of what the provenance tells in numbers: column and form; GPU-days where any are."""
+    found = {
+        "Seed": ("seed", spelled.count),
+        "Step": ("step", spelled.count),
+        "Parameters": ("parameters", spelled.count),
+        "Training": ("device_seconds", console.duration),
+        "Evaluation": ("eval_seconds", console.duration),
+    }
+    gpu = {"GPU-days": ("gpu_days", spelled.number)}
+    return found | (gpu if (report.provenance["gpu_days"] > 0).any() else {})
+
+
 def _runs(report: Report) -> list[dict[str, Any]]:
     return [
         {
@@ -198,15 +212,7 @@ def _runs(report: Report) -> list[dict[str, Any]]:
             "identity": run["identity"],
             "state": shown_state(run),
             "numbers": [
-                (show(run[column]), run[column])
-                for column, show in (
-                    ("seed", spelled.count),
-                    ("step", spelled.count),
-                    ("parameters", spelled.count),
-                    ("device_seconds", console.duration),
-                    ("eval_seconds", console.duration),
-                    ("gpu_days", spelled.number),
-                )
+                (show(run[column]), run[column]) for column, show in _numbers(report).values()
             ],
             "device": run["device"] or spelled.NOTHING,
             "commit": commit(run),

@@ -109,7 +109,8 @@ def _entry(made: Report, page: Path, out: Path) -> Entry:
         group = published.papers()[key].title  # a question of the paper at another size
     done = int((made.trained["state"] == schema.FINISHED).sum())
     verdicts = [claim.verdict for claim in made.claims]
-    found = [f"{verdicts.count(v)} {v}" for v in (HOLDS, FAILS, UNDECIDED) if v in verdicts]
+    counts = {verdict: verdicts.count(verdict) for verdict in (HOLDS, FAILS, UNDECIDED)}
+    found = [f"{n} {v.removesuffix('s') if n > 1 else v}" for v, n in counts.items() if n]
     return Entry(
         group=group,
         name=made.name,
