@@ -134,7 +134,8 @@ def test_a_missing_label_is_told(tmp_path, kind):
         path = sqlite(tmp_path / "a.db", 2, labels=False)
     else:
         path = aselmdb(tmp_path / "a.aselmdb", [row_of(0, energy=None, forces=None)])
-    with pytest.raises(DataError, match=r"frame 0 of .*the row carries no energy; there is"):
+    told = r"frame 0 of .*the row carries no energy \(named energy\) and no forces"
+    with pytest.raises(DataError, match=told):
         read(path, tmp_path).prepare()
     dataset = read(path, tmp_path, labels=()).split("train")
     assert dataset[0].energy is None
@@ -203,7 +204,7 @@ def test_labels_are_found_in_key_value_pairs_and_data(tmp_path, kind, place):
             row[place] = {"REF_energy": atoms_of(seed).calc.results["energy"] + 1}
         path = aselmdb(tmp_path / "a.aselmdb", rows)
     with pytest.raises(
-        DataError, match=r"no energy; there is .*REF_energy.*data.reader.energy_key"
+        DataError, match=r"no energy .*; there is .*REF_energy.* data.reader.energy_key=REF_energy"
     ):
         read(path, tmp_path).prepare()
     dataset = read(path, tmp_path, energy_key="REF_energy").split("train")
