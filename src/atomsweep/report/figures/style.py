@@ -98,7 +98,9 @@ def plain_ticks(axes: "Axes") -> None:
     """Ticks of logarithmic axes at round numbers, as many as have room, written plainly."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    width, height = axes.get_position().size * axes.get_figure(root=True).get_size_inches()
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes of a figure"
+    width, height = axes.get_position().size * figure.get_size_inches()
     for axis, scale, room in (
         (axes.xaxis, axes.get_xscale(), width / TICK_WIDTH),
         (axes.yaxis, axes.get_yscale(), height / TICK_HEIGHT),

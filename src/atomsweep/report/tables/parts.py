@@ -293,6 +293,6 @@ def gaps_of(part: Part) -> list[Gap]:
         gaps.append(Gap(part.label(run) + seed, run["state"], reason, command))
     for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
         command = baseline_command(runs)
-        told = "no finished baseline on this data"
-        gaps.append(Gap("Median", schema.MISSING, told, command, of_sweep=False))
+        why = "no finished baseline on this data"
+        gaps.append(Gap("Median", schema.MISSING, why, command, of_sweep=False))
     return gaps
