@@ -10,6 +10,7 @@ import pytest
 
 from atomsweep.cli.data import main
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.formats.files import FileSource
 from atomsweep.data.formats.ocp_lmdb import S2EF
 from atomsweep.data.store import convert as convert_module
 from atomsweep.data.store import parts as parts_module
@@ -330,3 +331,28 @@ def test_a_normaliser_is_fitted_to_training_systems_alone(tmp_path):
     assert references[[1, 8, 29]] == pytest.approx([-1, -2, -5])
     assert np.count_nonzero(np.abs(references) > 1e-9) == 3
     assert found["energy_minus_references"]["std"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_split_that_is_converted_stays_when_a_later_one_is_stopped(tmp_path, monkeypatch, caplog):
+    train, val = lmdb_of(tmp_path / "a.lmdb", 12), tmp_path / "b.lmdb"
+    shared = [as_pyg_2(s2ef_fields(seed)) for seed in (3, 50, 51)]  # frame 3 is in both
+    write_lmdb(val, shared)
+    options = {"path": str(train), "val_id": str(val), "name": "set"}
+    convert_part, made = convert_module.convert_part, []
+
+    def stopped(conversion, part, path):
+        made.append(part.file.name)
+        if made == ["a.lmdb", "b.lmdb"]:
+            raise KeyboardInterrupt
+        convert_part(conversion, part, path)
+
+    monkeypatch.setattr(convert_module, "convert_part", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        FileSource(S2EF(), root=str(tmp_path / "root"), **options).prepare(progress=False)
+    source = FileSource(S2EF(), root=str(tmp_path / "root"), **options)
+    source.prepare(progress=False)
+    assert made == ["a.lmdb", "b.lmdb", "b.lmdb"]
+    assert "1 of 3 frames of data.val_id are in data.path too" in caplog.text
+    assert [len(source.split(name)) for name in ("train", "val_id")] == [12, 3]
+    left = {path.name for path in source.directory.iterdir()}
+    assert left == {"train.lmdb", "val_id.lmdb", "conversion.json"}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -104,7 +105,6 @@ class _Seat:
 
     index: int
     start: Structure
-    steps: int = 0
     path: list[tuple[Array, float | None, Array]] = field(default_factory=list)
 
 
@@ -117,6 +117,8 @@ class _Active:
         self.potential, self.settings = potential, optimizer
         self.fmax, self.steps, self.paths = fmax, steps, paths
         self.seats: list[_Seat] = []
+        self.taken = np.zeros(0, dtype=np.int64)  # (B,) steps of each
+        self.immobile = np.zeros(0, dtype=bool)  # (B,) all atoms are fixed
         self.batch: Batch | None = None
         self.optimizer: BatchedLBFGS | None = None
 
@@ -128,6 +130,9 @@ class _Active:
         if not newcomers:
             return
         self.seats += [_Seat(index, structure) for index, structure in newcomers]
+        immobile = [bool(structure.fixed.all()) for _, structure in newcomers]
+        self.taken = np.append(self.taken, np.zeros(len(newcomers), dtype=np.int64))
+        self.immobile = np.append(self.immobile, immobile)
         entering = batch_of([structure for _, structure in newcomers], self.potential.device)
         if self.batch is None or self.optimizer is None:
             self.batch = entering
@@ -144,33 +149,27 @@ class _Active:
         assert optimizer is not None
         found = self.potential(batch)
         held = torch.where(batch.fixed[:, None], 0.0, found.forces)
-        worst = longest_row(held, batch.batch, len(self.seats)).tolist()
+        worst = longest_row(held, batch.batch, len(self.seats)).cpu().numpy()
         faults = dict(found.faults)
-        for number, force in enumerate(worst):
-            if not force < float("inf"):
-                faults.setdefault(number, "the potential gives forces that are NaN or infinite")
-        done = [
-            number in faults
-            or force < self.fmax
-            or seat.steps >= self.steps
-            or bool(seat.start.fixed.all())
-            for number, (seat, force) in enumerate(zip(self.seats, worst, strict=True))
-        ]
-        if self.paths or any(done):
+        for number in np.flatnonzero(~(worst < np.inf)).tolist():
+            faults.setdefault(number, "the potential gives forces that are NaN or infinite")
+        done = (worst < self.fmax) | (self.taken >= self.steps) | self.immobile
+        done[list(faults)] = True
+        if self.paths or done.any():
             yield from self._results(found, worst, faults, done)
-        if any(done):
-            stay = torch.tensor([not gone for gone in done], device=batch.pos.device)
+        if done.any():
+            stay = torch.from_numpy(~done).to(batch.pos.device)
             held = held[stay[batch.batch]]
             self.batch = batch = part_of(batch, stay)
             self.seats = [s for s, gone in zip(self.seats, done, strict=True) if not gone]
+            self.taken, self.immobile = self.taken[~done], self.immobile[~done]
             optimizer.replace(stay, batch.batch, len(self.seats))
         if self.seats:
             batch.pos = batch.pos + optimizer.step(batch.pos, held)
-            for seat in self.seats:
-                seat.steps += 1
+            self.taken += 1
 
     def _results(
-        self, found: Forces, worst: list[float], faults: dict[int, str], done: list[bool]
+        self, found: Forces, worst: Array, faults: dict[int, str], done: Array
     ) -> Iterator[Relaxed]:
         assert self.batch is not None
         pos, forces = self.batch.pos.cpu().numpy(), found.forces.cpu().numpy()
@@ -185,7 +184,7 @@ class _Active:
                 seat.path.append((here, energy, forces[atoms].copy()))
             if not done[number]:
                 continue
-            converged = fault is None and (worst[number] < self.fmax or seat.start.fixed.all())
+            converged = fault is None and (worst[number] < self.fmax or self.immobile[number])
             structure = replace(
                 seat.start,
                 pos=here,
@@ -196,8 +195,8 @@ class _Active:
                 seat.index,
                 structure,
                 bool(converged),
-                seat.steps,
-                worst[number],
+                int(self.taken[number]),
+                float(worst[number]),
                 fault,
                 seat.path,
             )
