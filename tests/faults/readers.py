@@ -42,7 +42,7 @@ def read_files(path, turn):
     """As `describe` and, every fourth time, as a conversion does."""
     reader, found = open_files(str(path), LABELS)
     described = describe(reader, found.files)
-    assert np.isfinite(described.energies).all()
+    assert np.isfinite(described.energies.sample()).all()
     for fault in described.faults:
         assert path.name in fault, fault
     if turn % 4 == 0:
