@@ -43,7 +43,7 @@ def read_files(path, turn):
     reader, found = open_files(str(path), LABELS)
     described = describe(reader, found.files)
     assert np.isfinite(described.energies.sample()).all()
-    for fault in described.faults:
+    for fault in described.faults.first:
         assert path.name in fault, fault
     if turn % 4 == 0:
         converted(reader, path, ["raise", "skip"][turn // 4 % 2])
