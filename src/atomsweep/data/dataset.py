@@ -165,7 +165,7 @@ class Subset(StructureDataset):
     def content(self) -> str:
         """That of the other set, and which of its structures."""
         whole = self.dataset.content
-        digest = hashlib.sha256(np.ascontiguousarray(self.indices)).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.indices).data).hexdigest()
         return f"{whole} {digest}" if whole else ""
 
     def release(self) -> None:

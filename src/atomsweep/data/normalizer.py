@@ -148,7 +148,7 @@ class LabelStatistics:
 
 def _triangle(rows: Array, columns: Sequence[int] = ()) -> Array:
     """R of the QR decomposition of rows, those of some columns written into all."""
-    r = np.linalg.qr(rows, mode="r")
+    r = np.asarray(np.linalg.qr(rows, mode="r"))
     if not len(columns):
         return r
     whole = np.zeros((len(r), MAX_ATOMIC_NUMBER + 2))

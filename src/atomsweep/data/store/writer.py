@@ -83,7 +83,7 @@ class StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for name in INDEX:
             if name != "num_edges" or self.graph is not None:
-                self._index[name] = SpooledTemporaryFile(_SPOOL, dir=self.path.parent)
+                self._index[name] = SpooledTemporaryFile(_SPOOL, dir=str(self.path.parent))
         self._temporary.unlink(missing_ok=True)
         with _named_errors(self.path):
             self._env = lmdb.open(
