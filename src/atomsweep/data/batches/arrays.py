@@ -82,7 +82,7 @@ def in_memory(wanted: Wanted, places: Array) -> Arrays:
         if edges is None:
             edges = FlatEdges.build(flat, wanted.graph, called)
         lonely = edges.num_edges == 0
-        for row in np.flatnonzero(lonely):
+        for row in np.flatnonzero(lonely).tolist():
             fault = f"{called(row)} has no edges within {wanted.graph.cutoff} Å"
             if wanted.on_error == "raise":
                 raise DataError(f"{fault}; enlarge the cutoff or set data.on_error=skip")

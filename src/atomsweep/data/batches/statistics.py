@@ -139,7 +139,8 @@ def _of_part(part: Subset, on_error: OnError, unsupported: frozenset[int]) -> La
 
 def _keep(folder: Path, done: int, sums: LabelStatistics) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, done=done, **sums.state())
+    arrays: dict[str, Any] = sums.state()
+    np.savez(buffer, done=done, **arrays)
     write_atomic(folder / _SUMS, buffer.getvalue(), durable=False)
 
 
