@@ -22,7 +22,7 @@ def root(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     config = f"engine: {{metric: {METRIC}}}\nroot: runs\n"
     for identity, sweep in (("0" * 12, "one"), ("1" * 12, None)):
-        about = {"identity": identity, "science": {}, "sweep": sweep}
+        about = {"identity": identity, "science": {"engine": {"metric": METRIC}}, "sweep": sweep}
         RunDirectory.create(root / f"r-{identity}", config, about)
     done = RunDirectory(root / f"r-{'0' * 12}")
     done.finish({"step": 40, "device_seconds": 7200.0, "metrics": {METRIC: 0.25}})

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from atomsweep.cli.main import main
-from atomsweep.launch.control import NoSuchSweep, cancel, plan_of, retry_command, standing, sweeps
-from atomsweep.launch.costs import Costs
+from atomsweep.launch.control import NoSuchSweep, cancel, plan_of, retry_command, sweeps
+from atomsweep.launch.overview import Overview
 from atomsweep.launch.plan import Plan
 from atomsweep.launch.presence import launchers, launching
 from atomsweep.sweep.grid import Grid
@@ -66,14 +66,9 @@ def sweep(tmp_path):
     return tmp_path
 
 
-def stands(root):
-    runs = find_runs(root)
-    return standing(root, "paper/table", {run.identity: run for run in runs}, Costs.of(runs))
-
-
 def test_a_sweep_tells_states_and_time_spent_and_to_come(sweep):
-    found = stands(sweep)
-    assert sorted(found.states) == ["finished", "missing", "queued"]
+    found = Overview(sweep).look().sweeps["paper/table"]
+    assert sorted(found.counts()) == ["finished", "missing", "queued"]
     assert found.left == pytest.approx(50.0)
     assert found.unknown == 1
     assert found.spent == sum(run.allocated_seconds() for run in find_runs(sweep))

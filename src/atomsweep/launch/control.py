@@ -1,4 +1,4 @@
-"""Sweeps from any shell, from the files that they leave: how they stand, stop them, go on."""
+"""Sweeps from any shell, from the files that they leave: which there are, stop them, go on."""
 
 import os
 import re
@@ -6,20 +6,17 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomsweep.launch.costs import Costs, remaining
 from atomsweep.launch.plan import plan_path
 from atomsweep.launch.presence import launchers
 from atomsweep.launch.slurm.jobs import cancel as cancel_jobs
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import DamagedFile, read_json
+from atomsweep.tracking.files import read_json
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
-from atomsweep.tracking.state import state_of
 
 MULTIRUN = ("-m", "--multirun")
 SHELL = tuple(f"cluster.{key}" for key in ("preamble", "python", "sbatch", "srun_args"))
@@ -28,27 +25,6 @@ STOP_SECONDS = 90.0  # for checkpoints, before the launcher is given up on
 
 class NoSuchSweep(LookupError):
     """There is no plan of that name; the message lists what there is."""
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a sweep stands.
-
-    Attributes:
-        name: of the sweep.
-        runs: directory of each cell in the plan's order; None where there is none.
-        states: state of each cell, `missing` and `stale` among them.
-        spent: device-seconds of all cells so far, over requeues, lost work included.
-        left: guess of the device-seconds that are still to come.
-        unknown: unfinished cells whose cost nothing tells.
-    """
-
-    name: str
-    runs: Sequence[RunDirectory | None]
-    states: Sequence[str]
-    spent: float
-    left: float
-    unknown: int
 
 
 def sweeps(root: Path) -> list[str]:
@@ -72,49 +48,15 @@ def plan_of(root: Path, sweep: str) -> dict[str, Any]:
         raise NoSuchSweep(f"there is no sweep {sweep} in {root}; known: {known}") from None
 
 
-def standing(root: Path, sweep: str, found: Mapping[str, RunDirectory], costs: Costs) -> Standing:
-    """How a sweep stands.
+def job_of(run: RunDirectory, state: str | None = None) -> str:
+    """SLURM job that works on a run, or is to, or else `pid@host`; "" without one.
 
     Args:
-        root: where runs are.
-        sweep: its name.
-        found: identity → run directory, of all runs in `root`.
-        costs: of those that are finished.
-
-    Raises:
-        NoSuchSweep: there is no plan of that name.
+        run: its directory.
+        state: of it, where that is known.
     """
-    cells = plan_of(root, sweep)["cells"]
-    runs = [found.get(str(cell["identity"])) for cell in cells]
-    states = [state_of(run) for run in runs]
-    left, unknown = 0.0, 0
-    for cell, run, state in zip(cells, runs, states, strict=True):
-        if state in (schema.FINISHED, schema.STALE):
-            continue
-        estimate = None
-        if run is not None:
-            estimate = costs.seconds(
-                run.run.get("science") or {}, device_of(run), cell.get("parameters")
-            )
-            estimate = remaining(estimate, run.status, state)
-        left += estimate or 0.0
-        unknown += estimate is None
-    spent = sum(run.allocated_seconds() for run in runs if run is not None)
-    return Standing(sweep, runs, states, spent, left, unknown)
-
-
-def device_of(run: RunDirectory) -> str:
-    """Device that a run asks for; "" where its config cannot be read."""
-    try:
-        return str((run.config().get("engine") or {}).get("device"))
-    except (DamagedFile, OSError):
-        return ""
-
-
-def job_of(run: RunDirectory) -> str:
-    """SLURM job that works on a run, or is to, or else `pid@host`; "" without one."""
     segments, submitted = run.segments(), submissions(run)
-    if not segments or run.state() == schema.QUEUED:
+    if not segments or (run.state() if state is None else state) == schema.QUEUED:
         return str(submitted[-1].job_id or "") if submitted else ""
     last = segments[-1]
     return str(last.get("slurm_job_id") or f"{last.get('pid')}@{last.get('host')}")

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from atomsweep.parts import part_name
@@ -14,6 +14,14 @@ ALIKE = 1.5  # parameters may differ by this factor, cost taken as proportional 
 _SAME = ("task", "augmentation", "dens")  # of one kind, whatever their numbers
 
 
+Kind = tuple[Any, ...]
+"""What runs that cost alike have in common: unit of the budget, kind of device, model, data, …"""
+Asked = tuple[Kind, float]
+"""Kind of a run, and how much of its unit of budget it asks for."""
+Spent = tuple[Kind, int, float]
+"""Kind of a finished run, its parameters, and its device-seconds per unit of budget."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """Device-seconds per unit of budget of finished runs.
@@ -22,25 +30,23 @@ class Costs:
         seen: kind of run → parameters and device-seconds per unit, evaluation included.
     """
 
-    seen: Mapping[tuple[Any, ...], list[tuple[int, float]]]
+    seen: Mapping[Kind, list[tuple[int, float]]]
+    _known: dict[tuple[Kind, int | None], float | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, runs: Iterable[RunDirectory]) -> "Costs":
         """From the runs that are finished; what cannot be read is left out."""
-        seen: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
-        for run in runs:
-            result = run.result
-            if result is None:
-                continue
-            try:
-                science = run.run["science"]
-                device = str(run.environment["device"])
-                unit, amount = _budget(science)
-                spent = float(result["device_seconds"]) + float(result["eval_seconds"])
-                point = int(result["parameters"]), spent / amount
-            except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OSError):
-                continue
-            seen.setdefault((unit, _kind(device), *_likeness(science)), []).append(point)
+        return cls.of_spent(spent_of(run) for run in runs)
+
+    @classmethod
+    def of_spent(cls, spent: Iterable[Spent | None]) -> "Costs":
+        """From what `spent_of` says of runs."""
+        seen: dict[Kind, list[tuple[int, float]]] = {}
+        for one in spent:
+            if one is not None:
+                seen.setdefault(one[0], []).append(one[1:])
         return cls(seen)
 
     def seconds(
@@ -53,11 +59,21 @@ class Costs:
             device: `cpu`, `cuda`, or the name of one.
             parameters: of its model; None takes runs of any size.
         """
-        try:
-            unit, amount = _budget(science)
-            points = self.seen.get((unit, _kind(device), *_likeness(science)), [])
-        except (KeyError, TypeError, ValueError, AttributeError):  # of a run from elsewhere
+        return self.seconds_of(asked_of(science, device), parameters)
+
+    def seconds_of(self, asked: Asked | None, parameters: int | None) -> float | None:
+        """The same, from what `asked_of` says of science and device."""
+        if asked is None:
             return None
+        kind, amount = asked
+        if (kind, parameters) not in self._known:
+            self._known[kind, parameters] = self._rate(kind, parameters)
+        rate = self._known[kind, parameters]
+        return None if rate is None else amount * rate
+
+    def _rate(self, kind: Kind, parameters: int | None) -> float | None:
+        """Device-seconds per unit of budget."""
+        points = self.seen.get(kind, [])
         if parameters:
             points = [
                 (p, s) for p, s in points if p and max(p, parameters) <= ALIKE * min(p, parameters)
@@ -65,16 +81,40 @@ class Costs:
             scaled = [s * parameters / p for p, s in points]
         else:
             scaled = [s for _, s in points]
-        return amount * statistics.median(scaled) if scaled else None
+        return statistics.median(scaled) if scaled else None
 
 
-def remaining(estimate: float | None, status: Mapping[str, Any], state: str) -> float | None:
+def asked_of(science: Mapping[str, Any], device: str) -> Asked | None:
+    """Kind and budget of a run; None of one from elsewhere, which tells neither."""
+    try:
+        unit, amount = _budget(science)
+        kind = (unit, _kind(device), *_likeness(science))
+        hash(kind)  # of one from elsewhere a value may be anything
+        return kind, amount
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def spent_of(run: RunDirectory) -> Spent | None:
+    """What a run says of the cost of others; None where it has not finished or does not tell."""
+    result = run.result
+    if result is None:
+        return None
+    try:
+        asked = asked_of(run.run["science"], str(run.environment["device"]))
+        spent = float(result["device_seconds"]) + float(result["eval_seconds"])
+        return asked and (asked[0], int(result["parameters"]), spent / asked[1])
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OSError):
+        return None
+
+
+def remaining(estimate: float | None, fraction: Any, state: str) -> float | None:
     """What is left of an estimate: nothing of a finished run, a part of one that has begun."""
     if state == schema.FINISHED:
         return 0.0
     if estimate is None:
         return None
-    return estimate * (1.0 - min(1.0, float(status.get("fraction") or 0.0)))
+    return estimate * (1.0 - min(1.0, float(fraction or 0.0)))
 
 
 def _budget(science: Mapping[str, Any]) -> tuple[str, float]:

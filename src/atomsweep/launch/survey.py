@@ -66,7 +66,7 @@ class Entry:
             return 0.0
         if self.run is None or self.state in (schema.STALE, schema.FINISHED):
             return self.seconds
-        return remaining(self.seconds, self.run.status, self.state)
+        return remaining(self.seconds, self.run.status.get("fraction"), self.state)
 
 
 def check_rerun(rerun: object) -> str:

@@ -51,7 +51,9 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: `text` is not JSON.
     """
-    return _decode(json.loads(text))
+    obj = json.loads(text)
+    names = ("NaN", "Infinity") if isinstance(text, str) else (b"NaN", b"Infinity")
+    return _decode(obj) if any(name in text for name in names) else obj  # type: ignore[operator]
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:

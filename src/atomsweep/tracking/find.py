@@ -18,13 +18,8 @@ def find_runs(root: str | Path, problems: list[str] | None = None) -> list[RunDi
 
     One whose `run.json` cannot be read is left out, and a sentence of it added to `problems`.
     """
-    root = Path(root)
-    if not root.is_dir():
-        return []
     found = []
-    for path in sorted(root.iterdir()):
-        if path.name.startswith(("_", ".")):
-            continue
+    for path in run_paths(Path(root)):
         run = RunDirectory(path)
         try:
             assert run.run
@@ -35,6 +30,13 @@ def find_runs(root: str | Path, problems: list[str] | None = None) -> list[RunDi
             if problems is not None:
                 problems.append(told(error))
     return found
+
+
+def run_paths(root: Path) -> list[Path]:
+    """What may be a run directly under `root`, by name; [] when `root` does not exist."""
+    if not root.is_dir():
+        return []
+    return [path for path in sorted(root.iterdir()) if not path.name.startswith(("_", "."))]
 
 
 def find_run(run: str | Path, root: str | Path) -> RunDirectory:

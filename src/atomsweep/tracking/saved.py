@@ -131,9 +131,13 @@ class SavedRun:
                 read_lines(self.path / name)
             except OSError as error:
                 found.append(told(error))
-        if self.status.get("state") == schema.FINISHED and self.result is None:
-            found.append(f"{self.path} says finished but has no readable {schema.RESULT}")
-        return found
+        return found + self.contradiction()
+
+    def contradiction(self) -> list[str]:
+        """A sentence where a run says that it is finished and is not; else none."""
+        if self.status.get("state") != schema.FINISHED or self.result is not None:
+            return []
+        return [f"{self.path} says finished but has no readable {schema.RESULT}"]
 
     def journal(self) -> list[dict[str, Any]]:
         """Lines of the journal in the order written, see `schema`."""

@@ -30,12 +30,18 @@ def with_code(state: str, environment: Mapping[str, Any]) -> str:
 
 
 def rank_of(state: str) -> int:
-    """How far a state is from the best; of one identity's runs the lowest counts, then the newest.
+    """How far a state, of `state_of`, is from the best."""
+    return schema.FURTHEST.index(state) if state in schema.FURTHEST else len(schema.FURTHEST)
+
+
+def order_of(state: str, created: Any) -> tuple[int, float]:
+    """Of the runs of one identity that with the least order counts: the furthest, then newest.
 
     Args:
         state: of `state_of`.
+        created: seconds since 1970, or None.
     """
-    return schema.FURTHEST.index(state) if state in schema.FURTHEST else len(schema.FURTHEST)
+    return rank_of(state), -float(created or 0.0)
 
 
 def furthest(runs: Iterable[Run]) -> Run | None:
@@ -43,12 +49,5 @@ def furthest(runs: Iterable[Run]) -> Run | None:
     found = list(runs)
     if len(found) < 2:
         return found[0] if found else None
-    return min(found, key=lambda r: (rank_of(state_of(r)), -float(r.run.get("created") or 0.0)))
+    return min(found, key=lambda run: order_of(state_of(run), run.run.get("created")))
 
-
-def by_identity(runs: Iterable[Run]) -> dict[str, Run]:
-    """Identity → the run that counts."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.identity, []).append(run)
-    return {identity: one for identity, group in groups.items() if (one := furthest(group))}
