@@ -1,4 +1,4 @@
-"""Status of many runs: counts and the slowest, JSON for scripts, and looks that read what changed."""
+"""Status of many runs: counts and the slowest, JSON, and looks that read what changed."""
 
 import json
 import os
@@ -53,7 +53,10 @@ def test_of_many_runs_the_slowest_and_what_failed_are_told_and_the_rest_is_count
     names = [line.split()[0] for line in lines[4:9]]
     assert names[:2] == [runs[2].name, runs[1].name]  # the one that ends last first
     assert set(names[2:]) == {run.name for run in runs[3:6]}
-    assert lines[9] == f"and {MANY - 6} more, not told one by one; --all tells them, --json for scripts"
+    assert (
+        lines[9]
+        == f"and {MANY - 6} more, not told one by one; --all tells them, --json for scripts"
+    )
     assert lines[10] == f"{MANY - 1} runs, {counted}"
     assert lines[11:] == ["3 failed: ValueError: bad"]
     assert f"{MANY} runs, {counted}, 1 missing" in in_sweep
@@ -116,9 +119,7 @@ def test_a_second_look_reads_only_what_has_changed(many, monkeypatch):
     before = overview.look()
     opened = []
     real = files.Path.read_bytes
-    monkeypatch.setattr(
-        files.Path, "read_bytes", lambda path: (opened.append(path), real(path))[1]
-    )
+    monkeypatch.setattr(files.Path, "read_bytes", lambda path: (opened.append(path), real(path))[1])
     assert overview.look() == before
     assert opened == []
     runs[7].update_status(state=schema.FAILED, message="disk full")

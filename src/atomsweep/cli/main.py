@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from atomsweep.build import UserError
-from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync
+from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync, watch
 from atomsweep.cli.shared import leave_quietly
 from atomsweep.launch.control import NoSuchSweep
 from atomsweep.processes import leave_when_asked
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     version = f"atomsweep {version_of('atomsweep')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="name", required=True, metavar="<command>")
-    for module in (run, status, info, control, evaluate, relax, sync, gc):
+    for module in (run, status, watch, info, control, evaluate, relax, sync, gc):
         module.add(commands)
     for name, about in (
         ("report", "the report of a sweep: its table, beside the paper's, and its page"),

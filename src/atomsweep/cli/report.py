@@ -131,11 +131,17 @@ def _runs(options: argparse.Namespace) -> "Runs":
 
         uri = options.uri or f"sqlite:///{(options.root or _root()) / 'mlflow.db'}"
         return read_mlflow(uri, options.experiment)
+    runs = runs_of(options.root or _root())
+    runs.typed = shlex.join([f"root={options.root}"]) if options.root else ""
+    return runs
+
+
+def runs_of(root: Path) -> "Runs":
+    """Runs of a root; cells that no launch has planned are found by composing them."""
     from atomsweep.report.read.directories import read_directories
 
-    runs = read_directories(options.root or _root())
+    runs = read_directories(root)
     runs.identities = _identities
-    runs.typed = shlex.join([f"root={options.root}"]) if options.root else ""
     return runs
 
 

@@ -20,7 +20,7 @@ TAIL = """\
 also: root=<folder of the runs>  rerun=none|failed|stale|all  scale=<of a sweep file>  seed=0
   atomsweep run --help all          every option and every key
   atomsweep run ... --cfg job       the config that a choice makes
-  atomsweep --help                  the other commands: status, report, info, retry, evaluate, ...
+  atomsweep --help                  the other commands: status, watch, report, info, retry, ...
   docs/running.md                   sweeps, studies, own data, clusters"""
 BY_USE = (
     "data", "model", "size", "basis", "act", "task", "augmentation", "ablation", "dens", "optim",

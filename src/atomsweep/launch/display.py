@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from atomsweep.console import RunBar, open_bar, summary
@@ -11,7 +12,8 @@ from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
-LINE_SECONDS = 15.0
+FIRST_SECONDS, LINE_SECONDS = 15.0, 60.0  # until the first lines, and between two
+MOST = 8  # cells that are shown at once: those that began first, of which the slowest are left
 
 
 def sweep_display() -> "Bars | Lines":
@@ -19,41 +21,62 @@ def sweep_display() -> "Bars | Lines":
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-class Lines:
-    """One line for each running cell every `LINE_SECONDS`."""
+class _Begun:
+    """Running cells in the order in which they began, as far as that was seen."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + LINE_SECONDS
+        self._order: dict[Path, int] = {}
+
+    def first(self, running: Sequence[RunDirectory]) -> list[RunDirectory]:
+        """At most `MOST` of them."""
+        for run in running:
+            self._order.setdefault(run.path, len(self._order))
+        return sorted(running, key=lambda run: self._order[run.path])[:MOST]
+
+
+class Lines:
+    """A line for each cell that is shown, and one that counts them all, every `LINE_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + FIRST_SECONDS
+        self._begun = _Begun()
 
     def update(self, running: Sequence[RunDirectory], done: int, total: int) -> None:
         """Log the cells when it is time."""
+        shown = self._begun.first(running)
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_SECONDS
-        for run in running:
+        for run in shown:
             log.info("[%d/%d done] %s: %s", done, total, run.path.name, summary(run.status))
+        if more := len(running) - len(shown):
+            log.info("[%d/%d done] and %d more that began later", done, total, more)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class Bars:
-    """A bar for the sweep and one below it for each running cell."""
+    """A bar for the sweep, with the number of running cells, and one for each that is shown."""
 
     def __init__(self) -> None:
+        self._begun = _Begun()
         self._whole: Any = None
         self._bars: dict[str, tuple[RunBar, int]] = {}  # and the line where each stands
 
     def update(self, running: Sequence[RunDirectory], done: int, total: int) -> None:
         """Redraw from the status files."""
         if self._whole is None:
-            layout = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}"
+            layout = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
             self._whole = open_bar("cells", total, position=0, bar_format=layout)
         self._whole.n = done
-        names = {run.path.name for run in running}
+        shown = self._begun.first(running)
+        more = f"{len(running)} running" if len(running) > len(shown) else ""
+        self._whole.set_postfix_str(more, refresh=False)
+        names = {run.path.name for run in shown}
         for name in [name for name in self._bars if name not in names]:
             self._bars.pop(name)[0].close()
-        for run in running:
+        for run in shown:
             self._bar(run.path.name).show(run.status)
         self._whole.refresh()
 

@@ -174,6 +174,18 @@ def read_lines(path: Path, damaged: list[int] | None = None) -> list[dict[str, A
     return [obj for _, obj in _parse(raw, path, damaged)]
 
 
+def read_lines_from(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects of a file of lines from a byte on, and where the next is to begin.
+
+    Damaged lines are left out, and so is a last line without its end, which is yet to come.
+    """
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        raw = file.read()
+    end = raw.rfind(b"\n") + 1
+    return [obj for _, obj in _parse(raw[:end], path, [])], start + end
+
+
 def truncate_after(path: Path, step: int) -> int:
     """Keep the lines with `step` at most the given one (lines without a step too), atomically.
 

@@ -50,4 +50,3 @@ def furthest(runs: Iterable[Run]) -> Run | None:
     if len(found) < 2:
         return found[0] if found else None
     return min(found, key=lambda run: order_of(state_of(run), run.run.get("created")))
-

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atomsweep.cli.live import Site
 from atomsweep.cli.report import main
 from atomsweep.report.pages.run import write_runs
 from atomsweep.report.read.one import read_one
@@ -68,7 +69,16 @@ def paths(tmp_path_factory):
         "unfinished": told_by(unfinished(folder), ["forcenet/table7"], folder / "of-unfinished"),
         "long names": told_by(long_names(folder), ["latest"], folder / "of-long"),
         "thirty columns": told_by(thirty_columns(folder), ["wide"], folder / "of-wide"),
+        "live index": followed(root, "/", folder),
+        "live sweep": followed(root, "/sweep/forcenet/table5", folder),
     }
+
+
+def followed(root, address, folder):
+    """A page of `watch`, as a file."""
+    path = folder / f"live{address.replace('/', '-')}.html"
+    path.write_text(Site(root).page(address), encoding="utf-8")
+    return path
 
 
 def unfinished(folder):

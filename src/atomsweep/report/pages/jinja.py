@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from atomsweep.console import duration
 from atomsweep.report.figures.files import inline
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -22,6 +23,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters["code"] = _code
     environment.filters["whole"] = _whole
+    environment.filters["duration"] = duration
     environment.filters["svg"] = lambda p: inline(p.figure, f"fig-{p.name}", p.title)
     return environment.get_template(template).render(**values)
 

@@ -22,8 +22,15 @@ SPARK = (240.0, 56.0)  # units of a small curve
 
 def write_runs(runs: Sequence[OneRun], out: Path) -> Path:
     """Write the page of one run, or of two with what they differ in; returns its path."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, runs_page(runs), durable=False)
+    return out
+
+
+def runs_page(runs: Sequence[OneRun]) -> str:
+    """The page of one run, or of two with what they differ in."""
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.metrics))
-    text = render(
+    return render(
         "run.html",
         runs=runs,
         told=[told_of(run) for run in runs],
@@ -32,9 +39,6 @@ def write_runs(runs: Sequence[OneRun], out: Path) -> Path:
         metrics=[(m, [_number(run.metrics.get(m)) for run in runs]) for m in metrics],
         figures=_figures(runs),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, text, durable=False)
-    return out
 
 
 def told_of(run: OneRun) -> dict[str, Any]:
@@ -54,7 +58,9 @@ def told_of(run: OneRun) -> dict[str, Any]:
         ("Follow its log", f"tail -f {run.path / schema.LOG}"),
     ]
     sparks = [
-        _spark(metric, points) for metric, points in run.curves.items() if _is_drawn(metric, points)
+        small_curve(metric, points)
+        for metric, points in run.curves.items()
+        if _is_drawn(metric, points)
     ]
     return {"run": run, "facts": facts, "commands": commands, "sparks": sparks[:2]}
 
@@ -134,7 +140,7 @@ def _is_drawn(metric: str, points: Sequence[tuple[float, float]]) -> bool:
     return len(points) > 1 and metric.rpartition("/")[2] in drawn
 
 
-def _spark(metric: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def small_curve(metric: str, points: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """A small curve: its corners as SVG has them, and where it begins and ends in numbers."""
     width, height = SPARK
     steps, values = zip(*points, strict=True)

@@ -14,7 +14,7 @@ from atomsweep.report.tables import grids, spelled
 from atomsweep.tracking.files import write_atomic
 
 
-def _study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
+def study_page(report: StudyReport, drawn: Mapping[str, Drawing]) -> str:
     """A page that needs nothing else."""
     figures = [
         {"svg": inline(figure, f"study-{name}", caption), "caption": caption, "name": name}
@@ -77,7 +77,7 @@ def write_study(report: StudyReport, out: Path) -> Path:
     """
     drawn = drawings(report)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "report.html", _study_page(report, drawn), durable=False)
+    write_atomic(out / "report.html", study_page(report, drawn), durable=False)
     write_atomic(out / "report.md", _study_markdown(report, drawn), durable=False)
     for frame, name in (
         (report.trials, "trials.csv"),

@@ -1,12 +1,13 @@
 """Journals of runs: lines that were logged while they trained, as points of curves."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from atomsweep.report.read.values import as_float
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_lines
+from atomsweep.tracking.files import read_lines, read_lines_from
 
 Journal = Sequence[Mapping[str, Any]]
 POINT = ("identity", "step", "device_seconds", "eval_seconds", "metric", "value")
@@ -47,3 +48,33 @@ def points_of(
         for name, value in line.items()
         if "/" in name and (metrics is None or name in metrics)
     ]
+
+
+class GrowingJournal:
+    """Points of a journal while its run trains: each look reads what was added since the last.
+
+    Args:
+        run: its directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / schema.JOURNAL
+        self._file, self._end = 0, 0
+        self._points: dict[str, dict[float, float]] = {}
+
+    def points(self, metric: str) -> list[tuple[float, float]]:
+        """Steps and values of a metric that are logged by now; [] where there is no journal."""
+        try:
+            found = self._path.stat()
+            if found.st_ino != self._file or found.st_size < self._end:  # a resume cut it
+                self._file, self._end, self._points = found.st_ino, 0, {}
+            if found.st_size > self._end:
+                lines, self._end = read_lines_from(self._path, self._end)
+                for line in lines:
+                    for name, value in line.items():
+                        if "/" in name:
+                            self._points.setdefault(name, {})[float(line["step"])] = as_float(value)
+        except OSError:
+            return []
+        own = self._points.get(metric, {})
+        return sorted((step, value) for step, value in own.items() if math.isfinite(value))
