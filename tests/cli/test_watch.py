@@ -295,7 +295,7 @@ def test_an_empty_root_has_an_index(tmp_path):
 
 def test_a_growing_journal_reads_what_was_added_and_forgets_what_was_cut(tmp_path):
     run = cell().create(tmp_path, None, "")
-    journal = GrowingJournal(run.path)
+    journal = GrowingJournal(run.path, {METRIC, "train/loss"})
     assert journal.points(METRIC) == []
     log(run, (1, 0.5), (2, 0.4))
     assert journal.points(METRIC) == [(1.0, 0.5), (2.0, 0.4)]
@@ -307,6 +307,7 @@ def test_a_growing_journal_reads_what_was_added_and_forgets_what_was_cut(tmp_pat
     assert journal.points(METRIC) == [(1.0, 0.5), (2.0, 0.2)]
     log(run, (2, float("nan")), (3, 0.1))
     assert journal.points(METRIC) == [(1.0, 0.5), (3.0, 0.1)]
+    assert journal.points("train/structures_per_s") == []  # not asked for
     assert journal.points("train/loss") == [(1.0, 1.0), (3.0, 0.2)]
     write_atomic(run.path / schema.JOURNAL, dumps({"step": 7, METRIC: 1.0}) + "\n")
     assert journal.points(METRIC) == [(7.0, 1.0)]

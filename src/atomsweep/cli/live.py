@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between two looks at the root, while somebody looks at a page
 IDLE = 15.0  # seconds between two questions of a page whose runs all rest
-REST = 20.0  # what is costly is made again after this times what it took
+REST = 20.0  # what is costly is made again after this times the CPU seconds that it took
 MOST = 100  # cells of a sweep that are told one by one
 MOST_SINGLE = 40
 INDEX, SWEEP, RUN, REPORT = "/", "/sweep/", "/run/", "/report/"
@@ -49,7 +49,7 @@ class Site:
         self._overview = Overview(root)
         self._looking = threading.Lock()
         self._drawing = threading.Lock()  # matplotlib and reports: one at a time
-        self._seen: tuple[float, float, Seen] | None = None  # when, what it took, what it saw
+        self._seen: tuple[float, float, Seen] | None = None  # when, CPU seconds, what it saw
         self._journals: dict[Path, Any] = {}
         self._kept: dict[str, tuple[Any, float, Any]] = {}  # mark, not again before, what was made
         self._files: list[tuple[str, str]] | None = None
@@ -71,10 +71,12 @@ class Site:
     def look(self) -> Seen:
         """How the root stands, from a look that is not older than a page may be."""
         with self._looking:
-            now = time.monotonic()
-            if self._seen is None or now - self._seen[0] >= max(EVERY, REST * self._seen[1]):
+            now, before = time.monotonic(), self._seen
+            if before is None or now - before[0] >= max(EVERY, REST * before[1]):
+                start = time.thread_time()
                 seen = self._overview.look()
-                self._seen = time.monotonic(), time.monotonic() - now, seen
+                took = 0.0 if before is None else time.thread_time() - start  # the first reads all
+                self._seen = time.monotonic(), took, seen
                 there = {line.path for line in seen.lines}
                 self._journals = {p: j for p, j in self._journals.items() if p in there}
             return self._seen[2]
@@ -107,6 +109,8 @@ class Site:
         )
 
     def _sweep(self, name: str) -> str:
+        import matplotlib.figure  # noqa: F401 (not on the clock of the first drawing)
+
         from atomsweep.report.pages.live import drawings, sweep_page
 
         seen = self.look()
@@ -167,9 +171,9 @@ class Site:
         fresh = known is not None and (known[0] == mark or time.monotonic() < known[1])
         if not fresh and self._drawing.acquire(blocking=False):
             try:
-                start = time.monotonic()
+                start = time.thread_time()
                 made = make()
-                again = time.monotonic() + REST * (time.monotonic() - start)
+                again = time.monotonic() + REST * (time.thread_time() - start)
                 known = self._kept[key] = mark, again, made
             finally:
                 self._drawing.release()
@@ -191,7 +195,8 @@ class Site:
             f"process {one.get('pid')} on {one.get('host')}"
             for one in launchers(self.root, standing.name)
         ]
-        hidden = [line for line in standing.lines if line not in told] if told else []
+        shown = {line.identity for line in told}
+        hidden = [line for line in standing.lines if told and line.identity not in shown]
         command = standing.plan.get("command")
         return LiveSweep(
             name=standing.name,
@@ -248,7 +253,10 @@ class Site:
         if line.path is None or line.state == schema.MISSING:
             return []
         with self._looking:
-            journal = self._journals.setdefault(line.path, GrowingJournal(line.path))
+            journal = self._journals.get(line.path)
+            if journal is None:
+                wanted = {TRAIN_LOSS, line.metric or TRAIN_LOSS}
+                journal = self._journals[line.path] = GrowingJournal(line.path, wanted)
             return list(journal.points(metric))
 
     def _sweep_files(self) -> list[tuple[str, str]]:
@@ -279,15 +287,18 @@ def _chosen(lines: Sequence[Line]) -> list[Line]:
 def _step(line: Line) -> str:
     if line.step is None:
         return NOTHING
-    done = f"{line.step:g}"
-    return f"{done} / {line.total_steps:g}" if line.total_steps else done
+    done = f"{line.step:.15g}"
+    return f"{done} / {line.total_steps:.15g}" if line.total_steps else done
 
 
 def _heard(line: Line) -> str:
     """A moment that stays the same until the run is heard of again."""
+    try:
+        then, now = time.localtime(line.heartbeat or 0.0), time.localtime()
+    except (OverflowError, ValueError, OSError):  # no time that a clock has shown
+        return NOTHING
     if line.heartbeat is None:
         return NOTHING
-    then, now = time.localtime(line.heartbeat), time.localtime()
     same = then[:3] == now[:3]
     return time.strftime("%H:%M:%S" if same else "%Y-%m-%d %H:%M", then)
 

@@ -22,7 +22,7 @@ SWEEP_COLUMNS = ("sweep", "cells", "states", "device time", "still to come")
 MOST = 40  # lines of a table; of more runs those are told that one looks for
 MOST_OF = {schema.RUNNING: 10, schema.FAILED: 10, schema.INTERRUPTED: 5}  # the slowest, the newest
 MOST_REASONS = 5
-EVERY = 2.0  # seconds between two looks, and at least REST times what a look takes
+EVERY = 2.0  # seconds between two looks, and at least REST times the CPU seconds of one
 REST = 20.0
 FORMAT = 1  # of the JSON: raised where a field changes its meaning or goes
 FIELDS = (
@@ -61,10 +61,11 @@ def _status(options: argparse.Namespace) -> int:
 
 def _watch(overview: Overview, options: argparse.Namespace) -> int:
     """The tables again and again, on a screen that is cleared where there is one."""
+    _look(overview, options.sweep)  # it reads everything, and the next what has changed
     while True:
-        start = time.monotonic()
+        start = time.process_time()
         seen, lines = _look(overview, options.sweep)
-        took = time.monotonic() - start
+        took = time.process_time() - start
         if sys.stdout.isatty():
             print(CLEAR, end="")
         print(f"{options.root} at {time.strftime('%H:%M:%S')}; Ctrl-C ends this\n")
@@ -182,7 +183,7 @@ def _sweep_row(standing: Standing) -> tuple[str, ...]:
 
 def _row(line: Line) -> tuple[str, ...]:
     done, total = line.step, line.total_steps
-    step = NOTHING if done is None else f"{done:g}" if not total else f"{done:g}/{total:g}"
+    step = NOTHING if done is None else f"{done:.15g}" + (f"/{total:.15g}" if total else "")
     value = NOTHING if line.value is None else f"{line.metric} {line.value:.5g}"
     beat = line.heartbeat
     return (

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from atomsweep.build import UserError
 from atomsweep.cli.live import SWEEP, NoSuchPage, Site, problem_page
 from atomsweep.cli.shared import add_root, need_root
+from atomsweep.launch.control import sweeps
 from atomsweep.launch.plan import is_planned
 from atomsweep.processes import stopped_in_order
 from atomsweep.tracking.files import told
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 PORT = 8765
+LATEST = "latest"
 TRIED = 20  # ports above it, where nobody has named one
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -40,7 +42,9 @@ def add(commands: Any) -> None:
     watch = commands.add_parser(
         "watch", help="pages in a browser that follow sweeps and runs while they train"
     )
-    watch.add_argument("sweep", nargs="?", help="open at this sweep instead of the index")
+    watch.add_argument(
+        "sweep", nargs="?", help="open at this sweep, or latest, instead of the index"
+    )
     watch.add_argument(
         "--port", type=int, help=f"of 127.0.0.1; else {PORT}, or the next that is free"
     )
@@ -51,10 +55,12 @@ def add(commands: Any) -> None:
 def _watch(options: argparse.Namespace) -> int:
     need_root(options.root)
     start = "/"
+    if options.sweep == LATEST and (known := sweeps(options.root)):
+        options.sweep = known[-1]
     if options.sweep is not None:
         if not is_planned(options.root, options.sweep):
-            known = ", ".join(Site(options.root).look().sweeps) or "none"
-            raise UserError(f"there is no sweep {options.sweep} in {options.root}; known: {known}")
+            names = ", ".join(sweeps(options.root)) or "none"
+            raise UserError(f"there is no sweep {options.sweep} in {options.root}; known: {names}")
         start = SWEEP + quote(options.sweep)
     with opened(Site(options.root), options.port) as server:
         print(f"http://{LOOPBACK}:{server.server_port}{start}")
@@ -114,8 +120,11 @@ class Handler(BaseHTTPRequestHandler):
             text = self.server.site.page(urlsplit(self.path).path)
         except NoSuchPage as error:
             self._answer(404, problem_page(str(error)))
-        except (UserError, OSError, ValueError) as error:
+        except (UserError, OSError) as error:
             self._answer(500, problem_page(told(error)))
+        except Exception as error:  # of one page; the others go on
+            log.debug("no page %s", self.path, exc_info=True)
+            self._answer(500, problem_page(f"{type(error).__name__}: {error}"))
         else:
             self._answer(200, text)
 

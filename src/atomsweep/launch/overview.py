@@ -210,7 +210,7 @@ class Overview:
             fraction=1.0 if state in ENDED else status.get("fraction"),
             seconds_left=status.get("seconds_left") if state == schema.RUNNING else None,
             metric=metric,
-            value=None if value is None or not math.isfinite(value) else float(value),
+            value=_finite(value),
             device_seconds=result.get("device_seconds", status.get("device_seconds")),
             allocated_seconds=allocated_seconds(run.segments()),
             process=job_of(run, state),
@@ -232,7 +232,8 @@ class Overview:
         """
         about = run.run
         typed = [o for o in about.get("overrides") or () if str(o).startswith("engine")]
-        key = (about.get("command"), (about.get("choices") or {}).get("engine"), *map(str, typed))
+        engine = (about.get("choices") or {}).get("engine")
+        key = (str(about.get("command")), str(engine), *map(str, typed))
         if key not in self._devices:
             try:
                 self._devices[key] = str((run.config().get("engine") or {}).get("device"))
@@ -321,6 +322,14 @@ def _missing(sweep: str, cell: Mapping[str, Any]) -> Line:
         sweep=sweep,
         overrides=tuple(map(str, cell.get("overrides") or ())),
     )
+
+
+def _finite(value: Any) -> float | None:
+    """A number, None for what is none or is not finite."""
+    try:
+        return float(value) if math.isfinite(value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _metric(science: Mapping[str, Any]) -> str | None:

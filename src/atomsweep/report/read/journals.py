@@ -55,15 +55,16 @@ class GrowingJournal:
 
     Args:
         run: its directory.
+        metrics: that are kept; a journal has many.
     """
 
-    def __init__(self, run: Path) -> None:
-        self._path = run / schema.JOURNAL
+    def __init__(self, run: Path, metrics: Collection[str]) -> None:
+        self._path, self._metrics = run / schema.JOURNAL, metrics
         self._file, self._end = 0, 0
         self._points: dict[str, dict[float, float]] = {}
 
     def points(self, metric: str) -> list[tuple[float, float]]:
-        """Steps and values of a metric that are logged by now; [] where there is no journal."""
+        """Steps and values of one of them, as far as it is logged; [] where there is no journal."""
         try:
             found = self._path.stat()
             if found.st_ino != self._file or found.st_size < self._end:  # a resume cut it
@@ -72,7 +73,7 @@ class GrowingJournal:
                 lines, self._end = read_lines_from(self._path, self._end)
                 for line in lines:
                     for name, value in line.items():
-                        if "/" in name:
+                        if name in self._metrics:
                             self._points.setdefault(name, {})[float(line["step"])] = as_float(value)
         except OSError:
             return []
