@@ -16,7 +16,7 @@ import pytest
 from atomsweep.cli import live, watch
 from atomsweep.cli.live import Site
 from atomsweep.cli.main import main
-from atomsweep.launch.plan import Plan
+from atomsweep.launch.plan import Cell, Plan
 from atomsweep.report.pages import live as pages
 from atomsweep.report.read.journals import GrowingJournal
 from atomsweep.sweep.grid import Grid
@@ -30,9 +30,16 @@ SWEEP = "/sweep/paper/table"
 CHROMIUM = shutil.which("chromium")
 
 
+def measured(seed):
+    """A cell with a metric that decides."""
+    one = cell(seed=seed)
+    config = {**one.config, "engine": {**one.config["engine"], "metric": METRIC}}
+    return Cell(config, one.choices, one.overrides, one.data)
+
+
 def make(root, seeds, name="paper/table"):
     """A planned sweep whose last cell has no directory; returns its runs."""
-    cells = [cell(seed=i) for i in seeds]
+    cells = [measured(seed) for seed in seeds]
     plan = Plan.of(cells, Grid({"seed": []}, [], name=name), ["run.py", "-m", "a=<b>"], root)
     runs = [one.create(root, plan.sweep, plan.command) for one in cells[:-1]]
     plan.save(root, {one.identity: 1000 for one in cells})
@@ -264,9 +271,8 @@ def test_half_written_files_stop_no_page(root):
 
 
 def test_an_error_of_a_page_is_a_sentence_on_it(root):
-    for path in root.glob("*seed_0-*/" + schema.RESULT):
-        path.unlink()
-    make(root, range(10, 12), name="empty")
+    (only,) = make(root, range(10, 12), name="empty")
+    only.fail("ValueError: bad")
     with served(root) as ask:
         code, text, _ = ask("/report/empty")
         assert ask("/")[0] == 200
@@ -274,7 +280,10 @@ def test_an_error_of_a_page_is_a_sentence_on_it(root):
     assert "nothing of empty has finished" in text
 
 
-def test_of_many_cells_those_that_run_and_fail_are_told_and_the_rest_is_counted(tmp_path):
+def test_of_many_cells_those_that_run_and_fail_are_told_and_the_rest_is_counted(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(live, "MOST", 5)
     root = tmp_path / "runs"
     runs = make(root, range(live.MOST + 21))
     runs[-1].fail("ValueError: bad")
@@ -370,8 +379,8 @@ def test_ctrl_c_closes_it_with_a_sentence(root, number):
     assert found, address
     assert "Ctrl-C closes it" in process.stdout.readline()
     connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
-    connection.request("GET", "/sweep/paper/table")
-    assert connection.getresponse().status == 200
+    connection.request("GET", "/nothing")  # a page of it needs seconds of imports
+    assert connection.getresponse().status == 404
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert (process.returncode, told) == (0, "closed\n")
