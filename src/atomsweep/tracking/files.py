@@ -52,8 +52,8 @@ def loads(text: str | bytes) -> Any:
         ValueError: `text` is not JSON.
     """
     obj = json.loads(text)
-    names = ("NaN", "Infinity") if isinstance(text, str) else (b"NaN", b"Infinity")
-    return _decode(obj) if any(name in text for name in names) else obj  # type: ignore[operator]
+    raw = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    return _decode(obj) if b"NaN" in raw or b"Infinity" in raw else obj
 
 
 def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
