@@ -162,26 +162,26 @@ def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(tab
     assert "`atomsweep run model=median`" in made.text
 
 
-def test_the_sweeps_own_command_is_offered_only_where_it_would_run_something(table5, tmp_path):
+def test_the_sweeps_own_command_is_offered_only_where_it_would_run_something(table5):
     shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
     own = "The sweep’s own command"
-    assert own not in page_of(built(table5), tmp_path)[0]  # it does not make a Median
+    assert own not in page_of(built(table5))[0]  # it does not make a Median
     cell = next(table5.path.glob("*-000000000003"))
     (cell / schema.RESULT).unlink()
     status = json.loads((cell / schema.STATUS).read_text())
     for state, offered in ((schema.QUEUED, False), (schema.FAILED, True)):
         (cell / schema.STATUS).write_text(json.dumps(status | {"state": state}))
         made = built(table5)
-        assert (own in page_of(made, tmp_path)[0]) == offered
+        assert (own in page_of(made)[0]) == offered
         assert ("What is missing of the sweep's cells" in report_markdown(made)) == offered
 
 
-def test_a_table_without_curves_says_why(table5, tmp_path):
+def test_a_table_without_curves_says_why(table5):
     for journal in table5.path.glob(f"*/{schema.JOURNAL}"):
         journal.unlink()
     made = built(table5)
     told = "No run logged Force MAE twice, so there are no curves"
-    assert told in page_of(made, tmp_path)[0]
+    assert told in page_of(made)[0]
     assert told in report_markdown(made)
     assert why_none("Instability", "rotation").startswith("Instability is measured once, after")
     assert why_none("Parameters", "run") == ""
