@@ -35,6 +35,7 @@ def step_of(choices: list[str], structures: int) -> Callable[[int], dict[str, fl
     source.prepare()
     data = GraphDataset(source.split("train"), RadiusGraph(model.cutoff, model.max_neighbors))
     model.fit_statistics([data.batch(np.arange(len(data)))])
+    model.fit_labels(data.label_statistics)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     places = torch.arange(structures)
 
@@ -43,7 +44,7 @@ def step_of(choices: list[str], structures: int) -> Callable[[int], dict[str, fl
         batch = data.batch(chosen)
         batch.places = places
         start = time.process_time()
-        batch = task.prepare(batch, number, 0.0)
+        batch = task.prepare(batch, number)
         corrupted = time.process_time()
         optimizer.zero_grad()
         counts = task.counts(batch)

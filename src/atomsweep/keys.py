@@ -24,6 +24,8 @@ CELL_OFFSETS = "cell_offsets"  # (E, 3) integers, in units of the cell's rows
 NUM_EDGES = "num_edges_per_structure"  # (B,) int64
 SID = "sid"  # (B,) int64, system (relaxation) id
 FID = "fid"  # (B,) int64, frame within the system
+CLOUDS = "clouds"  # `graph.clouds.PointClouds`, of models that read them; optional
+PROGRESS = "progress"  # share of the training's budget that is used, a float; in training alone
 
 # While a model learns to denoise (`dens/`); absent otherwise, and then nothing is encoded
 DENS_MASK = "dens_mask"  # (N,) bool: the forces of the atom are encoded

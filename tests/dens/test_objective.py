@@ -31,10 +31,10 @@ def wrapped(settings, model, **options):
     return task, task.adapt(model).double()
 
 
-def prepared(task, batch, progress=0.0, places=None, seed=SEED):
+def prepared(task, batch, places=None, seed=SEED):
     if places is not None:
         batch.places = places
-    return task.prepare(batch, seed, progress)
+    return task.prepare(batch, seed)
 
 
 def loss_of(task, prediction, batch, counts=None):
@@ -171,7 +171,7 @@ def hand_batch(**fields):
         dens_mask=torch.tensor([False, False, True, False]),
         dens_moved=torch.tensor([False, False, True, False]),
         dens_noise=torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 3, 4], [0, 0, 0]]),
-        dens_decay=fields.get("decay", 1.0),
+        progress=fields.get("progress", 0.0),
     )
 
 
@@ -193,7 +193,9 @@ ZERO = Prediction(torch.zeros(2), torch.zeros(4, 3), torch.zeros(4, 3))
 )
 def test_each_switch_has_its_exact_value(change, decay, expected):
     task = dens(**change).around(s2ef())
-    assert float(loss_of(task, ZERO, hand_batch(decay=decay))) == pytest.approx(expected, rel=1e-6)
+    assert float(loss_of(task, ZERO, hand_batch(progress=1 - decay))) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_labels_are_normalised_in_the_errors_and_the_noise_is_not():
@@ -229,7 +231,8 @@ def test_the_coefficient_decays_linearly_with_progress(batch, model):
     task, force_field = wrapped(dens(decay="linear"), model)
     noise = []
     for progress in (0.0, 0.25, 1.0):
-        corrupted = prepared(task, batch, progress)
+        corrupted = prepared(task, batch)
+        corrupted[keys.PROGRESS] = progress
         noise.append(task.totals(force_field(corrupted), corrupted)["noise"].item())
     assert noise[1] == pytest.approx(0.75 * noise[0])
     assert noise[2] == 0.0

@@ -32,13 +32,12 @@ def test_a_torch_without_the_library_of_a_device_is_named(monkeypatch):
 def test_what_mps_and_shards_cannot_do_is_refused_in_a_sentence():
     mps, plain = (SimpleNamespace(device=d, sharded=d == "cpu") for d in ("mps", "cpu"))
     linear, bessel = nn.Linear(2, 2), nn.Sequential(SphericalBesselBasis(2, 2, 5.0, 5))
-    assert refusal(mps, linear, dens=False, ranks=1) is None
-    assert "no messages between ranks" in refusal(mps, linear, dens=False, ranks=2)
-    assert "no float64, in which dens draws" in refusal(mps, linear, dens=True, ranks=1)
-    assert "Bessel" in refusal(mps, bessel, dens=False, ranks=1)
-    assert refusal(plain, bessel, dens=True, ranks=2) is None
+    assert refusal(mps, linear, ranks=1) is None
+    assert "no messages between ranks" in refusal(mps, linear, ranks=2)
+    assert "Bessel" in refusal(mps, bessel, ranks=1)
+    assert refusal(plain, bessel, ranks=2) is None
     linear.scale = nn.Parameter(torch.tensor(1.0))
-    assert "engine.sharded=true" in refusal(plain, linear, dens=False, ranks=2)
+    assert "engine.sharded=true" in refusal(plain, linear, ranks=2)
 
 
 def config_of(mini_oc_tiny, *words):

@@ -1,9 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from atomsweep.build import UserError
 from atomsweep.engine.optim import Cosine, Milestones, Recipe
+from atomsweep.engine.sharding import load_optimizer
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.preflight import preflight
 from tests.contracts.compose import compose_with_choices
@@ -55,6 +57,43 @@ def test_the_average_follows_the_weights_by_its_decay():
     nn.init.constant_(model.weight, 2.0)
     average.update_parameters(model)
     assert average.module.weight.item() == pytest.approx(0.9 * 1.0 + 0.1 * 2.0)
+
+
+def test_the_average_is_torchs_to_the_bit_continued_or_not():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    ours = Recipe(torch.optim.SGD, Cosine(), batch_size=1, ema_decay=0.9).average(model)
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for step in range(6):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model[1].running_mean):
+                tensor.add_(torch.randn_like(tensor))
+        if step == 3:  # a process that continues
+            state = ours.state_dict()
+            ours = Recipe(torch.optim.SGD, Cosine(), batch_size=1, ema_decay=0.9).average(model)
+            ours.load_state_dict(state)
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+        for name, expected in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], expected), name
+
+
+@pytest.mark.parametrize("there", [True, None])
+def test_how_an_optimiser_computes_belongs_to_the_device_and_not_to_the_checkpoint(there):
+    """A run that began on a GPU, whose Adam is fused, goes on elsewhere, or the other way."""
+    weights = [nn.Parameter(torch.randn(3, 2))]
+    began = torch.optim.Adam(weights, lr=0.1, fused=there)
+    weights[0].grad = torch.ones(3, 2)
+    began.step()
+    here = torch.optim.Adam(weights, lr=0.1, fused=None if there else True)
+    load_optimizer(here, began.state_dict())
+    assert here.param_groups[0]["fused"] is (None if there else True)
+    expected = weights[0].detach().clone()
+    began.step()
+    after = weights[0].detach().clone()
+    weights[0].data = expected
+    here.step()
+    torch.testing.assert_close(weights[0].detach(), after)
 
 
 def test_weight_decay_can_spare_biases_and_norms():

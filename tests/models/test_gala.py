@@ -98,8 +98,7 @@ def test_empty_places_contribute_nothing():
     model, batch = made(), slabs()
     model.train()
     clouds = adsorbate_clouds(batch, 80, 0)
-    wider = replace(
-        clouds,
+    wider = clouds._replace(
         member=torch.cat([clouds.member, clouds.centre[:, None].expand(-1, 3)], 1),
         mask=torch.cat([clouds.mask, torch.zeros(3, 3, dtype=torch.bool)], 1),
         offsets=torch.cat([clouds.offsets, torch.zeros(3, 3, 3).double()], 1),

@@ -5,16 +5,21 @@ import torch
 
 from atomsweep.nn.geometric_algebra import (
     SMOOTH,
-    geometric_product,
     invariants,
     inverse_length,
     magnitude,
     multivector,
+    product_table,
 )
+from atomsweep.nn.geometric_algebra import geometric_product as product_with
 
 PAULI = np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 E1, E2, E3 = PAULI
 BASIS = np.array([np.eye(2), E1, E2, E3, E1 @ E2, E1 @ E3, E2 @ E3, E1 @ E2 @ E3])
+
+
+def geometric_product(a, b):
+    return product_with(a, b, product_table())
 
 
 def matrices(x):

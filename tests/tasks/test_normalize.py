@@ -7,6 +7,7 @@ import torch
 from atomsweep.data.normalizer import LabelStatistics
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.normalize import NormalizedModel, Normalizer
+from atomsweep.tasks.s2ef import S2EF
 from tests.contracts.graphs import make_batch, random_atoms
 from tests.dens.toys import Toy
 
@@ -219,5 +220,5 @@ def test_totals_beside_a_mean_that_is_not_theirs_are_refused():
     part = batches()[0]
     part.energy = part.energy.double() - 1e6
     with pytest.raises(ValueError, match=r"energies lie up to 5e\+06 spreads from what"):
-        Normalizer(0.0, 0.2, 1.0).energy_error(part.energy, part)
-    Normalizer(-1e6, 0.2, 1.0).energy_error(part.energy, part)
+        S2EF(Normalizer(0.0, 0.2, 1.0), 1.0, 1.0).check(part)
+    S2EF(Normalizer(-1e6, 0.2, 1.0), 1.0, 1.0).check(part)

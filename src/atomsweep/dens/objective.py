@@ -21,8 +21,6 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.base import NOTHING, Mean, Task
 from atomsweep.tasks.s2ef import S2EF
 
-DECAY = "dens_decay"  # factor of the coefficient in a prepared batch
-
 
 @dataclass(frozen=True)
 class Denoising(Corruption):
@@ -42,7 +40,7 @@ class Denoising(Corruption):
         force_scale: forces are encoded in eV/Å times this. The papers encode what the data set has:
             on MD17 kcal/mol/Å.
         graph: "rebuild" finds neighbours of the corrupted positions, as paper and code do; "keep"
-            keeps the edges and offsets of the original, with their new vectors, and never waits.
+            keeps the edges and offsets of the original, with their new vectors.
     """
 
     coefficient: float
@@ -112,7 +110,11 @@ class DenoisingTask(Task):
             self._graph = RadiusGraph(model.cutoff, model.max_neighbors)
         return self.task.adapt(model)
 
-    def prepare(self, batch: Batch, seed: int, progress: float) -> Batch:
+    def check(self, batch: Batch) -> None:
+        """As S2EF does."""
+        self.task.check(batch)
+
+    def prepare(self, batch: Batch, seed: int) -> Batch:
         """A copy of the batch with some structures corrupted; the batch itself where none can be.
 
         Where the graph is rebuilt, the edges into moved atoms and the others are listed, so that a
@@ -133,7 +135,6 @@ class DenoisingTask(Task):
         corrupted[keys.DENS_MOVED] = draw.moved
         corrupted[keys.DENS_FORCES] = encoded if dens.encode_forces else torch.zeros_like(encoded)
         corrupted[keys.DENS_NOISE] = (draw.noise / scale).to(batch.pos.dtype)
-        corrupted[DECAY] = 1.0 - min(progress, 1.0) if dens.decay == "linear" else 1.0
         if dens.sigma_encoding:
             sigma = draw.sigma * draw.structures
             corrupted[keys.DENS_SIGMA] = sigma[batch.batch].to(batch.pos.dtype)
@@ -173,10 +174,13 @@ class DenoisingTask(Task):
         energy = self.task.energy_errors(prediction, batch)
         if not self.dens.corrupted_energy:
             energy = energy * ~batch[keys.DENS_STRUCTURES]
+        decay = 1.0
+        if self.dens.decay == "linear":
+            decay -= min(batch[keys.PROGRESS], 1.0)
         return {
             "energy": energy.sum(),
             "forces": (left * self.task.force_errors(prediction, batch)).sum(),
-            "noise": batch[DECAY] * (moved * self._noise_errors(prediction, batch)).sum(),
+            "noise": decay * (moved * self._noise_errors(prediction, batch)).sum(),
         }
 
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:

@@ -1,4 +1,10 @@
-"""The batches of a run on its device: cut for ranks and micro-batches, made ahead, augmented."""
+"""The batches of a run on its device: cut for ranks and micro-batches, and made ready ahead.
+
+All that is random or searched is done here, by threads on the CPU: structures are read, turned
+(`augment`), corrupted and their neighbours found (`Task.prepare`), and what a model wants to know
+beyond edges is found (`ForceField.prepare`), in this order. Then the batch lies in pinned memory,
+is sent while the host goes on, and what the device does with it is arithmetic.
+"""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -16,6 +22,8 @@ from atomsweep.data.structure import Array
 from atomsweep.engine.distributed import World
 from atomsweep.engine.prefetch import prefetch
 from atomsweep.engine.seeds import Purpose, mix
+from atomsweep.models.base import ForceField
+from atomsweep.tasks.base import Task
 
 EVAL_SEED = 0  # of no run: curves of all seeds and settings are over the same structures
 
@@ -25,11 +33,13 @@ Augmentation = Callable[[Batch, StepRandom], Batch]
 class StepBatches:
     """This rank's micro-batches of every step, a function of (seed, step) and of who holds what.
 
-    Each has `places` (B,), where its structures stand in the batch of the step: what is random for
-    a structure must depend on that and the step, not on the rank.
+    What is random for a structure depends on the step and on `places` (B,), where its structures
+    stand in the batch of the step, not on the rank.
 
     Args:
         data: training split.
+        task: prepares each batch.
+        model: likewise.
         batch_size: structures of a step, over all ranks and micro-batches.
         accumulate: micro-batches of a step.
         augment: changes a batch, or None.
@@ -42,6 +52,8 @@ class StepBatches:
     def __init__(
         self,
         data: GraphDataset,
+        task: Task,
+        model: ForceField,
         batch_size: int,
         accumulate: int,
         augment: Augmentation | None,
@@ -51,16 +63,17 @@ class StepBatches:
         workers: int,
     ) -> None:
         self.data, self.augment, self.seed = data, augment, seed
+        self.task, self.model = task, model
         self.device, self.workers = device, workers
         sizes = data.num_edges if data.num_edges is not None else data.natoms
         self.sampler = BalancedSampler(sizes, batch_size, seed, world.rank, world.size, accumulate)
 
     def start(self, step: int) -> Generator[list[Batch], None, None]:
         """Micro-batches of `step` and of every step after it; to be closed."""
-        parts = (self.sampler.parts(later) for later in count(step))
-        with closing(prefetch(self._read, parts, self.workers)) as made:
-            for later, batches in zip(count(step), made, strict=False):
-                yield [self._finish(batch, places, later) for batch, places in batches]
+        parts = ((later, self.sampler.parts(later)) for later in count(step))
+        with closing(prefetch(self._ready, parts, self.workers)) as made:
+            for batches in made:
+                yield [to_device(batch, self.device) for batch in batches]
 
     def ids(self, step: int) -> str:
         """The structures of a step on all ranks, sid/fid."""
@@ -68,25 +81,25 @@ class StepBatches:
         pairs = zip(batch.sid.tolist(), batch.fid.tolist(), strict=True)
         return ", ".join(f"{sid}/{fid}" for sid, fid in pairs)
 
-    def _read(self, parts: list[Part]) -> list[tuple[Batch, Array]]:
-        found = []
+    def _ready(self, item: tuple[int, list[Part]]) -> list[Batch]:
+        """Called in a thread of the loader."""
+        step, parts = item
+        turn, corrupt = (mix(self.seed, p, step) for p in (Purpose.AUGMENT, Purpose.CORRUPT))
+        made = []
         for indices, places in parts:
-            batch = pinned(self.data.batch(indices), self.device)
-            found.append((batch, places if "kept" not in batch else places[batch.kept]))
-        return found
-
-    def _finish(self, batch: Batch, places: Array, step: int) -> Batch:
-        batch = to_device(batch, self.device)
-        where = torch.from_numpy(places)
-        if self.augment is not None:
-            seed = mix(self.seed, Purpose.AUGMENT, step)
-            batch = self.augment(batch, StepRandom(seed, where, self.sampler.batch_size))
-        batch.places = where.to(self.device)
-        return batch
+            batch = self.data.batch(indices)
+            where = torch.from_numpy(places if "kept" not in batch else places[batch.kept])
+            if self.augment is not None:
+                batch = self.augment(batch, StepRandom(turn, where, self.sampler.batch_size))
+            batch.places = where
+            batch = self.task.prepare(batch, corrupt)
+            made.append(pinned(self.model.prepare(batch), self.device))
+        return made
 
 
 def eval_shares(
     data: GraphDataset,
+    model: ForceField,
     batch_size: int,
     world: World,
     device: torch.device,
@@ -99,6 +112,7 @@ def eval_shares(
 
     Args:
         data: the split.
+        model: prepares each batch.
         batch_size: structures of a batch.
         world: the ranks.
         device: where they will go.
@@ -113,7 +127,8 @@ def eval_shares(
     shares = [mine[i * batch_size : (i + 1) * batch_size] for i in range(rounds)]
 
     def read(share: Array) -> Batch:
-        batch = pinned(data.batch(share if len(share) else np.zeros(1, dtype=int)), device)
+        batch = model.prepare(data.batch(share if len(share) else np.zeros(1, dtype=int)))
+        batch = pinned(batch, device)
         if not len(share):
             batch.surplus = True
         return batch
@@ -136,5 +151,5 @@ def eval_sample(num: int, frames: int) -> Array:
 
 
 def pinned(batch: Batch, device: torch.device) -> Batch:
-    """The batch in memory that a CUDA device copies from while the host goes on."""
-    return batch.pin_memory() if device.type == "cuda" else batch
+    """The batch in memory that a GPU copies from while the host goes on."""
+    return batch if device.type in ("cpu", "mps") else batch.pin_memory()

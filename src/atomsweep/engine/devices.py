@@ -27,21 +27,22 @@ def backend_of(device: torch.device) -> str:
     return special if special == "gloo" else f"cpu:gloo,{device.type}:{special}"
 
 
-def refusal(trainer: Trainer, model: nn.Module, dens: bool, ranks: int) -> str | None:
+def refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | None:
     """Why a run cannot be trained on its device, in a sentence; None where it can.
 
     Args:
         trainer: of the run.
         model: of the run, perhaps without memory for its weights.
-        dens: it is trained to denoise.
         ranks: processes of the run.
     """
     if trainer.device.partition(":")[0] == "mps":
         if ranks > 1:
             return "engine.device=mps has no messages between ranks; set cluster.ranks=1"
-        if dens or any(getattr(module, "needs_double", False) for module in model.modules()):
-            what = "dens draws" if dens else "this model's Bessel basis computes"
-            return f"engine.device=mps has no float64, in which {what}; choose engine.device=cpu"
+        if any(getattr(module, "needs_double", False) for module in model.modules()):
+            return (
+                "engine.device=mps has no float64, in which this model's Bessel basis computes; "
+                "choose engine.device=cpu"
+            )
     if trainer.sharded and any(p.ndim == 0 for p in model.parameters()):
         return "engine.sharded=true needs parameters with a dimension; one of this model has none"
     return None

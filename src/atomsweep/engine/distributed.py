@@ -73,7 +73,9 @@ class World:
         if self.size == 1:
             return loss
         present = [p.grad is not None for p in parameters]
-        there = torch.tensor(present, dtype=torch.float32).to(loss.device, non_blocking=True)
+        there = torch.ones(len(present), device=loss.device)
+        if not all(present):
+            there = torch.tensor(present, dtype=torch.float32).to(loss.device)
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([*(g.flatten() for g in grads), there, loss.reshape(1)])
         self._reduce(flat)

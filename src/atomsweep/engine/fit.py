@@ -64,3 +64,4 @@ def _fit_statistics(training: Training) -> None:
     with training.stop.at_once():
         model.fit_statistics(eval_batches(train, training.trainer.eval_batch_size))
         model.fit_labels(train.label_statistics)
+        training.task.check(train.batch(range(min(training.trainer.eval_batch_size, len(train)))))

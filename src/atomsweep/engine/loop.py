@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
@@ -79,6 +80,8 @@ class Training:
             self.model.to(self.device)
         self.batches = StepBatches(
             self.data[schema.TRAIN],
+            self.task,
+            self.model,
             self.recipe.batch_size,
             self.recipe.accumulate,
             self.augment,
@@ -178,8 +181,6 @@ class Training:
     ) -> None:
         # Dropout and the like: on many ranks other masks than on one, but of the same kind
         torch.manual_seed(mix(self.seed, Purpose.STEP, self.step, self.world.rank))
-        corrupt = mix(self.seed, Purpose.CORRUPT, self.step)
-        batches = [self.task.prepare(batch, corrupt, self._fraction()) for batch in batches]
         counts = [self.task.counts(batch) for batch in batches]
         whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
         for count in whole.values():
@@ -189,6 +190,7 @@ class Training:
         for batch in batches:
             with self.trainer.autocast():
                 prediction = self.model(batch)
+            batch[keys.PROGRESS] = self._fraction()
             totals = self.task.totals(prediction, batch)
             part = sum(
                 self.task.coefficients[name] * total / whole[name] for name, total in totals.items()
@@ -276,6 +278,7 @@ class Training:
             self.task,
             eval_shares(
                 self.data[split],
+                self.model,
                 self._eval_size,
                 self.world,
                 self.device,

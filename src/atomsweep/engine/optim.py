@@ -3,12 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from math import cos, pi
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from atomsweep.nn.running_norm import RunningNorm
 
@@ -121,7 +124,7 @@ class Recipe:
             as EquiformerV2 does.
     """
 
-    optimizer: Callable[[Iterable[Any]], Optimizer]
+    optimizer: Callable[..., Optimizer]
     schedule: Schedule
     batch_size: int
     accumulate: int = 1
@@ -141,23 +144,63 @@ class Recipe:
             raise ValueError(f"optim.ema_decay must lie in (0, 1) or be null, got {self.ema_decay}")
 
     def new_optimizer(self, model: nn.Module) -> Optimizer:
-        """The optimiser of what is trained in `model`."""
+        """The optimiser of what is trained in `model`, in one kernel on a GPU where it has one."""
         trained = [p for p in model.parameters() if p.requires_grad]
-        if self.decay_all:
-            return self.optimizer(trained)
-        spared = _biases_and_norms(model)
-        return self.optimizer(
-            [
+        groups: list[Any] = trained
+        if not self.decay_all:
+            spared = _biases_and_norms(model)
+            groups = [
                 {"params": [p for p in trained if id(p) not in spared]},
                 {"params": [p for p in trained if id(p) in spared], "weight_decay": 0.0},
             ]
-        )
+        if _can_be_fused(self.optimizer) and trained[0].device.type not in ("cpu", "mps"):
+            return self.optimizer(groups, fused=True)
+        return self.optimizer(groups)
 
-    def average(self, model: nn.Module) -> AveragedModel | None:
+    def average(self, model: nn.Module) -> "MovingAverage | None":
         """The moving average of `model`, or None where the recipe has none."""
-        if self.ema_decay is None:
-            return None
-        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+        return None if self.ema_decay is None else MovingAverage(model, self.ema_decay)
+
+
+class MovingAverage(AveragedModel):
+    """torch's `AveragedModel` with a decay; the same state, and the same bits.
+
+    That one reads `n_averaged` in every step, for which a GPU's host would wait, and copies every
+    constant; here it is read once in a process, and only what a checkpoint keeps is copied.
+
+    Args:
+        model: what is averaged; its first weights are the average after one step.
+        decay: share of the old average in the new one.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+        self._pairs: tuple[list[Tensor], ...] | None = None  # found at the first step
+        self._empty = True
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the weights after a step, all of them in one call."""
+        if self._pairs is None:
+            self._empty = int(self.n_averaged) == 0
+            kept = self.module.state_dict().keys()
+            self._pairs = (
+                list(self.module.parameters()),
+                list(model.parameters()),
+                [b for name, b in self.module.named_buffers() if name in kept],
+                [b for name, b in model.named_buffers() if name in kept],
+            )
+        ours, theirs, our_buffers, their_buffers = self._pairs
+        if self._empty:
+            for old, new in zip(ours, theirs, strict=True):
+                old.copy_(new)
+            self._empty = False
+        else:
+            torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+        if our_buffers:
+            torch._foreach_copy_(our_buffers, their_buffers)
+        self.n_averaged += 1
 
 
 def kept_statistics(model: nn.Module) -> str | None:
@@ -168,6 +211,12 @@ def kept_statistics(model: nn.Module) -> str | None:
     """
     kinds = (nn.modules.batchnorm._NormBase, RunningNorm)
     return next((type(m).__name__ for m in model.modules() if isinstance(m, kinds)), None)
+
+
+def _can_be_fused(optimizer: Callable[..., Optimizer]) -> bool:
+    """Whether it has an implementation of its own on GPUs, and none was asked for."""
+    given = optimizer.keywords if isinstance(optimizer, partial) else {}
+    return "fused" in signature(optimizer).parameters and not {"fused", "foreach"} & given.keys()
 
 
 def _biases_and_norms(model: nn.Module) -> set[int]:

@@ -88,13 +88,20 @@ def load_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a whole state into an optimiser of sharded parameters, or of others."""
+    """Load a whole state into an optimiser of sharded parameters, or of others.
+
+    How it computes is a matter of the device that it is on now, not of the one that it was on.
+    """
+    groups = [
+        {**group, **{name: own[name] for name in ("foreach", "fused") if name in own}}
+        for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     slots = {
         index: {name: _like(value, parameters[index]) for name, value in slot.items()}
         for index, slot in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": slots})
+    optimizer.load_state_dict({**state, "param_groups": groups, "state": slots})
 
 
 def _like(value: Any, own: Any) -> Any:

@@ -1,6 +1,6 @@
 """Point clouds around the adsorbate: who is a centre, who is a member, and the way to each."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ SUBSURFACE, SURFACE, ADSORBATE = 0, 1, 2  # tags
 _STREAM = 1 << 20  # of random numbers; below it are those of denoising
 
 
-@dataclass(frozen=True)
-class PointClouds:
+class PointClouds(NamedTuple):
     """Clouds of all structures of a batch, filled up to M members. C is the number of centres.
 
     Attributes:
@@ -55,8 +54,8 @@ def adsorbate_clouds(batch: Batch, sample_size: int, seed: int) -> PointClouds:
     What is drawn is a function of the seed and of the structure's elements and tags in their order:
     the same in every epoch, batch and process, for all frames of a relaxation, wherever atoms are.
 
-    Sizes depend on the tags, so on a GPU this waits for them. On the meta device, which has no
-    values, every atom is a centre, and the clouds are as large as may be.
+    Sizes depend on the tags, so this belongs on the CPU. On the meta device, which has no values,
+    every atom is a centre, and the clouds are as large as may be.
 
     Args:
         batch: structures.

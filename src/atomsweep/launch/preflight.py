@@ -80,8 +80,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             "statistics that other weights made; set optim.ema_decay=null or choose a model "
             "without it"
         )
-    dens = config.get("dens") is not None
-    if (problem := refusal(trainer, model, dens, ranks)) is not None:
+    if (problem := refusal(trainer, model, ranks)) is not None:
         raise UserError(problem)
     if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
         raise UserError(

@@ -94,6 +94,14 @@ class ForceField(nn.Module, ABC):
         if atomic_numbers.device.type == "cpu" and not torch.compiler.is_compiling():
             self.check_elements(atomic_numbers)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with what the forward wants to know beyond edges; most models want nothing.
+
+        Called on the CPU, perhaps in a thread, on the positions that the forward sees. A forward
+        makes it by itself where it is not there, and may then wait for a GPU.
+        """
+        return batch
+
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
         """Predict for every structure of the batch."""

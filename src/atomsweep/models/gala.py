@@ -4,6 +4,7 @@ Spellings, arXiv:2110.02393, as the Open MatSci ML Toolkit uses it, arXiv:2210.1
 `graph/clouds.py`, the algebra `nn/geometric_algebra.py`.
 """
 
+from copy import copy
 from typing import Literal, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.graph.clouds import PointClouds, adsorbate_clouds
 from atomsweep.models.base import ForceField, Prediction, energy_and_forces, require_positive
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
@@ -22,6 +24,7 @@ from atomsweep.nn.geometric_algebra import (
     invariants,
     inverse_length,
     multivector,
+    product_table,
 )
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.running_norm import RunningNorm
@@ -150,10 +153,20 @@ class Gala(ForceField):
         """Elements beyond the one-hot features, and the empty one."""
         return frozenset({0, *range(NUM_ELEMENTS, MAX_ATOMIC_NUMBER + 1)})
 
+    def prepare(self, batch: Batch) -> Batch:
+        """With its point clouds, whose sizes and images depend on values: found on the CPU."""
+        host = batch if batch.pos.is_meta else copy(batch).cpu()
+        clouds = adsorbate_clouds(host, self.sample_size, self.sample_seed)
+        prepared = copy(batch)
+        prepared[keys.CLOUDS] = PointClouds(*(part.to(batch.pos.device) for part in clouds))
+        return prepared
+
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV and forces (N, 3) eV/Å."""
         self.check_elements_on_cpu(batch.atomic_numbers)
-        clouds = adsorbate_clouds(batch, self.sample_size, self.sample_seed)
+        if keys.CLOUDS not in batch:
+            batch = self.prepare(batch)
+        clouds: PointClouds = batch[keys.CLOUDS]
         return energy_and_forces(
             lambda vectors: self.energy(batch, clouds, vectors),
             clouds.displacements(batch),
@@ -281,6 +294,8 @@ class _Attention(nn.Module):
         self.norm = RunningNorm(num_invariants) if invariant_norm else None
         self.value_net = _perceptron(num_invariants, wide, channels, value_norm)
         self.score_net = _perceptron(channels, wide, 1, score_norm)
+        self.register_buffer("table", product_table(), persistent=False)
+        self.table: Tensor
         self.merge, self.join = _Slots(merge, channels, 2), _Slots(join, channels, 2)
         if gives != "values":
             self.scale_net = _perceptron(channels, wide, 1, score_norm)
@@ -291,13 +306,13 @@ class _Attention(nn.Module):
         """Let the norm of the invariants take in a batch, in training."""
         if self.norm is not None and self.training:
             with full_precision(r):
-                read = self._invariants(_products(r.detach()))
+                read = self._invariants(self._products(r.detach()))
                 self.norm.update(read, _pairs(mask)[..., None])
 
     def forward(self, r: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """See the class."""
         with full_precision(r):
-            products = _products(r)
+            products = self._products(r)
             read = self._invariants(products)  # (C, M, M, Q)
             read = read if self.norm is None else self.norm(read)
         value = self._values(read, v)  # (C, M, M, H)
@@ -328,6 +343,10 @@ class _Attention(nn.Module):
         left, right = (self.join(1, self.merge(slot, v)) for slot in (0, 1))
         return F.linear(read, weight, bias) + left[:, :, None] + right[:, None]
 
+    def _products(self, r: Tensor) -> list[Tensor]:
+        """r_j r_k, r_j and r_k, over pairs. Shape: (C, M, M, 8), (C, M, 1, 8), (C, 1, M, 8)."""
+        return [geometric_product(r, r, self.table), r[:, :, None], r[:, None]]
+
     def _invariants(self, products: list[Tensor]) -> Tensor:
         """Shape: (C, M, M, Q)."""
         shape = products[0].shape[:-1]
@@ -348,11 +367,6 @@ class _Attention(nn.Module):
                 factor = factor + self.weights[self.num_made + number] * inverse_length(product)
             total = total + factor * product
         return total
-
-
-def _products(r: Tensor) -> list[Tensor]:
-    """r_j r_k, r_j and r_k, over pairs. Shape: (C, M, M, 8), (C, M, 1, 8), (C, 1, M, 8)."""
-    return [geometric_product(r, r), r[:, :, None], r[:, None]]
 
 
 def _pairs(mask: Tensor) -> Tensor:

@@ -29,11 +29,16 @@ class MedianBaseline(ForceField):
         self.register_buffer("median_energy", torch.full((), torch.nan))
         self.median: Tensor
         self.median_energy: Tensor
+        self._known = False, False  # of energy and forces, on the host: a forward reads no value
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights of before have no energy."""
         state_dict.setdefault(f"{prefix}median_energy", torch.full((), torch.nan))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._look()
+
+    def _look(self) -> None:
+        self._known = _is_set(self.median_energy), _is_set(self.median)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
         """Take medians over one pass, exactly: all forces are held at once, 12 bytes an atom.
@@ -50,6 +55,7 @@ class MedianBaseline(ForceField):
                 free.append(batch.forces[~batch.fixed].cpu())
         if energies:
             self.median_energy.copy_(_middle(torch.cat(energies)))
+            self._look()
         if energies and not labelled:
             return
         forces = torch.cat(free) if free else torch.empty(0, 3)
@@ -59,6 +65,7 @@ class MedianBaseline(ForceField):
                 "check the `fixed` flags of the data"
             )
         self.median.copy_(_middle(forces))
+        self._look()
 
     def forward(self, batch: Batch) -> Prediction:
         """The same energy for every structure, the same force for every atom, as far as known.
@@ -67,9 +74,10 @@ class MedianBaseline(ForceField):
             RuntimeError: no median is set.
         """
         energy = forces = None
-        if _is_set(self.median_energy):
+        with_energy, with_forces = (True, True) if self.median.is_meta else self._known
+        if with_energy:
             energy = self.median_energy.expand(len(batch.cell)).to(batch.pos.dtype)
-        if _is_set(self.median):
+        if with_forces:
             forces = self.median.expand(len(batch.pos), 3).to(batch.pos.dtype)
         if energy is None and forces is None:
             raise RuntimeError(
@@ -80,7 +88,7 @@ class MedianBaseline(ForceField):
 
 
 def _is_set(median: Tensor) -> bool:
-    return median.device.type == "meta" or not bool(median.isnan().any())
+    return not bool(median.isnan().any())
 
 
 def _middle(values: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ A multivector has eight components: 1, e1, e2, e3, e12, e13, e23, e123, with e_i
 e_i e_j = -e_j e_i. Spellings, arXiv:2110.02393, Sec. 2.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -20,13 +18,12 @@ def multivector(vector: Tensor) -> Tensor:
     return torch.nn.functional.pad(vector, (1, 4))
 
 
-def geometric_product(a: Tensor, b: Tensor) -> Tensor:
-    """Products of every two multivectors of two lists.
+def geometric_product(a: Tensor, b: Tensor, table: Tensor) -> Tensor:
+    """Products of every two multivectors of two lists; `table` is that of `product_table`.
 
-    Shape: (C, J, 8), (C, K, 8) -> (C, J, K, 8).
+    Shape: (C, J, 8), (C, K, 8), (8, 8, 8) -> (C, J, K, 8).
     """
-    table = _product_table().to(a)
-    left = torch.einsum("cji,ilo->cjol", a, table)  # a· as a matrix
+    left = torch.einsum("cji,ilo->cjol", a, table.to(a.dtype))  # a· as a matrix
     product = left.flatten(1, 2) @ b.mT  # (C, J * 8, K)
     return product.unflatten(1, (-1, NUM_COMPONENTS)).transpose(2, 3)
 
@@ -51,9 +48,11 @@ def inverse_length(x: Tensor) -> Tensor:
     return torch.rsqrt(x.square().sum(-1, keepdim=True) + SMOOTH**2)
 
 
-@cache
-def _product_table() -> Tensor:
-    """Component o of the product of basis elements i and l. Shape: (8, 8, 8), [i, l, o]."""
+def product_table() -> Tensor:
+    """Component o of the product of basis elements i and l. Shape: (8, 8, 8), [i, l, o].
+
+    A module keeps it as a buffer: sent to a GPU in each step, it would have to be waited for.
+    """
     table = torch.zeros(NUM_COMPONENTS, NUM_COMPONENTS, NUM_COMPONENTS)
     for i, a in enumerate(_BLADES):
         for j, b in enumerate(_BLADES):

@@ -63,15 +63,24 @@ class Task(ABC):
         """
         return model
 
-    def prepare(self, batch: Batch, seed: int, progress: float) -> Batch:
+    def check(self, batch: Batch) -> None:  # noqa: B027 (nothing to refuse is right for most)
+        """Look at labels of the training split once, before a step, in which nothing may wait.
+
+        Raises:
+            ValueError: they do not suit the task.
+        """
+
+    def prepare(self, batch: Batch, seed: int) -> Batch:
         """The batch that the model is trained on, after augmentation; here as it is.
 
+        Called ahead of the step, in a thread of the loader: it must not touch the global random
+        state, and knows nothing of how far the training will be.
+
         Args:
-            batch: structures, on the device, with `places` (B,): where each stands in the whole
-                batch of this step, over all micro-batches and ranks, so that what is drawn does not
+            batch: structures, on the CPU, with `places` (B,): where each stands in the whole batch
+                of this step, over all micro-batches and ranks, so that what is drawn does not
                 depend on the division.
             seed: of this step.
-            progress: share of the budget that is used.
         """
         return batch
 
@@ -81,7 +90,11 @@ class Task(ABC):
 
     @abstractmethod
     def totals(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-        """Numerator () of each loss term, differentiable in the prediction."""
+        """Numerator () of each loss term, differentiable in the prediction.
+
+        `progress` of the batch is a number of the host: it is all that is known no earlier than at
+        the step.
+        """
 
     @abstractmethod
     def metrics(self, prediction: Prediction, batch: Batch) -> dict[str, Mean]:

@@ -50,6 +50,11 @@ class IS2RE(Task):
         model.forces_wanted = False
         return NormalizedModel(model, self.normalizer)
 
+    def check(self, batch: Batch) -> None:
+        """Energies that float32 can tell apart; see `Normalizer.check`."""
+        if keys.ENERGY in batch:
+            self.normalizer.check(batch)
+
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Structures."""
         return {"energy": batch.pos.new_full((), len(batch.cell))}

@@ -1,6 +1,7 @@
 """Labels with zero mean and unit spread: the one place that scales them, and undoes it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep.data.batches.tensors import to_device
 from atomsweep.data.normalizer import COARSE, spacing_fault
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER
 from atomsweep.models.base import ForceField, Prediction
@@ -50,7 +52,6 @@ class Normalizer(nn.Module):
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
         zeros = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
         self.register_buffer("references", zeros)
-        self._checked = False
         self.energy_mean: Tensor
         self.energy_std: Tensor
         self.forces_std: Tensor
@@ -122,23 +123,26 @@ class Normalizer(nn.Module):
         ):
             buffer.fill_(value)
 
-    def energy_error(self, energy: Tensor, batch: Batch) -> Tensor:
-        """(E - E*) / σ_E, in the precision of the weights after the subtraction. Shape: (B,).
+    def check(self, batch: Batch) -> None:
+        """Refuse statistics that do not belong to labels like these, on the CPU.
 
         Raises:
             ValueError: what the network must give is so large that float32 cannot tell labels
-                apart; checked once.
+                apart.
         """
-        if not self._checked:
-            self._checked = True
-            wanted = (batch.energy - self.energy_offset(batch)) / self.energy_std
-            largest = float(wanted.abs().max())
-            if np.spacing(np.float32(largest)) > COARSE:
-                raise ValueError(
-                    f"energies lie up to {largest:.3g} spreads from what task.normalizer "
-                    "subtracts, where float32 cannot tell a thousandth of the spread; set "
-                    "task.normalizer.energy_mean=null, or references=fit for total energies"
-                )
+        there = self.energy_std.device
+        offset = self.energy_offset(to_device(copy(batch), there)).cpu()
+        wanted = (batch.energy.cpu() - offset) / self.energy_std.cpu()
+        largest = float(wanted.abs().max())
+        if np.spacing(np.float32(largest)) > COARSE:
+            raise ValueError(
+                f"energies lie up to {largest:.3g} spreads from what task.normalizer "
+                "subtracts, where float32 cannot tell a thousandth of the spread; set "
+                "task.normalizer.energy_mean=null, or references=fit for total energies"
+            )
+
+    def energy_error(self, energy: Tensor, batch: Batch) -> Tensor:
+        """(E - E*) / σ_E, in the precision of the weights after the subtraction. Shape: (B,)."""
         return ((energy - batch.energy) / self.energy_std).to(batch.pos.dtype)
 
     def energy_offset(self, batch: Batch) -> Tensor:
@@ -174,6 +178,10 @@ class NormalizedModel(ForceField):
     def unsupported_elements(self) -> frozenset[int]:
         """Those of the network."""
         return self.model.unsupported_elements()
+
+    def prepare(self, batch: Batch) -> Batch:
+        """As the network does."""
+        return self.model.prepare(batch)
 
     def fit_statistics(self, batches: Iterable[Batch]) -> None:
         """Those of the network."""

@@ -77,6 +77,11 @@ class S2EF(Task):
             )
         return NormalizedModel(model, self.normalizer)
 
+    def check(self, batch: Batch) -> None:
+        """Energies that float32 can tell apart; see `Normalizer.check`."""
+        if keys.ENERGY in batch:
+            self.normalizer.check(batch)
+
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Structures, and atoms whose forces count."""
         scored = self.scored_atoms(batch)

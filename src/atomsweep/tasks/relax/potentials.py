@@ -230,5 +230,6 @@ def _part(batch: Batch, places: Tensor) -> Batch:
 def _batch(values: dict[str, Tensor]) -> Batch:
     natoms = values["natoms"]
     ptr = torch.cat([natoms.new_zeros(1), natoms.cumsum(0)])
-    structure = torch.repeat_interleave(torch.arange(len(natoms), device=natoms.device), natoms)
+    numbers = torch.arange(len(natoms), device=natoms.device)
+    structure = torch.repeat_interleave(numbers, natoms, output_size=len(values["pos"]))
     return Batch(batch=structure, ptr=ptr, **values)

@@ -1,0 +1,291 @@
+"""What one GPU does with this package, in at most six minutes.
+
+    python benchmarks/gpu.py --out gpu.json            # on the first CUDA device
+    python benchmarks/gpu.py --device cpu --quick      # the script itself, in a minute
+
+Rows, each by itself: one that fails says why, and the next begins; one that no time is left for is
+left out. What is found is printed as it comes and written after every row. Steps are those of the
+training loop, with its loader, on slabs of 86 atoms: seconds of the wall, the device waited for at
+the end, after steps that are not measured. `loader` is what the loader alone gives; a row is bound
+by it where the two are near one another. The other form of a model is that of `training_step.py`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from atomsweep.build import build
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.tensors import to_device
+from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.tasks.relax.lbfgs import LBFGS
+from atomsweep.tasks.relax.loop import relax
+from atomsweep.tasks.relax.potentials import ModelPotential
+from atomsweep.tracking.files import write_atomic
+from benchmarks.bare_training import BareTraining, config_of, slabs
+from benchmarks.training_step import (
+    PublicDimeNet,
+    PublicSchNet,
+    with_concatenation,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+
+
+@dataclass
+class Options:
+    """How it is measured.
+
+    Attributes:
+        device: of torch.
+        quick: small models and few steps.
+        until: `time.monotonic` at which no row begins any more.
+        workers: threads of the loader.
+    """
+
+    device: str
+    quick: bool
+    until: float
+    workers: int
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device != "cpu":
+            torch.get_device_module(self.device).synchronize()
+
+
+Row = dict[str, Any]
+
+
+def about(options: Options) -> Row:
+    """Device and versions."""
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    if options.device.startswith("cuda"):
+        of = torch.cuda.get_device_properties(0)
+        found |= {"device": of.name, "GiB": of.total_memory / 2**30, "CUDA": torch.version.cuda}
+    return found
+
+
+def gpu_tests(options: Options) -> Row:
+    """Tests marked `gpu`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    last = (done.stdout.strip() or "nothing was said").splitlines()[-1]
+    if done.returncode not in (0, 5):
+        raise RuntimeError(f"{last}\n{done.stdout[-2000:]}")
+    return {"outcome": last}
+
+
+def training(options: Options, choices: list[str], batch: int, steps: int, other: bool) -> Row:
+    """Structures per second of training steps with their loader, and of the loader alone."""
+    if options.quick:
+        choices, batch, steps = [*choices, "size=small"], 2, 2
+    config = config_of(choices)
+    sets = slabs(4 if options.quick else 2 * batch)
+    bare = BareTraining(
+        config, sets, options.device, options.workers, batch_size=batch, accumulate=1
+    )
+    found: Row = {"batch": batch}
+    with bare.steps() as loop:  # the loader is measured before the device is busy
+        start = time.perf_counter()
+        for _ in range(steps):
+            loop.next()
+        options.synchronise()
+        found["loader structures/s"] = steps * batch / (time.perf_counter() - start)
+    cuda = options.device.startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    found["structures/s"] = _speed(options, bare, batch, steps)
+    if cuda:
+        found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
+    if other:
+        name, context = _other_form(bare, config, options)
+        with context:
+            found[f"{name} structures/s"] = _speed(options, bare, batch, steps)
+    return found
+
+
+def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> float:
+    with bare.steps() as loop:
+        for _ in range(1 if options.quick else 3):
+            loop.run(loop.next())
+        options.synchronise()
+        start = time.perf_counter()
+        for _ in range(steps):
+            loop.run(loop.next())
+        options.synchronise()
+        return steps * batch / (time.perf_counter() - start)
+
+
+def _other_form(
+    bare: BareTraining, config: Row, options: Options
+) -> tuple[str, AbstractContextManager[Any]]:
+    target = config["model"]["_target_"].rpartition(".")[2]
+    public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
+    if public is None:
+        return "concatenation", with_concatenation(bare.model)
+    ours = build(config["model"], "model")
+    bare.model.model = public(ours).to(options.device)
+    return "torch_geometric", nullcontext()
+
+
+def relaxations(options: Options, count: int, steps: int) -> Row:
+    """Steps of relaxations per second, all at once against one by one."""
+    if options.quick:
+        count, steps = 2, 2
+    config = config_of(["model=forcenet", "size=small", "task=s2ef"])
+    bare = BareTraining(config, slabs(count), "cpu", 0)
+    potential = ModelPotential(bare.model.to(options.device).eval())
+    made = [bare.data.dataset[index] for index in range(count)]
+    found: Row = {"structures": count}
+    for name, size in (("one by one", 1), ("all at once", count)):
+        start = time.perf_counter()
+        list(relax(made, potential, LBFGS(), fmax=0.0, steps=steps, batch_size=size))
+        options.synchronise()
+        found[f"{name}, steps/s"] = count * steps / (time.perf_counter() - start)
+    return found
+
+
+def sweep(options: Options) -> Row:
+    """What a sweep of two tiny cells costs beyond their training."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "sweep_overhead.py"), "--cells", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+    head, values = (line.split("  ") for line in done.stdout.strip().splitlines()[-2:])
+    names = [name.strip() for name in head if name.strip()]
+    return dict(zip(names, [v.strip() for v in values if v.strip()], strict=True))
+
+
+def precisions(options: Options, steps: int) -> Row:
+    """Errors of forces on mini_oc's validation after some steps, in each precision."""
+    data, steps = ("mini_oc_tiny", 3) if options.quick else ("mini_oc", steps)
+    found: Row = {"steps": steps}
+    for precision in ("float32", "tf32", "bf16"):
+        config = config_of(
+            ["model=forcenet", "size=small", f"data={data}", f"engine.precision={precision}"]
+        )
+        source = build(config["data"], "data")
+        source.prepare()
+        bare = BareTraining(config, source.split("train"), options.device, options.workers)
+        with bare.steps() as loop:
+            for _ in range(steps):
+                loop.run(loop.next())
+        graph = RadiusGraph(bare.model.cutoff, bare.model.max_neighbors)
+        held = GraphDataset(source.split("val_id"), graph)
+        device = torch.device(options.device)
+        bare.model.eval()
+        total = atoms = 0.0
+        for start in range(0, min(64, len(held)), 16):
+            batch = to_device(held.batch(range(start, min(start + 16, len(held)))), device)
+            with torch.no_grad(), bare.trainer.autocast():
+                forces = bare.model(batch).forces
+            error = (forces.float() - batch.forces).abs().mean(1)[~batch.fixed]
+            total, atoms = total + float(error.sum()), atoms + len(error)
+        found[f"forces_mae {precision}, eV/Å"] = total / atoms
+    return found
+
+
+def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
+    """What is measured, the most wanted first."""
+    found: dict[str, Callable[[Options], Row]] = {"about": about}
+    if not options.quick:
+        found["tests marked gpu"] = gpu_tests
+    s2f, oc20 = ["task=s2f"], ["task=s2ef_oc20", "augmentation=none"]
+    models = {
+        "forcenet": (["model=forcenet", *s2f], 64, 20),
+        "schnet": (["model=schnet", *s2f, "augmentation=none"], 32, 20),
+        "equiformer_v2_31m": (["model=equiformer_v2_31m", *oc20], 8, 8),
+        "equiformer_v2_31m with DeNS": (["model=equiformer_v2_31m", *oc20, "dens=oc20"], 8, 8),
+        "forcenet_large": (["model=forcenet_large", *s2f], 32, 10),
+        "dimenet_pp": (["model=dimenet_pp", *s2f, "augmentation=none"], 16, 10),
+    }
+    for precision in ("tf32", "float32", "bf16"):
+        for name, (choices, batch, steps) in models.items():
+            other = precision == "tf32" and not name.startswith("equiformer")
+            found[f"{name}, {precision}"] = partial(
+                training,
+                choices=[*choices, f"engine.precision={precision}"],
+                batch=batch,
+                steps=steps,
+                other=other,
+            )
+        if precision == "tf32":
+            found["relaxations"] = partial(relaxations, count=32, steps=5)
+            found["300 steps"] = partial(precisions, steps=300)
+            found["a sweep of two cells"] = sweep
+    return found
+
+
+def measure(options: Options, wanted: list[str] | None, out: Path) -> dict[str, Row]:
+    """All rows, or those whose names begin as wanted; each is written as it comes."""
+    found: dict[str, Row] = {}
+    for name, row in rows(options).items():
+        if wanted is not None and not name.startswith(tuple(wanted)):
+            continue
+        start = time.monotonic()
+        if start > options.until:
+            found[name] = {"left out": "no time is left"}
+        else:
+            try:
+                found[name] = row(options)
+            except Exception as error:
+                found[name] = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
+                traceback.print_exc()
+            found[name]["seconds"] = time.monotonic() - start
+        if options.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        told = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in found[name].items()
+        )
+        print(f"{name}: {told}", flush=True)
+        write_atomic(out, json.dumps(found, indent=1).encode())
+    return found
+
+
+def main() -> int:
+    """Measure; 1 where a row failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small models, few steps")
+    parser.add_argument("--minutes", type=float, default=5.0, help="after which no row begins")
+    parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))))
+    parser.add_argument("--rows", nargs="+", help="only those whose names begin so")
+    default = Path(tempfile.gettempdir()) / "atomsweep-gpu.json"
+    parser.add_argument("--out", type=Path, default=default)
+    given = parser.parse_args()
+    until = time.monotonic() + 60 * given.minutes
+    options = Options(given.device, given.quick, until, given.workers)
+    found = measure(options, given.rows, given.out)
+    failed = [name for name, row in found.items() if "error" in row]
+    print(f"{len(found) - len(failed)} of {len(found)} rows are in {given.out}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

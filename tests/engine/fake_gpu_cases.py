@@ -1,0 +1,241 @@
+"""Runs cases on the fake GPU, in a process of its own: JSON in, and what became of each out.
+
+python -m tests.engine.fake_gpu_cases < cases.json
+"""
+
+import dataclasses
+import json
+import sys
+from contextlib import closing, contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from atomsweep.build import build, build_learner
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.tensors import to_device
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.data.structure import Structure
+from atomsweep.engine.batches import pinned
+from atomsweep.engine.distributed import ALONE, World
+from atomsweep.engine.loop import Training
+from atomsweep.engine.signals import StopFlag
+from atomsweep.graph.clouds import adsorbate_clouds
+from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.skin import MovingGraph
+from atomsweep.launch.compose import cell_of
+from atomsweep.models import gala
+from atomsweep.models.base import ForceField
+from atomsweep.tasks.relax import potentials
+from atomsweep.tasks.relax.lbfgs import LBFGS
+from atomsweep.tasks.relax.loop import _Active
+from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu
+from tests.contracts.compose import compose_with_choices
+from tests.models.slabs import slab
+
+EVALUATION = {
+    "tasks.base.Mean.value": "sums over a whole split are read at its end",
+}
+RELAXATION = {
+    "tasks.relax.loop._Active.advance": "forces decide who is done and leaves the batch",
+    "tasks.relax.potentials.batch_of": "structures that enter come from the host",
+    "graph.skin.MovingGraph.attach": "pairs of moved positions are searched on the host",
+    "models.gala.Gala.prepare": "and so are clouds",
+}
+RANKS = {
+    "engine.distributed.World.add_gradients": "a parameter has no gradient on this rank",
+}
+
+
+def structures(num):
+    rng = np.random.default_rng(0)
+    made = []
+    for sid in range(num):
+        atoms = slab()
+        count = len(atoms.pos)
+        made.append(
+            Structure(
+                atomic_numbers=atoms.atomic_numbers,
+                pos=atoms.pos + rng.normal(size=(count, 3)) * 0.05,
+                cell=atoms.cell,
+                pbc=np.array(atoms.pbc),
+                tags=np.array([0] * 8 + [1] * 4 + [2] * 2),
+                fixed=np.arange(count) < 4,
+                forces=rng.normal(size=(count, 3)),
+                energy=float(rng.normal()),
+                sid=sid,
+                fid=0,
+            )
+        )
+    return made
+
+
+def fault(kind):
+    """What somebody might add to a model: each must be found."""
+    forward = ForceField.__call__
+
+    def call(self, batch):
+        out = forward(self, batch)
+        forces = out.forces
+        extra = {
+            "item": lambda: forces.sum().item(),
+            "mask": lambda: forces[forces > 0].sum(),
+            "host copy": lambda: forces.cpu(),
+            "tensor of the CPU": lambda: forces + torch.ones(3),
+            "indices": lambda: forces[[0, 1]],
+            "literal": lambda: forces + torch.tensor([1.0, 2.0, 3.0], device=forces.device),
+            "sent in the step": lambda: forces + torch.ones(3).to(forces.device),
+            "size": lambda: torch.repeat_interleave(batch.natoms, batch.natoms),
+        }[kind]
+        extra()
+        return out
+
+    return mock.patch.object(ForceField, "__call__", call)
+
+
+class Case:
+    """A model, its task and data, as a run has them."""
+
+    def __init__(self, overrides, accumulate=1):
+        cfg, choices = compose_with_choices(overrides)
+        config = cell_of(cfg, choices, overrides).config
+        self.model, self.task = build_learner(config)
+        graph = None
+        if self.model.cutoff is not None:
+            graph = RadiusGraph(self.model.cutoff, self.model.max_neighbors)
+        sets = InMemoryDataset(structures(4), "slabs")
+        self.data = {split: GraphDataset(sets, graph) for split in ("train", "val_id")}
+        self.model.fit_statistics([self.data["train"].batch(range(4))])
+        self.model.fit_labels(self.data["train"].label_statistics)
+        self.trainer = dataclasses.replace(
+            build(config["engine"], "engine"), device=DEVICE, workers=1, eval_batch_size=2
+        )
+        self.recipe = dataclasses.replace(
+            build(config["optim"], "optim"),
+            batch_size=4,
+            accumulate=accumulate,
+            clip_norm=1.0,
+            ema_decay=0.99,
+        )
+        self.augment = build(config["augmentation"], "augmentation")
+
+    def training(self, world=ALONE):
+        self.model.to(
+            torch.device(DEVICE)
+        )  # on the fake one parameters do not stay the same objects
+        return Training(
+            self.trainer,
+            self.model,
+            self.task,
+            self.recipe,
+            self.data,
+            self.augment,
+            None,
+            0,
+            StopFlag(),
+            lambda update: None,
+            world,
+        )
+
+    def train(self, steps=2, world=ALONE):
+        training = self.training(world)
+        optimizer = self.recipe.new_optimizer(self.model)
+        average = self.recipe.average(self.model)
+        training._reset_loss()
+        self.model.train()
+        with closing(training.batches.start(0)) as batches:
+            for _ in range(steps):
+                training._step(next(batches), optimizer, average)
+                training.step += 1
+        assert {p.device for p in training.parameters} == {torch.device(DEVICE)}
+        return training
+
+    def searched(self):
+        """What the host finds for two structures; fake positions have no values to search in."""
+        batch = potentials.batch_of(structures(2), torch.device("cpu"))
+        MovingGraph(RadiusGraph(self.model.cutoff or 4.0, None)).attach(batch)
+        return batch, adsorbate_clouds(batch, 8, 0)
+
+    def relax(self, searched):
+        self.model.eval()
+        self.training()  # the model is on the device now
+        real, clouds = searched
+
+        def edges(_, batch):
+            sent = to_device(pinned(real, torch.device(DEVICE)), torch.device(DEVICE))
+            for name in ("edge_index", "cell_offsets", "num_edges_per_structure"):
+                batch[name] = sent[name]
+            return {}
+
+        with (
+            mock.patch.object(potentials.MovingGraph, "attach", edges),
+            mock.patch.object(gala, "adsorbate_clouds", return_value=clouds),
+        ):
+            potential = potentials.ModelPotential(self.model)
+            active = _Active(potential, LBFGS(), 0.05, 10, False)
+            active.admit(list(enumerate(structures(2))))
+            for _ in range(2):
+                assert list(active.advance()) == []
+        assert all(seat.steps == 2 for seat in active.seats)
+
+
+@contextmanager
+def two_ranks():
+    """This is the first of two, whose messages arrive at once and bring nothing."""
+
+    def all_reduce(tensor):
+        assert tensor.device == torch.device(DEVICE)
+        tensor.mul_(1)
+
+    with (
+        mock.patch.object(dist, "all_reduce", all_reduce),
+        mock.patch.object(dist, "is_initialized", return_value=True),
+    ):
+        yield World(0, 2)
+
+
+def run(case):
+    made = Case(case["overrides"], accumulate=case.get("steps", 1))
+    what = case.get("what", "train")
+    if what == "train":
+        if any(p.requires_grad for p in made.model.parameters()):
+            with fake_gpu(TRAINING) as watch:
+                training = made.train(case.get("steps", 1))
+            assert training.loss_sum.device == torch.device(DEVICE)
+        else:
+            with fake_gpu() as watch:
+                training = made.training()
+        with fake_gpu(EVALUATION, watch.mode) as watch:
+            training.evaluate(made.model, "val_id")
+        assert watch.seen == set(EVALUATION)
+    elif what == "relax":
+        searched = made.searched()
+        with fake_gpu(RELAXATION):
+            made.relax(searched)
+    elif what == "ranks":
+        with two_ranks() as world, fake_gpu(TRAINING | RANKS):
+            made.train(1, world)
+    else:
+        with fake_gpu(TRAINING), fault(what):
+            made.train(1)
+
+
+def main():
+    results = {}
+    for case in json.load(sys.stdin):
+        name = " ".join([case.get("what", "train"), *case["overrides"]])
+        try:
+            run(case)
+            results[name] = "ok"
+        except Exception as error:
+            if "-v" in sys.argv:
+                raise
+            results[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+    json.dump(results, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The benchmarks of GPUs, where there is none: counts that are kept, and the script itself."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks import gpu, roofline
+from tests.places import REPOSITORY, SOURCE
+
+CHEAP = ["forcenet", "schnet"]
+
+
+def script(name, *words):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", str(REPOSITORY / "benchmarks" / name), *words],
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        timeout=3000,
+    )
+
+
+@pytest.mark.parametrize(
+    "models",
+    [CHEAP, pytest.param([m for m in roofline.MODELS if m not in CHEAP], marks=pytest.mark.slow)],
+    ids=["cheap", "others"],
+)
+def test_no_model_asks_more_of_a_gpu_than_it_did(models):
+    done = script("roofline.py", "--check", "--models", *models)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("| ") > len(models)
+
+
+def test_growth_is_told_and_rounding_is_not():
+    kept = {"kernels": 100, "bytes": 1e9, "flops": 1e9, "edges": 50.0}
+    assert roofline.grown(roofline.Count(104, 1.04e9, 1e9, 50.0), kept) == []
+    assert roofline.grown(roofline.Count(106, 1.0e9, 2e9, 50.0), kept) == [
+        "kernels 100 -> 106",
+        "flops 1e+09 -> 2e+09",
+    ]
+
+
+def test_the_limit_is_that_of_the_scarcer_thing():
+    count = roofline.Count(kernels=1, bytes=2e9, flops=1e12, edges=1.0)
+    assert count.limit(bandwidth=2.0, rate=500.0) == pytest.approx(500.0)
+    assert count.limit(bandwidth=2.0, rate=1000.0) == pytest.approx(1000.0)
+    assert count.limit(bandwidth=2.0, rate=4000.0) == pytest.approx(1000.0)
+
+
+def test_the_table_in_the_docs_is_made_of_the_counts_that_are_kept():
+    kept = json.loads(roofline.COUNTS.read_text())
+    page = (REPOSITORY / "docs" / "gpus.md").read_text()
+    assert set(kept) == set(roofline.MODELS)
+    assert roofline.HEAD in page
+    for name in roofline.MODELS:
+        assert roofline.row(name, roofline.Count(**kept[name])) in page, name
+
+
+def test_a_row_that_fails_stops_no_other_and_time_that_is_over_leaves_rows_out(
+    tmp_path, monkeypatch, capsys
+):
+    def fails(options):
+        raise RuntimeError("out of memory")
+
+    def late(options):
+        options.until = 0.0
+        return {"speed": 1.25}
+
+    made = {"a": fails, "b": late, "c": fails}
+    monkeypatch.setattr(gpu, "rows", lambda options: made)
+    options = gpu.Options("cpu", True, time.monotonic() + 60, 0)
+    found = gpu.measure(options, None, tmp_path / "found.json")
+    assert found["a"]["error"] == "RuntimeError: out of memory"
+    assert found["b"]["speed"] == 1.25
+    assert found["c"] == {"left out": "no time is left"}
+    assert json.loads((tmp_path / "found.json").read_text()).keys() == made.keys()
+    assert "b: speed 1.25" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["about", "schnet, tf32", "relaxations"],
+        pytest.param(None, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_the_script_for_a_gpu_runs_on_the_cpu(tmp_path, rows):
+    out = tmp_path / "found.json"
+    words = ["--device", "cpu", "--quick", "--workers", "1", "--out", str(out)]
+    done = script("gpu.py", *words, *([] if rows is None else ["--rows", *rows]))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["about"]["torch"]
+    row = found["schnet, tf32"]
+    assert row["structures/s"] > 0
+    assert row["loader structures/s"] > 0
+    assert row["torch_geometric structures/s"] > 0
+    assert found["relaxations"]["all at once, steps/s"] > 0

@@ -1,0 +1,107 @@
+"""Whole steps on a GPU that is none (`benchmarks/fake_gpu.py`): devices never mix, nothing waits.
+
+Each test is one process for many cases, since the device belongs to a process for good.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.places import REPOSITORY, SOURCE
+
+# Every family, and every task, objective, augmentation and precision somewhere
+SMALL = ["size=small", "model.num_layers=1"]
+TRAINED = {
+    "forcenet_small": [*SMALL, "task=s2f", "augmentation=rotate_z", "engine.precision=tf32"],
+    "gns": [*SMALL, "task=s2f", "augmentation=none", "engine.precision=bf16"],
+    "schnet": [*SMALL, "task=s2ef", "augmentation=rotate_so3"],
+    "dimenet_pp": [*SMALL, "task=s2ef", "augmentation=none", "engine.precision=bf16"],
+    "egnn_72k": [*SMALL, "task=is2re", "augmentation=none"],
+    "megnet_986k": [*SMALL, "task=s2ef_matsci", "augmentation=none"],
+    "gala": [*SMALL, "task=is2re", "augmentation=rotate_so3", "engine.precision=bf16"],
+    "equiformer_l2": [*SMALL, "task=s2ef_md17", "dens=md17", "augmentation=none"],
+    "equiformer_v2_small": [*SMALL, "task=s2ef_oc20", "dens=v3", "engine.precision=bf16"],
+    "escn_small": [*SMALL, "task=s2ef_oc20", "dens=oc20_escn", "augmentation=none"],
+    "median": ["task=s2f"],
+}
+ENCODING = ["model.force_encoding=edge_projection", "model.energy_head=true"]
+FAULTS = {
+    "item": "a value is read",
+    "mask": "a mask becomes indices",
+    "size": "the size of repeat_interleave is read",
+    "host copy": "copied to the host",
+    "tensor of the CPU": "at least two devices",
+    "indices": "",  # torch sends them by itself, and finds no kernel for it
+    "literal": "of Python's numbers",
+    "sent in the step": "sent to the device, and the host waits",
+}
+
+
+def outcomes(cases):
+    """What became of each case, by its name; the process itself must survive."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.engine.fake_gpu_cases"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{REPOSITORY}"},
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        timeout=3000,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert len(found) == len(cases)
+    return found
+
+
+def case(model, *overrides, what="train", steps=1):
+    return {"overrides": [f"model={model}", *overrides], "what": what, "steps": steps}
+
+
+def test_training_evaluation_relaxation_and_ranks_never_wait_and_faults_do():
+    schnet = ["schnet", *SMALL, "task=s2ef"]
+    good = [case(model, *overrides) for model, overrides in TRAINED.items()]
+    good += [
+        case("forcenet_small", *SMALL, "task=s2ef", "dens=oc20", *ENCODING, steps=2),
+        case(*schnet, what="relax"),
+        case("gala", *SMALL, "task=s2ef", what="relax"),
+        case(*schnet, what="ranks"),
+        case("gns", *SMALL, "task=s2f", what="ranks"),
+    ]
+    bad = [case(*schnet, what=fault) for fault in FAULTS]
+    found = list(outcomes([*good, *bad]).items())
+    assert [(name, told) for name, told in found[: len(good)] if told != "ok"] == []
+    for (name, told), words in zip(found[len(good) :], FAULTS.values(), strict=True):
+        assert told != "ok", name
+        assert words in told, name
+
+
+MODELS = sorted(path.stem for path in (REPOSITORY / "conf" / "model").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "median"])
+def test_every_model_task_objective_augmentation_and_precision(model):
+    encodes = model.startswith(("equiformer", "escn", "forcenet"))
+    dens = ["none", *(["oc20", "md17", "v1_multiscale"] if encodes else [])]
+    more = ENCODING if model.startswith("forcenet") else []
+    cases = [
+        case(model, "size=small", f"task={task}", f"dens={denoising}", *more, *rest)
+        for task, denoising in itertools.product(("s2f", "s2ef", "s2ef_oc20", "is2re"), dens)
+        for rest in itertools.product(
+            [f"augmentation={name}" for name in ("none", "rotate_z", "rotate_so3")],
+            [f"engine.precision={name}" for name in ("float32", "tf32", "bf16")],
+        )
+        if denoising == "none" or task.startswith("s2ef")
+    ]
+    task = "s2f" if model == "gns" else "s2ef"
+    cases += [case(model, "size=small", f"task={task}", *more, what="relax")]
+    found = outcomes(cases)
+    refused = "needs a model that predicts the energy"  # of models of forces alone
+    wrong = {name: told for name, told in found.items() if told != "ok" and refused not in told}
+    assert wrong == {}
+    assert "ok" in found.values()
