@@ -279,7 +279,7 @@ class Training:
             eval_shares(
                 self.data[split],
                 self.model,
-                self._eval_size,
+                self.trainer.eval_batch_size,
                 self.world,
                 self.device,
                 self.trainer.workers,
@@ -384,10 +384,6 @@ class Training:
         return {"model": state, "step": self.step, "identity": self.run.identity}
 
     # Small things
-
-    @property
-    def _eval_size(self) -> int:
-        return self.trainer.eval_batch_size
 
     def _fraction(self) -> float:
         return self.trainer.fraction(self.step, self.device_seconds, self.total_steps)
