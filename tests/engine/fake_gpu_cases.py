@@ -15,34 +15,20 @@ import torch.distributed as dist
 
 from atomsweep.build import build, build_learner
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.batches.tensors import to_device
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.structure import Structure
-from atomsweep.engine.batches import pinned
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.loop import Training
 from atomsweep.engine.signals import StopFlag
-from atomsweep.graph.clouds import adsorbate_clouds
 from atomsweep.graph.neighbors import RadiusGraph
-from atomsweep.graph.skin import MovingGraph
 from atomsweep.launch.compose import cell_of
-from atomsweep.models import gala
 from atomsweep.models.base import ForceField
-from atomsweep.tasks.relax import potentials
-from atomsweep.tasks.relax.lbfgs import LBFGS
-from atomsweep.tasks.relax.loop import _Active
 from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu
 from tests.contracts.compose import compose_with_choices
 from tests.models.slabs import slab
 
 EVALUATION = {
     "tasks.base.Mean.value": "sums over a whole split are read at its end",
-}
-RELAXATION = {
-    "tasks.relax.loop._Active.advance": "forces decide who is done and leaves the batch",
-    "tasks.relax.potentials.batch_of": "structures that enter come from the host",
-    "graph.skin.MovingGraph.attach": "pairs of moved positions are searched on the host",
-    "models.gala.Gala.prepare": "and so are clouds",
 }
 RANKS = {
     "engine.distributed.World.add_gradients": "a parameter has no gradient on this rank",
@@ -152,34 +138,6 @@ class Case:
         assert {p.device for p in training.parameters} == {torch.device(DEVICE)}
         return training
 
-    def searched(self):
-        """What the host finds for two structures; fake positions have no values to search in."""
-        batch = potentials.batch_of(structures(2), torch.device("cpu"))
-        MovingGraph(RadiusGraph(self.model.cutoff or 4.0, None)).attach(batch)
-        return batch, adsorbate_clouds(batch, 8, 0)
-
-    def relax(self, searched):
-        self.model.eval()
-        self.training()  # the model is on the device now
-        real, clouds = searched
-
-        def edges(_, batch):
-            sent = to_device(pinned(real, torch.device(DEVICE)), torch.device(DEVICE))
-            for name in ("edge_index", "cell_offsets", "num_edges_per_structure"):
-                batch[name] = sent[name]
-            return {}
-
-        with (
-            mock.patch.object(potentials.MovingGraph, "attach", edges),
-            mock.patch.object(gala, "adsorbate_clouds", return_value=clouds),
-        ):
-            potential = potentials.ModelPotential(self.model)
-            active = _Active(potential, LBFGS(), 0.05, 10, False)
-            active.admit(list(enumerate(structures(2))))
-            for _ in range(2):
-                assert list(active.advance()) == []
-        assert all(seat.steps == 2 for seat in active.seats)
-
 
 @contextmanager
 def two_ranks():
@@ -210,10 +168,6 @@ def run(case):
         with fake_gpu(EVALUATION, watch.mode) as watch:
             training.evaluate(made.model, "val_id")
         assert watch.seen == set(EVALUATION)
-    elif what == "relax":
-        searched = made.searched()
-        with fake_gpu(RELAXATION):
-            made.relax(searched)
     elif what == "ranks":
         with two_ranks() as world, fake_gpu(TRAINING | RANKS):
             made.train(1, world)

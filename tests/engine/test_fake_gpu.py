@@ -62,13 +62,11 @@ def case(model, *overrides, what="train", steps=1):
     return {"overrides": [f"model={model}", *overrides], "what": what, "steps": steps}
 
 
-def test_training_evaluation_relaxation_and_ranks_never_wait_and_faults_do():
+def test_training_evaluation_and_ranks_never_wait_and_faults_do():
     schnet = ["schnet", *SMALL, "task=s2ef"]
     good = [case(model, *overrides) for model, overrides in TRAINED.items()]
     good += [
         case("forcenet_small", *SMALL, "task=s2ef", "dens=oc20", *ENCODING, steps=2),
-        case(*schnet, what="relax"),
-        case("gala", *SMALL, "task=s2ef", what="relax"),
         case(*schnet, what="ranks"),
         case("gns", *SMALL, "task=s2f", what="ranks"),
     ]
@@ -98,8 +96,6 @@ def test_every_model_task_objective_augmentation_and_precision(model):
         )
         if denoising == "none" or task.startswith("s2ef")
     ]
-    task = "s2f" if model == "gns" else "s2ef"
-    cases += [case(model, "size=small", f"task={task}", *more, what="relax")]
     found = outcomes(cases)
     refused = "needs a model that predicts the energy"  # of models of forces alone
     wrong = {name: told for name, told in found.items() if told != "ok" and refused not in told}
