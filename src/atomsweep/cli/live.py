@@ -76,10 +76,10 @@ class Site:
                 start = time.thread_time()
                 seen = self._overview.look()
                 took = 0.0 if before is None else time.thread_time() - start  # the first reads all
-                self._seen = time.monotonic(), took, seen
+                self._seen = before = time.monotonic(), took, seen
                 there = {line.path for line in seen.lines}
                 self._journals = {p: j for p, j in self._journals.items() if p in there}
-            return self._seen[2]
+            return before[2]
 
     def _every(self, lines: Iterable[Line], launching: bool) -> float:
         """Seconds until a page should ask again."""
