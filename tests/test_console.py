@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,3 +59,19 @@ def test_a_run_on_a_terminal_shows_its_share_and_its_values(monkeypatch, fractio
         show({"fraction": fraction, "step": 5, "total_steps": 20, "values": {"loss": 0.5}})
     assert f"{100 * (fraction or 0):.0f}%" in terminal.text
     assert "step 5/20, loss 0.5000" in terminal.text
+
+
+def test_progress_of_cells_begins_at_once_and_is_no_flood(caplog, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with caplog.at_level("INFO"), console.Progress.of_cells("composing", 1000) as progress:
+        for _ in range(1000):
+            progress.update(1)
+            clock[0] += 0.01
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "composing: 1 of 1000 cells"
+    assert len(told) == 5  # ten seconds, and two between lines
+    caplog.clear()
+    with caplog.at_level("INFO"), console.Progress.of_cells("composing", 20) as progress:
+        progress.update(20)
+    assert not caplog.records

@@ -67,7 +67,7 @@ def test_a_sweep_keeps_its_name_and_its_plan_the_identities_of_its_runs(root):
     (known,) = (path.stem for path in (root / schema.SWEEPS).glob("*.json"))
     plan = Plan.of(cells, Grid({"act": ["swish", "relu"]}, []), ["run.py"], root)
     assert plan.sweep == known
-    text = plan.save(root, {}).read_text()
+    text = plan.save(root, [one.find(root) for one in plan.cells], {}).read_text()
     for run in find_runs(root)[:2]:
         assert run.identity in text
         assert run.name in text

@@ -10,7 +10,7 @@ import os
 import pydoc
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -191,8 +191,7 @@ def _is_taken_from_torch(target: type) -> bool:
 
 
 def _check_arguments(node: Mapping[str, Any], where: str, target: Any) -> None:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError
+    from pydantic import ValidationError
 
     name = node[TARGET]
     given = {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
@@ -212,15 +211,26 @@ def _check_arguments(node: Mapping[str, Any], where: str, target: Any) -> None:
         if key not in hints or (isinstance(value, Mapping) and TARGET in value):
             continue
         try:
-            adapter = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
-            adapter.validate_python(value, strict=True)
-        except PydanticSchemaGenerationError:
-            continue
+            if (adapter := _adapter(hints[key])) is not None:
+                adapter.validate_python(value, strict=True)
         except ValidationError as error:
             expected = inspect.formatannotation(hints[key])
             raise UserError(f"{where}.{key} must be {expected}, got {value!r}") from error
 
 
+@cache
+def _adapter(hint: Any) -> Any:
+    """What holds a value against a type; None for a type that it cannot check."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.errors import PydanticSchemaGenerationError
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:
+        return None
+
+
+@cache
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:

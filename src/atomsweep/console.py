@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 NOTHING = "–"  # stands where there is no value
+MANY = 100  # cells whose planning takes long enough to be shown
 
 
 def to_terminal() -> None:
@@ -86,13 +88,22 @@ class Progress:
         total: number of units.
         done: units that an earlier attempt left.
         show: False keeps silent.
+        every_s: seconds between lines, of which the first then comes at once.
     """
 
-    def __init__(self, what: str, unit: str, total: int, done: int, show: bool) -> None:
+    def __init__(
+        self, what: str, unit: str, total: int, done: int, show: bool, every_s: float = 0.0
+    ) -> None:
         self.what, self.unit = what, unit
         self.total, self.done, self.show = total, done, show
-        self.next_line = 0.1
+        self.next_line = 0.0 if every_s else 0.1
+        self.every_s, self.next_time = every_s, 0.0
         self.bar: Any = None
+
+    @classmethod
+    def of_cells(cls, what: str, total: int) -> "Progress":
+        """Of the cells of a sweep, and silent where they are few; lines begin at once."""
+        return cls(what, "cell", total, 0, total >= MANY, every_s=2.0)
 
     def __enter__(self) -> "Progress":
         if self.show and sys.stderr.isatty():
@@ -105,8 +116,11 @@ class Progress:
         if self.bar is not None:
             self.bar.update(count)
         elif self.show and self.done >= self.next_line * self.total:
+            if self.every_s and time.monotonic() < self.next_time:
+                return
             log.info("%s: %d of %d %ss", self.what, self.done, self.total, self.unit)
             self.next_line = self.done / self.total + 0.1
+            self.next_time = time.monotonic() + self.every_s
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

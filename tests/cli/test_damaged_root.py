@@ -17,6 +17,7 @@ from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.files import DamagedFile, dumps, read_json, write_atomic
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.mlflow import views
+from atomsweep.tracking.mlflow.plans import Plans
 from tests.launch.test_survey import cell, finish
 
 NOBODY = 65534
@@ -39,7 +40,7 @@ def template(tmp_path_factory):
     cells = [cell(seed=i) for i in range(3)]
     plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, [], name="table"), ["run.py", "-m"], root)
     runs = [one.create(root, plan.sweep, plan.command) for one in cells]
-    plan.save(root, {one.identity: 1000 for one in cells})
+    plan.save(root, [one.find(root) for one in cells], {one.identity: 1000 for one in cells})
     for run in runs:
         with run.lock():
             run.start_segment("cpu")
@@ -82,9 +83,9 @@ def test_a_damaged_file_of_a_run_stops_nothing(root, capsys, name, damage):
     problems: list[str] = []
     found = find_runs(root, problems)
     assert len(found) + len(problems) == 3
-    plans = views.read_plans(root)
+    plans = Plans(root)
     for run in found:
-        views.tags(run, run.state(), views.sweeps_of(plans, run))
+        views.tags(run, run.state(), plans.sweeps_of(run))
         views.points(run.journal())
         views.final_metrics(run)
     cells = [cell(seed=i) for i in range(3)]

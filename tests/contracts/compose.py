@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from atomsweep.launch.compose import Composer
+from atomsweep.launch.composer import Composer
 from atomsweep.launch.typed import vocabulary
 from atomsweep.models.base import ForceField
 from tests.places import CONF
@@ -29,7 +29,7 @@ def _composer(plugins: str | None) -> Composer:
 
 def compose_with_choices(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     """The config of `python run.py <overrides>`, and the option chosen in each group."""
-    return _composer(os.environ.get("ATOMSWEEP_PLUGINS"))(overrides)
+    return _composer(os.environ.get("ATOMSWEEP_PLUGINS")).unresolved(overrides)
 
 
 def compose(overrides: list[str]) -> DictConfig:

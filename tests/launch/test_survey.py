@@ -1,12 +1,14 @@
 """State, cost and fate of every cell: what a plan says and what a launch would do."""
 
+from pathlib import Path
+
 import pytest
 
 from atomsweep.build import UserError
 from atomsweep.console import duration
-from atomsweep.launch.costs import Costs
+from atomsweep.launch.costs import Costs, work
 from atomsweep.launch.plan import Cell
-from atomsweep.launch.survey import check_rerun, restart, survey, table
+from atomsweep.launch.survey import check_rerun, longest_first, restart, survey, table
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.code import code_of, hash_of
 from atomsweep.tracking.find import find_runs
@@ -165,3 +167,53 @@ def test_costs_follow_budget_and_size_and_only_of_what_is_alike(tmp_path):
 )
 def test_durations_are_told_as_a_person_says_them(seconds, told):
     assert duration(seconds) == told
+
+
+def test_the_longest_cells_begin_first(tmp_path):
+    finish(cell(seed=90).create(tmp_path, None, ""), seconds=100.0)
+    finish(cell(seed=91, cutoff=9.0).create(tmp_path, None, ""), seconds=400.0)
+    known, twice, wide = cell(), cell(steps=200), cell(cutoff=9.0)
+    unlike = cell(_target_="a.Other"), cell(steps=300, _target_="a.Other")  # none has finished
+    cells = [unlike[0], known, twice, wide, unlike[1]]
+    sizes = {one.identity: 1000 for one in cells}
+
+    def order():
+        entries = survey(cells, tmp_path, sizes)
+        return [cells.index(entry.cell) for entry in longest_first(entries, "failed")]
+
+    # 100 s for 100 steps is the median speed of those that are known: 400, 300, 200, 100, 100
+    assert order() == [3, 4, 2, 0, 1]
+    begun = wide.create(tmp_path, None, "")
+    begun.interrupt("stopped")
+    begun.update_status(fraction=0.9)  # 40 s are left
+    assert order() == [4, 2, 0, 1, 3]
+    finish(unlike[1].create(tmp_path, None, ""))
+    assert order()[-1] == 4  # nothing to do
+
+
+def test_cells_of_unknown_length_begin_before_the_others_and_equal_ones_as_planned(tmp_path):
+    cells = [cell(seed=0), cell(seed=1), cell(seed=2, steps=200), cell(seed=3)]
+    sizes = {one.identity: 1000 for one in cells} | {cells[3].identity: 9000}
+    entries = survey(cells, tmp_path, sizes)
+    assert [cells.index(e.cell) for e in longest_first(entries, "none")] == [3, 2, 0, 1]
+    assert [cells.index(e.cell) for e in longest_first(entries[::-1], "none")] == [3, 2, 1, 0]
+
+
+def test_what_a_cell_does_is_told_by_its_budget_and_its_model():
+    assert work(cell(steps=10).science, 1000) == ("steps", 10 * 8 * 1000.0)
+    assert work({"engine": {"epochs": 2}}, 10) == ("epochs", 20.0)
+    assert work({"engine": {"device_hours": 3.0}}, 10) == ("device_hours", 3.0)
+    assert work({"engine": {}}, 10) == ("", 0.0)
+
+
+def test_a_survey_looks_through_its_root_twice_however_many_cells_it_has(tmp_path, monkeypatch):
+    cells = [cell(seed=i) for i in range(9)]
+    for one in cells[:4]:
+        one.create(tmp_path, None, "")
+    looked = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: looked.append(self) or iterdir(self))
+    monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("a search for one cell"))
+    entries = survey(cells, tmp_path, {})
+    assert [entry.state for entry in entries] == [schema.QUEUED] * 4 + [schema.MISSING] * 5
+    assert looked == [tmp_path] * 2  # for costs, and for cells

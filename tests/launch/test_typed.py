@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from atomsweep.build import UserError
 from atomsweep.cli import run
 from atomsweep.launch.compose import cell_of
-from atomsweep.launch.typed import checked, keys_of, told, unknown, vocabulary, with_task
+from atomsweep.launch.typed import checked, keys_of, num_cells, told, unknown, vocabulary, with_task
 from tests.contracts.compose import compose_with_choices
 from tests.places import CONF
 
@@ -250,3 +250,16 @@ def test_keys_are_those_that_can_be_typed():
         "there is no engine.a; known are steps"
     )
     assert Path(CONF / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        ([], 1),
+        (["seed=3"], 1),
+        (["seed=range(0,1000)"], 1000),
+        (["seed=1,2,3", "basis=sph,sine", "act=swish"], 6),
+    ],
+)
+def test_cells_are_counted_before_anything_is_composed(words, cells):
+    assert num_cells(words) == cells

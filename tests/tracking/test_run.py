@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking import segments as segments_module
 from atomsweep.tracking.files import dumps, write_atomic
 from atomsweep.tracking.find import find_runs, run_name
-from atomsweep.tracking.run import RunDirectory, RunLocked
+from atomsweep.tracking.run import RunDirectory, RunLocked, claiming
 from tests.places import SOURCE
 
 IDENTITY = "0123456789ab"
@@ -361,3 +362,32 @@ def test_a_flag_to_stop_is_pruned_until_it_is_queued_and_never_hides_an_end(tmp_
     run.ask_to_stop(study="s", trial=4)
     run.finish({"metrics": {}})
     assert run.state() == schema.FINISHED
+
+
+def test_making_a_run_waits_for_the_disk_twice(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(fd):
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = RunDirectory.claim(tmp_path, f"sph-{IDENTITY}", CONFIG, RUN)
+    names = [path.name.split(".")[1] for path in synced]
+    assert names == ["config", "run"]  # what run.json says is there by then
+    (run.path / schema.STATUS).unlink()  # which a power cut may take
+    assert run.state() == schema.QUEUED
+
+
+def test_many_claims_look_through_the_root_once(tmp_path, monkeypatch):
+    looked = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: looked.append(self) or iterdir(self))
+    with claiming(tmp_path) as claims:
+        runs = [
+            RunDirectory.claim(
+                tmp_path, f"n-{i:012x}", CONFIG, {**RUN, "identity": f"{i:012x}"}, (), claims
+            )
+            for i in (1, 2, 3, 2)
+        ]
+    assert runs[1].path == runs[3].path
+    assert looked == [tmp_path]

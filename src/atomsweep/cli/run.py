@@ -47,7 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from atomsweep.build import UserError
     from atomsweep.cli.shared import leave_quietly, print_whole
-    from atomsweep.launch.typed import CONFIG, checked, found_options, told, vocabulary, with_task
+    from atomsweep.console import MANY
+    from atomsweep.launch.typed import (
+        CONFIG,
+        checked,
+        found_options,
+        num_cells,
+        told,
+        vocabulary,
+        with_task,
+    )
     from atomsweep.shipped import CONF, shipped
 
     if arguments is not None:
@@ -67,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             words = with_task(typed, known)
             for word in words[len(typed) :]:
                 print(f"{word}, by the labels of your data", file=sys.stderr)
+            if options.multirun and (cells := num_cells(words)) >= MANY:
+                print(f"{cells} cells: reading what they choose", file=sys.stderr, flush=True)
         sys.argv[1:] = [*flags, *words]
     except UserError as error:
         sys.exit(f"error: {error}")

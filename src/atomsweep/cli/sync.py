@@ -20,6 +20,8 @@ def add(commands: Any) -> None:
     sync.add_argument("--follow", action="store_true", help="go on until standard input ends")
     sync.add_argument("--every", type=float, default=30.0, help="seconds between passes")
     sync.add_argument("--reports", type=Path, default=Path("reports"), help="where reports are")
+    sync.add_argument("--run", action="append", default=[], help="with --follow: a run, no other")
+    sync.add_argument("--sweep", help="with --follow: the cells of a sweep, and no other run")
     sync.set_defaults(command=_sync)
 
     ui = commands.add_parser("ui", help="open MLflow's own pages on the store")
@@ -32,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from atomsweep.tracking.mlflow.mirror import EXPERIMENT, attach_report, follow, sync
+    from atomsweep.tracking.mlflow.mirror import EXPERIMENT, Scope, attach_report, follow, sync
 
     if options.follow:
         named = list(_targets(options)) if options.root.is_dir() else []
@@ -44,7 +46,8 @@ def _sync(options: argparse.Namespace) -> int:
             )
         uri, experiment = named[0] if named else default
         os.nice(10)  # training goes first
-        return 0 if follow(options.root, uri, experiment, options.every, warn) else 1
+        scope = Scope(options.run, options.sweep) if options.run or options.sweep else None
+        return 0 if follow(options.root, uri, experiment, options.every, warn, scope) else 1
     need_root(options.root)
     problems: list[str] = []
     targets = _targets(options, problems)

@@ -108,6 +108,21 @@ def spent_of(run: RunDirectory) -> Spent | None:
         return None
 
 
+def work(science: Mapping[str, Any], parameters: int | None) -> tuple[str, float]:
+    """What a cell does, where nothing tells what it costs: unit of its budget, and an amount.
+
+    Of two cells with one unit, that with the larger amount is taken to last longer: budget x
+    parameters, of steps x structures in a batch too; device-hours are what they are.
+    """
+    try:
+        unit, amount = _budget(science)
+        if unit == "steps":
+            amount *= float(science["optim"].get("batch_size") or 1)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return "", 0.0
+    return unit, amount if unit == "device_hours" else amount * float(parameters or 1)
+
+
 def remaining(estimate: float | None, fraction: Any, state: str) -> float | None:
     """What is left of an estimate: nothing of a finished run, a part of one that has begun."""
     if state == schema.FINISHED:

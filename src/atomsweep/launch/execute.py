@@ -30,6 +30,8 @@ PRELOAD = (
     "atomsweep.engine.fit",
     "atomsweep.data.batches.graphs",
     "atomsweep.worker.train",
+    "atomsweep.worker.evaluate.runner",
+    "pydantic",  # which holds arguments against signatures
 )
 
 
@@ -105,8 +107,14 @@ def placed(
     """What is wanted, for each way of running it: with so many ranks, threads, on such a device.
 
     Cells whose speed is measured run one at a time, unless `cluster.parallel` says otherwise.
+
+    Args:
+        cells: all of them.
+        runs: theirs, in the same order.
+        wanted: some of `runs`, in the order in which they are to begin.
     """
     groups: dict[str, tuple[Mapping[str, Any], list[RunDirectory]]] = {}
+    ways: dict[Path, str] = {}
     for cell, run in zip(cells, runs, strict=True):
         config = cell.config
         if cell.measured and config["cluster"].get("parallel", 1) is None:
@@ -114,7 +122,8 @@ def placed(
         way = canonical(
             [config["cluster"], config["engine"]["threads"], config["engine"]["device"]]
         )
-        group = groups.setdefault(way, (config, []))
-        if run in wanted:
-            group[1].append(run)
+        groups.setdefault(way, (config, []))
+        ways[run.path] = way
+    for run in wanted:
+        groups[ways[run.path]][1].append(run)
     return [group for group in groups.values() if group[1]]

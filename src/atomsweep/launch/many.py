@@ -2,22 +2,27 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atomsweep.build import UserError
+from atomsweep.console import MANY
 from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.execute import Start, execute, placed
 from atomsweep.launch.outcome import WELL, Outcome, outcome_of
-from atomsweep.launch.plan import Cell, Plan
+from atomsweep.launch.plan import Cell, Plan, create_all
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
-from atomsweep.launch.survey import restart, summary, survey, table
+from atomsweep.launch.survey import longest_first, restart, summary, survey, table
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import evaluations
-from atomsweep.tracking.mlflow.mirror import mirror
+from atomsweep.tracking.mlflow.mirror import Scope, mirror
+from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
+
+SHOWN = 20  # of many runs, of each way of not ending well
 
 
 def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, start: Start) -> int:
@@ -54,15 +59,18 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
     log.info("%s", summary(entries, rerun))
     with launching(root, plan.sweep):
         restart(entries, rerun)
-        runs = [cell.create(root, plan.sweep, plan.command) for cell in plan.cells]
+        runs = create_all(plan.cells, root, plan.sweep, plan.command)
         for run in runs:
             evaluations.want(run, wanted_evaluations)
-        plan.save(root, parameters)
-        wanted = [run for run, entry in zip(runs, entries, strict=True) if entry.wanted(rerun)]
+        plan.save(root, runs, parameters)
+        run_of = {cell.identity: run for cell, run in zip(plan.cells, runs, strict=True)}
+        ordered = longest_first(entries, rerun)
+        wanted = [run_of[e.cell.identity] for e in ordered if e.wanted(rerun)]
         baselines = baselines_of(plan.cells)
         medians = [cell.create(root, None, plan.command) for cell in baselines]
         wanted += [run for run in medians if run.result is None]
-        with mirror(first["tracking"], root):
+        scope = Scope([run.name for run in medians], plan.sweep)
+        with mirror(first["tracking"], root, scope):
             try:
                 outcomes: dict[Path, Outcome] = {}
                 placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
@@ -71,17 +79,33 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130
-    metric = first["engine"]["metric"]
-    width = max(len(run.path.name) for run in [*runs, *medians])
-    finished = True
-    for run in [*medians, *runs]:
-        outcome = outcomes.get(run.path) or outcome_of(run, asked=wanted_evaluations)
-        told = outcome.message
-        if result := run.result:
-            told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
-        log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
-        finished &= outcome.state in WELL
+    finished = _tell_all([*medians, *runs], outcomes, wanted_evaluations, first["engine"]["metric"])
     log.info("its table: atomsweep report %s", grid.whole or plan.sweep)
     if start.code is not None:
         start.code.warn_of_changes()
     return int(not finished)
+
+
+def _tell_all(
+    runs: Sequence[RunDirectory],
+    outcomes: Mapping[Path, Outcome],
+    asked: evaluations.Wanted,
+    metric: str,
+) -> bool:
+    """Say how each run ended, of many only those that did not end well; whether all did."""
+    width = max(len(run.path.name) for run in runs)
+    ends: Counter[str] = Counter()
+    well = True
+    for run in runs:
+        outcome = outcomes.get(run.path) or outcome_of(run, asked=asked)
+        ends[outcome.state] += 1
+        well &= outcome.state in WELL
+        if len(runs) >= MANY and (outcome.state in WELL or ends[outcome.state] > SHOWN):
+            continue
+        told = outcome.message
+        if result := run.result:
+            told += f"{'; ' if told else ''}{metric} {result['metrics'][metric]:.5f}"
+        log.info("%-*s  %-11s  %s", width, run.path.name, outcome.state, told)
+    if len(runs) >= MANY:
+        log.info("%s", ", ".join(f"{count} {state}" for state, count in ends.items()))
+    return well

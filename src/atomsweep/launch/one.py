@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from atomsweep.build import UserError
 from atomsweep.console import progress_bar, to_terminal
 from atomsweep.engine.ranks import RankLost, Ranks, num_ranks
 from atomsweep.launch.baseline import baselines_of
-from atomsweep.launch.compose import LAUNCH, cell_of
+from atomsweep.launch.compose import cell_of
+from atomsweep.launch.composer import LAUNCH
 from atomsweep.launch.execute import execute, warm_up
 from atomsweep.launch.outcome import WELL
 from atomsweep.launch.plan import Cell, typed_command
@@ -20,7 +22,7 @@ from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table
 from atomsweep.sweep.file import key_of
 from atomsweep.tracking import schema
-from atomsweep.tracking.mlflow.mirror import mirror
+from atomsweep.tracking.mlflow.mirror import Scope, mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.worker.train import job, train
 
@@ -55,7 +57,7 @@ def run(cfg: DictConfig) -> float | None:
         )
     log.info("run %s", cell.name)
     parameters = preflight(cell.config, here=not cfg.plan)
-    entries = survey([cell], root, {cell.identity: parameters})
+    entries = survey([cell], root, {cell.identity: parameters}, guess=cfg.plan)
     if cfg.plan:
         log.info("%s", "\n".join(table(entries, rerun)))
         return None
@@ -65,7 +67,11 @@ def run(cfg: DictConfig) -> float | None:
     if Ranks.here().rank > 0:  # rank 0 speaks for all
         train(directory, lambda update: None)
         return None
-    with mirror(cell.config["tracking"], root):
+    alone = num_ranks(cell.config) == Ranks.here().size == 1
+    baselines = baselines_of([cell]) if alone else []
+    others = [(one.find(root) or root / one.name).name for one in baselines]
+    medians: dict[str, float] = {}
+    with mirror(cell.config["tracking"], root, Scope([directory.name, *others])):
         if directory.state() == schema.FINISHED:
             log.info("already finished, not run again: %s", directory.path)
         else:
@@ -78,12 +84,13 @@ def run(cfg: DictConfig) -> float | None:
                 outcome = execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
                     raise UserError(outcome.message)
+        if directory.result is not None:
+            medians = _medians(baselines, root)
     result = directory.result
     if result is None:
         log.info("%s: %s", outcome.state, outcome.message)
         return None
     decisive = str(cell.config["engine"]["metric"])
-    medians = _medians(cell, root) if num_ranks(cell.config) == Ranks.here().size == 1 else {}
     for name, value in result["metrics"].items():
         if (metric := name.partition("/")[2]) in (decisive.partition("/")[2], *SHOWN):
             beside = f"   (Median {medians[name]:.5f})" if name in medians else ""
@@ -93,10 +100,10 @@ def run(cfg: DictConfig) -> float | None:
     return float(result["metrics"][decisive])
 
 
-def _medians(cell: Cell, root: Path) -> dict[str, float]:
+def _medians(baselines: Sequence[Cell], root: Path) -> dict[str, float]:
     """Metrics of the Median on one's own data, which is made where there is none."""
     found: dict[str, float] = {}
-    for baseline in baselines_of([cell]):
+    for baseline in baselines:
         directory = baseline.create(root, None, typed_command(sys.argv))
         if directory.result is None:
             log.info("Median on the same data, to compare with: %s", directory.path.name)

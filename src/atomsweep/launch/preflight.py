@@ -3,12 +3,15 @@
 Heavy rooms are imported inside: planning and `--help` start without torch.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError, build, build_learner, data_source
+from atomsweep.console import Progress
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
@@ -17,7 +20,7 @@ from atomsweep.sweep.grid import Grid
 from atomsweep.sweep.names import split_lacking
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import told
-from atomsweep.tracking.identity import canonical
+from atomsweep.tracking.identity import identity
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -28,18 +31,38 @@ if TYPE_CHECKING:
     from atomsweep.models.base import ForceField
     from atomsweep.tasks.base import Task
 
-PARTS = ("augmentation", "optim", "engine")  # built beside model and task
+PARTS = ("augmentation", "optim", "engine", "data")  # built beside model and task
+LEARNER = ("model", "task", "dens")  # what decides how a model is built
+KEPT = 64  # built parts that are kept, for cells that have them in common
 
 
 # One cell, in this process
 
 
-def preflight(config: Mapping[str, Any], here: bool = True) -> int:
+def _part(name: str, config: str) -> Any:
+    return build(json.loads(config), name)
+
+
+def _learner(config: str) -> tuple[Any, Any]:
+    import torch
+
+    with torch.device("meta"):
+        return build_learner(json.loads(config))
+
+
+def preflight(
+    config: Mapping[str, Any],
+    here: bool = True,
+    part: Callable[[str, str], Any] = _part,
+    learner: Callable[[str], tuple[Any, Any]] = _learner,
+) -> int:
     """Build everything that a run needs, the model without memory for its weights.
 
     Args:
         config: of the run.
         here: it is to run on this machine, so its device must be there.
+        part: builds a part of its config, given as JSON under its name.
+        learner: builds model and task.
 
     Returns:
         Number of parameters, as papers count them: those that nothing reads are among them; 0
@@ -57,11 +80,10 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
     from atomsweep.engine.devices import check_device, missing_backend, refusal
     from atomsweep.engine.optim import kept_statistics
 
-    parts = {name: build(config[name], name) for name in PARTS}
-    with torch.device("meta"):
-        model: ForceField
-        task: Task
-        model, task = build_learner(config)
+    parts = {name: part(name, json.dumps(config[name])) for name in PARTS}
+    model: ForceField
+    task: Task
+    model, task = learner(json.dumps({name: config.get(name) for name in LEARNER}))
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         check_device(trainer.device, "engine.device", "engine=cpu")
@@ -87,7 +109,7 @@ def preflight(config: Mapping[str, Any], here: bool = True) -> int:
             f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
             f"has cluster.gpus={settings.gpus}; make them equal"
         )
-    source = data_source(config)
+    source: DataSource = parts["data"]
     wanted = {schema.TRAIN, *trainer.eval_splits}
     if missing := sorted(wanted - set(source.splits())):
         raise UserError(
@@ -160,7 +182,7 @@ def prepare_data(config: Mapping[str, Any]) -> None:
 
 
 def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -> dict[str, int]:
-    """Build every cell, in a process that has torch, cells that differ by seed alone once.
+    """Build every cell, in a process that has torch; parts that cells have in common, once.
 
     Args:
         cells: of a plan.
@@ -173,21 +195,20 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
     Raises:
         UserError: a cell cannot be built, or its data cannot be read.
     """
-    kinds = {cell.identity: canonical({**cell.science, "seed": None}) for cell in cells}
+    kinds = {cell.identity: identity({**cell.science, "seed": None}) for cell in cells}
     examples = {kinds[cell.identity]: cell for cell in reversed(cells)}
     sizes: dict[str, int] = {}
-    for (kind, cell), (size, problem) in zip(
-        examples.items(),
-        _elsewhere(context, _check, [(cell.config, here) for cell in examples.values()]),
-        strict=True,
-    ):
-        if problem is not None:
-            raise UserError(f"{' '.join(cell.overrides)}: {problem}")
-        sizes[kind] = size
+    answers = _elsewhere(context, _check, [(cell.config, here) for cell in examples.values()])
+    with Progress.of_cells("checking", len(examples)) as progress:
+        for (kind, cell), (size, problem) in zip(examples.items(), answers, strict=True):
+            if problem is not None:
+                raise UserError(f"{' '.join(cell.overrides)}: {problem}")
+            sizes[kind] = size
+            progress.update(1)
     if here:
         sources = {cell.data["fingerprint"]: (cell.config,) for cell in cells}
         list(_elsewhere(context, prepare_data, list(sources.values())))
-    return {identity: sizes[kind] for identity, kind in kinds.items()}
+    return {cell: sizes[kind] for cell, kind in kinds.items()}
 
 
 def check_one(cell: Cell, context: "ForkServerContext") -> int:
@@ -216,9 +237,13 @@ def _elsewhere(
         raise UserError(f"the cells cannot be checked and their data made: {error}") from error
 
 
+# In the process that checks many cells, what they have in common is built once
+_kept_part, _kept_learner = lru_cache(KEPT)(_part), lru_cache(KEPT)(_learner)
+
+
 def _check(config: Mapping[str, Any], here: bool) -> tuple[int, str | None]:
     try:
-        return preflight(config, here), None
+        return preflight(config, here, _kept_part, _kept_learner), None
     except UserError as error:
         return 0, str(error)
 

@@ -1,19 +1,20 @@
 """Where every cell of a plan stands, what would be run, and what that costs: in words."""
 
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from atomsweep.build import UserError
 from atomsweep.console import aligned, duration
-from atomsweep.launch.costs import Costs, remaining
+from atomsweep.launch.costs import Costs, remaining, work
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.restart import restart as make_again
-from atomsweep.tracking.run import RunDirectory, RunLocked
+from atomsweep.tracking.run import RunDirectory, RunLocked, directories
 from atomsweep.tracking.state import state_of
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def survey(
     root: Path,
     parameters: Mapping[str, int],
     wanted: evaluations.Wanted | None = None,
+    guess: bool = True,
 ) -> list[Entry]:
     """Every cell with its state and cost.
 
@@ -103,14 +105,16 @@ def survey(
         root: where runs are.
         parameters: identity → trainable parameters.
         wanted: evaluation → settings, that every cell is to have.
+        guess: say what cells cost, for which every run of the root is read.
     """
     problems: list[str] = []
-    costs = Costs.of(find_runs(root, problems))
+    costs = Costs.of(find_runs(root, problems) if guess else [])
     for problem in problems:
         log.warning("%s", problem)
     entries = []
+    there = directories(root)
     for cell in cells:
-        run = cell.find(root)
+        run = cell.find(root, there)
         size = parameters.get(cell.identity)
         entries.append(
             Entry(
@@ -123,6 +127,35 @@ def survey(
             )
         )
     return entries
+
+
+def longest_first(entries: Sequence[Entry], rerun: str) -> list[Entry]:
+    """Entries in the order to begin them, so that no long one is left alone at the end.
+
+    A cell lasts as long as finished runs like it tell (`Costs`). One that no run is like lasts as
+    its `work` says, at the median speed of the cells of this launch that are known and have the
+    same unit of budget; where none is, nothing tells how long it is, and it begins first, those
+    with the most work before the others. Equal ones stay in the order of the plan.
+    """
+    works = [work(entry.cell.science, entry.parameters) for entry in entries]
+    speeds: dict[str, list[float]] = {}
+    for entry, (unit, amount) in zip(entries, works, strict=True):
+        if entry.seconds is not None and amount > 0:
+            speeds.setdefault(unit, []).append(entry.seconds / amount)
+    typical = {unit: statistics.median(found) for unit, found in speeds.items()}
+
+    def length(number: int) -> tuple[bool, float]:
+        entry, (unit, amount) = entries[number], works[number]
+        if not entry.trained(rerun):
+            return False, 0.0
+        known = entry if entry.seconds is not None else None
+        if known is None and unit in typical:
+            known = replace(entry, seconds=amount * typical[unit])
+        left = None if known is None else known.left(rerun)
+        return (True, amount) if left is None else (False, left)
+
+    order = sorted(range(len(entries)), key=length, reverse=True)  # stable in reverse too
+    return [entries[number] for number in order]
 
 
 def restart(entries: Sequence[Entry], rerun: str) -> None:

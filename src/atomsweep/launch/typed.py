@@ -4,6 +4,7 @@ Hydra's messages tell what its parser met, and advise `+key`, which trains the s
 another name. Ours tell what there is and what to type.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -150,6 +151,12 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
             _check_options(override, known)
         _check_value(word, override, known, multirun or SWEEPS in names)
     return words
+
+
+def num_cells(words: Sequence[str]) -> int:
+    """Cells that words sweep over, those of a sweep file left out."""
+    swept = (override for override in map(_parsed, words) if override.is_sweep_override())
+    return math.prod(sum(1 for _ in override.sweep_iterator()) for override in swept)
 
 
 def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:

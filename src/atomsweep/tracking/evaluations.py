@@ -21,6 +21,8 @@ Wanted = Mapping[str, Mapping[str, Any]]
 
 def want(run: RunDirectory, evaluations: Wanted) -> None:
     """Enter kinds with their settings; a kind that was wanted with others is wanted with these."""
+    if not evaluations:
+        return
     before = wanted(run)
     after = before | {kind: dict(settings) for kind, settings in evaluations.items()}
     if after != before:

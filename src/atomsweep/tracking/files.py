@@ -56,13 +56,16 @@ def loads(text: str | bytes) -> Any:
     return _decode(obj) if b"NaN" in raw or b"Infinity" in raw else obj
 
 
-def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
+def write_atomic(
+    path: Path, content: str | bytes, durable: bool = True, named: bool = True
+) -> None:
     """Replace `path` by `content`: a reader, or a kill at any time, sees the old file or the new.
 
     Args:
         path: file to write; its directory must exist.
         content: text (written as UTF-8) or bytes.
         durable: also survive a power cut (fsync of file and directory); off for heartbeats.
+        named: of these the second; off where a file that is lost whole is made again.
 
     Raises:
         OSError: it could not be written; the previous file is intact and no temporary is left.
@@ -82,7 +85,7 @@ def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None
         finally:
             os.close(fd)
         temporary.replace(path)
-        if durable:
+        if durable and named:
             _sync_directory(path.parent)
     except OSError as error:
         raise _explained(error, path, "the previous file is intact") from error

@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from atomsweep.parts import first_path, part_name
@@ -62,6 +63,8 @@ Example: `{"model.dropout": 0.0}`. A key at that value is left out, so that old 
 valid. A part that is injected (`model.basis: ${basis}`) needs a row for each place.
 """
 
+KEPT = 4096  # parts of configs whose normal form is remembered
+
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -86,8 +89,10 @@ def science(
     """
     if not data_fingerprint:
         raise ValueError("data_fingerprint must be the hash of the data set, got an empty string")
-    neutral = {key: _normal(value, key) for key, value in neutral_defaults.items()}
-    kept = _strip(_normal(config, ""), "", neutral)
+    neutral = _text(neutral_defaults)
+    kept: dict[str, Any] = {}
+    for name, part in config.items():
+        kept |= _science_of(str(name), _text(part, str(name)), neutral)
     return {**kept, "data": {"fingerprint": data_fingerprint}}
 
 
@@ -116,8 +121,10 @@ def measured(config: Mapping[str, Any], axes: Iterable[str]) -> dict[str, Any]:
 
 def identity(science: Mapping[str, Any], version: int = IDENTITY_VERSION) -> str:
     """12 hex digits of SHA-256 over the canonical JSON of `science` and the version."""
-    content = {"version": version, "science": _with_classes(_normal(science, ""), _CLASS[version])}
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+    parts = {str(name): _spelt(_text(part, str(name)), version) for name, part in science.items()}
+    whole = ",".join(f"{canonical(name)}:{parts[name]}" for name in sorted(parts))
+    content = f'{{"science":{{{whole}}},"version":{version}}}'  # as `canonical` writes it
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def former_identities(science: Mapping[str, Any]) -> tuple[str, ...]:
@@ -130,6 +137,30 @@ def canonical(obj: Any) -> str:
     return json.dumps(
         obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+
+
+# Parts of a config, `model` or `optim`, are the same in many runs: what is made of one is kept
+
+
+def _text(part: Any, key: str = "") -> str:
+    """A part as JSON, equal for equal ones alone: what is not normal, NaN among it, stays so."""
+    try:
+        return json.dumps(part)
+    except (TypeError, ValueError):  # `_normal` tells where
+        return json.dumps(_normal(part, key))
+
+
+@lru_cache(maxsize=KEPT)
+def _science_of(name: str, text: str, neutral: str) -> dict[str, Any]:
+    """What counts of one part of a config: {} or the part under its name."""
+    defaults = {key: _normal(value, key) for key, value in json.loads(neutral).items()}
+    return _strip({name: _normal(json.loads(text), name)}, "", defaults)
+
+
+@lru_cache(maxsize=KEPT)
+def _spelt(text: str, version: int) -> str:
+    """One part of a run's science as a version of the identity hashes it."""
+    return canonical(_with_classes(_normal(json.loads(text), ""), _CLASS[version]))
 
 
 def _normal(value: Any, key: str) -> Any:

@@ -39,6 +39,28 @@ class RunLocked(RuntimeError):
     """Another process works in the run directory."""
 
 
+Claims = dict[str, list[Path]]  # identity -> directories whose names end in it
+
+
+def directories(root: str | Path) -> Claims:
+    """What lies in a root, by identity: the root is looked through once, and nothing is read."""
+    found: Claims = {}
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in Path(root).iterdir():
+            *readable, identity = path.name.rsplit("-", 1)
+            if readable:
+                found.setdefault(identity, []).append(path)
+    return found
+
+
+@contextmanager
+def claiming(root: str | Path) -> Iterator[Claims]:
+    """Be the one who makes run directories in a root, which is made too; yields what is there."""
+    Path(root).mkdir(parents=True, exist_ok=True)
+    with exclusive(Path(root) / ".create.lock", wait_s=60.0):
+        yield directories(root)
+
+
 class RunDirectory(SavedRun):
     """One run.
 
@@ -75,6 +97,10 @@ class RunDirectory(SavedRun):
 
         Raises:
             ValueError: the directory belongs to another identity, or `run` names none.
+
+        Config and `run.json` reach the disk before their names appear, in this order, so no kill
+        and no power cut leaves a run without its config. That is two waits for the disk: the status
+        may be lost, which reads as queued, and so may the names, which are made again.
         """
         directory = cls(path)
         identity = run.get("identity")
@@ -93,15 +119,16 @@ class RunDirectory(SavedRun):
             ):
                 write_atomic(config, config_yaml)
             return directory
-        write_atomic(directory.path / schema.CONFIG, config_yaml)
+        write_atomic(directory.path / schema.CONFIG, config_yaml, named=False)
         content = {
             "schema_version": schema.SCHEMA_VERSION,
             "uid": secrets.token_hex(8),
             "created": time.time(),
             **run,
         }
-        directory._write_status({"state": schema.QUEUED})
-        write_atomic(directory.path / schema.RUN, dumps(content, indent=2))  # makes it a run
+        directory._write_status({"state": schema.QUEUED}, durable=False)
+        makes_it_a_run = directory.path / schema.RUN
+        write_atomic(makes_it_a_run, dumps(content, indent=2), named=False)
         return directory
 
     @classmethod
@@ -112,30 +139,39 @@ class RunDirectory(SavedRun):
         config_yaml: str,
         run: Mapping[str, Any],
         known_as: Sequence[str] = (),
+        claims: "Claims | None" = None,
     ) -> "RunDirectory":
         """The directory of `run["identity"]`, whatever it is called, or a new one called `name`.
 
         Safe when several processes ask for the same identity at once: all get the same directory.
         One that an earlier version made, under an identity of `known_as`, is taken as it is.
+        `claims` are those of `claiming(root)`, where many are claimed together.
         """
-        root = Path(root)
-        root.mkdir(parents=True, exist_ok=True)
-        with exclusive(root / ".create.lock", wait_s=60.0):
-            existing = cls.for_identity(root, run["identity"], *known_as)
-            path = existing.path if existing is not None else root / name
-            return cls.create(path, config_yaml, run, known_as)
+        if claims is None:
+            with claiming(root) as claims:
+                return cls.claim(root, name, config_yaml, run, known_as, claims)
+        existing = cls.for_identity(root, run["identity"], *known_as, among=claims)
+        path = existing.path if existing is not None else Path(root) / name
+        directory = cls.create(path, config_yaml, run, known_as)
+        if existing is None:
+            claims.setdefault(str(run["identity"]), []).append(path)
+        return directory
 
     @classmethod
-    def for_identity(cls, root: str | Path, *identities: str) -> "RunDirectory | None":
+    def for_identity(
+        cls, root: str | Path, *identities: str, among: "Claims | None" = None
+    ) -> "RunDirectory | None":
         """The directory of an identity, one run having several names for it where versions differ.
 
-        Of several directories the one that got furthest; None without.
+        Of several directories the one that got furthest; None without. Who asks for many passes
+        `among`, what one call of `directories(root)` has found.
         """
+        there = directories(root) if among is None else among
         found = [
             cls(path)
             for identity in identities
-            for path in sorted(Path(root).glob(f"*{identity}"))
-            if path.name.rpartition("-")[2] == identity and (path / schema.RUN).is_file()
+            for path in sorted(there.get(identity, ()))
+            if (path / schema.RUN).is_file()
         ]
         return furthest(found)
 

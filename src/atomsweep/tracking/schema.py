@@ -159,6 +159,7 @@ TAG_MIRRORED = "mirrored_step"  # last step of the journal that MLflow holds
 TAG_MIRRORED_LINES = "mirrored_lines"
 TAG_MIRRORED_DIGEST = "mirrored_digest"  # of those lines
 TAG_MIRRORED_FILES = "mirrored_files"
+TAG_ROOT = "mirror."  # + a root, of the experiment: the pass that its note was written with
 
 # MLflow metrics of the result: final/val_id/forces_mae
 FINAL = "final/"

@@ -27,7 +27,7 @@ class AtomsweepSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what composing needs; the task function is not called, cells are jobs."""
-        from atomsweep.launch.compose import Composer
+        from atomsweep.launch.composer import Composer
         from atomsweep.launch.typed import vocabulary
 
         self._loader = hydra_context.config_loader
@@ -41,8 +41,8 @@ class AtomsweepSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
         from atomsweep.build import UserError
-        from atomsweep.console import to_terminal
-        from atomsweep.launch.compose import cell_of
+        from atomsweep.console import Progress, to_terminal
+        from atomsweep.launch.compose import Cells
         from atomsweep.launch.execute import warm_up
         from atomsweep.launch.many import run_sweep
         from atomsweep.launch.survey import check_plan, check_rerun
@@ -66,15 +66,17 @@ class AtomsweepSweeper(Sweeper):
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
             start = warm_up(self._root())
-            cells = []
-            for typed, label in wanted.cells:
-                cfg, choices = self._compose(typed, path)
-                try:
-                    cells.append(cell_of(cfg, choices, typed, label, wanted.groups))
-                except UserError as error:
-                    if self._config.plan and isinstance(error.__cause__, FileNotFoundError):
-                        log.info("%s", "\n".join(wanted.told()))
-                    raise
+            cells, cell_of = [], Cells()
+            with Progress.of_cells("composing", len(wanted.cells)) as progress:
+                for typed, label in wanted.cells:
+                    try:
+                        config, choices = self._compose(typed, path)
+                        cells.append(cell_of(config, choices, typed, label, wanted.groups))
+                    except UserError as error:
+                        if self._config.plan and isinstance(error.__cause__, FileNotFoundError):
+                            log.info("%s", "\n".join(wanted.told()))
+                        raise
+                    progress.update(1)
             sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
         except (UserError, OSError, DamagedFile) as error:
             if start is not None and start.code is not None:
@@ -83,13 +85,15 @@ class AtomsweepSweeper(Sweeper):
 
     def _study(self, statement: Any, chosen: str, arguments: list[str], start: "Start") -> int:
         """Drive a study, which composes its trials one by one."""
-        from atomsweep.launch.compose import cell_of
+        from atomsweep.launch.compose import Cells
         from atomsweep.launch.study.request import Request, run_study
         from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
+        cell_of = Cells()
+
         def compose(overrides: list[str]) -> Any:
-            cfg, choices = self._compose(overrides, None)
-            return cell_of(cfg, choices, overrides)
+            config, choices = self._compose(overrides, None)
+            return cell_of(config, choices, overrides)
 
         typed = {
             k: v
@@ -114,7 +118,7 @@ class AtomsweepSweeper(Sweeper):
         """Where the code is copied to, which a plan does not need."""
         return None if self._config.plan else Path(self._config.root).absolute()
 
-    def _compose(self, overrides: list[str], path: Path | None) -> tuple[DictConfig, Any]:
+    def _compose(self, overrides: list[str], path: Path | None) -> tuple[dict[str, Any], Any]:
         """Config and choices of a cell; what Hydra says of a wrong one becomes a sentence."""
         from hydra.errors import HydraException
 

@@ -248,3 +248,28 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
     while worker.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not worker.exists()
+
+
+def test_a_waiting_cell_is_looked_at_when_a_slot_is_free_and_not_before(
+    tmp_path, context, monkeypatch
+):
+    looked = []
+    standing = evaluations.standing
+
+    def look(run, *asked):
+        looked.append(run.path)
+        return standing(run, *asked)
+
+    monkeypatch.setattr(evaluations, "standing", look)
+    monkeypatch.setattr("atomsweep.launch.local.pool.POLL_SECONDS", 0.01)  # many turns of the loop
+    runs = runs_of(tmp_path, *["{do: work, sleep: 0.2}"] * 4)
+    outcomes = run_cells(runs, job, 1, "cpu", context, Silent())
+    assert states(outcomes) == [schema.FINISHED] * 4
+    assert len(looked) <= 3 * len(runs)  # before it begins, and twice at its end
+
+
+def test_cells_begin_in_their_order(tmp_path, context):
+    runs = runs_of(tmp_path, *["do: work"] * 4)
+    ordered = [runs[i] for i in (2, 0, 3, 1)]
+    run_cells(ordered, job, 1, "cpu", context, Silent())
+    assert sorted(runs, key=lambda run: run.result["started"]) == ordered

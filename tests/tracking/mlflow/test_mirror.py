@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -19,6 +20,7 @@ from atomsweep.tracking.mlflow import run_writer, views, writer
 from atomsweep.tracking.mlflow.connect import connect
 from atomsweep.tracking.mlflow.mirror import (
     Mirror,
+    Scope,
     TrackingUnavailable,
     attach_report,
     mirror,
@@ -256,7 +258,7 @@ def test_points_are_sent_in_batches_that_mlflow_takes(root, monkeypatch):
     monkeypatch.setattr(writer._Pass, "_log", count)
     sync(root, uri(root))
     assert max(sizes) <= run_writer.BATCH
-    assert sum(size > 0 for size in sizes) == 5  # 3000 values in 4 requests, and the final ones
+    assert sum(size > 0 for size in sizes) == 4  # 3000 values, and the final ones
     assert len(View(root).history("a")) == 1000
 
 
@@ -567,3 +569,102 @@ def test_mlflows_own_columns_are_filled_user_source_version_and_data_set(root, m
     run.update_status(step=1)
     sync(root, uri)
     assert len(View(root).one().inputs.dataset_inputs) == 1
+
+
+class Counted:
+    """How often a client of MLflow is asked for what."""
+
+    def __init__(self, monkeypatch):
+        from mlflow import MlflowClient
+
+        self.calls = Counter()
+        for name in ("create_run", "log_batch", "log_artifact", "search_runs", "get_run"):
+            self._count(monkeypatch, MlflowClient, name)
+
+    def _count(self, monkeypatch, client, name):
+        call = getattr(client, name)
+
+        def counted(*arguments, **named):
+            self.calls[name] += 1
+            return call(*arguments, **named)
+
+        monkeypatch.setattr(client, name, counted)
+
+
+def finished(root, identity, sweep=None):
+    run = make(root, identity, sweep)
+    train(run, (10, 20))
+    finish(run)
+    return run
+
+
+def test_what_a_root_has_mirrored_is_not_asked_for_again(root, monkeypatch):
+    for digit in "012":
+        finished(root, digit * 12)
+    sync(root, uri(root))
+    counted = Counted(monkeypatch)
+    assert sync(root, uri(root)).changed == 0  # as another process would
+    assert not counted.calls
+    new = finished(root, "3" * 12)
+    report = sync(root, uri(root))
+    assert (report.created, report.changed) == (1, 1)
+    alone = Counter(counted.calls)
+    counted.calls.clear()
+    other = root.parent / "empty"
+    other.mkdir()
+    shutil.copytree(new.path, other / new.name)
+    sync(other, uri(root), "another")
+    assert counted.calls == alone  # beside three runs as in an empty root
+
+
+@pytest.mark.parametrize("fate", ["removed", "put back", "forgotten"])
+def test_a_store_that_lacks_what_was_mirrored_is_completed(root, template, fate):
+    store = root / "mlflow.db"
+    one = finished(root, "0" * 12)
+    sync(root, uri(root))
+    shutil.copy(store, root.parent / "copy.db")
+    finished(root, "1" * 12)
+    sync(root, uri(root))
+    if fate == "forgotten":
+        (root / ".mirror.json").unlink()
+        assert sync(root, uri(root)).created == 0
+    else:
+        shutil.copy(template if fate == "removed" else root.parent / "copy.db", store)
+        assert sync(root, uri(root)).created == (2 if fate == "removed" else 1)
+    held = [r.data.tags[schema.TAG_IDENTITY] for r in View(root).runs]
+    assert sorted(held) == ["0" * 12, "1" * 12]
+    assert View(root).client.get_run(View(root).runs[0].info.run_id).info.status == "FINISHED"
+    assert one.result
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"%s": 3}', '{"%s": {"runs": [1], "mark": {}}}'])
+def test_a_damaged_note_costs_time_and_loses_nothing(root, note):
+    finished(root, "0" * 12)
+    sync(root, uri(root))
+    key = next(iter(loads((root / ".mirror.json").read_text())))
+    (root / ".mirror.json").write_text(note.replace("%s", key))
+    assert sync(root, uri(root)).created == 0
+    assert len(View(root).runs) == 1
+
+
+def test_the_mirror_of_a_launch_is_about_its_own_runs(root):
+    one, two, other = (finished(root, digit * 12) for digit in "012")
+    (root / schema.SWEEPS).mkdir()
+    write_atomic(root / schema.SWEEPS / "mine.json", dumps({"cells": [{"identity": two.identity}]}))
+    scope = Scope([one.name, "not-yet-000000000009"], "mine")
+    report = writer.Writer(root, uri(root), "atomsweep", scope=scope).sync(None, 0.0)
+    assert (report.runs, report.created) == (2, 2)
+    assert {r.info.run_name for r in View(root).runs} == {one.name, two.name, "mine"}
+    assert sync(root, uri(root)).created == 1  # all that there is
+    assert other.name in {r.info.run_name for r in View(root).runs}
+
+
+def test_a_finished_run_takes_few_requests(root, monkeypatch):
+    run = make(root, config=CONFIG + "many:\n" + "".join(f"  k{i}: {i}\n" for i in range(90)))
+    train(run, range(10, 200, 10))
+    finish(run)
+    counted = Counted(monkeypatch)
+    sync(root, uri(root))
+    assert counted.calls["log_batch"] == 1  # params, points and tags together
+    assert counted.calls["create_run"] == 1
+    assert counted.calls["search_runs"] == 1

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import dumps, loads, write_atomic
+from atomsweep.tracking.files import dumps, loads
 from atomsweep.tracking.mlflow import views
 from atomsweep.tracking.run import RunDirectory
 
@@ -128,13 +128,3 @@ def test_final_metrics_are_those_of_the_result(run):
     assert views.final_metrics(run) == {}
     run.finish({"metrics": {"val_id/forces_mae": 0.25}})
     assert views.final_metrics(run) == {"final/val_id/forces_mae": 0.25}
-
-
-def test_run_belongs_to_its_own_sweep_and_to_those_that_list_it(run, tmp_path):
-    folder = tmp_path / schema.SWEEPS / "paper"
-    folder.mkdir(parents=True)
-    write_atomic(folder / "table5.json", dumps({"cells": [{"identity": IDENTITY}]}))
-    write_atomic(folder / "table6.json", dumps({"cells": [{"identity": "other"}]}))
-    (folder / "half.json").write_text("{")
-    plans = views.read_plans(tmp_path)
-    assert views.sweeps_of(plans, run) == ["one", "paper/table5"]

@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -63,9 +64,9 @@ def run_cells(
 ) -> dict[Path, Outcome]:
     """Run `job` on every run directory that is not finished, at most `parallel` at a time.
 
-    A run that another process holds is waited for, and taken over if that process dies or if a
-    study stops it; with `feed`, the runs are those of a study, and stopped is an end. With several
-    `ranks`, so many processes call `job` for each cell.
+    They are begun in their order. A run that another process holds is waited for, and taken over if
+    that process dies or if a study stops it; with `feed`, the runs are those of a study, and
+    stopped is an end. With several `ranks`, so many processes call `job` for each cell.
 
     Raises:
         KeyboardInterrupt: after the running cells have written their checkpoints and ended.
@@ -73,7 +74,8 @@ def run_cells(
     outcomes: dict[Path, Outcome] = {}
     ended: dict[Path, Outcome] = {}  # since the last call of `feed`
     pruned = schema.PRUNED if feed is not None else None  # an end, or something to go on with
-    waiting = list(runs)
+    waiting = deque(runs)
+    known = {run.path for run in runs}
     active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
     followers: dict[Path, list[ForkServerProcess]] = {}
     gpus = visible_gpus() if device.startswith("cuda") else []
@@ -83,27 +85,31 @@ def run_cells(
             while True:
                 check()
                 if feed is not None:
-                    waiting, ended = [*waiting, *feed(ended)], {}
+                    more, ended = feed(ended), {}
+                    waiting.extend(more)
+                    known |= {run.path for run in more}
                 if not waiting and not active:
                     break
-                for run in list(waiting):
+                held = []  # by other processes: looked at again when all others have been
+                while waiting and free:  # only then does it matter how a cell stands
+                    run = waiting.popleft()
                     state = evaluations.standing(run)
                     if state in (schema.FINISHED, pruned):
                         outcomes[run.path] = ended[run.path] = Outcome(state)
-                        waiting.remove(run)
-                    elif state != schema.RUNNING and free:
-                        waiting.remove(run)
+                    elif state == schema.RUNNING:
+                        held.append(run)
+                    else:
                         gpu = free.pop(0)
                         run.queue()
                         evaluations.forget_failures(run)
                         first, *others = _start(context, job, run, gpu, ranks)
                         active[first] = (run, gpu)
                         followers[run.path] = others
+                    check()
+                waiting.extend(held)
                 running = [run for run, _ in active.values()]
-                known = {run.path for run in (*runs, *waiting, *running)} | outcomes.keys()
-                display.update(
-                    running, len(outcomes.keys() - {r.path for r in running}), len(known)
-                )
+                again = sum(run.path in outcomes for run in running)
+                display.update(running, len(outcomes) - again, len(known))
                 if active:
                     wait([process.sentinel for process in active], timeout=POLL_SECONDS)
                 else:

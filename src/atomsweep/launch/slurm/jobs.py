@@ -210,7 +210,8 @@ class _Watch:
                 if self.code is not None:
                     self.jobs |= submit(missing, self.job, self.settings, self.code.folder)
             except SlurmError as error:
-                submitted = {run.path: job_in_queue(run, slurm_queue.queue()) for run in missing}
+                queue = slurm_queue.queue()
+                submitted = {run.path: job_in_queue(run, queue) for run in missing}
                 self.jobs |= {path: job for path, job in submitted.items() if job is not None}
                 refused = [run for run in missing if run.path not in self.jobs]
                 for run in refused:  # it is in no queue

@@ -27,7 +27,7 @@ from atomsweep.sweep.grid import sweep_name
 from atomsweep.sweep.study import DEFAULT, StudyFile, with_search
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import Locked, exclusive
-from atomsweep.tracking.mlflow.mirror import mirror
+from atomsweep.tracking.mlflow.mirror import Scope, mirror
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -141,7 +141,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> in
         stack.enter_context(launching(root, name))
         driver = _driver(request, default, root, name, rerun, start.context)
         prepare_data(default.config)
-        with mirror(default.config["tracking"], root):
+        with mirror(default.config["tracking"], root, Scope(sweep=name)):
             try:
                 execute([], default.config, start, driver)
             except KeyboardInterrupt:

@@ -238,6 +238,11 @@ def _same(one: str, other: str) -> bool:
     return _folder(one).resolve() == _folder(other).resolve()
 
 
+def unanswered(error: Exception) -> TrackingUnavailable:
+    """What is said of a store that answered before."""
+    return TrackingUnavailable(f"MLflow stopped answering: {' '.join(str(error).split())[:300]}")
+
+
 def _by_proxy(host: str, scheme: str) -> bool:
     """Whether a proxy stands between: then a direct connection says nothing."""
     return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,11 +22,12 @@ from atomsweep.processes import out_of_reach
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking.lock import Locked, exclusive
 from atomsweep.tracking.mlflow.connect import TrackingUnavailable, absolute
-from atomsweep.tracking.mlflow.writer import WAIT_S, SyncReport, Writer
+from atomsweep.tracking.mlflow.writer import WAIT_S, Scope, SyncReport, Writer
 from atomsweep.tracking.run import RunDirectory
 
 __all__ = [
     "Mirror",
+    "Scope",
     "SyncReport",
     "TrackingUnavailable",
     "attach_report",
@@ -40,6 +42,7 @@ EXPERIMENT = "atomsweep"
 EVERY_S = 30.0
 LAST_PASS_S = 600.0  # a follower that is still not done then is stuck
 FOLLOWER = ".mirror.follower.lock"
+IDLE = 10  # a follower of very many runs rests this many times as long as it works
 START_S = 1.0  # before the first pass
 RETRY_S = 60.0  # between attempts while MLflow does not answer
 
@@ -86,8 +89,15 @@ def attach_report(
 
 
 @contextmanager
-def mirror(tracking: Mapping[str, Any] | None, root: Path | str) -> Iterator[None]:
-    """Mirror `root` while the block runs, as the config group `tracking` says; None: not at all.
+def mirror(
+    tracking: Mapping[str, Any] | None, root: Path | str, scope: Scope | None = None
+) -> Iterator[None]:
+    """Mirror runs of `root` while the block runs, as the config group `tracking` says.
+
+    Args:
+        tracking: of a config; None: not at all.
+        root: directory of run directories.
+        scope: the runs that this launch is about; None for all.
 
     Raises:
         TrackingUnavailable: `tracking.uri` cannot be the URI of a store.
@@ -95,7 +105,8 @@ def mirror(tracking: Mapping[str, Any] | None, root: Path | str) -> Iterator[Non
     if tracking is None:
         yield
         return
-    with Mirror(root, tracking["uri"], tracking["experiment"], tracking["every_s"]):
+    every_s = tracking["every_s"]
+    with Mirror(root, tracking["uri"], tracking["experiment"], every_s, scope=scope):
         yield
 
 
@@ -111,6 +122,7 @@ class Mirror:
         experiment: name of the MLflow experiment.
         every_s: seconds between passes.
         wait_s: how long leaving waits for the last pass, which goes on by itself after that.
+        scope: runs of this launch; None for all of the root.
     """
 
     def __init__(
@@ -120,18 +132,23 @@ class Mirror:
         experiment: str = EXPERIMENT,
         every_s: float = EVERY_S,
         wait_s: float = 120.0,
+        scope: Scope | None = None,
     ) -> None:
         self.root = Path(root).absolute()
         self.uri = absolute(uri)
         self.experiment = experiment
         self.every_s = every_s
         self.wait_s = wait_s
+        self.scope = scope
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Mirror":
         self.root.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join(p for p in (str(PACKAGE.parent), os.environ.get("PYTHONPATH")) if p)
         options = ["--root", str(self.root), "--uri", self.uri, "--experiment", self.experiment]
+        if self.scope is not None:
+            options += [f"--run={name}" for name in self.scope.runs]
+            options += [] if self.scope.sweep is None else [f"--sweep={self.scope.sweep}"]
         command = [sys.executable, "-W", "ignore", "-m", "atomsweep", "sync", "--follow"]
         try:
             with out_of_reach():  # Ctrl-C is for the training; the mirror ends after it
@@ -175,11 +192,12 @@ def follow(
     experiment: str = EXPERIMENT,
     every_s: float = EVERY_S,
     say: Callable[[str], None] = log.warning,
+    scope: Scope | None = None,
 ) -> bool:
     """Mirror again and again, until standard input (if it is a pipe) or this process is ended.
 
-    Of several followers of one root, one works and the others stand by without importing MLflow;
-    each does a last pass of its own. What goes wrong is said once.
+    With a `scope`, those runs. Of several followers of a whole root, one works and the others stand
+    by without importing MLflow; each does a last pass of its own. What goes wrong is said once.
 
     Returns:
         Whether the last pass was complete.
@@ -190,21 +208,23 @@ def follow(
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     ended = _ended()
-    writer = Writer(root, uri, experiment, only_tracked=True)
+    writer = Writer(root, uri, experiment, only_tracked=True, scope=scope)
     said = False
     pause = min(every_s, START_S)
     with ExitStack() as stack:
-        leads = False
+        leads = scope is not None
         while not ended.wait(pause):
-            pause = every_s
             if not leads:
                 with contextlib.suppress(Locked):
                     stack.enter_context(exclusive(root / FOLLOWER, wait_s=0.0))
                     leads = True
                 if not leads:
+                    pause = every_s
                     continue
+            began = time.monotonic()
             try:
                 writer.sync(None, wait_s=0.0)
+                pause = max(every_s, IDLE * (time.monotonic() - began))
             except (TrackingUnavailable, OSError) as error:
                 if not said:
                     say(

@@ -1,6 +1,7 @@
 """One run directory as one MLflow run: its params, points, tags, files and status.
 
-Written in batches, and the same however often: what MLflow holds already is not sent again.
+What MLflow holds already is not sent again. What is new is collected and sent in as few requests as
+MLflow's limits allow, because a request to its store costs more than what is in it.
 """
 
 import json
@@ -9,16 +10,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
 from atomsweep.tracking.mlflow import views
 from atomsweep.tracking.mlflow.connect import Store
+from atomsweep.tracking.mlflow.plans import mark_of
 from atomsweep.tracking.run import RunDirectory
 
-BATCH = 990  # metrics in a request, which may hold 1000 things
-SMALL_BATCH = 100  # params or tags in a request
+MOST = 1000  # things in a request
+BATCH = 990  # metrics among them
+SMALL_BATCH = 100  # params among them, and tags
 
 _STATUS = {
     schema.QUEUED: "SCHEDULED",
@@ -68,6 +72,9 @@ class RunWriter:
         self.experiment = store.experiment
         self.report = report
         self.known: dict[str, list[Any]] | None = None  # uid -> runs, where all were looked up
+        self._metrics: list[Any] = []  # that wait to be sent, with params and tags
+        self._params: list[Any] = []
+        self._tags: list[Any] = []
 
     def find(self, uid: str) -> Any:
         """The MLflow run of a directory; of several (a lost answer), one, the others deleted."""
@@ -85,12 +92,11 @@ class RunWriter:
 
     def create(self, run: RunDirectory, tags: dict[str, str]) -> Any:
         """A new MLflow run for a directory."""
-        few = {k: v for k, v in tags.items() if not k.startswith(schema.TAG_DOCUMENT)}
         start = run.run.get("created")
         created = self.client.create_run(
             self.experiment,
             start_time=None if start is None else round(1000 * start),
-            tags=dict(list(few.items())[:SMALL_BATCH]),
+            tags=dict(list(tags.items())[:SMALL_BATCH]),
             run_name=run.name,
         )
         self.report.created += 1
@@ -101,8 +107,7 @@ class RunWriter:
         from mlflow.entities import Param
 
         new = [Param(k, v) for k, v in params.items() if k not in found.data.params]
-        for batch in _batches(new, SMALL_BATCH):
-            self._log(found, params=batch)
+        self._params += new
         return bool(new)
 
     def write_points(self, found: Any, journal: list[dict[str, Any]], state: str) -> bool:
@@ -116,26 +121,23 @@ class RunWriter:
         if not points:
             return False
         digests = views.digests(journal)
-        metrics: list[Any] = []
         for i, point in enumerate(points):
-            metrics += [
+            self._metrics += [
                 Metric(views.name_for(name), float(value), point.time, point.step)
                 for name, value in point.values.items()
             ]
-            following = len(points[i + 1].values) if i + 1 < len(points) else BATCH
-            if len(metrics) + following <= BATCH:
+            self.report.values += len(point.values)
+            last = i + 1 == len(points)
+            if not last and len(self._metrics) + len(points[i + 1].values) <= BATCH:
                 continue
             position = {
                 schema.TAG_MIRRORED: point.step,
                 schema.TAG_MIRRORED_LINES: point.lines,
                 schema.TAG_MIRRORED_DIGEST: digests[point.lines - 1],
             }
-            *first, last = _batches(metrics, BATCH)
-            for batch in first:
-                self._log(found, metrics=batch)
-            self._log(found, metrics=last, tags=[RunTag(k, str(v)) for k, v in position.items()])
-            self.report.values += len(metrics)
-            metrics = []
+            self._tags += [RunTag(k, str(v)) for k, v in position.items()]
+            if not last:
+                self.flush(found)
         return True
 
     def write_final(self, found: Any, run: RunDirectory) -> bool:
@@ -150,8 +152,7 @@ class RunWriter:
             for name, value in views.final_metrics(run).items()
             if name not in held or not _same(held[name], value)
         ]
-        for batch in _batches(new, BATCH):
-            self._log(found, metrics=batch)
+        self._metrics += new
         self.report.values += len(new)
         return bool(new)
 
@@ -172,8 +173,7 @@ class RunWriter:
         from mlflow.entities import RunTag
 
         new = [RunTag(k, v) for k, v in tags.items() if found.data.tags.get(k) != v]
-        for batch in _batches(new, SMALL_BATCH):
-            self._log(found, tags=batch)
+        self._tags += new
         return bool(new)
 
     def write_files(self, found: Any, run: RunDirectory, state: str) -> bool:
@@ -188,13 +188,14 @@ class RunWriter:
         old = json.loads(found.data.tags.get(schema.TAG_MIRRORED_FILES, "{}"))
         now = {name: mark_of(run.path / name) for name in names}
         new = {name: mark for name, mark in now.items() if mark and old.get(name) != mark}
-        for name in new:
-            folder = str(Path(name).parent)
-            self.client.log_artifact(
-                found.info.run_id, str(run.path / name), None if folder == "." else folder
-            )
         if new:
-            self._log(found, tags=[RunTag(schema.TAG_MIRRORED_FILES, dumps(old | new))])
+            with TemporaryDirectory() as place:  # one request for all, of which none is copied here
+                for name in new:
+                    link = Path(place, name)
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(run.path.absolute() / name)
+                self.client.log_artifacts(found.info.run_id, place)
+            self._tags.append(RunTag(schema.TAG_MIRRORED_FILES, dumps(old | new)))
         return bool(new)
 
     def write_status(self, found: Any, state: str, status: dict[str, Any]) -> bool:
@@ -208,6 +209,24 @@ class RunWriter:
             end = round(1000 * (status.get("finished") or status.get("heartbeat") or 0.0)) or None
             self.client.set_terminated(found.info.run_id, status=wanted, end_time=end)
         return True
+
+    def flush(self, found: Any) -> None:
+        """Send what waits, all of one run; tags last, as they say up to where points are there."""
+        metrics, params, tags = self._metrics, self._params, self._tags
+        self.forget()
+        batches = list(_batches(metrics, BATCH)) or [[]]
+        more = list(_batches(params, SMALL_BATCH))
+        while batches or more or tags:
+            batch = batches.pop(0) if batches else []
+            some = more.pop(0) if more and len(batch) + SMALL_BATCH <= MOST else []
+            room = 0 if batches else min(SMALL_BATCH, MOST - len(batch) - len(some))
+            now, tags = tags[:room], tags[room:]
+            if batch or some or now:
+                self._log(found, metrics=batch, params=some, tags=now)
+
+    def forget(self) -> None:
+        """What waits is not sent: its run could not be written."""
+        self._metrics, self._params, self._tags = [], [], []
 
     def _log(self, found: Any, **entities: Any) -> None:
         self.client.log_batch(found.info.run_id, synchronous=True, **entities)
@@ -246,15 +265,6 @@ def signature(run: RunDirectory) -> tuple[Any, ...]:
     """What changes when a run has something new to tell."""
     files = (*_EARLY_FILES, *_LATE_FILES, schema.STATUS, _BEST, *_evaluated(run))
     return (run.state(), *(mark_of(run.path / name) for name in files))
-
-
-def mark_of(path: Path) -> list[int] | None:
-    """Size and time of a file; None when it is not there."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def quoted(value: str) -> str:

@@ -203,41 +203,6 @@ def shorten(value: Any, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
 
 
-def sweeps_of(plans: Mapping[str, Mapping[str, Any]], run: RunDirectory) -> list[str]:
-    """Names of the sweeps that have a run as a cell: its own, and those whose plan lists it."""
-    own = run.run.get("sweep")
-    names = [own] if own else []
-    names += [name for name, plan in plans.items() if run.identity in identities(plan)]
-    return list(dict.fromkeys(names))
-
-
-def trial_tags(plans: Mapping[str, Mapping[str, Any]], run: RunDirectory) -> dict[str, str]:
-    """`trial.<study>`: number of the trial, in each study that has a run as a trial."""
-    return {
-        name_for(schema.TAG_TRIAL + name): str(cell[schema.TRIAL])
-        for name, plan in plans.items()
-        for cell in plan.get("cells", [])
-        if cell.get("identity") == run.identity and schema.TRIAL in cell
-    }
-
-
-def identities(plan: Mapping[str, Any]) -> set[str]:
-    """Identities of the cells of a plan."""
-    return {cell["identity"] for cell in plan.get("cells", []) if "identity" in cell}
-
-
-def read_plans(root: Path) -> dict[str, dict[str, Any]]:
-    """Plans of all sweeps under `root`, by name; a damaged one is left out."""
-    plans = {}
-    folder = Path(root) / schema.SWEEPS
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            plans[str(path.relative_to(folder).with_suffix(""))] = read_json(path)
-        except (ValueError, OSError):
-            continue  # a view of the runs; `atomsweep status` tells of it
-    return plans
-
-
 def document_tags(name: str, content: Mapping[str, Any] | None) -> dict[str, str]:
     """A JSON document as tags: `document.run`, and `document.run.1` ... for what does not fit.
 

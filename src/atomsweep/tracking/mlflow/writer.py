@@ -6,10 +6,11 @@ deleted and written anew, because MLflow cannot take back a point. Points carry 
 they were logged, so a batch that was sent twice is one batch.
 """
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
@@ -22,11 +23,13 @@ from atomsweep.tracking.mlflow.connect import (
     absolute,
     check_reachable,
     connect,
+    unanswered,
 )
+from atomsweep.tracking.mlflow.memory import Memory
+from atomsweep.tracking.mlflow.plans import Plans, mark_of
 from atomsweep.tracking.mlflow.run_writer import (
     RunWriter,
     SyncReport,
-    mark_of,
     quoted,
     signature,
     was_rewound,
@@ -37,60 +40,117 @@ log = logging.getLogger(__name__)
 
 LOCK = ".mirror.lock"
 WAIT_S = 60.0
-MANY = 20  # runs looked up one by one; more are looked up together
+MANY = 200  # runs looked up one by one; for more all that the store has are listed
+FEW = 3  # the same where nothing is remembered, so that the store is probably empty
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a launch has to mirror: of a root, it knows of nothing else.
+
+    Attributes:
+        runs: names of run directories.
+        sweep: whose cells are mirrored too.
+    """
+
+    runs: Sequence[str] = ()
+    sweep: str | None = None
 
 
 class Writer:
-    """Writes one root to one store; remembers what it has written, to skip what did not change.
+    """Writes one root to one store; what it has written is remembered and skipped (`Memory`).
 
     Args:
         root: directory of run directories.
         uri: of the store.
         experiment: name of the MLflow experiment.
         only_tracked: leave out runs that were started with tracking=none.
+        scope: these runs only; None for all.
     """
 
-    def __init__(self, root: Path, uri: str, experiment: str, only_tracked: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        uri: str,
+        experiment: str,
+        only_tracked: bool = False,
+        scope: Scope | None = None,
+    ) -> None:
         self.root = root.absolute()
         self.uri = absolute(uri)
         self.experiment = experiment
         self.only_tracked = only_tracked
+        self.scope = scope
         self._store: Store | None = None
-        self._seen: dict[Path, Any] = {}
+        self._seen: dict[str, str] = {}
+        self._plans = Plans(self.root)
 
     def sync(self, runs: Sequence[RunDirectory] | None, wait_s: float) -> SyncReport:
         """See `mirror.sync`."""
         problems: list[str] = []
-        chosen = find_runs(self.root, problems) if runs is None else list(runs)
-        marks = {run.path: signature(run) for run in chosen}
-        plans = {path: mark_of(path) for path in (self.root / schema.SWEEPS).rglob("*.json")}
-        changed = [run for run in chosen if self._seen.get(run.path) != marks[run.path]]
-        if any(self._seen.get(path) != mark for path, mark in plans.items()):
-            changed = chosen  # a new sweep may be made of old runs
-        if self.only_tracked:
-            left_out = [run for run in changed if not _is_tracked(run)]
-            self._seen |= {run.path: marks[run.path] for run in left_out}
-            changed = [run for run in changed if run not in left_out]
+        chosen = self._chosen(problems) if runs is None else list(runs)
+        self._plans.refresh()
+        marks = {run.name: self._mark(run) for run in chosen}
         report = SyncReport(runs=len(chosen), problems=problems)
-        if not changed:
+        if not self._changed(chosen, marks):
             return report
         try:
             with exclusive(self.root / LOCK, wait_s):
-                pass_ = _Pass(self._connected(), self.root, report)
-                done = pass_.write(changed)
+                store = self._connected()
+                memory = Memory(self.root, self.uri, store)
+                self._seen |= memory.read()
+                changed = self._changed(chosen, marks)
+                if not changed:
+                    return report
+                listed = len(changed) > (MANY if self._seen else FEW)
+                pass_ = _Pass(store, self.root, self._plans, report)
+                done = pass_.write(changed, listed)
+                mirrored = {run.name: marks[run.name] for run in done}
+                self._seen |= mirrored
+                memory.add(mirrored)
         except Locked:
             return SyncReport(runs=len(chosen), busy=True)
         except TrackingUnavailable:
-            self._store = None
+            self._store, self._seen = None, {}  # it may be another one when it is back
             raise
-        self._seen |= {run.path: marks[run.path] for run in done} | plans
         return report
+
+    def _chosen(self, problems: list[str]) -> list[RunDirectory]:
+        if self.scope is None:
+            return find_runs(self.root, problems)
+        found = [RunDirectory(self.root / name) for name in self.scope.runs]
+        found = [run for run in found if (run.path / schema.RUN).is_file()]
+        if self.scope.sweep is not None:
+            self._plans.refresh()
+            found += [run for run in self._plans.runs_of(self.scope.sweep) if run is not None]
+        return found
+
+    def _changed(
+        self, runs: Sequence[RunDirectory], marks: Mapping[str, str]
+    ) -> list[RunDirectory]:
+        """Runs that have something to tell, as far as is remembered."""
+        changed = [run for run in runs if self._seen.get(run.name) != marks[run.name]]
+        if not self.only_tracked:
+            return changed
+        left_out = [run for run in changed if not _is_tracked(run)]
+        self._seen |= {run.name: marks[run.name] for run in left_out}
+        return [run for run in changed if run not in left_out]
+
+    def _mark(self, run: RunDirectory) -> str:
+        """What changes when a run, or a sweep that has it as a cell, has something new to tell."""
+        try:
+            cells = dict(self._plans.cells_of(run.identity))
+        except (ValueError, OSError):
+            cells = {}  # and told where it is written
+        text = dumps([signature(run), cells])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def attach(self, sweep: str, paths: list[Path], wait_s: float) -> bool:
         """See `mirror.attach_report`."""
         try:
             with exclusive(self.root / LOCK, wait_s):
-                pass_ = _Pass(self._connected(), self.root, SyncReport())
+                self._plans.refresh()
+                pass_ = _Pass(self._connected(), self.root, self._plans, SyncReport())
                 parent = pass_.parent(sweep)
                 for path in paths:
                     pass_.client.log_artifact(parent, str(path), "report")
@@ -109,15 +169,20 @@ class Writer:
 class _Pass(RunWriter):
     """One pass over run directories, under the lock."""
 
-    def __init__(self, store: Store, root: Path, report: SyncReport) -> None:
+    def __init__(self, store: Store, root: Path, plans: Plans, report: SyncReport) -> None:
         super().__init__(store, report)
         self.root = root
-        self.plans = views.read_plans(root)
+        self.plans = plans
         self._parents: dict[str, str] = {}
 
-    def write(self, runs: Sequence[RunDirectory]) -> list[RunDirectory]:
-        """Write the runs that can be, and the state of their sweeps; returns those written."""
-        if len(runs) > MANY:
+    def write(self, runs: Sequence[RunDirectory], listed: bool) -> list[RunDirectory]:
+        """Write the runs that can be, and the state of their sweeps; returns those written.
+
+        Args:
+            runs: that have something to tell.
+            listed: find what the store has of them in a list of all.
+        """
+        if listed:
             self.known = {}
             for found in self.store.search(f"tags.{schema.TAG_KIND} = 'run'"):
                 self.known.setdefault(found.data.tags.get(schema.TAG_UID, ""), []).append(found)
@@ -127,6 +192,7 @@ class _Pass(RunWriter):
                 self._write_run(run)
                 done.append(run)
             except Exception as error:
+                self.forget()
                 self._check_store(error)
                 self.report.problems.append(f"{run.path}: {' '.join(str(error).split())}")
         for sweep in self._parents:
@@ -136,8 +202,8 @@ class _Pass(RunWriter):
     def _write_run(self, run: RunDirectory) -> None:
         state = run.state()  # first: what it says is then complete in the files
         journal = run.journal()
-        sweeps = views.sweeps_of(self.plans, run)
-        tags = views.tags(run, state, sweeps) | views.trial_tags(self.plans, run)
+        sweeps = self.plans.sweeps_of(run)
+        tags = views.tags(run, state, sweeps) | self.plans.trial_tags(run)
         for sweep in sweeps:
             self.parent(sweep)
         if sweeps:
@@ -154,6 +220,7 @@ class _Pass(RunWriter):
         wrote |= self.write_dataset(found, run)
         wrote |= self.write_tags(found, tags)
         wrote |= self.write_files(found, run, state)
+        self.flush(found)
         wrote |= self.write_status(found, state, run.status)
         self.report.changed += wrote
 
@@ -174,27 +241,23 @@ class _Pass(RunWriter):
 
     def _write_parent(self, sweep: str) -> None:
         """Plan and status of a sweep: running, or how its cells ended."""
-        plan = self.plans.get(sweep)
+        plan = self.plans.named.get(sweep)
         found = self.client.get_run(self._parents[sweep])
+        states = set()
         if plan is not None:
             self.write_tags(found, views.document_tags("plan", plan))
-            path = self.root / schema.SWEEPS / f"{sweep}.json"
+            path = self.plans.path_of(sweep)
             mark = dumps({path.name: mark_of(path)})
             if found.data.tags.get(schema.TAG_MIRRORED_FILES) != mark:
                 self.client.log_artifact(found.info.run_id, str(path))
                 self.write_tags(found, {schema.TAG_MIRRORED_FILES: mark})
-        wanted = views.identities(plan) if plan is not None else set()
-        states = set()
-        for run in find_runs(self.root):
-            try:
-                own = run.run.get("sweep") == sweep
-                if run.identity in wanted or (plan is None and own):
+            self.flush(found)
+            for run in self.plans.runs_of(sweep):
+                states.add(schema.INTERRUPTED if run is None else run.state())
+        else:
+            for run in find_runs(self.root):
+                if run.run.get("sweep") == sweep:
                     states.add(run.state())
-                    wanted.discard(run.identity)
-            except ValueError:
-                continue  # reported where it is written
-        if wanted:
-            states.add(schema.INTERRUPTED)
         order = (
             schema.RUNNING,
             schema.QUEUED,
@@ -211,9 +274,7 @@ class _Pass(RunWriter):
         try:
             self.client.get_experiment(self.experiment)
         except Exception as second:
-            raise TrackingUnavailable(
-                f"MLflow stopped answering: {' '.join(str(second).split())[:300]}"
-            ) from error
+            raise unanswered(second) from error
 
 
 def _is_tracked(run: RunDirectory) -> bool:
