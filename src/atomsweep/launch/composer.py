@@ -21,7 +21,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from atomsweep.build import UserError
 from atomsweep.sweep.file import key_of
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
 KEPT = 256  # sets of choices and values whose result is kept; a sweep goes through them in order
