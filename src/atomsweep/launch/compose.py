@@ -50,7 +50,10 @@ class Cells:
         Raises:
             UserError: a choice that the model cannot use, a missing value, a data set not found.
         """
-        config = resolved(cfg) if isinstance(cfg, DictConfig) else dict(cfg)
+        config: dict[str, Any]
+        config = (
+            resolved(cfg) if isinstance(cfg, DictConfig) else {str(k): v for k, v in cfg.items()}
+        )
         _check_names(config, choices)
         chosen = {group: str(option) for group, option in choices.items() if "/" not in group}
         chosen = {group: option for group, option in chosen.items() if option != "None"}
