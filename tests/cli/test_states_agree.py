@@ -31,7 +31,7 @@ def stand(tmp_path):
     cells = dict(zip(names, (cell(seed=i) for i in range(len(names))), strict=True))
     runs = {n: c.create(root, "table", "") for n, c in cells.items() if n != schema.MISSING}
     plan = Plan.of(list(cells.values()), Grid({"seed": []}, [], name="table"), ["run.py"], root)
-    plan.save(root, {})
+    plan.save(root, [one.find(root) for one in plan.cells], {})
     runs[schema.FAILED].fail("ValueError: bad")
     runs[schema.INTERRUPTED].interrupt("stopped")
     runs[schema.PRUNED].ask_to_stop(why="slow")

@@ -29,7 +29,7 @@ def many(tmp_path):
     cells = [cell(seed=i) for i in range(MANY)]
     plan = Plan.of(cells, Grid({"seed": []}, [], name="table"), ["run.py", "-m"], root)
     runs = [one.create(root, plan.sweep, plan.command) for one in cells[1:]]
-    plan.save(root, {one.identity: 1000 for one in cells})
+    plan.save(root, [one.find(root) for one in plan.cells], {one.identity: 1000 for one in cells})
     finish(runs[0])
     for run, fraction, left in ((runs[1], 0.75, 10.0), (runs[2], 0.25, 90.0)):
         run.update_status(step=1, fraction=fraction, seconds_left=left)

@@ -42,7 +42,7 @@ def make(root, seeds, name="paper/table"):
     cells = [measured(seed) for seed in seeds]
     plan = Plan.of(cells, Grid({"seed": []}, [], name=name), ["run.py", "-m", "a=<b>"], root)
     runs = [one.create(root, plan.sweep, plan.command) for one in cells[:-1]]
-    plan.save(root, {one.identity: 1000 for one in cells})
+    plan.save(root, [one.find(root) for one in plan.cells], {one.identity: 1000 for one in cells})
     return runs
 
 

@@ -61,7 +61,9 @@ def sweep(tmp_path):
     plan = Plan.of(cells, Grid({"seed": ["0", "1", "2"]}, [], name="paper/table"), argv, tmp_path)
     for one in cells[:2]:
         one.create(tmp_path, plan.sweep, plan.command)
-    plan.save(tmp_path, {one.identity: 1000 for one in cells})
+    plan.save(
+        tmp_path, [one.find(tmp_path) for one in plan.cells], {one.identity: 1000 for one in cells}
+    )
     finish(find_runs(tmp_path)[0])
     return tmp_path
 

@@ -10,6 +10,48 @@ class TestGNS(ModelContract):
     smooth_cutoff = False  # its messages have no cutoff weight
 
 
+class TestGNSMean(TestGNS):
+    overrides = [*TestGNS.overrides, "model.aggregation=mean"]
+
+
+def test_initialisation_is_the_papers_unless_told_otherwise():
+    """App. C: all parameters Xavier uniform; `port` is torch's own, within 1 / sqrt(fan in)."""
+    small = ["model=gns", "model.hidden_channels=24", "model.num_layers=2"]
+    paper, port = build_model(small), build_model([*small, "model.init=port"])
+    layers = [(name, m) for name, m in paper.named_modules() if isinstance(m, torch.nn.Linear)]
+    assert len(layers) == 2 * 3 + 2
+    for name, layer in layers:
+        bound = (6 / sum(layer.weight.shape)) ** 0.5
+        assert 0.85 * bound < float(layer.weight.detach().abs().max()) <= bound, name
+        assert not layer.bias.any()
+        own = port.get_submodule(name)
+        assert float(own.weight.detach().abs().max()) <= own.in_features**-0.5
+        assert own.bias.any()
+    bound = (6 / sum(paper.embedding.weight.shape)) ** 0.5
+    assert float(paper.embedding.weight.detach().abs().max()) <= bound
+    assert float(port.embedding.weight.detach().abs().max()) > 1  # normal
+
+
+def test_mean_is_the_sum_over_the_number_of_neighbours():
+    from atomsweep.models.gns import _Block
+
+    torch.manual_seed(0)
+    block, other = (_Block(7, 8, torch.nn.ReLU, mean).eval() for mean in (True, False))
+    other.load_state_dict(block.state_dict())
+    h, edge = torch.randn(4, 8), torch.randn(5, 7)
+    edge_index = torch.tensor([[1, 2, 3, 0, 2], [0, 0, 0, 1, 1]])  # 3, 2, 0, 0 neighbours
+    lin = block.node_update
+
+    def update(total):
+        return lin(total)
+
+    message = block.edge_mlp(block.pair_linear(edge, h, edge_index))
+    total = torch.zeros(4, 8).index_add_(0, edge_index[1], message)
+    count = torch.tensor([3.0, 2.0, 1.0, 1.0])[:, None]
+    torch.testing.assert_close(block(h, edge, edge_index), h + update(total / count))
+    torch.testing.assert_close(other(h, edge, edge_index), h + update(total))
+
+
 def test_published_size():
     with torch.device("meta"):
         model = build_model(["model=gns"])

@@ -41,6 +41,20 @@ def test_harmonics_are_real_and_imaginary_parts_of_scipys():
     np.testing.assert_allclose(real_harmonics(unit), np.stack(expected, axis=1), atol=1e-14)
 
 
+@pytest.mark.parametrize("l_max", [0, 1, 3, 5])
+def test_harmonics_of_any_degree_are_scipys(l_max):
+    unit = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    polar, azimuth = torch.acos(unit[:, 2]).numpy(), torch.atan2(unit[:, 1], unit[:, 0]).numpy()
+    degrees = [(n, m) for m in range(l_max + 1) for n in range(m, l_max + 1)]
+    complex_at = {(n, m): sph_harm_y(n, m, polar, azimuth) for n, m in degrees}
+    expected = [complex_at[at].real for at in degrees]
+    expected += [complex_at[n, m].imag for n, m in degrees if m > 0]
+    np.testing.assert_allclose(real_harmonics(unit, l_max), np.stack(expected, axis=1), atol=1e-13)
+    basis = SphericalBasis(7, num_freqs=4, l_max=l_max)
+    assert basis(torch.rand(5, 7)).shape == (5, basis.out_dim) == (5, 4 * (l_max + 1) ** 2)
+
+
 def test_harmonics_are_orthogonal_over_the_sphere():
     nodes, weights = np.polynomial.legendre.leggauss(8)
     azimuth = 2 * np.pi * np.arange(16) / 16

@@ -11,8 +11,10 @@ from typing import Any
 from atomsweep.build import UserError
 from atomsweep.cli.shared import add_root, need_root, print_table, print_whole, warn
 from atomsweep.console import NOTHING, duration
+from atomsweep.launch.control import plan_of
 from atomsweep.launch.overview import Line, Overview, Seen, Standing, counts, slowest
 from atomsweep.launch.plan import is_planned
+from atomsweep.sweep.looks import told as told_of_claims
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
 from atomsweep.tracking.run import RunDirectory
@@ -133,6 +135,9 @@ def _print(seen: Seen, lines: Sequence[Line], options: argparse.Namespace) -> No
     if len(told) < len(lines):
         rest = len(lines) - len(told)
         print(f"and {rest} more, not told one by one; --all tells them, --json for scripts")
+    if options.sweep in seen.sweeps:
+        claims = plan_of(options.root, options.sweep).get(schema.CLAIMS) or {}
+        print("".join(f"{line}\n" for line in told_of_claims(claims)), end="")
     states = counts(lines)
     print(f"{len(lines)} runs" + "".join(f", {n} {state}" for state, n in states.items()))
     _print_reasons(lines, told)

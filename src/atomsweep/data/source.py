@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from atomsweep.data.dataset import OnError, StructureDataset
@@ -32,12 +33,14 @@ class DataSource(ABC):
         on_error: "raise" stops at the first unusable structure; "skip" drops, counts and logs it.
         skipped: what was dropped, a list of messages for each split or file.
         relaxed_energy: energies are those of the relaxed structures (IS2RE); None: not known.
+        kinds: kinds of frames whose force errors are told apart, by their first frame id.
     """
 
     name: str
     on_error: OnError = "raise"
     skipped: dict[str, list[str]]
     relaxed_energy: bool | None = False
+    kinds: Mapping[str, int] = MappingProxyType({})
 
     def label_names(self) -> frozenset[str] | None:
         """Which of energy and forces every structure carries; None: not known before reading."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,9 @@ ERROR = "error"  # key under which the first rank that fails leaves its message
 
 class RankFailed(RuntimeError):
     """Another rank raised; the message is its own."""
+
+
+Key = TypeVar("Key")  # of a sum
 
 
 class World:
@@ -121,14 +124,14 @@ class World:
             state = {name: value.cpu() for name, value in model.state_dict().items()}
             model.load_state_dict(self.tell(state))
 
-    def merge(self, sums: Mapping[str, Mean]) -> dict[str, Mean]:
+    def merge(self, sums: Mapping[Key, Mean]) -> dict[Key, Mean]:
         """Sums of all ranks, added in the order of the ranks; a rank may have none."""
         if self.size == 1:
             return dict(sums)
         mine = {name: (mean.total.cpu(), mean.count.cpu()) for name, mean in sums.items()}
         every: list[Any] = [None] * self.size
         dist.all_gather_object(every, mine)
-        merged: dict[str, Mean] = {}
+        merged: dict[Key, Mean] = {}
         for part in every:
             for name, pair in part.items():
                 mean = Mean(*pair)

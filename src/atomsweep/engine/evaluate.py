@@ -1,16 +1,19 @@
 """Metrics of a model on a split: sums over batches, divided once at the end."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 import torch
 from torch import nn
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.data.batches.tensors import to_device
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
+from atomsweep.tasks.force_metrics import force_metrics
 
 
 def evaluate(
@@ -20,15 +23,28 @@ def evaluate(
     device: torch.device,
     precision: Callable[[], AbstractContextManager[object]],
     world: World = ALONE,
-) -> dict[str, float]:
+    kinds: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, dict[str, float]]:
     """Metrics over all batches of all ranks, atom-weighted as the task defines them.
 
     The model's mode is restored. A model whose forces are a gradient takes it by itself. A rank may
     have no batch at all.
+
+    Args:
+        model: to evaluate.
+        task: its metrics.
+        batches: of this rank.
+        device: where they go.
+        precision: context of a forward.
+        world: the ranks.
+        kinds: of frames, by the first frame id: force metrics of each are told too.
+
+    Returns:
+        "" → metrics of all, and kind → its force metrics, where it has a free atom.
     """
     was_training = model.training
     model.eval()
-    sums: dict[str, Mean] = {}
+    sums: dict[tuple[str, str], Mean] = {}
     try:
         with torch.no_grad():
             for cpu_batch in batches:
@@ -40,12 +56,32 @@ def evaluate(
                 if device.type == "mps":  # which has no float64 to add up in
                     output = Prediction(*(x if x is None else x.cpu() for x in output))
                     batch = cpu_batch
-                for name, mean in task.metrics(output, batch).items():
+                found = {("", name): m for name, m in task.metrics(output, batch).items()}
+                for key, mean in (found | of_kinds(output, batch, kinds)).items():
                     part = Mean(mean.total.detach(), mean.count.detach())
-                    sums[name] = sums[name] + part if name in sums else part
+                    sums[key] = sums[key] + part if key in sums else part
     finally:
         model.train(was_training)
-    return {name: mean.value() for name, mean in world.merge(sums).items()}
+    told: dict[str, dict[str, float]] = {}
+    for (kind, name), mean in world.merge(sums).items():
+        if not kind or float(mean.count) > 0:
+            told.setdefault(kind, {})[name] = mean.value()
+    return told
+
+
+def of_kinds(
+    prediction: Prediction, batch: Batch, kinds: Mapping[str, int]
+) -> dict[tuple[str, str], Mean]:
+    """Force metrics of the frames of each kind; a kind ends where the next begins."""
+    if prediction.forces is None or keys.FORCES not in batch:
+        return {}
+    starts = torch.tensor(sorted(kinds.values()), device=batch.fid.device)
+    number = torch.bucketize(batch.fid, starts, right=True) - 1  # (B,)
+    found: dict[tuple[str, str], Mean] = {}
+    for index, kind in enumerate(sorted(kinds, key=lambda kind: kinds[kind])):
+        metrics = force_metrics(prediction.forces, batch, number == index)
+        found |= {(kind, name): mean for name, mean in metrics.items()}
+    return found
 
 
 def average_over_splits(metrics: dict[str, dict[str, float]]) -> dict[str, float]:

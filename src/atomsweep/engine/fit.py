@@ -8,6 +8,7 @@ from atomsweep.engine.batches import Augmentation
 from atomsweep.engine.checkpoint import LAST
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.events import Update
+from atomsweep.engine.initial import initialise
 from atomsweep.engine.loop import Training
 from atomsweep.engine.optim import Recipe
 from atomsweep.engine.result import result_of
@@ -65,3 +66,4 @@ def _fit_statistics(training: Training) -> None:
         model.fit_statistics(eval_batches(train, training.trainer.eval_batch_size))
         model.fit_labels(train.label_statistics)
         training.task.check(train.batch(range(min(training.trainer.eval_batch_size, len(train)))))
+        initialise(model, train, training.seed)

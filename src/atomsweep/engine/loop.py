@@ -249,11 +249,11 @@ class Training:
 
     def _evaluate_during_training(self, average: AveragedModel | None) -> None:
         model = self.model if average is None else average.module
-        metrics = {}
+        metrics: dict[str, float] = {}
         for split in self.trainer.eval_splits:
             sample = self.trainer.eval_frames
-            for name, value in self.evaluate(model, split, sample).items():
-                metrics[schema.metric_name(split, name)] = value
+            for part, found in self.evaluate(model, split, sample).items():
+                metrics |= {schema.metric_name(part, name): v for name, v in found.items()}
         if metrics[self.trainer.metric] < self.best:
             state = self._best_state(model)
             if self.world.first:
@@ -267,11 +267,10 @@ class Training:
             told += f"train loss {loss:.5f}, "
         log.info("step %d: %s%.0f s on the device", self.step, told, self.device_seconds)
 
-    def evaluate(self, model: nn.Module, split: str, frames: int | None = None) -> dict[str, float]:
-        """Metrics of a model on a split, by all ranks; its time is counted as evaluation.
-
-        On all of it, or on so many structures that are always the same ones.
-        """
+    def evaluate(
+        self, model: nn.Module, split: str, frames: int | None = None
+    ) -> dict[str, dict[str, float]]:
+        """Metrics on a split and its kinds, or on so many structures, always the same; timed."""
         start = time.perf_counter()
         metrics = evaluate(
             model,
@@ -290,9 +289,10 @@ class Training:
             self.device,
             self.trainer.autocast,
             world=self.world,
+            kinds=self.data[split].kinds,
         )
         self.eval_seconds += (time.perf_counter() - start) * self.world.size
-        return metrics
+        return {schema.part_name(split, kind): found for kind, found in metrics.items()}
 
     def _check_stop(self) -> None:
         if self.world.any(bool(self.stop)):

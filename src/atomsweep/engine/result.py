@@ -27,10 +27,12 @@ def result_of(fit: Training) -> dict[str, Any]:
     splits = _metrics(fit)
     predicted: list[str] = []
     if fit.world.first or fit.sharded:
-        predicted = [split for split in splits if _sample(fit, split)]
-    validation = {s: m for s, m in splits.items() if s in schema.VAL_SPLITS}
-    if len(validation) == len(schema.VAL_SPLITS):
-        splits[schema.VAL_AVERAGE] = average_over_splits(validation)
+        predicted = [split for split in splits if split in fit.data and _sample(fit, split)]
+    for kind in ("", *fit.data[schema.TRAIN].kinds):
+        parts = [splits.get(schema.part_name(split, kind)) for split in schema.VAL_SPLITS]
+        there = {split: part for split, part in zip(schema.VAL_SPLITS, parts, strict=True) if part}
+        if len(there) == len(schema.VAL_SPLITS):
+            splits[schema.part_name(schema.VAL_AVERAGE, kind)] = average_over_splits(there)
     return {
         "step": fit.step,
         "checkpoint": "best",
@@ -68,7 +70,7 @@ def _metrics(fit: Training) -> dict[str, dict[str, float]]:
         unasked = split == schema.TRAIN and split not in fit.trainer.eval_splits
         if unasked or split in splits:
             continue
-        splits[split] = fit.evaluate(fit.model, split)
+        splits |= fit.evaluate(fit.model, split)
         if fit.world.first:
             write_atomic(path, dumps({**key, "splits": splits, "eval_seconds": fit.eval_seconds}))
     return splits

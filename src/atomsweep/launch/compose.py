@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from atomsweep.build import UserError, data_source
 from atomsweep.console import suggestion
-from atomsweep.launch.composer import Composer, resolved
+from atomsweep.launch.composer import LAUNCH, Composer, resolved
 from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.plan import Cell, check_name
 from atomsweep.launch.typed import CONFIG, keys_of, names_of_config, unknown, vocabulary
@@ -55,7 +55,8 @@ class Cells:
             resolved(cfg) if isinstance(cfg, DictConfig) else {str(k): v for k, v in cfg.items()}
         )
         _check_names(config, choices)
-        chosen = {group: str(option) for group, option in choices.items() if "/" not in group}
+        own = {group: option for group, option in choices.items() if group not in LAUNCH}
+        chosen = {group: str(option) for group, option in own.items() if "/" not in group}
         chosen = {group: option for group, option in chosen.items() if option != "None"}
         config["size"] = {}  # what it chose stands in the model
         _check_numbers(config)

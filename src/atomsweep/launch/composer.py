@@ -19,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from atomsweep.build import UserError
-from atomsweep.sweep.file import key_of
+from atomsweep.sweep.file import LAUNCH_KEYS, key_of
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-LAUNCH = ("hydra", "scale", "plan", "rerun", "search")  # keys of a launch, not of a run
+OF_RUN = ("sweep", "sweeps")  # a run says of which it is
+LAUNCH = tuple(key for key in LAUNCH_KEYS if key not in OF_RUN)
 KEPT = 256  # sets of choices and values whose result is kept; a sweep goes through them in order
 MISSING = "???"  # OmegaConf's word for a value that must be given
 

@@ -101,6 +101,16 @@ def execute(
     )
 
 
+def room(config: Mapping[str, Any]) -> int:
+    """Runs at once where `cluster` says: as many as this machine or the array of SLURM takes."""
+    from atomsweep.launch.local.pool import slots
+
+    if (settings := slurm_settings(config)) is not None:
+        return settings.array_parallelism
+    cluster, engine = config["cluster"], config["engine"]
+    return slots(cluster["parallel"], engine["threads"], engine["device"], num_ranks(config))
+
+
 def placed(
     cells: Sequence[Cell], runs: Sequence[RunDirectory], wanted: Sequence[RunDirectory]
 ) -> list[tuple[Mapping[str, Any], list[RunDirectory]]]:

@@ -15,6 +15,7 @@ from atomsweep.launch.plan import Cell, Plan, create_all
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
 from atomsweep.launch.survey import longest_first, restart, summary, survey, table
+from atomsweep.launch.until import Further, Until
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import evaluations
 from atomsweep.tracking.mlflow.mirror import Scope, mirror
@@ -25,7 +26,14 @@ log = logging.getLogger(__name__)
 SHOWN = 20  # of many runs, of each way of not ending well
 
 
-def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, start: Start) -> int:
+def run_sweep(
+    cells: Sequence[Cell],
+    grid: Grid,
+    plan_only: bool,
+    rerun: str,
+    start: Start,
+    until: Until | None = None,
+) -> int:
     """Check every cell, then run those that are wanted, or only say which they are.
 
     Args:
@@ -34,6 +42,7 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
         plan_only: launch nothing.
         rerun: what has ended and is run again, a word that `check_rerun` passed.
         start: from `warm_up`.
+        until: further seeds are trained until the claims of the sweep are decided.
 
     Returns:
         Exit code: 0 if every cell is finished, 1 if one is not, 130 after an interrupt.
@@ -53,8 +62,13 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
         raise UserError(f"{error}{smaller}") from error
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
+    further = None
+    if until is not None:
+        further = Further(until, plan, root, parameters, wanted_evaluations, rerun)
     if plan_only:
         log.info("%s", "\n".join(table(entries, rerun)))
+        if further is not None:
+            log.info("%s", "\n".join(further.preview()))
         return 0
     log.info("%s", summary(entries, rerun))
     with launching(root, plan.sweep):
@@ -74,8 +88,12 @@ def run_sweep(cells: Sequence[Cell], grid: Grid, plan_only: bool, rerun: str, st
             try:
                 outcomes: dict[Path, Outcome] = {}
                 placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
-                for config, some in placed_runs:
-                    outcomes |= execute(some, config, start)
+                if further is not None:
+                    outcomes |= further.drive(placed_runs, first, start)
+                    runs += [run for run in further.runs if run not in runs]
+                else:
+                    for config, some in placed_runs:
+                        outcomes |= execute(some, config, start)
             except KeyboardInterrupt:
                 log.info("stopped; the same command continues")
                 return 130

@@ -13,14 +13,13 @@ from atomsweep.console import progress_bar, to_terminal
 from atomsweep.engine.ranks import RankLost, Ranks, num_ranks
 from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.compose import cell_of
-from atomsweep.launch.composer import LAUNCH
 from atomsweep.launch.execute import execute, warm_up
 from atomsweep.launch.outcome import WELL
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import preflight, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table
-from atomsweep.sweep.file import key_of
+from atomsweep.sweep.grid import is_of_launch
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow.mirror import Scope, mirror
 from atomsweep.tracking.run import RunDirectory, RunLocked
@@ -48,7 +47,9 @@ def run(cfg: DictConfig) -> float | None:
         to_terminal()
     rerun = check_rerun(cfg.rerun)
     check_plan(cfg.plan)
-    typed = [o for o in hydra.overrides.task if key_of(o) not in LAUNCH]
+    if hydra.runtime.choices.get("until") == "decided":
+        raise UserError("until=decided needs a sweep file with claims; name it: sweeps=…")
+    typed = [o for o in hydra.overrides.task if not is_of_launch(o)]
     cell = cell_of(cfg, hydra.runtime.choices, typed)
     root = Path(cell.config["root"]).absolute()
     if cell.choices.get("engine") == "ddp" and num_ranks(cell.config) == 1:

@@ -15,8 +15,9 @@ from atomsweep.build import UserError
 from atomsweep.console import Progress
 from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.looks import Looks
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.files import read_json, write_atomic
 from atomsweep.tracking.find import run_name
 from atomsweep.tracking.identity import (
     IDENTITY_VERSION,
@@ -155,7 +156,11 @@ class Plan:
         return typed_command(self.argv)
 
     def save(
-        self, root: Path, runs: Sequence[RunDirectory | None], parameters: Mapping[str, int]
+        self,
+        root: Path,
+        runs: Sequence[RunDirectory | None],
+        parameters: Mapping[str, int],
+        claims: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write the plan beside the runs, for report, status and retry; it can be derived again.
 
@@ -163,10 +168,15 @@ class Plan:
             root: where runs are.
             runs: of the cells, in their order; None for one that has none.
             parameters: identity → trainable parameters of the model.
+            claims: how those of the file stand, where the launch looks at them.
         """
         path = plan_path(root, self.sweep)
         path.parent.mkdir(parents=True, exist_ok=True)
         statement = self.grid.statement
+        cells = [
+            entry_of(cell, run, parameters.get(cell.identity))
+            for cell, run in zip(self.cells, runs, strict=True)
+        ]
         content = {
             "schema": schema.SCHEMA_VERSION,
             "sweep": self.sweep,
@@ -176,13 +186,42 @@ class Plan:
             "directory": str(Path.cwd()),
             "groups": {key: list(values) for key, values in self.grid.groups.items()},
             **(_stated(statement, self.grid) if statement is not None else {}),
-            "cells": [
-                entry_of(cell, run, parameters.get(cell.identity))
-                for cell, run in zip(self.cells, runs, strict=True)
-            ],
+            "cells": cells,
         }
+        if claims is None:
+            content["cells"] += _further(root, path, cells, statement)
+        else:
+            content[schema.CLAIMS] = dict(claims)
         write_atomic(path, json.dumps(content, indent=1) + "\n")
         return path
+
+
+def _further(
+    root: Path, path: Path, cells: Sequence[Mapping[str, Any]], statement: SweepFile | None
+) -> list[dict[str, Any]]:
+    """Further seeds of these cells, which claims have asked an earlier launch for."""
+    if statement is None or not isinstance(statement.seeds, Looks):
+        return []
+    try:
+        before = read_json(path)["cells"]
+    except (OSError, ValueError, KeyError):
+        return []
+    mine = {unseeded(cell["overrides"]) for cell in cells}
+    known = {cell["identity"] for cell in cells}
+    return [
+        cell
+        for cell in before
+        if cell["identity"] not in known
+        and cell["seed"] in range(statement.seeds.first, statement.seeds.most)
+        and unseeded(cell["overrides"]) in mine
+        and (run := RunDirectory.for_identity(root, cell["identity"])) is not None
+        and run.result is not None
+    ]
+
+
+def unseeded(overrides: Sequence[str]) -> str:
+    """What tells a cell from others, its seed apart."""
+    return " ".join(sorted(o for o in map(str, overrides) if not o.startswith("seed=")))
 
 
 def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> dict[str, Any]:

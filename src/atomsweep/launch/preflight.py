@@ -257,7 +257,9 @@ def check_splits(cells: Sequence[Cell], grid: Grid) -> None:
     if grid.statement is None:
         return
     for cell in {cell.data["fingerprint"]: cell for cell in cells}.values():
-        splits = data_source(cell.config).splits()
+        source = data_source(cell.config)
+        kinds = ("", *source.kinds)
+        splits = [schema.part_name(split, kind) for split in source.splits() for kind in kinds]
         if name := split_lacking(grid.statement.metrics, splits):
             raise UserError(
                 f"the table asks for {name}, but data={cell.data['name']} has the splits "

@@ -46,6 +46,7 @@ class ForceField(nn.Module, ABC):
         predicts_energy: the prediction has an energy.
         predicts_labels: outputs are eV and eV/Å by themselves, so that no task scales them.
         forces_wanted: set by the task; without it no gradient is taken for forces.
+        initialised_from_data: `initialise` sets first weights; it is called before training.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
     """
@@ -57,6 +58,7 @@ class ForceField(nn.Module, ABC):
     predicts_energy: bool = True
     predicts_labels: bool = False
     forces_wanted: bool = True
+    initialised_from_data: bool = False
 
     cutoff: float | None
     max_neighbors: int | None
@@ -119,6 +121,14 @@ class ForceField(nn.Module, ABC):
         Args:
             labels: gives `LabelStatistics.result`; may read the whole split, so it is called only
                 where it is needed.
+        """
+
+    def initialise(self, batch: Batch) -> None:
+        """Set what of the first weights depends on data. Most models have nothing of the kind.
+
+        Args:
+            batch: some training structures with their edges, on the model's device; the same for
+                all ranks.
         """
 
 

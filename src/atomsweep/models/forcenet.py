@@ -9,6 +9,7 @@ give the published parameter counts, which are the port's. docs/models.md lists 
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -22,6 +23,8 @@ from atomsweep.nn.force_projection import ForceProjection
 from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
+
+EDGE_SPREAD = 0.7  # 0.5 is too little for basis=none, 1 too much for Linear + Act; docs/models.md
 
 
 class ForceNet(ForceField):
@@ -55,6 +58,11 @@ class ForceNet(ForceField):
             the port.
         self_message: an atom sends v ⊙ F_d(h_t) to itself; False is ablation (7).
         energy_head: also predict the energy, from the sum of the atoms' last states.
+        init: "xavier" is the paper's App. C, all linear layers Xavier uniform; "port" leaves some
+            layers to torch's own initialisation, as the public code does.
+        edge_init_scale: spread over the edges, per channel, with which an edge's part enters the
+            first layer of F_e before training: F_b is scaled to it. "auto" is `EDGE_SPREAD`; null
+            leaves what `init` gives. Ours, not the paper's: docs/models.md.
         force_encoding: for DeNS, "edge_projection" adds forces projected on the edges to the
             inputs of F_b, and a second decoder for the noise. Ours, not the paper's.
 
@@ -84,6 +92,8 @@ class ForceNet(ForceField):
         keep_self_bias: bool = False,
         self_message: bool = True,
         energy_head: bool = False,
+        init: Literal["xavier", "port"] = "port",
+        edge_init_scale: Literal["auto"] | float | None = None,
         force_encoding: Literal["edge_projection"] | None = None,
     ) -> None:
         super().__init__()
@@ -104,7 +114,10 @@ class ForceNet(ForceField):
             decoder_channels=decoder_channels,
             cutoff=cutoff,
             max_neighbors=max_neighbors,
+            edge_init_scale=None if edge_init_scale == "auto" else edge_init_scale,
         )
+        self.edge_spread = EDGE_SPREAD if edge_init_scale == "auto" else edge_init_scale
+        self.initialised_from_data = self.edge_spread is not None
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.predicts_energy = energy_head
@@ -163,16 +176,32 @@ class ForceNet(ForceField):
             else None
         )
 
-        # As in the port: the other layers keep torch's own initialisation.
-        xavier_uniform(self.decoder)
-        if self.noise_decoder is not None:
-            xavier_uniform(self.noise_decoder)
-        if self.shared_basis_linear is not None:
-            xavier_uniform(self.shared_basis_linear)
+        by_port = (self.decoder, self.noise_decoder, self.shared_basis_linear)  # beside the blocks
+        for part in (self,) if init == "xavier" else by_port:
+            if part is not None:
+                xavier_uniform(part)
 
     def unsupported_elements(self) -> frozenset[int]:
         """Elements without the nine properties, or without a radius where radii are used."""
         return elements_without_properties() | self.edge_input.unsupported_elements()
+
+    @torch.no_grad()
+    def initialise(self, batch: Batch) -> None:
+        """Scale each block's F_b, or W_e where there is none, to the spread that is wanted.
+
+        A shared F_b is scaled by the mean of what the blocks ask for. Where the edges do not differ
+        nothing is scaled.
+        """
+        if self.edge_spread is None or batch.edge_index.shape[1] < 2:
+            return
+        edge = self._embed_edges(batch)
+        blocks = [block for block in self.blocks if isinstance(block, MessageBlock)]
+        spreads = [block.edge_spread(edge) for block in blocks]
+        if self.shared_basis_linear is not None:
+            spreads = [sum(spreads) / len(spreads)]
+        for spread, block in zip(spreads, blocks, strict=False):
+            if spread > 0:
+                block.scale_edge(self.edge_spread / spread, self.shared_basis_linear)
 
     def forward(self, batch: Batch) -> Prediction:
         """Forces (N, 3) eV/Å; energy (B,) eV and noise (N, 3) if there are heads for them."""
@@ -275,6 +304,21 @@ class MessageBlock(nn.Module):
         self.self_weight = nn.Parameter(torch.empty(1, channels)) if self_weight else None  # v
         if self.self_weight is not None:
             nn.init.xavier_uniform_(self.self_weight)
+
+    def edge_spread(self, edge: _Edges) -> float:
+        """Standard deviation over the edges of W_e F_b(b), root mean square over channels."""
+        linear = self.basis_linear if self.basis_linear is not None else edge.shared_basis_linear
+        inner = edge.basis if linear is None else F.linear(edge.basis, linear.weight)
+        entering = F.linear(
+            inner, self.pair_linear.weight[:, : self.pair_linear.edge_dim]
+        )  # (E, D)
+        return float(entering.var(0).mean().sqrt())
+
+    def scale_edge(self, factor: float, shared: nn.Linear | None) -> None:
+        """Multiply F_b, or W_e where there is no F_b."""
+        linear = self.basis_linear if self.basis_linear is not None else shared
+        weight = self.pair_linear.weight[:, : self.pair_linear.edge_dim]
+        (weight if linear is None else linear.weight).mul_(factor)
 
     def forward(self, h: Tensor, edge: _Edges) -> Tensor:
         """Shape: (N, D) -> (N, D)."""

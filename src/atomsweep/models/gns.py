@@ -5,6 +5,8 @@ embedding for atoms and the seven raw edge inputs, gives the published 12.5 M pa
 in: rotation and energy conservation. Messages have no cutoff weight, so they jump at the cutoff.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -13,7 +15,7 @@ from atomsweep.models.base import ForceField, Prediction, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.edge_features import EdgeFeatures
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
-from atomsweep.nn.mlp import PairLinear, make_mlp
+from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
 from atomsweep.nn.scatter import segment_sum
 
 NUM_EMBEDDINGS = 100
@@ -31,6 +33,9 @@ class GNS(ForceField):
         cutoff: radius of the graph, Å.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
         min_distance: distances over cutoff are clamped to this from below; None for no clamp.
+        init: "xavier" is the paper's App. C, linear layers and embedding Xavier uniform; "port"
+            leaves torch's own initialisation, as the public code does in part.
+        aggregation: of an atom's messages, "sum" or "mean".
 
     Raises:
         ValueError: there is no activation, or a size is not positive.
@@ -46,6 +51,8 @@ class GNS(ForceField):
         cutoff: float,
         max_neighbors: int | None,
         min_distance: float | None,
+        init: Literal["xavier", "port"] = "port",
+        aggregation: Literal["sum", "mean"] = "sum",
     ) -> None:
         super().__init__()
         if act is None:
@@ -62,9 +69,13 @@ class GNS(ForceField):
         self.edge_input = EdgeFeatures(cutoff, "full", min_distance)
         self.embedding = nn.Embedding(NUM_EMBEDDINGS, hidden_channels)
         self.blocks = nn.ModuleList(
-            _Block(self.edge_input.out_dim, hidden_channels, act) for _ in range(num_layers)
+            _Block(self.edge_input.out_dim, hidden_channels, act, aggregation == "mean")
+            for _ in range(num_layers)
         )
         self.decoder = make_mlp(hidden_channels, hidden_channels, 3, act)
+        if init == "xavier":
+            xavier_uniform(self)
+            nn.init.xavier_uniform_(self.embedding.weight)
 
     def unsupported_elements(self) -> frozenset[int]:
         """Elements beyond the embedding, or without a radius."""
@@ -82,8 +93,9 @@ class GNS(ForceField):
 
 
 class _Block(nn.Module):
-    def __init__(self, edge_dim: int, channels: int, act: ActFactory) -> None:
+    def __init__(self, edge_dim: int, channels: int, act: ActFactory, mean: bool) -> None:
         super().__init__()
+        self.mean = mean
         self.pair_linear = PairLinear(edge_dim, channels, channels)
         self.edge_mlp = nn.Sequential(nn.LayerNorm(channels), act(), nn.Linear(channels, channels))
         self.node_update = nn.Sequential(nn.Linear(channels, channels), nn.BatchNorm1d(channels))
@@ -91,4 +103,7 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, edge: Tensor, edge_index: Tensor) -> Tensor:
         message = self.edge_mlp(self.pair_linear(edge, h, edge_index))  # (E, D)
         total = segment_sum(message.to(h.dtype), edge_index[1], h.shape[0])
+        if self.mean:
+            ones = total.new_ones(len(message), 1)
+            total = total / segment_sum(ones, edge_index[1], h.shape[0]).clamp(min=1.0)
         return h + self.node_update(total)

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 ActFactory = Callable[[], nn.Module]
 
-NUM_HARMONICS = 9
-
 
 class Basis(nn.Module, ABC):
     """A map from the components of an input to basis functions.
@@ -181,71 +179,92 @@ class GaussianBasis(Basis):
 
 
 class SphericalBasis(Basis):
-    """Outer product of nine real harmonics of the direction and learned functions of the distances.
+    """Outer product of real harmonics of the direction and learned functions of the distances.
 
     b = Y(n) ⊗ R(p), where R is a linear layer on the sine basis of the distances.
     ForceNet, arXiv:2103.01436, Sec. 3.1.2 "Spherical harmonics". Harmonics without a factor sqrt(2)
     at m != 0 and as many radial functions as distances follow the public code; the paper is silent
-    on both.
+    on both. Degrees 0 to 2 are theirs.
 
     Args:
         in_dim: components of the input: a unit vector (3) and distances (D - 3).
         num_freqs: frequencies of the sine basis of the distances.
         num_radial: learned radial functions S; as many as there are distances if None.
+        l_max: largest degree L of the harmonics.
 
-    Shape: (..., D) -> (..., 9 * S); all radial functions of one harmonic are adjacent.
+    Raises:
+        ValueError: l_max is negative.
+
+    Shape: (..., D) -> (..., (L + 1)² * S); all radial functions of one harmonic are adjacent.
     """
 
     needs_direction = True
 
-    def __init__(self, in_dim: int, num_freqs: int = 50, num_radial: int | None = None) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        num_freqs: int = 50,
+        num_radial: int | None = None,
+        l_max: int = 2,
+    ) -> None:
         super().__init__()
+        if l_max < 0:
+            raise ValueError(f"basis.l_max must be 0 or more, got {l_max}")
+        self.l_max = l_max
         num_distances = in_dim - 3
         self.in_dim = in_dim
         self.sine = SineBasis(num_distances, num_freqs)
         self.radial = nn.Linear(
             self.sine.out_dim, num_radial if num_radial is not None else num_distances
         )
-        self.out_dim = NUM_HARMONICS * self.radial.out_features
+        self.out_dim = (l_max + 1) ** 2 * self.radial.out_features
 
     def for_nodes(self, in_dim: int) -> SineBasis:
         """Sines: properties of an element have no direction."""
         return self.sine.for_nodes(in_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape: (..., D) -> (..., 9 * S)."""
-        angular = real_harmonics(x[..., :3])  # (..., 9)
+        """Shape: (..., D) -> (..., (L + 1)² * S)."""
+        angular = real_harmonics(x[..., :3], self.l_max)  # (..., (L + 1)²)
         radial = self.radial(self.sine(x[..., 3:]))  # (..., S)
         return (angular[..., :, None] * radial[..., None, :]).flatten(-2)
 
 
-def real_harmonics(unit: Tensor) -> Tensor:
-    """Real and imaginary parts of the spherical harmonics of degree 0, 1 and 2, in closed form.
+def real_harmonics(unit: Tensor, l_max: int = 2) -> Tensor:
+    """Real and imaginary parts of the spherical harmonics up to a degree, as polynomials.
 
-    With the polar angle from z and the azimuth from x, and the Condon-Shortley sign:
+    With the polar angle from z and the azimuth from x, and the Condon-Shortley sign; for L = 2:
 
         Y_00, Y_10, Y_20,  Re Y_11, Re Y_21, Re Y_22,  Im Y_11, Im Y_21, Im Y_22
 
     These are parts of the complex harmonics, so those of m != 0 have half the mean square of the
-    others.
+    others. Y_lm = (-1)^m N_lm Q_lm(z) (x + iy)^m with Q_lm the m-th derivative of Legendre's P_l,
+    by (l - m) Q_lm = (2l - 1) z Q_{l-1,m} - (l + m - 1) Q_{l-2,m}.
 
     Args:
         unit: unit vectors (x, y, z).
+        l_max: L.
 
-    Shape: (..., 3) -> (..., 9).
+    Shape: (..., 3) -> (..., (L + 1)²).
     """
     x, y, z = unit.unbind(-1)
-    return torch.stack(
-        [
-            torch.full_like(x, math.sqrt(1 / (4 * math.pi))),
-            math.sqrt(3 / (4 * math.pi)) * z,
-            math.sqrt(5 / (16 * math.pi)) * (3 * z * z - 1),
-            -math.sqrt(3 / (8 * math.pi)) * x,
-            -math.sqrt(15 / (8 * math.pi)) * x * z,
-            math.sqrt(15 / (32 * math.pi)) * (x * x - y * y),
-            -math.sqrt(3 / (8 * math.pi)) * y,
-            -math.sqrt(15 / (8 * math.pi)) * y * z,
-            math.sqrt(15 / (32 * math.pi)) * 2 * x * y,
-        ],
-        dim=-1,
-    )
+    real, imaginary = torch.ones_like(x), torch.zeros_like(x)  # (x + iy)^m
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for m in range(l_max + 1):
+        if m > 0:
+            real, imaginary = real * x - imaginary * y, real * y + imaginary * x
+        before, derivative = torch.zeros_like(z), torch.full_like(z, _double_factorial(2 * m - 1))
+        for degree in range(m, l_max + 1):
+            if degree > m:
+                lower = (2 * degree - 1) * z * derivative - (degree + m - 1) * before
+                before, derivative = derivative, lower / (degree - m)
+            ratio = math.factorial(degree - m) / math.factorial(degree + m)
+            norm = (-1) ** m * math.sqrt((2 * degree + 1) / (4 * math.pi) * ratio)
+            parts[0].append(norm * derivative * real)
+            if m > 0:
+                parts[1].append(norm * derivative * imaginary)
+    return torch.stack([*parts[0], *parts[1]], dim=-1)
+
+
+def _double_factorial(n: int) -> float:
+    return float(math.prod(range(n, 0, -2)))

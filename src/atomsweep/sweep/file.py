@@ -4,7 +4,7 @@
     published: forcenet.table5          # the table that it answers, if any
     rows: {basis: [sph, sine]}          # a product, or a list of rows: [{label: …, key: value}, …]
     columns: {act: [relu, swish]}
-    seeds: [0, 1, 2]
+    seeds: [0, 1, 2]                  # or {first: 3, most: 16}, see `until=decided`
     metrics: [forces_mae]
     scale: {laptop: [], paper: [experiment=forcenet]}   # overrides; the first is the default
     claims: [act=swish < act=relu]      # grammar: claims.py
@@ -23,6 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -35,6 +36,7 @@ from pydantic import (
 from atomsweep.build import UserError
 from atomsweep.sweep.claims import ClaimError
 from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_at
+from atomsweep.sweep.looks import Looks
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.sweep.places import doubled, place, told
 from atomsweep.tracking.files import DamagedFile, read_yaml
@@ -47,10 +49,20 @@ LAUNCH_KEYS = (
     "plan",
     "rerun",
     "search",
+    "until",
     "hydra",
 )  # of a launch, not of a cell
 _KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w/]*(\.\w+)*(@[\w.]+)?")
 
+
+def different(values: list[Any]) -> list[Any]:
+    """`values`, each of which is named once, or a ValueError."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"every value must be named once, got {values}")
+    return values
+
+
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(different)]
 Scalar = bool | int | float | str | None
 Setting = dict[str, Scalar]  # key -> value
 Axes = dict[str, Annotated[list[Scalar], Field(min_length=1)]]
@@ -63,7 +75,6 @@ class Statement(BaseModel):
         title: heading of the report.
         experiment: option of `conf/experiment` that all cells share.
         overrides: further overrides of all cells.
-        seeds: every cell is trained once with each.
         scale: name → overrides of a size of data, model and budget; the first is the default.
     """
 
@@ -72,7 +83,6 @@ class Statement(BaseModel):
     title: str
     experiment: str | None = None
     overrides: list[str] = []
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
     scale: dict[str, list[str]] = {}
 
     @field_validator("overrides")
@@ -84,11 +94,6 @@ class Statement(BaseModel):
     @classmethod
     def _scales_are_overrides(cls, scale: dict[str, list[str]]) -> dict[str, list[str]]:
         return {name: _checked_overrides(overrides) for name, overrides in scale.items()}
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_are_different(cls, seeds: list[int]) -> list[int]:
-        return different(seeds)
 
     @property
     def smaller(self) -> str:
@@ -135,6 +140,8 @@ class SweepFile(Statement):
         rows: axes whose product are the rows, or the rows one by one.
         columns: axes whose product are the columns, or the columns one by one.
         exclude: settings that are left out, each a part of a row and column.
+        seeds: every cell is trained once with each; or how many at first and at most, where
+            claims are looked at after every further one (`until=decided`).
         metrics: names without split, the first decides.
         claims: the paper's sentences as predicates, for the report.
         evaluations: kinds that follow each training, or kind → settings; `scale: {name: {…}}`
@@ -147,6 +154,7 @@ class SweepFile(Statement):
     rows: Axes | list[Setting]
     columns: Axes | list[Setting] = {}
     exclude: list[Setting] = []
+    seeds: Seeds | Looks = [0]
     metrics: Annotated[list[str], Field(min_length=1)] = ["forces_mae"]
     claims: list[str] = []
     evaluations: list[str] | dict[str, dict[str, Any] | None] = []
@@ -209,6 +217,11 @@ class SweepFile(Statement):
     def smaller(self) -> str:
         """Clause that names the file of a laptop's size; empty where this one has it itself."""
         return f"; `sweeps={self.mini}` asks the same at a size for a laptop" if self.mini else ""
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """Seeds that every cell is trained with."""
+        return list(range(self.seeds.first)) if isinstance(self.seeds, Looks) else self.seeds
 
     def evaluations_at(self, scale: str | None) -> dict[str, dict[str, Any]]:
         """Evaluation → its settings at a scale; None: at the first."""
@@ -334,13 +347,6 @@ def place_of(path: Path, overrides: Sequence[str], told: str) -> str:
                 if all(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line) for word in words):
                     return f"{path}:{number}: {override}: "
     return f"{path}: "
-
-
-def different(values: list[Any]) -> list[Any]:
-    """`values`, each of which is named once, or a ValueError."""
-    if len(set(values)) != len(values):
-        raise ValueError(f"every value must be named once, got {values}")
-    return values
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -71,7 +71,7 @@ def grid(
     Raises:
         UserError: the file has no such scale.
     """
-    typed = {k: list(v) for k, v in typed.items() if key_of(k) not in LAUNCH_KEYS}
+    typed = {k: list(v) for k, v in typed.items() if not is_of_launch(k)}
     swept = {k: [o.partition("=")[2] for o in v] for k, v in typed.items() if len(v) > 1}
     products = [list(overrides) for overrides in itertools.product(*typed.values())]
     if statement is None:
@@ -80,8 +80,8 @@ def grid(
     statement = statement.at(scale)
     replaced = {key_of(key) for key in typed}
     axes = {**axes_of(statement.rows), **axes_of(statement.columns)}
-    if len(statement.seeds) > 1:
-        axes["seed"] = [str(seed) for seed in statement.seeds]
+    if len(statement.first_seeds) > 1:
+        axes["seed"] = [str(seed) for seed in statement.first_seeds]
     groups = {
         k: swept.get(k, v) for k, v in axes.items() if k in swept or key_of(k) not in replaced
     }
@@ -89,7 +89,7 @@ def grid(
     rank = {key_of(key): i for i, key in enumerate(groups)}
     cells: dict[tuple[str, ...], str | None] = {}
     for label, setting in statement.settings():
-        for seed in statement.seeds:
+        for seed in statement.first_seeds:
             own = [f"{k}={v}" for k, v in (setting | {"seed": str(seed)}).items()]
             own = [o for o in own if key_of(o) not in replaced]
             taken = replaced | {key_of(o) for o in own}
@@ -120,6 +120,11 @@ def sweep_name(
     if changes:
         name += f"-{hashlib.sha256(' '.join(sorted(changes)).encode()).hexdigest()[:6]}"
     return name
+
+
+def is_of_launch(key: str) -> bool:
+    """Whether a key, `until.device_hours` as well as `until`, is no cell's."""
+    return key_of(key).partition(".")[0] in LAUNCH_KEYS
 
 
 def is_change(override: str) -> bool:

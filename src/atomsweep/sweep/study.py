@@ -31,6 +31,7 @@ from pydantic import (
 from atomsweep.build import UserError
 from atomsweep.sweep.file import (
     Scalar,
+    Seeds,
     Setting,
     Statement,
     SweepFile,
@@ -190,6 +191,7 @@ class StudyFile(Statement):
         objectives: value of a result → direction; the first names the best trial.
         constraints: on values of a result, e.g. `parameters <= 1e6`.
         space: key → values that a trial may choose.
+        seeds: every trial is trained once with each.
         sampler: how trials are chosen.
         pruner: when they are stopped early.
         trials: number of trials; null for all points of a grid.
@@ -206,6 +208,7 @@ class StudyFile(Statement):
     ]
     constraints: list[str] = []  # noqa: RUF012
     space: Annotated[dict[str, Parameter], Field(min_length=1)]
+    seeds: Seeds = [0]  # noqa: RUF012
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner()
     trials: Annotated[int | None, Field(ge=1)] = None

@@ -17,7 +17,7 @@ FORCE_METRICS = (
 )
 
 
-def force_metrics(forces: Tensor, batch: Batch) -> dict[str, Mean]:
+def force_metrics(forces: Tensor, batch: Batch, among: Tensor | None = None) -> dict[str, Mean]:
     """MAE, its components, cosine and error of the norm over free atoms, atom-weighted.
 
     The norm metric is the mean absolute error of the norm. The cosine of a zero vector is 0.
@@ -25,10 +25,13 @@ def force_metrics(forces: Tensor, batch: Batch) -> dict[str, Mean]:
     Args:
         forces: predicted, eV/Å.
         batch: has `forces` and `fixed`.
+        among: structures that count; None: all.
 
-    Shape: (N, 3).
+    Shape: (N, 3), (B,).
     """
     free = (~batch.fixed).to(torch.float64)  # (N,)
+    if among is not None:
+        free = free * among[batch.batch]
     forces, target = forces.double(), batch.forces.double()
     error = (forces - target).abs()  # (N, 3)
     atoms = free.sum()

@@ -170,7 +170,13 @@ class NormalizedModel(ForceField):
         self.model = model
         self.normalizer = normalizer
         self.cutoff, self.max_neighbors = model.cutoff, model.max_neighbors
-        for name in ("conservative", "equivariant", "supports_dens", "supports_sigma"):
+        for name in (
+            "conservative",
+            "equivariant",
+            "supports_dens",
+            "supports_sigma",
+            "initialised_from_data",
+        ):
             setattr(self, name, getattr(model, name))
         self.predicts_energy = model.predicts_energy
         self.forces_wanted = model.forces_wanted
@@ -195,6 +201,10 @@ class NormalizedModel(ForceField):
         """
         if self.normalizer.needs_fit:
             self.normalizer.fit(labels())
+
+    def initialise(self, batch: Batch) -> None:
+        """First weights of the network."""
+        self.model.initialise(batch)
 
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV, float64, and forces (N, 3) eV/Å; the noise as the network has it."""

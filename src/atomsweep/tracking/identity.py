@@ -36,6 +36,7 @@ NEUTRAL_KEYS: Mapping[str, str] = {
     "sweep": "which comparison asked for the run",
     "sweeps": "which file asked for the run",
     "search": "how a study chooses values; the values themselves are in their groups",
+    "until": "how many seeds are trained; each of them is a run of its own",
     "experiment": "a bundle of choices; the choices themselves are in their groups",
     "metric": "the default of engine.metric, which counts",
     "hydra": "the composer's own settings",
@@ -53,8 +54,12 @@ NEUTRAL_KEYS: Mapping[str, str] = {
 """Dotted keys that do not change a result, with the reason."""
 
 NEUTRAL_DEFAULTS: Mapping[str, Any] = {
+    "basis.l_max": 2,
     "dens.dynamics": True,
+    "model.aggregation": "sum",
+    "model.basis.l_max": 2,
     "model.detached_angles": False,
+    "model.init": "port",
     "model.lin_up_bias": False,
 }
 """Options added after runs existed: dotted key -> the value at which it does what was done before.

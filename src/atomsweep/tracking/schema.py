@@ -33,6 +33,7 @@ EARLIER = "earlier"  # what trainings left that were made again, in <n>/
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
 OPTIONS = "conf"  # in it: config groups that are made from runs, e.g. the best of a study
 STUDY = "study"  # of a plan: what a study wants and its trials; TRIAL of each of its cells
+CLAIMS = "claims"  # of a plan: how those of its sweep file stand, and why some are open
 TRIAL = "trial"
 
 # States. RUNNING with no process behind it is INTERRUPTED; a cell without a directory is MISSING.
@@ -56,6 +57,7 @@ TIME = "time"  # wall clock at which the line was written, s since 1970
 TRAIN = "train"
 VAL_SPLITS = ("val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
 VAL_AVERAGE = "val_avg"
+FRAME_KINDS = ("relaxation", "rattled")  # of mini_oc, told apart: `val_id_rattled`
 
 # Metrics, written `<split>/<metric>`, e.g. `val_ood_both/forces_mae`
 FORCES_MAE = "forces_mae"  # eV/Å, mean over free atoms and components
@@ -163,6 +165,17 @@ TAG_ROOT = "mirror."  # + a root, of the experiment: the pass that its note was 
 
 # MLflow metrics of the result: final/val_id/forces_mae
 FINAL = "final/"
+
+
+def part_name(split: str, kind: str) -> str:
+    """Name of a kind of frames of a split, e.g. `val_id_rattled`; of the split itself without."""
+    return f"{split}_{kind}" if kind else split
+
+
+def whole_of(part: str) -> str:
+    """The split that a part is of: `val_id` of `val_id_rattled`."""
+    split, _, kind = part.rpartition("_")
+    return split if split and kind in FRAME_KINDS else part
 
 
 def metric_name(split: str, metric: str) -> str:

@@ -228,6 +228,7 @@ def open_data(
             on_error=source.on_error,
             budget=cache_gib * (1 << 30),
             unsupported=unsupported,
+            kinds=source.kinds,
         )
         for split in source.splits()
     }

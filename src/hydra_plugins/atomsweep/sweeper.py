@@ -65,6 +65,7 @@ class AtomsweepSweeper(Sweeper):
             wanted = replace(wanted, name=self._name() or wanted.name)
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
+            until = self._until(wanted, path)
             start = warm_up(self._root())
             cells, cell_of = [], Cells()
             with Progress.of_cells("composing", len(wanted.cells)) as progress:
@@ -77,17 +78,43 @@ class AtomsweepSweeper(Sweeper):
                             log.info("%s", "\n".join(wanted.told()))
                         raise
                     progress.update(1)
-            sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start))
+            sys.exit(run_sweep(cells, wanted, self._config.plan, self._config.rerun, start, until))
         except (UserError, OSError, DamagedFile) as error:
             if start is not None and start.code is not None:
                 start.code.discard()
             sys.exit(f"error: {told(error)}")
 
+    def _until(self, wanted: Any, path: Path | None) -> Any:
+        """What `until=decided` asks for: claims are looked at as their page would show them."""
+        if self._config.hydra.runtime.choices.get("until") != "decided":
+            return None
+        from atomsweep.launch.compose import Cells
+        from atomsweep.launch.until import Until
+
+        cell_of = Cells()
+
+        def another(cell: Any, seed: int) -> Any:
+            overrides = [f"seed={seed}" if o.startswith("seed=") else o for o in cell.overrides]
+            config, choices = self._compose(overrides, path)
+            return cell_of(config, choices, overrides, cell.label, wanted.groups)
+
+        def look(root: Path, sweep: str) -> Any:
+            from atomsweep.report.pages.report import look
+            from atomsweep.report.read.directories import read_directories
+            from atomsweep.sweep.looks import Look
+
+            try:
+                return look(read_directories(root), sweep)
+            except LookupError:  # nothing of it has been launched
+                return Look()
+
+        return Until.of(wanted, self._config.until.device_hours, another, look)
+
     def _study(self, statement: Any, chosen: str, arguments: list[str], start: "Start") -> int:
         """Drive a study, which composes its trials one by one."""
         from atomsweep.launch.compose import Cells
         from atomsweep.launch.study.request import Request, run_study
-        from atomsweep.sweep.file import LAUNCH_KEYS, key_of
+        from atomsweep.sweep.grid import is_of_launch
 
         cell_of = Cells()
 
@@ -95,11 +122,7 @@ class AtomsweepSweeper(Sweeper):
             config, choices = self._compose(overrides, None)
             return cell_of(config, choices, overrides)
 
-        typed = {
-            k: v
-            for k, v in self._typed(arguments).items()
-            if key_of(k).partition(".")[0] not in LAUNCH_KEYS
-        }
+        typed = {k: v for k, v in self._typed(arguments).items() if not is_of_launch(k)}
         search: Any = OmegaConf.to_container(self._config.search)
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
         request = replace(request, name=self._name() or request.name)

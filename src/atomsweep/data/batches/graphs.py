@@ -6,7 +6,8 @@ No Python object or loop for each structure, so making a batch costs far less th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class GraphDataset:
         on_error: "skip" drops, counts and logs structures that are unusable or have no edges.
         budget: bytes that the arrays may take.
         unsupported: atomic numbers that the model has no data for; such a structure is unusable.
+        kinds: of frames, by the first frame id of each, as `DataSource` has them.
 
     Attributes:
         preloaded: whether there are such arrays.
@@ -74,8 +76,10 @@ class GraphDataset:
         on_error: OnError = "raise",
         budget: float = BUDGET,
         unsupported: frozenset[int] = frozenset(),
+        kinds: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.dataset, self.graph = dataset, graph
+        self.kinds = kinds
         self._wanted = Wanted(dataset, graph, check_on_error(on_error), unsupported)
         self.skipped: list[str] = []
         self._kept: Array | None = None

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class MiniOC(DataSource):
         workers: processes that build; None takes one for each available CPU.
         on_error: "skip" drops unusable records of a damaged store instead of stopping.
     """
+
+    kinds = MappingProxyType({KINDS[0]: 0, KINDS[1]: RATTLED_FID})
 
     def __init__(
         self,
@@ -198,6 +201,7 @@ class MiniOCIS2RE(MiniOC):
     """
 
     relaxed_energy = True
+    kinds = MappingProxyType({})  # each structure is the first of a relaxation
 
     def label_names(self) -> frozenset[str]:
         """The relaxed energy alone."""

@@ -6,13 +6,15 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from atomsweep.tracking.schema import FRAME_KINDS
+
 GENERATOR = 2  # raise when the same recipe would give other data
 METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 FACETS = ((1, 1, 1), (1, 0, 0), (1, 1, 0), (2, 1, 1))
 SPLITS = ("train", "val_id", "val_ood_ads", "val_ood_cat", "val_ood_both")
 SID_STRIDE = 1_000_000  # sid = place of the split in SPLITS × stride + number
 RATTLED_FID = 10_000  # frames of this fid and above are rattled copies, below are relaxation frames
-KINDS = ("relaxation", "rattled")
+KINDS = FRAME_KINDS
 ANOMALIES = ("none", "dissociation", "desorption", "reconstruction")
 MAX_ENERGY = 10.0  # eV, OC20's own filter
 MAX_FORCE = 50.0  # eV/Å

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError
 from atomsweep.console import duration
-from atomsweep.engine.ranks import num_ranks
-from atomsweep.launch.execute import Start, execute
+from atomsweep.launch.execute import Start, execute, room
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import check_all, check_one, prepare_data
-from atomsweep.launch.slurm.settings import slurm_settings
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.launch.study.driver import Driver
@@ -272,16 +270,9 @@ def _check(
 
 def _parallel(statement: StudyFile, config: Mapping[str, Any]) -> int:
     """Trials at once: as asked, else as many as their runs fill the machine or the array."""
-    from atomsweep.launch.local.pool import slots
-
     if statement.parallel is not None:
         return statement.parallel
-    if (settings := slurm_settings(config)) is not None:
-        room = settings.array_parallelism
-    else:
-        engine, ranks = config["engine"], num_ranks(config)
-        room = slots(config["cluster"]["parallel"], engine["threads"], engine["device"], ranks)
-    return max(1, -(-room // len(statement.seeds)))
+    return max(1, -(-room(config) // len(statement.seeds)))
 
 
 def _tell_plan(

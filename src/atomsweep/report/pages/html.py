@@ -20,7 +20,7 @@ from atomsweep.report.tables.forms import baseline_lines, cell_text
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.printed import printed_of
 from atomsweep.report.tables.provenance import MOST_RUNS, commit
-from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, claims_grid, comparisons_grid
+from atomsweep.report.tables.verdict_grids import claims_grid, claims_note, comparisons_grid
 from atomsweep.tracking import schema
 
 MOST_BEHIND = 30  # runs that the pop-up of a cell lists
@@ -34,7 +34,7 @@ def page(report: Report) -> str:
     claims = report.claims and {
         "verdicts": claims_grid(report.claims),
         "comparisons": comparisons_grid(report.claims),
-        "note": CLAIMS_NOTE,
+        "note": claims_note(report.looks),
     }
     return render(
         "report.html",

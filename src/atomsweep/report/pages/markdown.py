@@ -8,7 +8,7 @@ from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.parts import Gap
 from atomsweep.report.tables.printed import citation, printed_of
 from atomsweep.report.tables.provenance import MOST_RUNS, provenance_grid
-from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, claims_grid, comparisons_grid
+from atomsweep.report.tables.verdict_grids import claims_grid, claims_note, comparisons_grid
 
 
 def report_markdown(report: Report) -> str:
@@ -31,7 +31,7 @@ def report_markdown(report: Report) -> str:
     if report.claims:
         text += ["## Claims", grids.markdown(claims_grid(report.claims))]
         text += [grids.markdown(comparisons_grid(report.claims))]
-        text += [CLAIMS_NOTE]
+        text += [claims_note(report.looks)]
     if report.footnotes:
         text += ["### On the published numbers", _bullets(report.footnotes)]
     if figures := report.figure_names():

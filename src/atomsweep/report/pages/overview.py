@@ -19,7 +19,7 @@ from atomsweep.report.read.runs import Runs
 from atomsweep.report.study.report import build_study, study_of
 from atomsweep.report.study.trials import ended
 from atomsweep.report.tables.printed import printed_of, unanswered_words
-from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED
+from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 
@@ -109,7 +109,7 @@ def _entry(made: Report, page: Path, out: Path) -> Entry:
         group = published.papers()[key].title  # a question of the paper at another size
     done = int((made.trained["state"] == schema.FINISHED).sum())
     verdicts = [claim.verdict for claim in made.claims]
-    counts = {verdict: verdicts.count(verdict) for verdict in (HOLDS, FAILS, UNDECIDED)}
+    counts = {verdict: verdicts.count(verdict) for verdict in (HOLDS, EQUAL, FAILS, UNDECIDED)}
     found = [f"{n} {v.removesuffix('s') if n > 1 else v}" for v, n in counts.items() if n]
     return Entry(
         group=group,

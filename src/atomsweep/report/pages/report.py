@@ -13,6 +13,7 @@ import pandas as pd
 from atomsweep.report.figures.compute import compute_section
 from atomsweep.report.figures.curves import STEP, TIME, curve_figures
 from atomsweep.report.figures.inference import inference_section
+from atomsweep.report.figures.kinds import kinds_section
 from atomsweep.report.figures.scaling import scaling_section
 from atomsweep.report.figures.sections import Section
 from atomsweep.report.figures.spent import spent_section
@@ -29,9 +30,12 @@ from atomsweep.report.tables.comparable import comparable
 from atomsweep.report.tables.compute import Curve, curves_of
 from atomsweep.report.tables.evidence import Cell, Evidence
 from atomsweep.report.tables.parts import GOING, Gap, Part, gaps_of, make_part
+from atomsweep.report.tables.questions import look_at, with_reasons
 from atomsweep.report.tables.styles import Styles
+from atomsweep.report.tables.trained import mark_untrained
 from atomsweep.report.tables.verdicts import Judged, judge
 from atomsweep.sweep.claims import is_split
+from atomsweep.sweep.looks import Look, Looks, looks_of
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
@@ -61,6 +65,7 @@ class Report:
     command: str | None
     source: str
     footnotes: list[str] = field(default_factory=list)
+    looks: Looks | None = None  # claims are looked at after every seed
     level: str | None = None  # `mini_oc: classical potential, not DFT`
 
     @cached_property
@@ -146,7 +151,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
     axes = list(frame.attrs.get("axes") or [])
     asked: Asked | None = frame.attrs.get("asked")
     problems = list(runs.problems)
-    trained = _trained(frame, axes)
+    trained = mark_untrained(_trained(frame, axes), runs.frame)
     if asked is None and not trained["state"].isin((schema.FINISHED, *GOING)).any():
         raise NothingFinished(nothing_finished(name, trained, command))
     styles = Styles()
@@ -157,8 +162,9 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         for metric in metrics_of(part, asked)
     ]
     everything = pd.concat([frame, *(p.baselines for p in parts)]).drop_duplicates("identity")
-    evidence = _evidence(runs, trained, parts[0], asked)
+    evidence = _evidence(runs, trained, parts[0].rows, asked)
     claims = judge(evidence) if evidence else []
+    claims = with_reasons(claims, runs.plans.get(name, {}).get(schema.CLAIMS) or {})
     report = Report(
         name=name,
         heading=asked.statement.title if asked else heading_of(parts),
@@ -173,6 +179,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         command=command,
         source=runs.source,
         footnotes=_footnotes(parts),
+        looks=looks_of(asked.statement) if asked else None,
         level=words.level(trained[trained["state"] == schema.FINISHED]),
     )
     report.sections = [section for section in _sections(runs, report) if section]
@@ -197,6 +204,7 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
         if is_split(part.cells["split"].iloc[0]):
             of_part = [
                 compute_section(runs, part, number),
+                kinds_section(part, number),
                 inference_section(part, number),
                 scaling_section(part, number),
                 structures_section(part, number, report.problems, pictured),
@@ -219,7 +227,18 @@ def _trained(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     return trained
 
 
-def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) -> Evidence | None:
+def look(runs: Runs, sweep: str) -> Look:
+    """How the claims of a sweep stand, as its page would say."""
+    frame = runs.sweep(sweep)
+    axes = list(frame.attrs.get("axes") or [])
+    trained = mark_untrained(_trained(frame, axes), runs.frame)
+    evidence = _evidence(runs, trained, axes, frame.attrs.get("asked"))
+    return look_at(evidence) if evidence else Look()
+
+
+def _evidence(
+    runs: Runs, frame: pd.DataFrame, rows: list[str], asked: Asked | None
+) -> Evidence | None:
     """What the claims of a sweep file are judged by; None where it has none."""
     if asked is None or not asked.statement.claims:
         return None
@@ -237,5 +256,5 @@ def _evidence(runs: Runs, frame: pd.DataFrame, part: Part, asked: Asked | None) 
         )
         return label or ", ".join(told)
 
-    reference = reference_of(asked, part.rows, {}, [])
+    reference = reference_of(asked, rows, {}, [])
     return Evidence(asked, frame, reference, logged, cell_words)

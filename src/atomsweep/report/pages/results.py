@@ -14,18 +14,25 @@ from typing import Any
 from atomsweep.report.pages.report import Report, build
 from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
-from atomsweep.report.read.tidy import by_row, records
+from atomsweep.report.read.tidy import METRIC, by_row, records
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables import grids, spelled, titles
 from atomsweep.report.tables.grids import Grid
 from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.provenance import commit
-from atomsweep.report.tables.verdict_grids import CLAIMS_NOTE, comparisons_grid, paper_words, tally
+from atomsweep.report.tables.trained import UNTRAINED
+from atomsweep.report.tables.verdict_grids import (
+    claims_note,
+    comparisons_grid,
+    paper_words,
+    tally,
+)
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 
 HEADER = ["sweep", "row", "split", "metric", "mean", "half_width_95", "n", "planned", "stale"]
 HEADER += ["baseline", "published", "difference", "identities"]
+HEADER += ["seeds", "values", "not_trained"]  # of these runs, in their order
 
 PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
@@ -96,7 +103,7 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
         text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
     if claims:
-        text += [CLAIMS_NOTE]
+        text += list(dict.fromkeys(claims_note(one.looks) for one in reports if one.claims))
     return PLACES.sub("", "\n\n".join(text)) + "\n"
 
 
@@ -144,12 +151,18 @@ def _lines(one: Report, part: Part) -> list[list[Any]]:
     lines = []
     for key, group in by_row(part.cells, part.rows):
         row = ", ".join(titles.label(c, group[c].iloc[0], part.reference) for c in part.rows)
-        identities = " ".join(run["identity"] for run in _members(part, tuple(key)))
+        runs = _members(part, tuple(key))
+        identities = " ".join(run["identity"] for run in runs)
+        seeds = " ".join(spelled.count(run["seed"]) for run in runs)
+        marks = " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED))
         for cell in records(group):
             numbers = [cell[c] for c in ("mean", "half_width", "n", "planned", "stale")]
             numbers += [cell[c] for c in ("baseline", "published", "difference")]
             told = [_number(v) for v in numbers]
-            lines.append([one.name, row, cell["split"], part.metric, *told, identities])
+            column = METRIC + schema.metric_name(cell["split"], part.metric)
+            values = " ".join(str(_number(run.get(column))) or "-" for run in runs)
+            own = [identities, seeds, values, marks]
+            lines.append([one.name, row, cell["split"], part.metric, *told, *own])
     return lines
 
 

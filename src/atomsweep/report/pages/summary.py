@@ -5,10 +5,11 @@ import pandas as pd
 from atomsweep.report.read.asked import Asked
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.parts import Part
-from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, Judged
+from atomsweep.report.tables.trained import UNTRAINED
+from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, Judged
 from atomsweep.tracking import schema
 
-VERDICT_WORDS = {HOLDS: "hold", FAILS: "fail", UNDECIDED: "are undecided"}
+VERDICT_WORDS = {HOLDS: "hold", EQUAL: "are equal", FAILS: "fail", UNDECIDED: "are undecided"}
 
 
 def heading_of(parts: list[Part]) -> str:
@@ -33,6 +34,8 @@ def summary_of(
     told += _going(frame)
     if stale := sum(value is True for value in frame["stale"]):
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
+    if untrained := sum(map(bool, frame[UNTRAINED])):
+        told.append(f"{untrained} of them not trained: they decide no claim.")
     for part in parts:
         best = part.best()
         if best is None:
@@ -46,7 +49,7 @@ def summary_of(
             f"{spelled.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
             f"({part.label(best)}{seeds}){ratio}."
         )
-    for verdict in (HOLDS, FAILS, UNDECIDED):
+    for verdict in VERDICT_WORDS:
         if n := sum(claim.verdict == verdict for claim in claims):
             told.append(f"{n} of {len(claims)} claims {VERDICT_WORDS[verdict]}.")
     if asked is not None and asked.dropped:

@@ -16,6 +16,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
 from atomsweep.sweep.grid import grid, is_change
+from atomsweep.sweep.looks import Looks
 
 LABEL = "label"
 Find = Callable[[list[str], Iterable[str]], str | None]
@@ -170,13 +171,32 @@ def _cells(
     everywhere = [cell for p in plans.values() for cell in p["cells"]]
     known = {_key(cell.get("overrides") or [], swept): cell for cell in everywhere + planned}
     cells = []
-    for number, (overrides, label) in enumerate(wanted.cells):
+    everything = [*wanted.cells, *_further(wanted.cells, statement, known, swept)]
+    for number, (overrides, label) in enumerate(everything):
         found = known.get(_key(overrides, swept))
         identity = None if found else find(overrides, wanted.groups)
         stand_in = {"identity": identity or f"{UNPLANNED}{number}", "overrides": overrides}
         cells.append({**(found or stand_in), "label": label})
     kept = {cell["identity"] for cell in cells}
     return cells, sum(cell["identity"] not in kept for cell in planned)
+
+
+def _further(
+    cells: Sequence[tuple[list[str], str | None]],
+    statement: SweepFile,
+    known: Mapping[frozenset[str], Any],
+    swept: set[str],
+) -> list[tuple[list[str], str | None]]:
+    """Cells with a further seed that some plan has, where the file lets claims ask for more."""
+    if not isinstance(statement.seeds, Looks):
+        return []
+    first = [cell for cell in cells if f"seed={statement.first_seeds[0]}" in cell[0]]
+    more = [
+        ([f"seed={seed}" if o.startswith("seed=") else o for o in overrides], label)
+        for overrides, label in first
+        for seed in range(statement.seeds.first, statement.seeds.most)
+    ]
+    return [(overrides, label) for overrides, label in more if _key(overrides, swept) in known]
 
 
 def _key(overrides: Iterable[str], swept: set[str]) -> frozenset[str]:

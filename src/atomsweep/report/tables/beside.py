@@ -45,7 +45,8 @@ def beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) -> 
     numbers = published.frame(reference)
     theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
     for column in published.measured(table):
-        here = cells["split"] + "/" + metric == column.full_name
+        split = cells["split"].str.removesuffix(f"_{schema.FRAME_KINDS[0]}")  # as OC20's frames are
+        here = split + "/" + metric == column.full_name
         if not here.any():
             continue
         within = table.within(column.metric)

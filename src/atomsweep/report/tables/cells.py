@@ -15,6 +15,7 @@ from atomsweep.report.tables.baselines import data_of
 from atomsweep.report.tables.beside import beside, best_of, published_key
 from atomsweep.report.tables.comparable import check_comparable, check_one_row
 from atomsweep.report.tables.statistics import interval
+from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.tracking import schema
 
 SPLITS = (*schema.VAL_SPLITS, schema.VAL_AVERAGE)
@@ -26,6 +27,7 @@ CELL = (
     "n",  # finished runs that have the metric
     "planned",
     "stale",  # of the finished, how many were made with other code than the present
+    "untrained",  # of the finished, how many have learnt too little to decide a claim
     "so_far",  # mean of those finished, where some are not; the cell shows it with their number
     "best",  # of several seeds, and within the paper's tolerance of the best mean of this split
     "baseline",
@@ -119,6 +121,7 @@ def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
         "n": len(values),
         "planned": len(members),
         "stale": sum(value is True for value in done["stale"]),
+        "untrained": sum(map(bool, done[UNTRAINED])) if UNTRAINED in done else 0,
         "so_far": math.nan if complete else mean,
         "published": math.nan,
         "published_best": False,

@@ -76,6 +76,7 @@ def splits_of(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple
 
     parts = (c.removeprefix(METRIC).split("/") for c in columns(finished) if c.startswith(METRIC))
     others = {p[0] for p in parts if len(p) == 2 and p[1] == name and is_split(p[0])}
+    others = {split for split in others if schema.whole_of(split) == split}
     others -= {schema.TRAIN, *SPLITS}
     splits = [*schema.VAL_SPLITS, *sorted(others, reverse=True), schema.VAL_AVERAGE]
     theirs = [c.split for c in table.columns if c.metric == name and c.split] if table else []

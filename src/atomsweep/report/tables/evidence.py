@@ -12,6 +12,7 @@ from atomsweep.report.read.asked import LABEL, Asked
 from atomsweep.report.read.tidy import CHOICE, CONFIG, METRIC, device_of, is_timed, records
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables.compute import Curve
+from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.sweep.claims import Claim, Setting, is_split
 from atomsweep.tracking import schema
 
@@ -45,6 +46,7 @@ class Member:
 
     cell: Cell
     runs: dict[float, dict[str, Any]]
+    identities: tuple[str, ...] = ()
 
 
 def members_of(evidence: Evidence) -> list[Member]:
@@ -57,7 +59,8 @@ def members_of(evidence: Evidence) -> list[Member]:
     members = []
     for identities in grouped.values():
         runs = [rows[i] for i in identities if i in rows]
-        members.append(Member(evidence.asked.settings[identities[0]], {r["seed"]: r for r in runs}))
+        cell = evidence.asked.settings[identities[0]]
+        members.append(Member(cell, {r["seed"]: r for r in runs}, tuple(identities)))
     return members
 
 
@@ -93,13 +96,15 @@ def values_of(
             {
                 seed: float(run[column])
                 for seed, run in member.runs.items()
-                if run["state"] == schema.FINISHED and _is_number(run.get(column))
+                if counts(run) and _is_number(run.get(column))
             }
             for member in (left, right)
         ]
     curves = evidence.curves(metric)
     sides: list[dict[float, float]] = [{}, {}]
     for seed in sorted(set(left.runs) & set(right.runs)):
+        if not all(counts(member.runs[seed]) for member in (left, right)):
+            continue
         pair = [curves.get(member.runs[seed]["identity"]) for member in (left, right)]
         if pair[0] is None or pair[1] is None or not (pair[0].times and pair[1].times):
             continue
@@ -108,6 +113,22 @@ def values_of(
         if all(map(math.isfinite, values)):
             sides[0][seed], sides[1][seed] = values
     return sides
+
+
+def counts(run: Mapping[str, Any]) -> bool:
+    """Whether a run decides claims: finished, and trained."""
+    return run["state"] == schema.FINISHED and not run.get(UNTRAINED)
+
+
+def untrained_of(left: Member, right: Member, evidence: Evidence) -> str:
+    """Which seeds of two cells decide nothing since they have not learnt; empty where none."""
+    told = [
+        f"seed {seed:g} of {evidence.words(member.cell)} is not trained: {run[UNTRAINED]}"
+        for member in (left, right)
+        for seed, run in sorted(member.runs.items())
+        if run.get(UNTRAINED)
+    ]
+    return "; ".join(told)
 
 
 def taken_off(claim: Claim, metric: str) -> str | None:
@@ -159,6 +180,7 @@ def _published(member: Member, metric: str, evidence: Evidence) -> float | None:
     if evidence.reference is None:
         return None
     table = published.table(evidence.reference)
+    metric = metric.replace(f"_{schema.FRAME_KINDS[0]}/", "/")  # OC20's frames are of relaxations
     columns = [i for i, c in enumerate(table.columns) if f"{c.split}/{c.metric}" == metric]
     if not columns:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from atomsweep.report.read.tidy import by_row
-from atomsweep.report.tables.grids import STALE_MARK, Grid, Text
+from atomsweep.report.tables.grids import STALE_MARK, UNTRAINED_MARK, Grid, Text
 from atomsweep.report.tables.spelled import NOTHING, number, short, signed, times
 from atomsweep.report.tables.titles import (
     axis_of,
@@ -24,16 +24,16 @@ from atomsweep.report.tables.titles import (
 
 def cell_text(cell: Mapping[str, Any] | pd.Series, decimals: int = 4) -> Text:
     """`0.0512`, `0.0512 ± 0.0011`, – for nothing, `0.0512 (2 of 3)` where seeds are missing."""
+    marks = {STALE_MARK: cell["stale"], UNTRAINED_MARK: cell["untrained"]}
+    mark = "".join(f" {sign}" for sign, number in marks.items() if number)
     if math.isnan(cell["mean"]):
         if math.isnan(cell["so_far"]):
             return Text(NOTHING)
-        mark = f" {STALE_MARK}" if cell["stale"] else ""
         part = f" ({cell['n']} of {cell['planned']})"
         return Text(short(cell["so_far"], decimals) + part + mark)
     same = cell["half_width"] == 0 and better(cell["metric"]) == "neither"  # as is to be expected
     alone = same or math.isnan(cell["half_width"])
     spread = "" if alone else f" ± {short(cell['half_width'], decimals)}"
-    mark = f" {STALE_MARK}" if cell["stale"] else ""
     return Text(short(cell["mean"], decimals) + spread + mark, bool(cell["best"]))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from atomsweep import console
 from atomsweep.report.tables.spelled import MINUS, NOTHING
 
+UNTRAINED_MARK = "‡"  # after a number with runs that have not left the Median
 STALE_MARK = "†"  # after a number that other code than the present made
 
 
@@ -135,6 +136,7 @@ _TEX = {
     "÷": r"$/$",
     MINUS: r"$-$",
     STALE_MARK: r"$^\dagger$",
+    UNTRAINED_MARK: r"$^\ddagger$",
     "→": r"$\to$",
     "·": r"$\cdot$",
     "≤": r"$\leq$",

@@ -32,8 +32,9 @@ from atomsweep.report.tables.choosing import (
 from atomsweep.report.tables.comparable import UnlikeRuns
 from atomsweep.report.tables.curves import DRAWN_SPLITS, MOST_OF_ROW, series
 from atomsweep.report.tables.forms import matrix_grid, paper_grid
-from atomsweep.report.tables.grids import Grid
+from atomsweep.report.tables.grids import UNTRAINED_MARK, Grid
 from atomsweep.report.tables.styles import Style, Styles
+from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
@@ -207,6 +208,8 @@ def make_part(
     judged = is_split(splits[0]) and (of_energies or metric.startswith("forces_"))
     lacking = lacks_baseline(frame, baselines, judged)
     caption = words.caption(frame, cells, reference, metric, device, lacking, unlike)
+    if cells["untrained"].any():
+        caption.append(untrained_sentence(frame, rows, reference))
     if paper is not None and reference is None:
         caption.append(words.apart(paper))
     return Part(
@@ -276,6 +279,17 @@ def _curves(
         if not points.empty:
             found[name] = points
     return found
+
+
+def untrained_sentence(frame: pd.DataFrame, rows: list[str], reference: str | None) -> str:
+    """Which runs decide nothing, and why."""
+    told = [
+        f"{', '.join(titles.label(c, run.get(c), reference) for c in rows)}, seed "
+        f"{spelled.count(run['seed'])} ({run[UNTRAINED]})"
+        for run in records(frame)
+        if run.get(UNTRAINED)
+    ]
+    return f"{UNTRAINED_MARK}: not trained, so it decides no claim: {'; '.join(told)}."
 
 
 def gaps_of(part: Part) -> list[Gap]:

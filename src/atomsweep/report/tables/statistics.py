@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from atomsweep.report.tables.looks import boundaries
+
 MOST_SEEDS = 1000  # an effect that needs more is as good as none
 
 
@@ -15,20 +17,42 @@ def t_quantile(p: float, dof: int) -> float:
     return float(stdtrit(dof, p))
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of its interval at `level`; no half-width for one value: NaN."""
+def reach(n: int, level: float = 0.95, first: int | None = None) -> float:
+    """Half-width of an interval in units of the standard error of n values.
+
+    Args:
+        n: values, at least 2.
+        level: of the interval.
+        first: values at the first of many looks, one after each further value; None for one look.
+    """
+    if first is not None:
+        return boundaries(1 - level, first).critical(n)
+    return t_quantile((1 + level) / 2, n - 1)
+
+
+def interval(
+    values: Sequence[float], level: float = 0.95, first: int | None = None
+) -> tuple[float, float]:
+    """Mean and half-width of its interval at `level`; no half-width for one value: NaN.
+
+    Where it is looked at after every value (`first`, see `reach`) there is none before the first
+    look, and afterwards the chance that any look's interval misses is 1 − `level`.
+    """
     n = len(values)
     if n == 0:
         return math.nan, math.nan
     mean = math.fsum(values) / n
-    if n == 1:
+    if n < (first or 2):
         return mean, math.nan
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return mean, t_quantile((1 + level) / 2, n - 1) * math.sqrt(variance / n)
+    return mean, reach(n, level, first) * math.sqrt(variance / n)
 
 
 def paired_interval(
-    left: Mapping[float, float], right: Mapping[float, float], level: float = 0.95
+    left: Mapping[float, float],
+    right: Mapping[float, float],
+    level: float = 0.95,
+    first: int | None = None,
 ) -> tuple[float, float, int]:
     """Mean of left − right over the seeds that both have, half-width of its interval, their number.
 
@@ -39,19 +63,25 @@ def paired_interval(
         left: seed → value.
         right: seed → value.
         level: of the interval.
+        first: pairs at the first of many looks; None for one look.
     """
     shared = [
         left[seed] - right[seed]
         for seed in left
         if seed in right and math.isfinite(left[seed] - right[seed])
     ]
-    return (*interval(shared, level), len(shared))
+    return (*interval(shared, level, first), len(shared))
 
 
 def seeds_to_decide(
-    distance: float, spread: float, level: float = 0.95, power: float = 0.8
+    distance: float,
+    spread: float,
+    level: float = 0.95,
+    power: float = 0.8,
+    first: int | None = None,
+    most: int = MOST_SEEDS,
 ) -> int | None:
-    """Pairs that a t test needs to see an effect so far from its threshold; None: more than 1000.
+    """Pairs that a t test needs to see an effect so far from its threshold; None: more than `most`.
 
     The smallest n with (t[(1+level)/2, n−1] + t[power, n−1]) · spread / √n ≤ |distance|: the usual
     shift of the t distribution, which takes the spread seen as the true one.
@@ -61,15 +91,20 @@ def seeds_to_decide(
         spread: standard deviation of the paired differences.
         level: of the interval.
         power: chance that n pairs decide.
+        first: pairs at the first of many looks; None for one look.
+        most: pairs that there may be.
     """
+    fewest = first or 2
     if spread == 0:
-        return 2 if distance else None
+        return fewest if distance else None
 
     def decides(n: int) -> bool:
-        reach = t_quantile((1 + level) / 2, n - 1) + t_quantile(power, n - 1)
-        return reach * spread <= abs(distance) * math.sqrt(n)
+        wanted = reach(n, level, first) + t_quantile(power, n - 1)
+        return wanted * spread <= abs(distance) * math.sqrt(n)
 
-    low, high = 1, MOST_SEEDS  # does not decide; may
+    low, high = fewest - 1, most  # does not decide; may
+    if high <= low:
+        return None
     if not decides(high):
         return None
     while high - low > 1:

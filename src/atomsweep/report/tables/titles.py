@@ -77,6 +77,9 @@ def split_title(split: str, alone: bool = False) -> str:
     split = split.rpartition("/")[2]  # of `relax/val_id`
     if alone and split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
         return "Validation"
+    whole = schema.whole_of(split)
+    if whole != split:
+        return f"{split_title(whole, alone)}, {split.removeprefix(whole)[1:]}"
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 

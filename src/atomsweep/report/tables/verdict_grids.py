@@ -7,14 +7,42 @@ import pandas as pd
 
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid, Text
-from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, Comparison, Judged
+from atomsweep.report.tables.statistics import reach
+from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, Comparison, Judged
+from atomsweep.sweep.looks import Looks
 
-CLAIMS_NOTE = (
-    "Effects are left − right, paired by seed, with the 95 % interval of Student's t; a claim over "
-    "several comparisons holds when each holds, and fails when one fails at 1 − 0.05/m for m of "
-    "them. Seeds to decide are a guess at 80 % power. A sentence of the paper need not follow from "
-    "its own table: the column on the paper's numbers says whether it does."
+INTERVAL = "the 95 % interval of Student’s t"
+MEANING = (
+    "Effects are left − right, paired by seed, with {interval}; a claim over several comparisons "
+    "holds when each holds, and fails when one fails at 1 − 0.05/m for m of them. Seeds to decide "
+    "are a guess at 80 % power. *equal*: the whole interval lies within the paper’s tolerance on "
+    "both sides, so neither is better for practical purposes; a claim over several comparisons is "
+    "equal when each holds or is equal. A sentence of the paper need not follow from its own "
+    "table: the column on the paper’s numbers says whether it does."
 )
+
+
+def claims_note(looks: Looks | None) -> str:
+    """What a reader must know of the verdicts.
+
+    Args:
+        looks: after how many seeds claims are looked at; None: once.
+    """
+    if looks is None:
+        return MEANING.format(interval=INTERVAL)
+    factors = ", ".join(f"{reach(n, first=looks.first):.2f} for {n}" for n in _shown(looks))
+    return (
+        f"Claims are looked at after {looks.first} seeds and after each further one, up to "
+        f"{looks.most}, so intervals are wider than Student’s: effect ± c s/√n with c = {factors} "
+        f"seeds. The chance of a wrong verdict at any of the looks is 5 % at most over the whole "
+        f"sequence. {MEANING.format(interval='this adjusted 95 % interval')}"
+    )
+
+
+def _shown(looks: Looks) -> list[int]:
+    """Numbers of seeds that the note gives factors of."""
+    wanted = (looks.first, looks.first + 1, 5, 8, 12, looks.most)
+    return sorted({n for n in wanted if looks.first <= n <= min(looks.most, 16)})
 
 
 def claims_frame(claims: list[Judged]) -> pd.DataFrame:
@@ -112,6 +140,6 @@ def _comparison_note(c: Comparison) -> str:
 
 def tally(verdicts: Sequence[str]) -> str:
     """How many hold, fail and are undecided, in words."""
-    counted = ((verdicts.count(v), v) for v in (HOLDS, FAILS, UNDECIDED) if v in verdicts)
-    plural = {HOLDS: "hold", FAILS: "fail"}
+    counted = ((verdicts.count(v), v) for v in (HOLDS, EQUAL, FAILS, UNDECIDED) if v in verdicts)
+    plural = {HOLDS: "hold", FAILS: "fail", EQUAL: "are equal"}
     return ", ".join(f"{n} {v if n == 1 else plural.get(v, v)}" for n, v in counted)

@@ -1,11 +1,12 @@
-"""Claims of a sweep file against runs: holds, fails or undecided, with effect, interval and seeds.
+"""Claims of a sweep file against runs: a verdict, with effect, interval and seeds.
 
 The grammar is in `atomsweep.sweep.claims`, what a verdict means in docs/sweep-files.md.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from atomsweep.report.read import published
 from atomsweep.report.read.tidy import is_shared, is_timed
@@ -18,12 +19,14 @@ from atomsweep.report.tables.evidence import (
     published_of,
     taken_off,
     unlike,
+    untrained_of,
     values_of,
 )
-from atomsweep.report.tables.statistics import paired_interval, seeds_to_decide
+from atomsweep.report.tables.statistics import MOST_SEEDS, paired_interval, seeds_to_decide
 from atomsweep.sweep.claims import Claim, ClaimError, comparisons, parse
+from atomsweep.sweep.looks import Looks, looks_of
 
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+HOLDS, FAILS, EQUAL, UNDECIDED = "holds", "fails", "equal", "undecided"
 LEVEL = 0.95
 
 
@@ -35,14 +38,17 @@ class Comparison:
         left: in words.
         right: in words.
         effect: mean of left − right over the seeds that both have, factors applied.
-        half_width: of its 95 % interval; NaN below two seeds.
+        half_width: of its 95 % interval, adjusted where it is looked at after every seed; NaN
+            below two seeds, or before the first look.
         n: seeds that both have.
-        verdict: `holds`, `fails` or `undecided`, at 95 %.
+        verdict: `holds`, `fails`, `equal` or `undecided`, at 95 %.
         certain: it fails even at the level that its claim's number of comparisons asks for.
         needed: guess of the further seeds that would decide; None: nobody can tell.
         paper: the paper's two numbers, None where it has none.
         paper_holds: whether those satisfy the claim.
         note: why there is no verdict.
+        sides: positions of the two cells among `members_of`.
+        hindered: the two cells must not be compared, however many seeds they have.
     """
 
     left: str
@@ -56,6 +62,8 @@ class Comparison:
     paper: tuple[float, float] | None
     paper_holds: bool | None
     note: str = ""
+    sides: tuple[int, int] = (-1, -1)
+    hindered: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,13 +110,14 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
     pairs = comparisons(claim, [member.cell for member in cells])
     metric = metric_of_claim(claim, evidence)
     found = tuple(
-        _comparison(claim, cells[i], cells[j], metric, evidence, len(pairs)) for i, j in pairs
+        replace(_comparison(claim, cells[i], cells[j], metric, evidence, len(pairs)), sides=(i, j))
+        for i, j in pairs
     )
     verdict = UNDECIDED
     if any(c.verdict == FAILS and c.certain for c in found):
         verdict = FAILS
-    elif all(c.verdict == HOLDS for c in found):
-        verdict = HOLDS
+    elif all(c.verdict in (HOLDS, EQUAL) for c in found):
+        verdict = EQUAL if any(c.verdict == EQUAL for c in found) else HOLDS
     told = [c.paper_holds for c in found if c.paper_holds is not None]
     paper = all(told) if len(told) == len(found) else (False if False in told else None)
     note = "" if claim.hours is None else "at equal training time, of the best value until then"
@@ -124,7 +133,7 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
 def _comparison(
     claim: Claim, left: Member, right: Member, metric: str, evidence: Evidence, tries: int
 ) -> Comparison:
-    note = unlike(claim, left, right, metric)
+    hindrance = note = unlike(claim, left, right, metric)
     ours: list[dict[float, float]] = [{}, {}]
     if not note:
         ours = values_of(claim, left, right, metric, evidence)
@@ -135,11 +144,13 @@ def _comparison(
         for factor, side in zip(claim.factors, ours, strict=True)
     )
     tolerance = published.table(evidence.reference).within(metric) if evidence.reference else 0.0
-    effect, half, n, verdict, certain, needed = compare(one, other, claim.order, tolerance, tries)
-    if not note and n == 0:
-        note = "no seed that both have finished"
-    elif not note and n == 1:
-        note = "one seed has no interval"
+    looks = looks_of(evidence.asked.statement)
+    equal_within = tolerance if claim.factors == (1.0, 1.0) else 0.0
+    effect, half, n, verdict, certain, needed = compare(
+        one, other, claim.order, tolerance, tries, looks, equal_within
+    )
+    why_none = note or _why_none(n, looks)
+    note = "; ".join(filter(None, (why_none, untrained_of(left, right, evidence))))
     theirs = [published_of(claim, member, metric, evidence) for member in (left, right)]
     paper, paper_holds = None, None
     if claim.hours is None and theirs[0] is not None and theirs[1] is not None:
@@ -162,7 +173,28 @@ def _comparison(
         paper=paper,
         paper_holds=paper_holds,
         note=note,
+        hindered=bool(hindrance),
     )
+
+
+def _why_none(n: int, looks: Looks | None) -> str:
+    """Why so many pairs have no interval; empty if they have."""
+    if n == 0:
+        return "no seed that both have finished"
+    if looks is not None and n < looks.first:
+        return f"{n} of the first {looks.first} seeds"
+    return "one seed has no interval" if n == 1 else ""
+
+
+class Compared(NamedTuple):
+    """What a comparison comes to; the fields are those of `Comparison`."""
+
+    effect: float
+    half_width: float
+    n: int
+    verdict: str
+    certain: bool
+    needed: int | None
 
 
 def compare(
@@ -171,8 +203,13 @@ def compare(
     order: str,
     tolerance: float = 0.0,
     tries: int = 1,
-) -> tuple[float, float, int, str, bool, int | None]:
+    looks: Looks | None = None,
+    equal_within: float = 0.0,
+) -> Compared:
     """Effect, half-width, pairs, verdict at 95 %, whether it fails at 1 − 0.05/tries, seeds needed.
+
+    One interval gives every verdict, so the chance that any of them is wrong is 5 % at most. With
+    `looks` that is the chance over the whole sequence of looks.
 
     Args:
         left: seed → value.
@@ -180,20 +217,47 @@ def compare(
         order: `<`, `<=`, `>` or `>=`.
         tolerance: by which `<=` and `>=` forgive.
         tries: comparisons of the claim.
+        looks: there is one after every seed from the first ones on; None: one look.
+        equal_within: two sides that surely differ by less than this are equal for practical
+            purposes, where `<` or `>` is claimed; 0: no difference is too small.
     """
-    effect, half, n = paired_interval(left, right, LEVEL)
-    if n < 2:
-        return effect, math.nan, n, UNDECIDED, False, None
+    first = None if looks is None else looks.first
+    effect, half, n = paired_interval(left, right, LEVEL, first)
+    if math.isnan(half):
+        return Compared(effect, math.nan, n, UNDECIDED, False, None)
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
-    _, wide, _ = paired_interval(left, right, 1 - (1 - LEVEL) / tries)
     verdict = _verdict(sign * effect, half, order, limit)
-    certain = _verdict(sign * effect, wide, order, limit) == FAILS
+    certain = False
+    if verdict == FAILS:
+        _, wide, _ = paired_interval(left, right, 1 - (1 - LEVEL) / tries, first)
+        certain = _verdict(sign * effect, wide, order, limit) == FAILS
+    elif verdict == UNDECIDED and abs(effect) + half < equal_within:
+        verdict = EQUAL
     if verdict != UNDECIDED:
-        return effect, half, n, verdict, certain, 0
-    spread = _spread(left, right)
-    wanted = seeds_to_decide(sign * effect - limit, spread, LEVEL)
-    return effect, half, n, verdict, certain, None if wanted is None else max(wanted - n, 1)
+        return Compared(effect, half, n, verdict, certain, 0)
+    needed = _needed(sign * effect, _spread(left, right), order, limit, equal_within, looks)
+    return Compared(
+        effect, half, n, verdict, certain, None if needed is None else max(needed - n, 1)
+    )
+
+
+def _needed(
+    effect: float,
+    spread: float,
+    order: str,
+    limit: float,
+    equal_within: float,
+    looks: Looks | None,
+) -> int | None:
+    """Pairs that a verdict would take, by the nearer of those that the effect allows."""
+    first = None if looks is None else looks.first
+    most = MOST_SEEDS if looks is None else max(looks.most, looks.first)
+    distances = [abs(effect - limit)]
+    if order in ("<", ">") and abs(effect) < equal_within:
+        distances.append(equal_within - abs(effect))
+    found = [seeds_to_decide(d, spread, LEVEL, first=first, most=most) for d in distances]
+    return min((n for n in found if n is not None), default=None)
 
 
 def satisfied(left: float, right: float, order: str, tolerance: float) -> bool:

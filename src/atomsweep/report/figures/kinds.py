@@ -1,0 +1,92 @@
+"""The section on kinds of frames: those of relaxations and rattled ones are two questions."""
+
+import math
+from itertools import product
+from typing import Any
+
+from atomsweep.report.figures.sections import Section
+from atomsweep.report.read import published
+from atomsweep.report.read.tidy import METRIC, by_row
+from atomsweep.report.read.values import as_float, normal
+from atomsweep.report.tables import spelled, titles
+from atomsweep.report.tables.grids import Grid, Text
+from atomsweep.report.tables.parts import Part
+from atomsweep.report.tables.statistics import interval
+from atomsweep.tracking import schema
+
+RELAXATION = schema.FRAME_KINDS[0]
+SHOWN = (schema.FORCES_MAE, schema.FORCES_COS)
+
+
+def kinds_section(part: Part, number: int) -> Section:
+    """Force MAE and cosine of each kind, and the paper's MAE beside the frames of relaxations."""
+    section = Section(f"kinds-{number}", "Kinds of frames")
+    for split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
+        if _told(part, split):
+            where = titles.split_title(split, part.alone)
+            caption = f"Force MAE in eV/Å and force cosine on {where}."
+            section.grids.append((caption, _grid(part, split)))
+    if section.grids:
+        section.text.append(
+            "Rattled frames are displaced at random, as no relaxation is, and their forces are "
+            "many times larger: they decide the mean over all frames. OC20’s S2EF validation has "
+            "frames of relaxations alone, so the paper’s numbers belong beside those."
+        )
+    return section
+
+
+def _grid(part: Part, split: str) -> Grid:
+    """A line for each row of the table."""
+    paper = _paper(part, split)
+    lines = []
+    for _, members in by_row(part.frame, part.rows):
+        done = members[members["state"] == schema.FINISHED]
+        line = [Text(titles.label(c, members[c].iloc[0], part.reference)) for c in part.rows]
+        line += [_mean(done, split, *shown) for shown in product(schema.FRAME_KINDS, SHOWN)]
+        if paper:
+            line.append(Text(paper.get(_key(part, members.iloc[0]), spelled.NOTHING)))
+        lines.append(line)
+    header = [titles.axis_of(c, part.reference).title for c in part.rows]
+    header += [
+        f"{kind.capitalize()}, {titles.title_of(metric)[0]}"
+        for kind, metric in product(schema.FRAME_KINDS, SHOWN)
+    ]
+    header += [f"Paper, {titles.title_of(SHOWN[0])[0]}"] if paper else []
+    return Grid(header, lines, "l" * len(part.rows) + "r" * (len(header) - len(part.rows)))
+
+
+def _paper(part: Part, split: str) -> dict[tuple[str, ...], str]:
+    """Key of a row in the published table → its force MAE on a split; empty without one."""
+    if part.paper is None:
+        return {}
+    table = published.table(part.paper)
+    for place, column in enumerate(table.columns):
+        if column.full_name == f"{split}/{SHOWN[0]}":
+            numbers = ((row.key, row.values[place]) for row in table.rows)
+            return {
+                tuple(normal(value) for value in key): spelled.short(number * column.to_ours)
+                for key, number in numbers
+                if number is not None
+            }
+    return {}
+
+
+def _told(part: Part, split: str) -> bool:
+    column = METRIC + schema.metric_name(schema.part_name(split, RELAXATION), SHOWN[0])
+    return column in part.frame and bool(part.frame[column].notna().any())
+
+
+def _mean(done: Any, split: str, kind: str, metric: str) -> Text:
+    """Mean over seeds, ± its interval."""
+    column = METRIC + schema.metric_name(schema.part_name(split, kind), metric)
+    values = [as_float(value) for value in done[column].dropna()] if column in done else []
+    mean, half = interval(values)
+    if math.isnan(mean):
+        return Text(spelled.NOTHING)
+    return Text(spelled.short(mean) + ("" if math.isnan(half) else f" ± {spelled.short(half)}"))
+
+
+def _key(part: Part, run: Any) -> tuple[str, ...]:
+    """Of a row in the published table."""
+    axes = published.table(part.paper).axes if part.paper else ()
+    return tuple(published.key_of(axis, run.get(axis.column)) for axis in axes)

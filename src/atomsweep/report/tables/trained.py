@@ -1,0 +1,82 @@
+"""Runs that have finished and yet learnt too little to decide anything, and why.
+
+Rotation about z makes x and y equivalent, and no direction is out of a network's reach, but a
+component that is never left at the Median gets no gradient: such a run says how it began, not what
+was compared. It is marked in tables and decides no claim.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from atomsweep.report.read.tidy import CHOICE, CONFIG, METRIC, records
+from atomsweep.report.tables.baselines import BASELINE_MODEL, baselines_of
+from atomsweep.tracking import schema
+
+UNTRAINED = "untrained"  # column of a frame: why a run decides nothing, "" where it may
+APART = 2.0  # between the errors of two components
+NEAR = 0.05  # of the Median
+COMPONENTS = {
+    "x": schema.FORCES_X_MAE,
+    "y": schema.FORCES_Y_MAE,
+    "z": schema.FORCES_Z_MAE,
+}
+WITHOUT_DIRECTION = (f"{CONFIG}model.edge_features", "only_dist")
+"""A part of a model that reads no direction: x and y are out of its reach, and its row says so."""
+
+
+def mark_untrained(frame: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the column `untrained`.
+
+    Args:
+        frame: runs.
+        everything: all runs that there are, the Median of each data set among them.
+    """
+    medians = {row["data_fingerprint"]: row for row in records(baselines_of(everything, frame))}
+    reasons = [why_untrained(run, medians.get(run["data_fingerprint"])) for run in records(frame)]
+    marked = frame.assign(**{UNTRAINED: pd.Series(reasons, frame.index, dtype=object)})
+    marked.attrs.update(frame.attrs)
+    return marked
+
+
+def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> str:
+    """Why a run has learnt too little; empty where it has learnt, or where nothing tells.
+
+    One of its x, y, z errors is within 5 % of the Median's (or above it), or two of them differ by
+    more than 2 ×; each is taken relative to the Median's where there is one, since data need not be
+    alike in all directions.
+
+    Args:
+        run: a row.
+        median: the row of the Median on the same data; None: there is none.
+    """
+    column, without = WITHOUT_DIRECTION
+    if run["state"] != schema.FINISHED or run.get(f"{CHOICE}model") == BASELINE_MODEL:
+        return ""
+    if run.get(column) == without:
+        return ""
+    split = next((s for s in schema.VAL_SPLITS if _errors(run, s)), "")
+    errors = _errors(run, split)
+    if not errors:
+        return ""
+    theirs = _errors(median, split) if median is not None else {}
+    if all(theirs.get(axis, 0.0) > 0 for axis in errors):
+        errors = {axis: error / theirs[axis] for axis, error in errors.items()}
+        worst = max(errors, key=lambda axis: errors[axis])
+        if errors[worst] >= 1 - NEAR:
+            return f"{worst} is at {errors[worst]:.2f} of the Median on {split}"
+    low, high = (f(errors, key=lambda axis: errors[axis]) for f in (min, max))
+    if errors[high] > APART * errors[low]:
+        times = errors[high] / errors[low] if errors[low] > 0 else math.inf
+        return f"the error of {high} is {times:.1f} times that of {low} on {split}"
+    return ""
+
+
+def _errors(run: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Component → error on a split; empty unless all three are known."""
+    named = {axis: run.get(f"{METRIC}{split}/{name}") for axis, name in COMPONENTS.items()}
+    found = {axis: float(v) for axis, v in named.items() if isinstance(v, int | float)}
+    known = len(found) == len(COMPONENTS) and all(map(math.isfinite, found.values()))
+    return found if known else {}

@@ -1,0 +1,211 @@
+"""`until=decided` on a toy: which seeds are given, when it ends, how it goes on after a kill."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from atomsweep.build import UserError
+from atomsweep.launch.outcome import Outcome
+from atomsweep.launch.plan import Cell, Plan
+from atomsweep.launch.until import Further, Until
+from atomsweep.report.pages import report
+from atomsweep.report.read.directories import read_directories
+from atomsweep.sweep.file import SweepFile
+from atomsweep.sweep.grid import grid
+from atomsweep.sweep.looks import Looks, told
+from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_json
+
+MEANS = {"a": 0.10, "b": 0.12, "c": 0.1201, "d": 0.5}
+SECONDS = {"a": 10.0, "b": 10.0, "c": 100.0, "d": 10.0}
+
+
+def statement(**changes):
+    content = {
+        "title": "A toy",
+        "rows": {"kind": ["a", "b", "c", "d"]},
+        "seeds": {"first": 3, "most": 8},
+        "metrics": ["val_id/forces_mae"],
+        "claims": ["kind=a < kind=d", "kind=a < kind=b", "kind=b < kind=c"],
+    }
+    return SweepFile.model_validate(content | changes)
+
+
+def cell(overrides):
+    typed = dict(o.split("=") for o in overrides)
+    config = {"kind": typed["kind"], "seed": int(typed["seed"])}
+    return Cell(config, {"kind": typed["kind"]}, overrides, {"name": "toy", "fingerprint": "f0"})
+
+
+def another(base, seed):
+    return cell([f"seed={seed}" if o.startswith("seed=") else o for o in base.overrides])
+
+
+def look(root, sweep):
+    return report.look(read_directories(root), sweep)
+
+
+def error(config, spread=0.008):
+    dice = random.Random(f"{config['kind']} {config['seed']}")
+    return MEANS[config["kind"]] + dice.gauss(0, spread)
+
+
+def finish(run, error=error):
+    config = run.config()
+    run.start_segment(device="cpu")
+    metrics = {"val_id/forces_mae": error(config)}
+    seconds = SECONDS[config["kind"]]
+    run.finish({"metrics": metrics, "device_seconds": seconds, "eval_seconds": 0.0})
+
+
+class Toy:
+    """A launch in this process: an executor that ends one run after another."""
+
+    def __init__(self, root, wanted=None, room=2, hours=None, rerun="failed"):
+        self.root, self.wanted = root, wanted or statement()
+        asked = grid({}, self.wanted, "toy")
+        until = Until.of(asked, hours, another, look)
+        plan = Plan.of([cell(o) for o, _ in asked.cells], asked, ["run.py"], root)
+        self.further = Further(until, plan, root, {}, {}, rerun)
+        self.further.room = room
+        self.runs = [one.create(root, "toy", "run.py") for one in plan.cells]
+        self.order = []
+
+    def drive(self, after=None, fails=()):
+        """Until nothing is left; `after` so many further seeds the process is gone."""
+        waiting = [run for run in self.runs if run.result is None]
+        self.further._busy = {run.path for run in waiting}
+        ended = {}
+        while True:
+            waiting += self.further(ended)
+            if not waiting:
+                break
+            run = waiting.pop(0)
+            name = (run.config()["kind"], run.config()["seed"])
+            if name[1] >= 3:
+                self.order.append(name)
+                if after is not None and len(self.order) > after:
+                    return self
+            if name in fails:
+                ended = {run.path: Outcome(schema.FAILED, "broken")}
+                continue
+            finish(run)
+            ended = {run.path: Outcome(schema.FINISHED)}
+        self.further.look(begin=False)
+        return self
+
+    @property
+    def claims(self):
+        return read_json(self.root / schema.SWEEPS / "toy.json")[schema.CLAIMS]
+
+    @property
+    def given(self):
+        return {kind: sorted(s for k, s in self.order if k == kind) for kind in MEANS}
+
+
+def test_only_cells_of_undecided_claims_get_seeds_both_sides_paired(tmp_path):
+    toy = Toy(tmp_path).drive()
+    verdicts = {one["claim"]: one["verdict"] for one in toy.claims["settled"]}
+    assert verdicts == {"kind=a < kind=d": "holds", "kind=a < kind=b": "holds"}
+    assert toy.given["d"] == []  # three seeds decide that, and nothing else asks for it
+    assert toy.given["b"] == toy.given["c"] == [3, 4, 5, 6, 7]  # hopeless, to the last
+    assert toy.given["a"] == [3]  # decided then
+    assert toy.claims["open"] == [
+        {
+            "claim": "kind=b < kind=c",
+            "comparison": "b and c",
+            "why": "all 8 seeds are trained",
+        }
+    ]
+
+
+def test_the_nearest_to_a_decision_per_device_second_comes_first(tmp_path):
+    toy = Toy(tmp_path).drive()
+    assert {kind for kind, _ in toy.order[:2]} == {"a", "b"}  # c costs ten times as much
+    assert {kind for kind, _ in toy.order[2:]} == {"b", "c"}
+
+
+def test_a_launch_goes_on_where_another_was_killed(tmp_path):
+    whole = Toy(tmp_path / "whole").drive()
+    root = tmp_path / "cut"
+    for after in (2, 3, 1):
+        Toy(root).drive(after=after)
+    toy = Toy(root).drive()
+    assert toy.claims == whole.claims
+    results = [{run.name: run.result for run in t.further.runs} for t in (whole, toy)]
+    assert results[0] == results[1]
+    assert Toy(root).drive().order == []  # everything that can be settled is
+
+
+def test_a_budget_ends_it_and_says_so(tmp_path):
+    spent = 3 * sum(SECONDS.values())
+    toy = Toy(tmp_path, hours=(spent + 65) / 3600).drive()
+    assert 0 < sum(SECONDS[kind] for kind, _ in toy.order) <= 65
+    assert "until.device_hours=" in toy.claims["open"][-1]["why"]
+    more = Toy(tmp_path).drive()
+    assert more.given["c"] == [3, 4, 5, 6, 7]
+
+
+def test_a_cell_that_fails_is_told_and_not_asked_again(tmp_path):
+    toy = Toy(tmp_path).drive(fails=[("c", 4)])
+    assert toy.given["c"] == [3, 4]
+    (open_,) = toy.claims["open"]
+    assert open_["why"].startswith("seed 4 of ")
+    assert open_["why"].endswith(": broken")
+    lines = told(toy.claims)
+    assert lines[0] == "claims: 2 settled, 1 open"
+    assert lines[-1].startswith("  open: kind=b < kind=c: b and c: seed 4 of ")
+
+
+def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(tmp_path):
+    toy = Toy(tmp_path).drive()
+    runs = read_directories(tmp_path)
+    made = report.build(runs, runs.sweep("toy"))
+    assert made.looks == Looks(first=3, most=8)
+    by_text = {claim.text: claim for claim in made.claims}
+    (one,) = by_text["kind=b < kind=c"].comparisons
+    assert one.n == 8
+    assert "all 8 seeds are trained" in one.note
+    assert not made.gaps or all("Median" in gap.cell for gap in made.gaps)
+    plan = toy.further.plan
+    plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
+    content = read_json(tmp_path / schema.SWEEPS / "toy.json")
+    seeds = [c["seed"] for c in content["cells"] if c["choices"] == {"kind": "c"}]
+    assert sorted(seeds) == list(range(8))
+
+
+def test_a_plan_says_what_is_open_and_what_it_waits_for(tmp_path):
+    toy = Toy(tmp_path)
+    for run in toy.runs:
+        finish(run)
+    plan = toy.further.plan
+    plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
+    lines = Toy(tmp_path).further.preview()
+    assert any(line.startswith("  holds: kind=a < kind=d") for line in lines)
+    waits = next(line for line in lines if "kind=b < kind=c" in line)
+    assert "waits for seed 3 of kind_b" in waits
+    assert not list(tmp_path.glob("*seed_3*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hours", "message"),
+    [
+        ({"seeds": [0, 1]}, None, r"needs `seeds: \{first: 3, most: 16\}` in toy, which says"),
+        ({"claims": []}, None, "needs claims, and toy has none"),
+        ({}, -1, "until.device_hours must be a number above 0 or null, got -1"),
+        ({}, True, "until.device_hours must be a number above 0 or null, got True"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(changes, hours, message):
+    asked = grid({}, statement(**changes), "toy")
+    with pytest.raises(UserError, match=message):
+        Until.of(asked, hours, another, look)
+
+
+def test_seeds_that_are_typed_and_sweeps_without_a_file_are_refused():
+    typed = grid({"seed": ["seed=0", "seed=1"]}, statement(), "toy")
+    with pytest.raises(UserError, match="chooses the seeds itself; leave seed=… out"):
+        Until.of(typed, None, another, look)
+    with pytest.raises(UserError, match="needs claims, which a sweep file has"):
+        Until.of(replace(typed, statement=None), None, another, look)

@@ -1,0 +1,74 @@
+"""`until=decided` as it is typed: trained, looked at, told by plan, status and page."""
+
+import json
+
+import pytest
+
+from atomsweep.cli.main import main
+from atomsweep.tracking import schema
+from tests.test_commands import SMALL, place  # noqa: F401
+
+FILE = """\
+title: Widths
+rows: {model.hidden_channels: [8, 12]}
+seeds: {first: 2, most: 3}
+metrics: [val_id/forces_mae]
+claims: [model.hidden_channels=8 < 1.0001 * model.hidden_channels=12]
+"""
+
+
+def words(place):  # noqa: F811
+    (place.path / "sweeps").mkdir(exist_ok=True)
+    (place.path / "sweeps" / "mine.yaml").write_text(FILE)
+    own = [word for word in SMALL if not word.startswith("model.hidden_channels")]
+    return ["sweeps=mine", *own]
+
+
+@pytest.mark.slow
+def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothing(
+    place,  # noqa: F811
+    capsys,
+):
+    typed = words(place)
+    code, output = place.run(*typed, "until=decided")
+    assert code == 0, output
+    (path,) = (place.path / "runs" / schema.SWEEPS).glob("mine*.json")
+    plan = json.loads(path.read_text())
+    settled, open_ = plan[schema.CLAIMS]["settled"], plan[schema.CLAIMS]["open"]
+    seeds = {(cell["overrides"][0], cell["seed"]) for cell in plan["cells"]}
+    assert len(settled) + len(open_) == 1
+    assert len(seeds) == len(plan["cells"]) == (6 if open_ else len(place.runs()) - 1)
+    if open_:
+        assert open_[0]["why"] == "all 3 seeds are trained"
+        assert "claims: 0 settled, 1 open" in output
+    again = len(place.runs())
+    code, output = place.run(*typed, "until=decided", "plan=true")
+    assert code == 0, output
+    assert "claims: " in output
+    code, output = place.run(*typed, "until=decided")
+    assert (code, len(place.runs())) == (0, again), output
+    capsys.readouterr()
+    assert main(["status", plan["sweep"], "--root", str(place.path / "runs")]) == 0
+    assert "claims: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["until=decided"], "until=decided needs a sweep file with claims; name it: sweeps=…"),
+        (["-m", "seed=0,1", "until=decided"], "until=decided needs claims, which a sweep file has"),
+        (["sweeps=forcenet/table8", "until=decided"], "needs `seeds: {first: 3, most: 16}` in"),
+        (["sweeps=forcenet/table5", "until=decided", "seed=0"], "chooses the seeds itself"),
+        (
+            ["sweeps=forcenet/table5", "until=decided", "until.device_hours=0"],
+            "until.device_hours must be a number above 0 or null, got 0",
+        ),
+        (["sweeps=forcenet/table5", "until=soon"], "until"),
+    ],
+)
+def test_what_cannot_be_decided_is_one_sentence(place, typed, message):  # noqa: F811
+    code, output = place.run(*typed)
+    assert code == 1
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert message in error
+    assert not (place.path / "runs").exists()

@@ -1,0 +1,116 @@
+"""A run that has not left the Median is marked in table, claims and page, and decides no claim."""
+
+import json
+
+import pytest
+
+from atomsweep.report.pages import report, writing
+from atomsweep.report.pages.markdown import report_markdown
+from atomsweep.report.read.directories import read_directories
+from atomsweep.report.tables.trained import why_untrained
+from atomsweep.report.tables.verdicts import HOLDS, UNDECIDED
+from atomsweep.tracking import schema
+from benchmarks.synthetic_store import make_store
+
+MEDIAN = {"x": 0.44, "y": 0.45, "z": 0.50}
+
+
+def row(x, y, z, split="val_id", **more):
+    errors = {
+        f"metric.{split}/forces_{axis}_mae": v for axis, v in zip("xyz", (x, y, z), strict=True)
+    }
+    return {"state": schema.FINISHED, "choice.model": "forcenet_small", **errors, **more}
+
+
+BASELINE = row(*MEDIAN.values(), **{"choice.model": "median"})
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (row(0.2, 0.2, 0.3), ""),
+        (row(0.2, 0.2, 0.39), ""),
+        (row(0.2, 0.43, 0.3), "y is at 0.96 of the Median on val_id"),
+        (row(0.7, 0.2, 0.3), "x is at 1.59 of the Median on val_id"),  # worse than the Median
+        (row(0.1, 0.1, 0.3), "the error of z is 2.7 times that of y on val_id"),
+        (row(0.43, 0.43, 0.3, state=schema.RUNNING), ""),
+        (row(0.44, 0.45, 0.5, **{"choice.model": "median"}), ""),
+        (row(0.44, 0.45, 0.3, **{"config.model.edge_features": "only_dist"}), ""),
+        ({"state": schema.FINISHED, "metric.val_id/forces_mae": 0.4}, ""),
+        (row(0.2, float("nan"), 0.3), ""),
+    ],
+)
+def test_why_a_run_is_not_trained(run, why):
+    assert why_untrained(run, BASELINE) == why
+
+
+def test_without_a_median_components_are_held_against_one_another():
+    assert why_untrained(row(0.2, 0.21, 0.39), None) == ""
+    assert why_untrained(row(0.2, 0.21, 0.41), None) == (
+        "the error of z is 2.0 times that of x on val_id"
+    )
+    assert why_untrained(row(0.0, 0.21, 0.41), None).startswith("the error of z is inf times")
+
+
+def with_components(path, factors):
+    result = json.loads((path / schema.RESULT).read_text())
+    error = result["metrics"]["val_id/forces_mae"]
+    for axis, factor in zip("xyz", factors, strict=True):
+        result["metrics"][f"val_id/forces_{axis}_mae"] = factor * error
+    (path / schema.RESULT).write_text(json.dumps(result))
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """Table 5 of three seeds, of which seed 1 of Spherical with ReLU has x at the Median."""
+    root = tmp_path / "runs"
+    make_store(root, "forcenet/table5", range(3))
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        told = {o.partition("=")[0]: o.partition("=")[2] for o in run["overrides"]}
+        bad = (told.get("basis"), told.get("act"), run["seed"]) == ("sph", "relu", 1)
+        with_components(path, (5.0, 1, 1) if bad else (1, 1, 1))
+    runs = read_directories(root)
+    return report.build(runs, runs.sweep("forcenet/table5"))
+
+
+def test_it_is_marked_with_its_reason_and_decides_nothing(stuck, tmp_path):
+    (claim,) = [c for c in stuck.claims if c.text == "act=swish < act=relu for every basis"]
+    sph = next(c for c in claim.comparisons if c.left.startswith("Spherical"))
+    assert sph.n == 2
+    assert "seed 1 of Spherical, ReLU is not trained: " in sph.note
+    others = [c for c in claim.comparisons if c is not sph]
+    assert {c.n for c in others} == {3}
+    page = writing.write(stuck, tmp_path / "out").read_text(encoding="utf-8")
+    text = report_markdown(stuck)
+    assert "1 of them not trained: they decide no claim." in stuck.summary
+    for told in (page, text):
+        assert "not trained, so it decides no claim: Spherical, ReLU, seed 1 (" in told
+        assert "‡" in told
+    (marked,) = set(stuck.parts[0].cells["untrained"]) - {0}
+    assert marked == 1
+
+
+def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):
+    root = tmp_path / "runs"
+    make_store(root, "forcenet/table7", range(3))
+    text = "augmentation=rotate_z < augmentation=none for task.fixed_weight=0.05 on val_ood_cat"
+
+    def verdict():
+        runs = read_directories(root)
+        made = report.build(runs, runs.sweep("forcenet/table7"))
+        return next(c for c in made.claims if c.text == text)
+
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        result = json.loads((path / schema.RESULT).read_text())
+        worse = run["choices"]["augmentation"] == "none"
+        result["metrics"]["val_ood_cat/forces_mae"] = 0.1 + 0.02 * worse + 1e-4 * run["seed"]
+        (path / schema.RESULT).write_text(json.dumps(result))
+    assert verdict().verdict == HOLDS
+    for path in root.glob("run-*"):
+        if json.loads((path / schema.RUN).read_text())["choices"]["augmentation"] == "none":
+            with_components(path, (1, 1, 3))
+    (one,) = verdict().comparisons
+    assert (verdict().verdict, one.n) == (UNDECIDED, 0)
+    assert "no seed that both have finished" in one.note
