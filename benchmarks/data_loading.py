@@ -191,7 +191,7 @@ def readers(where: Path, structures: Sequence[Structure]) -> list[tuple[str, str
     with connect(where / "a.db") as database:
         for one in atoms:
             database.write(one)
-    text = ExtXYZReader("energy", "forces", 1.0, ("energy", "forces"))
+    text = ExtXYZReader("energy", "forces", ("energy", "forces"))
     kinds: list[tuple[str, Reader, str]] = [
         ("decoder of pickled LMDB (executes none)", S2EF(), "pickled_False.lmdb"),
         ("reader of extxyz", text, "a.extxyz"),

@@ -72,7 +72,8 @@ def test_a_dead_fork_server_is_replaced(context):
 
 INTERRUPTED = """
 import signal, sys, time
-from atomsweep.processes import leave_when_asked, out_of_reach, stopped_in_order
+from atomsweep.interrupts import leave_when_asked
+from atomsweep.processes import out_of_reach, stopped_in_order
 leave_when_asked(signal.SIGINT, signal.SIGTERM)
 if sys.argv[1] == "order":
     with stopped_in_order() as check:

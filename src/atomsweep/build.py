@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def build(node: Any, where: str) -> Any:
         return _made(node)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+    except (RuntimeError, ArithmeticError, LookupError) as error:  # e.g. a negative size
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where} cannot be built of these values: {first}") from error
 
 
 def build_learner(config: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -134,6 +138,8 @@ def _check(node: Any, where: str) -> None:
     if isinstance(node, list):
         for place, value in enumerate(node):
             _check(value, f"{where}[{place}]")
+    if isinstance(node, float) and not isfinite(node):
+        raise UserError(f"{where} must be a finite number, got {node}")
     if not isinstance(node, dict):
         return
     for key, value in node.items():

@@ -18,11 +18,17 @@ log = logging.getLogger(__name__)
 
 NOTHING = "–"  # stands where there is no value
 MANY = 100  # cells whose planning takes long enough to be shown
+LINE_SECONDS = 60.0  # between two lines about one thing where there is no terminal
 
 
 def to_terminal() -> None:
-    """Log lines on the terminal: the message alone, as a person reads it."""
+    """Log lines on the terminal: the message alone, as a person reads it.
+
+    Lines with `extra={"detail": True}` are for terminals and log files, not for pipes.
+    """
     handler = logging.StreamHandler()
+    if not sys.stderr.isatty():
+        handler.addFilter(lambda record: not getattr(record, "detail", False))
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)
@@ -67,6 +73,16 @@ def suggestion(name: str, names: Iterable[str], before: str = "") -> str:
     return f"did you mean {before}{near[0]}?" if near else f"known are {', '.join(names)}"
 
 
+def near_names(word: str, names: Iterable[str]) -> str:
+    """`did you mean one or two?`: names that a word begins, ends or is spelt like; "" without."""
+    names = list(names)
+    near = [name for name in names if word and name.startswith(word)]
+    near = near or [name for name in names if word and word in name]
+    near = near or difflib.get_close_matches(word, names, 3)
+    more = f" (and {len(near) - 3} more)" if len(near) > 3 else ""
+    return f"did you mean {' or '.join(near[:3])}{more}?" if near else ""
+
+
 def columns() -> int:
     """Width of the terminal; 100 where it does not say."""
     return shutil.get_terminal_size((100, 24)).columns
@@ -80,7 +96,9 @@ def open_bar(what: str, total: int, **settings: Any) -> Any:
 
 
 class Progress:
-    """How far a long piece of work is: a bar on a terminal, else a line at about every tenth.
+    """How far a long piece of work is: a bar on a terminal, else lines.
+
+    One at its start, one at about every tenth, and one in a minute where that takes longer.
 
     Args:
         what: is being done, e.g. "building mini_oc".
@@ -88,7 +106,7 @@ class Progress:
         total: number of units.
         done: units that an earlier attempt left.
         show: False keeps silent.
-        every_s: seconds between lines, of which the first then comes at once.
+        every_s: seconds between lines, at least.
     """
 
     def __init__(
@@ -96,18 +114,20 @@ class Progress:
     ) -> None:
         self.what, self.unit = what, unit
         self.total, self.done, self.show = total, done, show
-        self.next_line = 0.0 if every_s else 0.1
-        self.every_s, self.next_time = every_s, 0.0
+        self.next_line, self.every_s, self.told = 0.1, every_s, -math.inf
         self.bar: Any = None
 
     @classmethod
     def of_cells(cls, what: str, total: int) -> "Progress":
-        """Of the cells of a sweep, and silent where they are few; lines begin at once."""
+        """Of the cells of a sweep, and silent where they are few."""
         return cls(what, "cell", total, 0, total >= MANY, every_s=2.0)
 
     def __enter__(self) -> "Progress":
         if self.show and sys.stderr.isatty():
             self.bar = open_bar(self.what, self.total, initial=self.done, unit=self.unit)
+        elif self.show and (left := self.total - self.done) > 0:
+            log.info("%s: %d %s%s to do", self.what, left, self.unit, "s" * (left > 1))
+            self.told = time.monotonic()
         return self
 
     def update(self, count: int) -> None:
@@ -115,12 +135,14 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif self.show and self.done >= self.next_line * self.total:
-            if self.every_s and time.monotonic() < self.next_time:
-                return
+        elif self.show and self._is_due():
             log.info("%s: %d of %d %ss", self.what, self.done, self.total, self.unit)
             self.next_line = self.done / self.total + 0.1
-            self.next_time = time.monotonic() + self.every_s
+            self.told = time.monotonic()
+
+    def _is_due(self) -> bool:
+        a_tenth = self.done >= self.next_line * self.total
+        return time.monotonic() >= self.told + (self.every_s if a_tenth else LINE_SECONDS)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
@@ -128,7 +150,7 @@ class Progress:
 
 
 class RunBar:
-    """A bar of one run: its share done, latest values and time left.
+    """A bar of one run: its share done, time left and latest values; its name, if that fits.
 
     Args:
         name: of the run.
@@ -136,13 +158,14 @@ class RunBar:
     """
 
     def __init__(self, name: str, **settings: Any) -> None:
-        layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-        self._bar = open_bar(name, 100, bar_format=layout, **settings)
+        named = name.replace("{", "{{").replace("}", "}}")
+        layout = f"{{percentage:3.0f}}% {{desc}} |{{bar:10}}| {named}"  # cut off at the right
+        self._bar = open_bar("starting", 100, bar_format=layout, **settings)
 
     def show(self, status: Mapping[str, Any]) -> None:
         """Redraw from the run's status."""
         self._bar.n = round(100 * float(status.get("fraction") or 0.0))
-        self._bar.set_postfix_str(summary(status), refresh=True)
+        self._bar.set_description_str(summary(status), refresh=True)
 
     def close(self) -> None:
         """The bar stays or goes, as its settings say."""
@@ -151,22 +174,30 @@ class RunBar:
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Progress of one run: a bar on a terminal, with log lines above it; nothing elsewhere.
+    """Progress of one run: a bar on a terminal, with log lines above it; else a line a minute.
 
     Yields:
         A function of the run's status that redraws.
     """
     if not sys.stderr.isatty():
-        yield lambda status: None
+        next_time = -math.inf
+
+        def tell(status: Mapping[str, Any]) -> None:
+            nonlocal next_time
+            if status.get("step") and time.monotonic() >= next_time:
+                next_time = time.monotonic() + LINE_SECONDS
+                log.info("%3.0f%% %s", 100 * float(status.get("fraction") or 0), summary(status))
+
+        yield tell
         return
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    with logging_redirect_tqdm(), closing(RunBar(name[:38])) as bar:
+    with logging_redirect_tqdm(), closing(RunBar(name)) as bar:
         yield bar.show
 
 
 def summary(status: Mapping[str, Any]) -> str:
-    """Step, latest values and time left, in words."""
+    """Time left, latest values and step, in words; what counts first, as a line may be cut off."""
     if "step" not in status:
         return "starting"
     step = f"step {status['step']}"
@@ -176,7 +207,7 @@ def summary(status: Mapping[str, Any]) -> str:
     left = []
     if status.get("seconds_left") is not None:
         left = [f"{duration(float(status['seconds_left']))} left"]
-    return ", ".join([step, *values, *left])
+    return ", ".join([*left, *values, step])
 
 
 def duration(seconds: float | None) -> str:

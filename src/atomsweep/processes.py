@@ -14,15 +14,15 @@ from contextlib import closing, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
+
+from atomsweep.interrupts import leave, leave_when_asked
 
 Result = TypeVar("Result")
 
 PARTING_S = 5.0  # for the exit code of a process that has died
 START_S = 10.0  # for a start, over fork servers that die
 TRIES = 3  # processes for one call
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
-STOPPED = "stopped; the same command continues\n"
 
 
 def end_with_parent() -> None:
@@ -41,19 +41,6 @@ def end_with_parent() -> None:
 # Ctrl-C
 
 
-def leave_when_asked(*numbers: signal.Signals) -> None:
-    """From here on these signals end this process at once, with a sentence and no traceback.
-
-    For the time in which nothing has to be brought to an end: what is half done is as after a
-    kill -9, which every file survives. What is ignored, as Ctrl-C is in the background of a shell,
-    stays ignored. Outside the main thread nothing changes.
-    """
-    if threading.current_thread() is threading.main_thread():
-        for number in numbers:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, leave)
-
-
 @contextmanager
 def leaving_when_asked(*numbers: signal.Signals) -> Iterator[None]:
     """`leave_when_asked` while the block runs."""
@@ -65,13 +52,6 @@ def leaving_when_asked(*numbers: signal.Signals) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Signal handler: end at once, with a sentence."""
-    with suppress(OSError):
-        os.write(2, STOPPED.encode())
-    os._exit(INTERRUPTED)
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -139,3 +141,51 @@ def test_an_average_of_weights_is_taken_of_a_model_without_such_a_norm(mini_oc_t
     overrides = [f"data.root={mini_oc_tiny.directory.parent}", "data=mini_oc_tiny", "size=small"]
     overrides += ["model=schnet", "optim.ema_decay=0.9"]
     assert preflight(cell_of(*compose_with_choices(overrides), overrides).config) > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("optim.optimizer.lr=-1", "optim.optimizer: Invalid learning rate: -1"),
+        ("optim.optimizer.lr=nan", "optim.optimizer.lr must be a finite number, got nan"),
+        ("optim.optimizer.weight_decay=-0.1", "optim.optimizer: Invalid weight_decay"),
+        ("optim.schedule.warmup=1.5", "optim.schedule.warmup must be a fraction in"),
+        ("optim.schedule.warmup=-0.1", "optim.schedule.warmup must be a fraction in"),
+        ("optim.schedule.gamma=-2", "optim.schedule.gamma must not be negative"),
+        ("optim.schedule.warmup_factor=-1", "optim.schedule.warmup_factor must not be"),
+        ("optim.clip_norm=inf", "optim.clip_norm must be a finite number"),
+        ("engine.epochs=nan", "engine.epochs must be a finite number"),
+        ("engine.epochs=-1", "a run has one budget, a positive"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_data_are_made(tmp_path, word, told):
+    """The root of the data is empty, and stays so."""
+    overrides = ["data=mini_oc_tiny", f"data.root={tmp_path}", word]
+    overrides += ["engine.steps=null"] if "epochs" in word else []
+    with pytest.raises(UserError, match=re.escape(told)):
+        preflight(cell_of(*compose_with_choices(overrides), overrides).config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["warmup", "warmup_factor", "min_factor"])
+def test_a_cosine_that_would_be_negative_is_refused(key):
+    with pytest.raises(ValueError, match=f"optim.schedule.{key} must"):
+        Cosine(**{key: -0.1})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model=schnet", "model.cutoff=-1"], "model.cutoff must be positive, got -1"),
+        (["model=schnet", "model.max_neighbors=0"], "model.max_neighbors must be at least 1"),
+        (["model=escn", "size=small", "augmentation=none", "model.channels=0"], "must be at least"),
+        (["model=forcenet_small", "basis.num_freqs=-1"], "model cannot be built of these values"),
+        (["data.train_systems=-1"], "data.train_systems must be at least 1, got -1"),
+        (["data.vacuum=0"], "data.vacuum must be above 0, got 0"),
+    ],
+)
+def test_sizes_that_nothing_has_are_refused_before_data_are_made(tmp_path, words, told):
+    overrides = ["data=mini_oc_tiny", f"data.root={tmp_path}", *words]
+    with pytest.raises(UserError, match=re.escape(told)):
+        preflight(cell_of(*compose_with_choices(overrides), overrides).config)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """What was typed wrongly is answered by a sentence that says what to type."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -122,8 +123,8 @@ def test_a_path_with_any_character_can_be_typed_as_the_error_shows(known, path):
 
 def test_the_home_directory_is_meant_by_a_tilde(known, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    words = checked(["root=~/runs", "data.path='~/x y'", "root='a~b'"], known, multirun=False)
-    assert words == ["root=/home/me/runs", "data.path='/home/me/x y'", "root='a~b'"]
+    words = checked(["root=~/runs", "data.path='~/x y'", "sweep='a~b'"], known, multirun=False)
+    assert words == ["root=/home/me/runs", "data.path='/home/me/x y'", "sweep='a~b'"]
 
 
 @pytest.mark.parametrize(
@@ -263,3 +264,22 @@ def test_keys_are_those_that_can_be_typed():
 )
 def test_cells_are_counted_before_anything_is_composed(words, cells):
     assert num_cells(words) == cells
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed=0", "seed=1"], "seed is typed twice, seed=0 and seed=1; leave one out"),
+        (["model=schnet", "basis=sine", "model=gns"], "model is typed twice"),
+        (["+seed=0", "seed=0"], "seed is typed twice"),
+        (["optim.optimizer.lr=1e-3", "optim.optimizer.lr=1e-4"], "for a sweep over both: -m optim"),
+    ],
+)
+def test_a_key_that_is_typed_twice_is_refused(words, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        checked(words, vocabulary([]), multirun=False)
+
+
+def test_several_values_of_one_key_are_typed_once():
+    words = ["seed=0,1", "basis=sine,sph", "optim.batch_size=4"]
+    assert checked(words, vocabulary([]), multirun=True) == words

@@ -347,7 +347,9 @@ def follower_of(run: RunDirectory, first: int) -> int:
 
 def test_a_refusal_of_sbatch_is_one_sentence(cluster, tmp_path):
     runs = cells(tmp_path, "do: work", "do: work")
-    with pytest.raises(slurm_queue.SlurmError, match="sbatch refused 2 cells.*partition") as told:
+    with pytest.raises(
+        slurm_queue.SlurmError, match="2 cells are not submitted.*partition"
+    ) as told:
         on_slurm(runs, partition="nowhere")
     assert "\n" not in str(told.value)
     assert json.dumps([submissions(r)[0].job_id for r in runs]) == "[null, null]"

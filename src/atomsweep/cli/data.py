@@ -8,17 +8,20 @@ import json
 import logging
 import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomsweep.console import to_terminal
-from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.files import told, write_atomic
 from atomsweep.tracking.lock import exclusive
 
 if TYPE_CHECKING:
-    from atomsweep.data.store.parts import Report
+    from atomsweep.data.formats.sane import Said
+    from atomsweep.data.store.parts import Conversion, Report
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     to_terminal()
     try:
         options.command(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from atomsweep.data.store.groups import SPLIT_BY
-    from atomsweep.units import ENERGY_UNITS
+    from atomsweep.units import ENERGY_UNITS, FORCE_UNITS
 
     parser = argparse.ArgumentParser(prog="atomsweep data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -50,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--labels", default="energy,forces", help="what every frame must carry; none for none"
         )
-        command.add_argument("--energy-unit", choices=list(ENERGY_UNITS), default="eV")
+        command.add_argument("--energy-unit", choices=list(ENERGY_UNITS), help="default: eV")
+        command.add_argument(
+            "--force-unit", choices=list(FORCE_UNITS), help="default: energy unit per Å"
+        )
+        command.add_argument(
+            "--max-force", type=float, default=50.0, help="eV/Å; 0 keeps all frames"
+        )
         command.add_argument("--energy-key", default="energy", help="name of the energy in files")
         command.add_argument("--forces-key", default="forces", help="name of the forces in files")
 
@@ -59,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("out", type=Path, help="the store, .lmdb")
     one.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     one.add_argument("--skip-bad", action="store_true", help="leave out frames that are unusable")
-    one.add_argument("--max-force", type=float, default=50.0, help="eV/Å; 0 keeps all frames")
     one.add_argument(
         "--neighbors", type=float, metavar="CUTOFF", help="store neighbour lists up to CUTOFF Å"
     )
@@ -92,10 +102,12 @@ def _labels(text: str) -> tuple[str, ...]:
 def _convert(options: argparse.Namespace) -> None:
     from atomsweep.data.filehash import content_hash
     from atomsweep.data.formats.known import open_files
+    from atomsweep.data.formats.sane import Said, check_first
     from atomsweep.data.source import Provenance
     from atomsweep.data.store.convert import convert
     from atomsweep.data.store.dataset import StoreDataset
     from atomsweep.data.store.parts import Conversion
+    from atomsweep.data.structure import DataError
     from atomsweep.graph.neighbors import RadiusGraph
 
     out: Path = options.out
@@ -107,7 +119,6 @@ def _convert(options: argparse.Namespace) -> None:
     reader, found = open_files(
         options.path,
         labels,  # type: ignore[arg-type]
-        options.energy_unit,
         options.linear_references,
         options.energy_key,
         options.forces_key,
@@ -119,11 +130,12 @@ def _convert(options: argparse.Namespace) -> None:
     if options.neighbors is not None:
         graph = RadiusGraph(options.neighbors, options.max_neighbors or None)
     on_error = "skip" if options.skip_bad else "raise"
-    conversion = Conversion(reader, options.max_force or None, on_error, graph)  # type: ignore[arg-type]
+    said = Said(options.energy_unit, options.force_unit)
+    conversion = Conversion(reader, options.max_force or None, on_error, graph, said.units)  # type: ignore[arg-type]
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = [s for file in files for s in reader.beside(file)]
     how = [
-        reader.settings(),
+        {**reader.settings(), **said.units.settings()},
         conversion.max_force,
         on_error,
         [graph.cutoff, graph.max_neighbors] if graph is not None else None,
@@ -136,8 +148,11 @@ def _convert(options: argparse.Namespace) -> None:
     )
     with exclusive(out.with_name(f"{out.name}.lock"), math.inf):
         if out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint:
+            _check(out, conversion, said)
             log.info("%s is there already, made from the same files in the same way", out)
             return
+        with _in_options():
+            check_first(reader, files[0], conversion.max_force, said, str(files[0]))
         report = convert(
             conversion,
             files,
@@ -147,7 +162,40 @@ def _convert(options: argparse.Namespace) -> None:
             {"provenance": source.as_dict()},
             workers=options.workers,
         )
+        try:
+            _check(out, conversion, said)
+        except DataError:
+            out.unlink()
+            raise
     _tell(out, report)
+
+
+def _check(out: Path, conversion: Conversion, said: Said) -> None:
+    """Refuse a store whose numbers are not in eV.
+
+    Raises:
+        DataError: as of `check_numbers`.
+    """
+    from atomsweep.data.formats.sane import check_numbers
+    from atomsweep.data.store.dataset import StoreDataset
+
+    store = StoreDataset(out)
+    filtered = store.meta["conversion"]["filtered"]
+    with _in_options():
+        check_numbers(store, filtered, conversion.max_force, said, str(out))
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """Questions about keys of a config become those about options of this command."""
+    from atomsweep.data.structure import DataError
+
+    try:
+        yield
+    except DataError as error:
+        told = re.sub(r"(data\.max_force=\S+), or null,", r"\1, or 0,", str(error))
+        told = re.sub(r"data\.(\w+)=", lambda key: f"--{key[1].replace('_', '-')} ", told)
+        raise DataError(told) from None
 
 
 def _tell(out: Path, report: Report) -> None:
@@ -161,17 +209,18 @@ def _describe(options: argparse.Namespace) -> None:
     from atomsweep.data.formats.describe import as_text, describe
     from atomsweep.data.formats.find import summary
     from atomsweep.data.formats.known import open_files
+    from atomsweep.data.formats.sane import Said
 
     labels = _labels(options.labels)
     reader, there = open_files(
         options.path,
         labels,  # type: ignore[arg-type]
-        options.energy_unit,
         energy_key=options.energy_key,
         forces_key=options.forces_key,
     )
     files = there.files
-    found = describe(reader, files)
+    said = Said(options.energy_unit, options.force_unit)
+    found = describe(reader, files, options.max_force or None, said)
     beside = {other for file in files for other in reader.beside(file)}
     left_out = {path: why for path, why in there.left_out.items() if path not in beside}
     found.left_out = summary(left_out) or "none"

@@ -95,7 +95,7 @@ def _runs(what: str, root: Path) -> list[RunDirectory]:
         try:
             return [find_run(what, root)]
         except UserError as error:
-            raise UserError(f"{error}; nor is it a sweep") from None
+            raise UserError(f"{what} is no sweep, and {error}") from None
     found = [
         RunDirectory.for_identity(root, str(cell["identity"]))
         for cell in plan_of(root, what)["cells"]

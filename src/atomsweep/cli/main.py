@@ -3,23 +3,24 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from atomsweep.build import UserError
 from atomsweep.cli import control, evaluate, gc, info, relax, run, status, sync, watch
-from atomsweep.cli.shared import leave_quietly
+from atomsweep.cli.shared import for_a_reader
 from atomsweep.launch.control import NoSuchSweep
-from atomsweep.processes import leave_when_asked
 from atomsweep.tracking.environment import version_of
 from atomsweep.tracking.files import DamagedFile, told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    if arguments is None:
-        leave_when_asked(signal.SIGINT)
+    with for_a_reader():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == [run.NAME]:  # Hydra reads what follows, options like -m among it
         run.main(arguments[1:])
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.command(options))
-    except BrokenPipeError:  # of a reader such as head, which has read enough
-        leave_quietly()
+    except BrokenPipeError:  # an OSError, and no fault of a command
+        raise
     except (UserError, NoSuchSweep, OSError, RuntimeError, DamagedFile) as error:
         print(f"atomsweep {options.name}: {told(error)}", file=sys.stderr)
         return 1

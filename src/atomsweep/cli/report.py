@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atomsweep.console import near_names
 from atomsweep.shipped import SWEEPS, shipped
 from atomsweep.tracking.files import told
+from atomsweep.tracking.find import find_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = build_study(runs, study)
             page = write_study(report, options.out or Path("reports") / slug(study))
         else:
-            report = build(runs, _chosen(runs, options.runs))
+            report = build(runs, _chosen(runs, options.runs, options.root or _root()))
             out = options.out or Path("reports") / slug(report.name)
             page = write(report, out)
+    except BrokenPipeError:
+        raise
     except (LookupError, ValueError, OSError, RuntimeError) as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
@@ -164,16 +168,28 @@ def _root() -> Path:
     return there if there.is_dir() and not here.is_dir() else here
 
 
-def _chosen(runs: "Runs", words: Sequence[str]) -> "pd.DataFrame":
+def _chosen(runs: "Runs", words: Sequence[str], root: Path) -> "pd.DataFrame":
     if placed := [word for word in words if word.startswith("root=")]:
         raise ValueError(f"{placed[0]} is not read here; say --root {placed[0].partition('=')[2]}")
     if all("=" in word for word in words):
-        return runs.where(dict(word.split("=", 1) for word in words))
+        named = dict(word.split("=", 1) for word in words)
+        if len(named) < len(words):
+            twice = next(k for k in named if sum(w.startswith(f"{k}=") for w in words) > 1)
+            raise ValueError(f"{twice} is given twice; type {twice}=<one>,<other> for both")
+        return runs.where(named)
     if len(words) > 1:
         raise ValueError(
             f"expected one sweep, or filters such as choice.basis=sph, got {' '.join(words)}"
         )
-    return runs.sweep(words[0])
+    try:
+        return runs.sweep(words[0])
+    except LookupError as error:
+        near = near_names(words[0], [run.name for run in find_runs(root)])
+        if not near or "did you mean" in str(error):
+            raise
+        raise LookupError(
+            f"there is no sweep {words[0]}; of runs, {near} `atomsweep info <run>` shows one"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:

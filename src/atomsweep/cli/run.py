@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from atomsweep.cli.shared import for_a_reader
 from atomsweep.cli.usage import usage
-from atomsweep.processes import leave_when_asked
 
 NAME = "run"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -41,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after `run`; None takes those of the process.
     """
-    if arguments is None:
-        leave_when_asked(signal.SIGINT)
+    with for_a_reader():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     from omegaconf import DictConfig
 
     from atomsweep.build import UserError
-    from atomsweep.cli.shared import leave_quietly, print_whole
     from atomsweep.console import MANY
     from atomsweep.launch.typed import (
         CONFIG,
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         more = [Path(options.config_dir)] if options.config_dir else []
         known = vocabulary([*more, found_options(words)])
         if options.help and words != ["all"]:
-            print_whole(usage(known.groups))
+            print(usage(known.groups))
             return
         if options.help:
             words = []
@@ -92,14 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         try:
             return run(cfg)
+        except BrokenPipeError:
+            raise
         except (UserError, OSError, DamagedFile) as error:
             sys.exit(f"error: {told_of_files(error)}")
 
     os.environ[FULL_ERROR] = "1"  # errors reach us, not only Hydra's words about them
     try:
         run_one()
-    except BrokenPipeError:  # of a reader such as head, which has read enough
-        leave_quietly()
     except HydraException as error:
         if whole:
             raise

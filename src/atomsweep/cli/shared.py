@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TextIO
 
 from atomsweep.build import UserError
 from atomsweep.console import aligned
@@ -29,7 +31,7 @@ def need_root(root: Path) -> None:
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Columns of equal width, on standard output."""
-    print_whole("\n".join(aligned(rows)))
+    print("\n".join(aligned(rows)))
 
 
 def warn(message: str) -> None:
@@ -37,15 +39,30 @@ def warn(message: str) -> None:
     print(f"WARNING: {message}", file=sys.stderr, flush=True)
 
 
-def print_whole(text: str) -> None:
-    """Print for a reader that may stop reading, such as `head`."""
+@contextmanager
+def for_a_reader() -> Iterator[None]:
+    """A command whose reader may stop reading, such as `head`: then it ends without a word.
+
+    What is written is flushed here, not at the end of Python, where nobody could catch it.
+    """
     try:
-        print(text, flush=True)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        leave_quietly()
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        if not unread:  # the pipe of some process of ours
+            raise
+        for stream in unread:  # Python flushes them once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(1)
 
 
-def leave_quietly() -> NoReturn:
-    """End although nobody reads what is written; Python would complain once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+def _is_unread(stream: TextIO) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file at all
+        return False

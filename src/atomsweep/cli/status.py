@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import UserError
-from atomsweep.cli.shared import add_root, need_root, print_table, print_whole, warn
+from atomsweep.cli.shared import add_root, need_root, print_table, warn
 from atomsweep.console import NOTHING, duration
 from atomsweep.launch.control import plan_of
 from atomsweep.launch.overview import Line, Overview, Seen, Standing, counts, slowest
@@ -55,7 +55,7 @@ def _status(options: argparse.Namespace) -> int:
         return _watch(overview, options)
     seen, lines = _look(overview, options.sweep)
     if options.json:
-        print_whole(dumps(_document(options.root, seen, lines), indent=1))
+        print(dumps(_document(options.root, seen, lines), indent=1))
         return 0
     _print(seen, lines, options)
     return 0

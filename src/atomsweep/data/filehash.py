@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.files import read_text, write_atomic
 
 WHOLE = 256 << 20  # bytes; of larger files blocks are hashed
 BLOCK, BLOCKS = 1 << 20, 64
@@ -25,7 +25,7 @@ def content_hash(paths: Sequence[Path], root: Path) -> str:
     """
     memory_file = root / _MEMORY
     try:
-        memory: dict[str, str] = json.loads(memory_file.read_text(encoding="utf-8"))
+        memory: dict[str, str] = json.loads(read_text(memory_file))
     except (OSError, ValueError):
         memory = {}
     total, news = hashlib.sha256(), {}

@@ -22,7 +22,7 @@ def spacing_fault(step: float, spread: float) -> str | None:
     return (
         f"energies are rounded to float32, whose steps of {step:.2g} eV are more than a thousandth "
         f"of the labels' spread of {spread:.2g} eV; take files that keep them in float64, or whose "
-        "energies are referenced"
+        "energies were referenced before they were rounded"
     )
 
 

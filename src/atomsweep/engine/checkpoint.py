@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.files import check_regular, write_atomic
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -65,6 +65,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
             written by a later version of the program.
         FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError: as they come.
     """
+    check_regular(path)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError):

@@ -262,10 +262,10 @@ class Training:
         self.values |= metrics
         self._journal(metrics)
         told = f"{self.trainer.metric} {metrics[self.trainer.metric]:.5f}, "
-        loss = self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS))
-        if loss is not None:  # none has been averaged yet
-            told += f"train loss {loss:.5f}, "
-        log.info("step %d: %s%.0f s on the device", self.step, told, self.device_seconds)
+        if (loss := self.values.get(schema.metric_name(schema.TRAIN, schema.LOSS))) is not None:
+            told += f"train loss {loss:.5f}, "  # else none has been averaged yet
+        told += f"{self.device_seconds:.0f} s on the device"
+        log.info("step %d: %s", self.step, told, extra={"detail": True})  # `console.to_terminal`
 
     def evaluate(
         self, model: nn.Module, split: str, frames: int | None = None

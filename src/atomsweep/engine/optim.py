@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Any
 
 import torch
@@ -22,6 +22,19 @@ class Schedule(ABC):
     @abstractmethod
     def __call__(self, progress: float) -> float:
         """Factor on the base learning rate at `progress` in [0, 1)."""
+
+
+def _check_warmup(warmup: float, warmup_factor: float, **factors: float) -> None:
+    """Refuse what would make a learning rate negative or no number.
+
+    Raises:
+        ValueError: names the key.
+    """
+    if not 0 <= warmup < 1:
+        raise ValueError(f"optim.schedule.warmup must be a fraction in [0, 1), got {warmup}")
+    for name, value in {"warmup_factor": warmup_factor, **factors}.items():
+        if not 0 <= value < inf:
+            raise ValueError(f"optim.schedule.{name} must not be negative, got {value}")
 
 
 class Milestones(Schedule):
@@ -48,6 +61,7 @@ class Milestones(Schedule):
             raise ValueError(
                 f"optim.schedule.milestones must be ascending fractions, got {milestones}"
             )
+        _check_warmup(warmup, warmup_factor, gamma=gamma)
         self.milestones = tuple(milestones)
         self.gamma = gamma
         self.warmup = warmup
@@ -95,6 +109,7 @@ class Cosine(Schedule):
     def __init__(
         self, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0
     ) -> None:
+        _check_warmup(warmup, warmup_factor, min_factor=min_factor)
         self.warmup = warmup
         self.warmup_factor = warmup_factor
         self.min_factor = min_factor
@@ -138,7 +153,7 @@ class Recipe:
                 "optim.batch_size and optim.accumulate must be at least 1 and accumulate at most "
                 f"batch_size, got {self.batch_size} and {self.accumulate}"
             )
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"optim.clip_norm must be positive or null, got {self.clip_norm}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay must lie in (0, 1) or be null, got {self.ema_decay}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomsweep.tracking.files import dumps, write_atomic
+from atomsweep.tracking.files import dumps, read_file, write_atomic
 
 RANK = "ATOMSWEEP_RANK"
 RANKS = "ATOMSWEEP_RANKS"
@@ -114,7 +114,7 @@ def invitation(
     while time.monotonic() < deadline:
         check()
         try:
-            found = json.loads((directory / MEETING_FILE).read_bytes())
+            found = json.loads(read_file(directory / MEETING_FILE))
             if found["meeting"] == meeting:
                 return str(found["host"]), int(found["port"])
         except (OSError, ValueError, KeyError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from atomsweep.processes import leave
+from atomsweep.interrupts import leave
 
 LOOK_S = 0.5  # between two looks for the file
 # Interrupt at the keyboard, `kill` and schedulers, and the time-limit warning of submitit.

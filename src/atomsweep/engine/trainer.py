@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -52,7 +53,7 @@ class Trainer:
     def __post_init__(self) -> None:
         budgets = {n: getattr(self, n) for n in ("steps", "epochs", "device_hours")}
         given = {name: value for name, value in budgets.items() if value is not None}
-        if len(given) != 1 or min(given.values()) <= 0:
+        if len(given) != 1 or not 0 < min(given.values()) < inf:
             told = " ".join(f"engine.{name}={value}" for name, value in given.items()) or "none"
             others = " ".join(f"engine.{name}=null" for name in list(given)[:-1])
             given_up = f"; for the last of these add {others}" if others else ""

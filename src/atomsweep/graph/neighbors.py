@@ -80,6 +80,31 @@ class RadiusGraph:
         return np.stack([source, target]), offsets
 
 
+def shortest_distance(
+    pos: ArrayLike, cell: ArrayLike, pbc: ArrayLike, below: float
+) -> tuple[float, int, int] | None:
+    """The two atoms that are nearest, an image of an atom counted as another, and how far apart, Å.
+
+    Args:
+        pos: Å; atoms may lie outside the cell.
+        cell: Å, rows are lattice vectors.
+        pbc: periodic directions.
+        below: Å; None is returned where no two atoms are nearer.
+
+    Shape: pos (N, 3), cell (3, 3), pbc (3,).
+    """
+    if not below > 0 or not np.size(pos):
+        return None
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    pos = np.ascontiguousarray(pos, dtype=np.float64)
+    cell = _full_rank(np.array(cell, dtype=np.float64), pbc)
+    i, j, _, dist = _pairs(pos, cell, pbc, below)
+    if not len(dist):
+        return None
+    nearest = int(dist.argmin())
+    return float(dist[nearest]), int(min(i[nearest], j[nearest])), int(max(i[nearest], j[nearest]))
+
+
 def _nearest(
     target: NDArray[np.int64], dist: NDArray[np.float64], natoms: int, count: int
 ) -> NDArray[np.bool_]:

@@ -55,7 +55,10 @@ def job_of(run: RunDirectory, state: str | None = None) -> str:
         run: its directory.
         state: of it, where that is known.
     """
-    segments, submitted = run.segments(), submissions(run)
+    try:
+        segments, submitted = run.segments(), submissions(run)
+    except OSError:  # its `problems` tell
+        return ""
     if not segments or (run.state() if state is None else state) == schema.QUEUED:
         return str(submitted[-1].job_id or "") if submitted else ""
     last = segments[-1]

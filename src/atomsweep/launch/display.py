@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atomsweep.console import RunBar, open_bar, summary
+from atomsweep.console import LINE_SECONDS, RunBar, open_bar, summary
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
-FIRST_SECONDS, LINE_SECONDS = 15.0, 60.0  # until the first lines, and between two
+FIRST_SECONDS = 15.0  # until the first lines
 MOST = 8  # cells that are shown at once: those that began first, of which the slowest are left
 
 
@@ -91,5 +91,5 @@ class Bars:
         if name not in self._bars:
             taken = {line for _, line in self._bars.values()}
             line = next(i for i in range(1, len(taken) + 2) if i not in taken)
-            self._bars[name] = RunBar(name[:34], position=line, leave=False), line
+            self._bars[name] = RunBar(name, position=line, leave=False), line
         return self._bars[name][0]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from atomsweep.build import UserError, build, build_learner, data_source
-from atomsweep.console import Progress
+from atomsweep.console import Progress, to_terminal
 from atomsweep.engine.ranks import num_ranks
 from atomsweep.launch.plan import Cell
 from atomsweep.launch.slurm.settings import slurm_settings
@@ -84,6 +84,7 @@ def preflight(
     model: ForceField
     task: Task
     model, task = learner(json.dumps({name: config.get(name) for name in LEARNER}))
+    _check_sizes(model)
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         check_device(trainer.device, "engine.device", "engine=cpu")
@@ -96,6 +97,10 @@ def preflight(
             f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
             "ranks a structure; use fewer ranks or a larger batch"
         )
+    try:
+        recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate
+    except (ValueError, TypeError) as error:
+        raise UserError(f"optim.optimizer: {error}") from error
     if recipe.ema_decay is not None and (norm := kept_statistics(model)) is not None:
         raise UserError(
             f"optim.ema_decay evaluates an average of weights, and the {norm} of this model keeps "
@@ -124,6 +129,27 @@ def preflight(
             f"{', '.join(task.metric_names)}; set metric to one of these"
         )
     return sum(p.numel() for p in model.parameters())
+
+
+def _check_sizes(model: "ForceField") -> None:
+    """Refuse a model without neighbours, or with a layer of no width.
+
+    Raises:
+        UserError: names the value or the weight.
+    """
+    from atomsweep.graph.neighbors import RadiusGraph
+
+    try:
+        if model.cutoff is not None:
+            RadiusGraph(model.cutoff, model.max_neighbors)
+    except ValueError as error:
+        raise UserError(f"model.{error}") from error
+    empty = [name for name, weight in model.named_parameters() if not weight.numel()]
+    if empty:
+        raise UserError(
+            f"the model's {empty[0]} has no numbers in it: a width or a number of functions in "
+            "model or basis is 0, and must be at least 1"
+        )
 
 
 def _check_labels(task: "Task", source: "DataSource") -> None:
@@ -207,7 +233,7 @@ def check_all(cells: Sequence[Cell], context: "ForkServerContext", here: bool) -
             progress.update(1)
     if here:
         sources = {cell.data["fingerprint"]: (cell.config,) for cell in cells}
-        list(_elsewhere(context, prepare_data, list(sources.values())))
+        list(_elsewhere(context, _prepare_loudly, list(sources.values())))
     return {cell: sizes[kind] for cell, kind in kinds.items()}
 
 
@@ -239,6 +265,12 @@ def _elsewhere(
 
 # In the process that checks many cells, what they have in common is built once
 _kept_part, _kept_learner = lru_cache(KEPT)(_part), lru_cache(KEPT)(_learner)
+
+
+def _prepare_loudly(config: Mapping[str, Any]) -> None:
+    """`prepare_data` in a process whose log lines nobody has asked for yet."""
+    to_terminal()
+    prepare_data(config)
 
 
 def _check(config: Mapping[str, Any], here: bool) -> tuple[int, str | None]:

@@ -144,6 +144,7 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
     """
     words = [_at_home(word) for word in words]
     parsed = [_parsed(word) for word in words]
+    _check_once(words, parsed, multirun)
     names = {override.key_or_group for override in parsed}
     for word, override in zip(words, parsed, strict=True):
         if "hydra.searchpath" not in names:  # which may bring other groups
@@ -297,6 +298,18 @@ def _quoted(word: str) -> str:
     key, _, value = word.partition("=")
     inner = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
     return shlex.quote(f'{key}="{inner}"')
+
+
+def _check_once(words: Sequence[str], parsed: Sequence[Override], multirun: bool) -> None:
+    """The last of two words for one key would win without a sound."""
+    first: dict[str, str] = {}
+    for word, override in zip(words, parsed, strict=True):
+        if override.is_delete():
+            continue
+        key = override.get_key_element()
+        if (before := first.setdefault(key.lstrip("+"), word)) is not word:
+            many = f"; for a sweep over both: {'' if multirun else '-m '}{key}=<one>,<other>"
+            raise UserError(f"{key} is typed twice, {before} and {word}; leave one out{many}")
 
 
 def _check_name(word: str, override: Override, known: Vocabulary, words: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atomsweep.build import UserError
-from atomsweep.launch.slurm.jobs import FOLDER as JOBS
 from atomsweep.launch.slurm.ledger import submissions
+from atomsweep.launch.slurm.submit import FOLDER as JOBS
 from atomsweep.launch.snapshot import FOLDER as SNAPSHOTS
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs

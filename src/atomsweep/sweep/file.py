@@ -39,7 +39,7 @@ from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_a
 from atomsweep.sweep.looks import Looks
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.sweep.places import doubled, place, told
-from atomsweep.tracking.files import DamagedFile, read_yaml
+from atomsweep.tracking.files import DamagedFile, read_text, read_yaml
 
 LABEL = "label"
 LAUNCH_KEYS = (
@@ -259,7 +259,7 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
         UserError: one sentence with file, line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
@@ -337,7 +337,7 @@ def key_of(override: str) -> str:
 
 def place_of(path: Path, overrides: Sequence[str], told: str) -> str:
     """`file:line: override: ` of the override that a message is about, as far as it can be told."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     for override in overrides:
         key, _, value = override.partition("=")
         if f"{key_of(override)}/{value}" not in told and key_of(override) not in told.split("'"):

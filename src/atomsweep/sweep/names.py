@@ -10,6 +10,7 @@ from atomsweep.console import suggestion
 from atomsweep.shipped import PUBLISHED, places
 from atomsweep.sweep.claims import Setting, comparisons, is_split, parse
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_text
 
 
 class UnknownNameError(ValueError):
@@ -110,7 +111,7 @@ def check_published(reference: str) -> None:
     if not papers:
         return
     _known("paper", key, sorted(papers))
-    text = papers[key].read_text(encoding="utf-8")
+    text = read_text(papers[key])
     tables = re.findall(r"^  (\w+):\s*$", text.partition("\ntables:")[2], re.MULTILINE)
     _known(f"table of {key}", table, tables)
 

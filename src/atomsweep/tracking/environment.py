@@ -13,7 +13,7 @@ from typing import Any
 from atomsweep import build
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_json
+from atomsweep.tracking.files import read_json, read_text
 
 PACKAGES = (
     "atomsweep",
@@ -90,7 +90,7 @@ def commit_of(directory: Path) -> dict[str, Any]:
 def diff_of(directory: Path) -> str:
     """Uncommitted changes of tracked files; empty without git or changes."""
     if (directory / SNAPSHOT).is_file():
-        return (directory / schema.DIFF).read_text()
+        return read_text(directory / schema.DIFF)
     diff, _ = _git(directory, "diff", "HEAD", "--no-ext-diff", "--no-color")
     if len(diff.encode()) > MAX_DIFF:
         return diff.encode()[:MAX_DIFF].decode(errors="ignore") + "\n[cut: the diff is longer]\n"

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -148,6 +149,7 @@ def append_line(path: Path, obj: Any) -> None:
     """
     path = Path(path)
     data = dumps(obj).encode() + b"\n"
+    check_regular(path)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -164,6 +166,44 @@ def append_line(path: Path, obj: Any) -> None:
         raise _explained(error, path, "the lines before are intact") from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device, which would be waited for without end.
+
+    A folder, and what is not there, are left to whoever opens them.
+
+    Raises:
+        OSError: names it and says what it is.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise OSError(errno.EINVAL, f"is {kind}, expected a file; move it away", str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+    """
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """As `read_file`, of UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_file(path).decode()
+
+
 def read_lines(path: Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:
     """The JSON objects of a file of lines; [] where there is no file.
 
@@ -171,7 +211,7 @@ def read_lines(path: Path, damaged: list[int] | None = None) -> list[dict[str, A
     it is left out too, and named in a warning, or its number is added to `damaged`.
     """
     try:
-        raw = Path(path).read_bytes()
+        raw = read_file(path)
     except FileNotFoundError:
         return []
     return [obj for _, obj in _parse(raw, path, damaged)]
@@ -197,7 +237,7 @@ def truncate_after(path: Path, step: int) -> int:
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except FileNotFoundError:
         return 0
     kept = [line for line, obj in _parse(raw, path) if obj.get("step", step) <= step]
@@ -215,7 +255,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFile: the file does not hold one JSON object, or not what `documents` says.
     """
     try:
-        obj = loads(Path(path).read_bytes())
+        obj = loads(read_file(path))
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged: expected a JSON object ({error})") from error
     if not isinstance(obj, dict):

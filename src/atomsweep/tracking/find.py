@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import UserError
+from atomsweep.console import near_names
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import DamagedFile, told
 from atomsweep.tracking.run import RunDirectory
@@ -53,9 +54,10 @@ def find_run(run: str | Path, root: str | Path) -> RunDirectory:
             raise UserError(told(error)) from error
     if (found := RunDirectory.for_identity(root, str(run))) is not None:
         return found
+    near = near_names(Path(run).name, [one.name for one in find_runs(root)])
     raise UserError(
         f"there is no run {run}: it is neither a run directory nor a name or identity in {root}; "
-        "`atomsweep status` lists them"
+        f"{near or '`atomsweep status` lists them'}"
     )
 
 

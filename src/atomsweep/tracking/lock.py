@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atomsweep.tracking.files import read_file
+
 log = logging.getLogger(__name__)
 
 GRACE_S = 1.0  # a look from outside (`is_locked`) holds a lock for microseconds: try again
@@ -57,7 +59,7 @@ def exclusive(path: Path, wait_s: float = GRACE_S) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether some process holds `path` now."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, PermissionError):  # whoever may not open it will not hold it either
         return False
     try:
@@ -76,7 +78,7 @@ def is_locked(path: Path) -> bool:
 def holder_of(path: Path) -> dict[str, Any]:
     """Last known holder: `pid`, `host`, `since`; {} when that cannot be read."""
     try:
-        holder = json.loads(Path(path).read_bytes())
+        holder = json.loads(read_file(path))
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}

@@ -21,6 +21,7 @@ from atomsweep.tracking.files import (
     append_line,
     dumps,
     overwrite,
+    read_file,
     remove_temporaries,
     told,
     truncate_after,
@@ -114,7 +115,7 @@ class RunDirectory(SavedRun):
                     "choose another directory"
                 )
             config = directory.path / schema.CONFIG
-            if (not config.exists() or config.read_bytes() != config_yaml.encode()) and (
+            if (not config.exists() or read_file(config) != config_yaml.encode()) and (
                 directory.state() not in (schema.RUNNING, schema.FINISHED)
             ):
                 write_atomic(config, config_yaml)

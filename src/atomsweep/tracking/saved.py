@@ -13,7 +13,7 @@ from typing import Any
 from atomsweep.tracking import schema, segments
 from atomsweep.tracking.documents import config_fault
 from atomsweep.tracking.file_systems import is_shared
-from atomsweep.tracking.files import DamagedFile, read_json, read_lines, read_yaml, told
+from atomsweep.tracking.files import DamagedFile, read_json, read_lines, read_text, read_yaml, told
 from atomsweep.tracking.lock import is_locked
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class SavedRun:
         """
         path = self.path / schema.CONFIG
         try:
-            config = read_yaml(path.read_text(encoding="utf-8"))
+            config = read_yaml(read_text(path))
         except ValueError as error:
             raise DamagedFile(f"{path} is damaged: {error}") from error
         if (wrong := config_fault(config)) is not None:
@@ -126,7 +126,7 @@ class SavedRun:
                 found.append(str(error))
             except OSError as error:
                 found.append(told(error))
-        for name in (schema.SEGMENTS, schema.JOURNAL):
+        for name in (schema.SEGMENTS, schema.JOURNAL, schema.JOBS):
             try:
                 read_lines(self.path / name)
             except OSError as error:

@@ -175,7 +175,7 @@ def _fit(
     def tell(update: "Update") -> None:
         if not world.first:
             return
-        names = (f"{schema.TRAIN}/{schema.LOSS}", trainer.metric)
+        names = (trainer.metric, f"{schema.TRAIN}/{schema.LOSS}")  # what decides first
         directory.update_status(
             state=schema.RUNNING,
             step=update.step,

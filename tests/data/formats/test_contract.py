@@ -157,9 +157,7 @@ def test_labels_of_other_names_are_found_in_every_format(tmp_path, suffix):
         place["own_forces"] = 2 * results["forces"]
     path = tmp_path / f"a{suffix}"
     WRITERS[suffix](path, frames)
-    reader, found = open_files(
-        str(path), ("energy", "forces"), "eV", None, "free_energy", "own_forces"
-    )
+    reader, found = open_files(str(path), ("energy", "forces"), None, "free_energy", "own_forces")
     for frame, atoms in zip(reader.frames(found.files[0], 0, 0, None), frames, strict=True):
         results = atoms.calc.results
         assert frame.fault == ""

@@ -148,33 +148,37 @@ def test_systems_are_what_is_held_out_unless_another_rule_is_given(systems, tmp_
 
 
 @pytest.mark.parametrize(
-    ("scale", "told"),
+    ("scale", "scaled", "told"),
     [
-        (1.0, None),
-        (23.06, "half of all forces are above .* eV/Å, which is odd .*energy_unit"),
+        (1.0, 20, None),
+        (23.06, 20, "half of all forces are above .* eV/Å, which is odd .*energy_unit"),
+        (300.0, 4, None),
         (
-            40.0,
-            r"\d+ of 20 frames have a force above 50 eV/Å and would be left out; .*energy_unit",
+            300.0,
+            6,
+            r"6 of 20 frames have a force above 50 eV/Å and would be left out; .*energy_unit",
         ),
     ],
 )
-def test_forces_that_no_file_in_ev_has_are_asked_about(tmp_path, scale, told):
+def test_forces_that_no_file_in_ev_has_are_asked_about(tmp_path, scale, scaled, told):
     """Of a thermal spread around 1 eV/Å, and the same numbers in kcal/mol."""
     rng = np.random.default_rng(0)
     made = [frame(seed, sid=seed) for seed in range(20)]
-    for atoms in made:
-        atoms.calc.results["forces"] = scale * rng.normal(0, 0.6, (len(atoms), 3))
+    for number, atoms in enumerate(made):
+        size = scale if number < scaled else 1.0
+        atoms.calc.results["forces"] = size * rng.normal(0, 0.6, (len(atoms), 3))
     path = write_frames(tmp_path / "f.xyz", made)
     source = ExtXYZ(str(path), str(tmp_path / "root"))
     if told is None:
-        assert len(source.split("train")) == 18
+        kept = 20 - scaled * (scale > 100)
+        assert len(source.split("train")) == kept - round(0.1 * kept)
         return
     with pytest.raises(DataError, match=told):
         source.prepare()
     with pytest.raises(DataError, match=told):  # what is converted by now is no answer
         source.split("train")
     assert len(ExtXYZ(str(path), str(tmp_path / "root"), max_force=None).split("train")) == 18
-    if scale < 30:
+    if scale < 100:
         right = ExtXYZ(str(path), str(tmp_path / "root"), energy_unit="kcal/mol")
         assert len(right.split("train")) == 18
 
@@ -396,7 +400,7 @@ def test_a_changed_file_of_the_same_size_is_noticed(systems, tmp_path):
 
 
 def test_directories_patterns_and_lists_name_files(systems, tmp_path):
-    reader = ExtXYZReader("energy", "forces", 1.0, ())
+    reader = ExtXYZReader("energy", "forces", ())
     (tmp_path / "notes.txt").write_text("no structures")
     assert find_files(str(tmp_path), reader) == [systems]
     assert find_files(str(tmp_path / "*.extxyz"), reader) == [systems]
@@ -502,7 +506,7 @@ def test_a_number_of_atoms_that_lies_ends_at_the_end_of_the_file(tmp_path):
     assert "the file ends within this frame" in faults[1]
 
 
-FILES = ExtXYZReader("energy", "forces", 1.0, ("energy", "forces"))
+FILES = ExtXYZReader("energy", "forces", ("energy", "forces"))
 
 
 def write_text(folder, text):

@@ -13,7 +13,7 @@ from atomsweep.data.formats.find import find, summary
 from atomsweep.data.structure import DataError
 from tests.data.formats.test_contract import images
 
-READER = ExtXYZReader("energy", "forces", 1.0, ())
+READER = ExtXYZReader("energy", "forces", ())
 
 
 def frames(path, seed=0):

@@ -272,3 +272,20 @@ def test_copies_in_folders_that_begin_with_a_dot_are_not_read(tmp_path):
     revised(tmp_path / "rmd17_aspirin.npz", seed=2)
     source = data_source("rmd17", tmp_path / "root", path=str(tmp_path), **SMALL)
     assert source.files == [tmp_path / "rmd17_aspirin.npz"]
+
+
+def test_a_file_of_ones_own_may_be_in_another_unit(tmp_path):
+    pos, energy, forces = frames(60)
+    for name, scale in (("kcal", 1.0), ("eV", KCAL_PER_MOL)):
+        arrays = {"R": pos, "E": scale * energy[:, None], "F": scale * forces, "z": NUMBERS}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    options = {"molecule": "a", "labels": "original", "root": str(tmp_path)}
+    options |= {"train_size": 40, "val_size": 10}
+    one = MD17(str(tmp_path / "kcal.npz"), **options)
+    other = MD17(str(tmp_path / "eV.npz"), energy_unit="eV", **options)
+    assert one.fingerprint() != other.fingerprint()
+    for a, b in zip(all_of(one.split("train")), all_of(other.split("train")), strict=True):
+        assert a.energy == pytest.approx(b.energy, abs=1e-6)
+        assert np.allclose(a.forces, b.forces)
+    with pytest.raises(ValueError, match="energy_unit must be one of eV"):
+        MD17(str(tmp_path / "eV.npz"), energy_unit="ev", **options)

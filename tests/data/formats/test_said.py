@@ -36,7 +36,7 @@ def read(tmp_path, content, energy_key="energy", forces_key="forces", labels=BOT
     path = tmp_path / "a.extxyz"
     good = text(f"{energy_key}=-1.5", COLUMNS.replace("forces", forces_key))
     path.write_text(good + content + good)
-    reader = ExtXYZReader(energy_key, forces_key, 1.0, tuple(labels))
+    reader = ExtXYZReader(energy_key, forces_key, tuple(labels))
     frames = list(reader.frames(path, 0, 0, None))
     assert len(frames) == 3
     assert frames[0].fault == frames[2].fault == ""
@@ -244,7 +244,7 @@ def test_a_quote_that_is_not_closed_is_refused(tmp_path, comment):
 def test_plain_xyz_with_words_and_more_columns_is_read(tmp_path):
     path = tmp_path / "a.xyz"
     path.write_text("2\ndon't panic, energy unknown\n29 0 0 0 0.5\nO 0 0 2 0.5\n")
-    frame = next(ExtXYZReader("energy", "forces", 1.0, ()).frames(path, 0, 0, None))
+    frame = next(ExtXYZReader("energy", "forces", ()).frames(path, 0, 0, None))
     assert frame.structure.atomic_numbers.tolist() == [29, 8]
     assert frame.structure.energy is None
 
@@ -264,7 +264,7 @@ def test_text_is_read_as_ase_reads_it_where_ase_reads_it(tmp_path):
         frames.append(atoms)
     path = tmp_path / "a.extxyz"
     ase_write(path, frames)
-    reader = ExtXYZReader("n", "forces", 1.0, ("energy",))
+    reader = ExtXYZReader("n", "forces", ("energy",))
     found = list(reader.frames(path, 0, 0, None))
     for frame, atoms in zip(found, ase_read(path, ":"), strict=True):
         assert frame.fault == ""
@@ -288,7 +288,7 @@ def test_text_is_read_as_ase_reads_it_where_ase_reads_it(tmp_path):
 )
 def test_marks_and_compression_are_told_by_content(tmp_path, name, encode):
     (tmp_path / name).write_bytes(encode(text().encode()))
-    frames = list(ExtXYZReader("energy", "forces", 1.0, BOTH).frames(tmp_path / name, 0, 0, None))
+    frames = list(ExtXYZReader("energy", "forces", BOTH).frames(tmp_path / name, 0, 0, None))
     assert [frame.fault for frame in frames] == [""]
     assert frames[0].structure.energy == -1.5
 
@@ -297,8 +297,10 @@ def test_marks_and_compression_are_told_by_content(tmp_path, name, encode):
     ("encode", "message"),
     [
         (lambda t: t.encode("utf-16"), "the file is UTF-16 text, expected UTF-8"),
-        (lambda t: t.encode("utf-16-le"), "the file is UTF-16 text"),
-        (lambda t: t.encode("utf-16-be"), "the file is UTF-16 text"),
+        (lambda t: t.encode("utf-16-le"), "the file is UTF-16LE text"),
+        (lambda t: t.encode("utf-16-be"), "the file is UTF-16BE text"),
+        (lambda t: t.encode("utf-32-le"), "the file is UTF-32LE text.*-f UTF-32LE"),
+        (lambda t: t.encode("utf-32-be"), "the file is UTF-32BE text"),
         (lambda t: t.encode("utf-32"), "the file is UTF-32 text"),
         (lambda t: t.encode("latin-1"), "not UTF-8 text: it holds the byte 0xfc, as Latin-1"),
         (lambda t: b"\x28\xb5\x2f\xfd" + t.encode(), "compressed by zstd"),
@@ -331,14 +333,14 @@ def told(path, root, on_error):
 def test_only_the_frame_with_a_foreign_letter_is_refused(tmp_path):
     path = tmp_path / "a.extxyz"
     path.write_bytes(text().encode() + text('energy=-1.5 a="\u00fc"').encode("latin-1") * 2)
-    reader = ExtXYZReader("energy", "forces", 1.0, BOTH)
+    reader = ExtXYZReader("energy", "forces", BOTH)
     assert [bool(one.fault) for one in reader.frames(path, 0, 0, None)] == [False, True, True]
 
 
 def test_a_note_beside_frames_is_no_sidecar(tmp_path):
     path = tmp_path / "frames.extxyz"
     path.write_text(text() + text())
-    reader = ExtXYZReader("energy", "forces", 1.0, BOTH)
+    reader = ExtXYZReader("energy", "forces", BOTH)
     note = tmp_path / "frames.txt"
     for words in ("PBE, 400 eV, k 4x4x1. Ask me.\n", "1, 2, 3 and more\n", "\xfc\n", "a,b,c\n" * 9):
         note.write_bytes(words.encode("latin-1"))

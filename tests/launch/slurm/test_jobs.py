@@ -488,3 +488,71 @@ def test_a_login_node_needs_no_torch_and_speaks_soon(player, tmp_path, mini_oc_t
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith(("run ", "sweep ")), done.stdout
     assert "queued" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (
+            {"squeue": "slurm_load_jobs error: Socket timed out on send/recv operation"},
+            "squeue failed .*Socket timed out.*: the SLURM controller does not answer; .*again",
+        ),
+        (
+            {"sbatch": "Batch job submission failed: Invalid account or account/partition"},
+            "sbatch failed .*sacctmgr show assoc.*cluster.account",
+        ),
+        (
+            {"sbatch": "invalid partition specified: gpuu"},
+            "sbatch failed .*gpuu.*`sinfo` lists them, set cluster.partition",
+        ),
+        (
+            {"sbatch": "Batch job submission failed: Requested time limit is invalid (missing)"},
+            "sbatch failed .*lower cluster.time_min",
+        ),
+        (
+            {"sbatch": "Batch job submission failed: Unable to contact slurm controller"},
+            "sbatch failed .*controller does not answer",
+        ),
+        ({"sbatch": "something nobody has seen"}, "sbatch failed: something nobody has seen; "),
+    ],
+)
+def test_what_slurm_refuses_is_a_sentence_and_nothing_says_that_it_is_queued(
+    player, root, broken, sentence
+):
+    runs = cells(root, 2)
+    player.set(broken=broken)
+    with pytest.raises(slurm_queue.SlurmError, match=sentence) as told:
+        launch(runs)
+    assert "\n" not in str(told.value)
+    assert [run.state() for run in runs] == [schema.INTERRUPTED] * 2
+    assert all(run.status["message"].startswith("not submitted: ") for run in runs)
+    player.set(broken={})
+    launch(runs)
+    assert [run.state() for run in runs] == [schema.QUEUED] * 2
+    assert all(run.status["message"] is None for run in runs)
+
+
+def test_jobs_that_are_gone_are_no_error_to_cancel(player, root):
+    player.set(broken={"scancel": "Kill job error on job id 77: Invalid job id specified"})
+    slurm_queue.scancel(["77"])
+    player.set(broken={"scancel": "Unable to contact slurm controller"})
+    with pytest.raises(slurm_queue.SlurmDown, match="does not answer"):
+        slurm_queue.scancel(["77"])
+
+
+def test_lines_of_a_wrapper_are_no_jobs(monkeypatch):
+    output = "Welcome to the cluster\n7|PENDING|Priority|mine\n"
+    monkeypatch.setattr(slurm_queue, "_run", lambda *command: output)
+    assert list(slurm_queue.queue()) == ["7"]
+
+
+def test_a_command_that_cannot_be_run_or_does_not_answer_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "squeue").write_text("no program")
+    (tmp_path / "squeue").chmod(0o755)
+    with pytest.raises(slurm_queue.SlurmError, match="squeue cannot be run"):
+        slurm_queue.queue()
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 30\n")
+    monkeypatch.setattr(slurm_queue, "COMMAND_SECONDS", 0.2)
+    with pytest.raises(slurm_queue.SlurmDown, match="squeue did not answer in .* again"):
+        slurm_queue.queue()

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from atomsweep.data.dataset import OnError
 from atomsweep.data.formats.extxyz_read import SUFFIXES, FrameOptions, read_frames, sidecar_of
 from atomsweep.data.formats.files import FileSource, SplitBy
 from atomsweep.data.formats.find import Paths
 from atomsweep.data.frames import Frame, Labels, Reader, check_labels
-from atomsweep.units import ENERGY_UNITS
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,10 @@ class ExtXYZReader(FrameOptions, Reader):
     def frames(self, file: Path, number: int, start: int, stop: int | None) -> Iterator[Frame]:
         """All frames of a file."""
         return islice(read_frames(file, number, self), start, stop)
+
+    def settings(self) -> dict[str, Any]:
+        """With the unit, of which `LabelUnits.settings` says another: earlier versions wrote it."""
+        return {**super().settings(), "scale": 1.0}
 
     def beside(self, file: Path) -> list[Path]:
         """The sidecar with ids and reference energies."""
@@ -47,7 +50,6 @@ class ExtXYZ(FileSource):
     Args:
         energy_key: name of the energy.
         forces_key: name of the forces.
-        energy_unit: of energies in the files, and with Å of forces: eV, kcal/mol or hartree.
         labels: what every frame must carry.
     """
 
@@ -66,7 +68,7 @@ class ExtXYZ(FileSource):
         seed: int = 0,
         energy_key: str = "energy",
         forces_key: str = "forces",
-        energy_unit: Literal["eV", "kcal/mol", "hartree"] = "eV",
+        energy_unit: str | None = None,
         labels: Labels = ("energy", "forces"),
         max_force: float | None = 50.0,
         on_error: OnError = "raise",
@@ -74,13 +76,9 @@ class ExtXYZ(FileSource):
         licence: str = "not stated",
         workers: int | None = None,
         relaxed_energy: bool | None = None,
+        force_unit: str | None = None,
     ) -> None:
-        if energy_unit not in ENERGY_UNITS:
-            raise ValueError(
-                f"energy_unit must be one of {', '.join(ENERGY_UNITS)}, got {energy_unit!r}"
-            )
-        scale = ENERGY_UNITS[energy_unit]
-        reader = ExtXYZReader(energy_key, forces_key, scale, check_labels(labels))
+        reader = ExtXYZReader(energy_key, forces_key, check_labels(labels))
         super().__init__(
             reader,
             path,
@@ -98,4 +96,6 @@ class ExtXYZ(FileSource):
             licence,
             workers,
             relaxed_energy=relaxed_energy,
+            energy_unit=energy_unit,
+            force_unit=force_unit,
         )

@@ -48,13 +48,11 @@ class FrameOptions:
     Attributes:
         energy_key: name of the energy in a frame's comment line.
         forces_key: name of the forces' column.
-        scale: eV in the file's unit of energy.
         labels: what every frame must carry, of "energy" and "forces".
     """
 
     energy_key: str
     forces_key: str
-    scale: float
     labels: tuple[str, ...]
 
 
@@ -146,7 +144,7 @@ def read_frames(path: Path, file_number: int, options: FrameOptions) -> Iterator
         if rows is not None:
             sid, fid, reference = rows[index]
             if structure.energy is not None:
-                structure.energy -= reference * options.scale
+                structure.energy -= reference
         frame = Frame(index, structure, set_tags(structure), unkept=unkept)
         yield set_ids(frame, sid, fid, file_number)
     if rows is not None and count != len(rows):
@@ -270,12 +268,12 @@ def _of_atoms(atoms: Atoms, options: FrameOptions) -> tuple[Structure, list[str]
 
 
 def _energy(options: FrameOptions, value: Any) -> float | None:
-    return None if value is None else number(options.energy_key, value) * options.scale
+    return None if value is None else number(options.energy_key, value)
 
 
 def _forces(options: FrameOptions, value: Any) -> Array | None:
     name = f"the forces {options.forces_key}"
-    return None if value is None else numbers(name, value) * options.scale
+    return None if value is None else numbers(name, value)
 
 
 def _check_labels(options: FrameOptions, found: Mapping[str, Any], there: set[str]) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from atomsweep.data.dataset import OnError, StructureDataset, Subset, check_on_error, usable
 from atomsweep.data.filehash import content_hash
+from atomsweep.data.formats.divided import check_copies, check_shared
 from atomsweep.data.formats.find import Paths, find, summary
 from atomsweep.data.formats.mapping import FIELDS, groups_of
-from atomsweep.data.formats.sane import check_forces
+from atomsweep.data.formats.sane import Said, check_first, check_numbers
 from atomsweep.data.frames import Reader
 from atomsweep.data.source import DataSource, Provenance, check_split
 from atomsweep.data.store.build_once import build_once
@@ -26,7 +27,7 @@ from atomsweep.data.store.groups import SPLIT_BY, held_out_frames
 from atomsweep.data.store.parts import ENDS, HINT, Conversion
 from atomsweep.data.store.whole import found_in
 from atomsweep.data.structure import Array, DataError
-from atomsweep.tracking.files import write_atomic
+from atomsweep.tracking.files import read_text, write_atomic
 
 CONVERTER = 1  # raise when the same files would give other data
 CONVERSION = "conversion.json"
@@ -64,6 +65,9 @@ class FileSource(DataSource):
         name: how reports call it.
         licence: of the files, for reports.
         workers: processes that convert large files; None takes one for each available CPU.
+        energy_unit: of energies in the files, of `ENERGY_UNITS`; None is eV, unless the numbers
+            say that they are in another, which is then asked for.
+        force_unit: of forces, of `FORCE_UNITS`; None is that of energy per Å.
 
     Raises:
         ValueError: arguments that do not fit.
@@ -91,9 +95,15 @@ class FileSource(DataSource):
         relaxed_energy: bool | None = None,
         val_ood: Paths | None = None,
         is2re: Mapping[str, Paths] | None = None,
+        energy_unit: str | None = None,
+        force_unit: str | None = None,
     ) -> None:
         if split_by not in SPLIT_BY:
             raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
+        if max_force is not None and not max_force > 0:
+            raise ValueError(
+                f"max_force must be above 0 eV/Å, or null to keep all frames, got {max_force}"
+            )
         if not 0.0 <= val_fraction < 1.0:
             raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
         validation = (val_id, val_ood_ads, val_ood_cat, val_ood_both, val_ood)
@@ -107,6 +117,8 @@ class FileSource(DataSource):
         if self.mapping is not None and not self.mapping.is_file():
             raise FileNotFoundError(f"no mapping at {self.mapping}; set data.mapping")
         self.reader, self.max_force = reader, max_force
+        self.said = Said(energy_unit, force_unit)
+        self.units = self.said.units
         if relaxed_energy is not None and reader.relaxed_energy not in (None, relaxed_energy):
             raise ValueError(
                 f"data.relaxed_energy is {relaxed_energy}, but energies of {name} are those of the "
@@ -124,7 +136,7 @@ class FileSource(DataSource):
         }
         self._files = {split: one.files for split, one in found.items()}
         self._left_out = {split: one.left_out for split, one in found.items()}
-        self._check_shared()
+        check_shared(self._files)
         self._content: str | None = None
         self._prepared = False
         self._held_out: Array | None = None
@@ -132,45 +144,13 @@ class FileSource(DataSource):
     def _content_hash(self) -> str:
         """Of the files and of how their frames are read; names the directory."""
         if self._content is None:
-            parts: list[Any] = [CONVERTER, self.reader.settings(), self.max_force]
+            how = {**self.reader.settings(), **self.units.settings()}
+            parts: list[Any] = [CONVERTER, how, self.max_force]
             for split, files in self._files.items():
                 beside = [s for f in files for s in self.reader.beside(f)]
                 parts.append([split, len(files), content_hash([*files, *beside], self.root)])
             self._content = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         return self._content
-
-    def _check_shared(self) -> None:
-        """Say that a file is in two splits; refuse it if training is one of them.
-
-        Raises:
-            ValueError: a model would be judged by what it was trained on.
-        """
-        splits: dict[Path, str] = {}
-        for split, files in self._files.items():
-            for file in dict.fromkeys(path.resolve() for path in files):
-                first = splits.setdefault(file, split)
-                if first == "train" != split:
-                    raise ValueError(
-                        f"{file} is in data.path and in data.{split}: a model would be judged by "
-                        "frames that it was trained on; name other files, or hold frames out by "
-                        "data.val_fraction"
-                    )
-                if first != split:
-                    log.warning("%s is in data.%s and in data.%s", file, first, split)
-
-    def _check_copies(self) -> None:
-        """As `_check_shared`, by the contents of files of one size."""
-        sizes: dict[int, list[Path]] = {}
-        for file in self._files["train"]:
-            sizes.setdefault(file.stat().st_size, []).append(file)
-        for split, files in self._files.items():
-            for file in files if split != "train" else ():
-                for other in sizes.get(file.stat().st_size, ()):
-                    if content_hash([file], self.root) == content_hash([other], self.root):
-                        raise DataError(
-                            f"{file} of data.{split} is a copy of {other} of data.path: a model "
-                            "would be judged by frames that it was trained on"
-                        )
 
     def _tell_of_trained(self, split: str, trained: Array) -> None:
         """Say loudly that frames of a validation split are in the training files too."""
@@ -226,18 +206,21 @@ class FileSource(DataSource):
         if self.on_error == "raise" and self.skipped:
             raise DataError(f"{next(iter(self.skipped.values()))[0]} {HINT}")
         called = f"{self.name} ({self.provenance.source})"
-        check_forces(self._store("train"), conversion["filtered"]["train"], self.max_force, called)
+        left_out = conversion["filtered"]["train"]
+        check_numbers(self._store("train"), left_out, self.max_force, self.said, called)
         self._prepared = True
 
     def _convert(self, partial: Path, progress: bool) -> None:
-        self._check_copies()
+        check_copies(self._files, self.root)
+        first, called = self._files["train"][0], f"{self.name} ({self.provenance.source})"
+        check_first(self.reader, first, self.max_force, self.said, called)
         for split, left_out in self._left_out.items():
             if left_out:
                 log.info("%s of %s: left out %s", split, self.name, summary(left_out))
         record: dict[str, dict[str, Any]] = {
             name: {} for name in ("frames", "skipped", "filtered", "tags", "unkept")
         }
-        how = Conversion(self.reader, self.max_force, self.on_error)
+        how = Conversion(self.reader, self.max_force, self.on_error, units=self.units)
         meta = {"provenance": self.provenance.as_dict()}
         trained = partial / "contents-train.bin"
         first_number = 0  # of a split's files, so that files without ids are systems of their own
@@ -275,7 +258,7 @@ class FileSource(DataSource):
         return StoreDataset(self.directory / f"{split}.lmdb")
 
     def _conversion(self) -> dict[str, Any]:
-        return json.loads((self.directory / CONVERSION).read_text(encoding="utf-8"))
+        return json.loads(read_text(self.directory / CONVERSION))
 
     def splits(self) -> tuple[str, ...]:
         """`train` and the validation splits that were given or cut off."""
@@ -340,7 +323,7 @@ class FileSource(DataSource):
         if not file.is_file():
             groups = groups_of(self.mapping, np.unique(store.sids).tolist(), self.split_by)
             write_atomic(file, json.dumps(groups))
-        return {int(k): v for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+        return {int(k): v for k, v in json.loads(read_text(file)).items()}
 
     @property
     def provenance(self) -> Provenance:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atomsweep.data.frames import Reader
 from atomsweep.data.structure import DataError
+from atomsweep.tracking.files import check_regular
 
 Paths = str | Sequence[str]
 BRING = "docs/data.md, Bring the data, says where published sets come from and where they go"
@@ -20,6 +21,7 @@ READ_BY = {  # suffix → the option of data for such files of one's own
     ".db": "ase_db", ".aselmdb": "ase_db", ".npz": "flat_npz", ".lmdb": "store",
     ".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "extxyz",
 }  # fmt: skip
+FOLDER = "folders, which a pattern does not enter (name the folder itself, or end in /**)"
 
 
 @dataclass
@@ -69,9 +71,10 @@ def find(paths: Paths, reader: Reader, called: str = "the path") -> Found:
         elif path.is_file():
             matches = [path]
         else:
+            check_regular(path)
             # Path.glob does not follow links
             places = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = [p for p in places if p.is_file() and not _again(p, found, seen)]
+            matches = [p for p in places if _matches(p, reader, found, seen)]
         if not matches:
             raise FileNotFoundError(
                 f"no file of structures ({', '.join(reader.suffixes)}) at {one}; {BRING}"
@@ -89,6 +92,21 @@ def _remedy(path: Path) -> str:
     if option := READ_BY.get(path.suffix.lower()):
         return f"data={option} reads it"
     return f"`ase convert {path} frames.extxyz` makes it of outputs of VASP and most other codes"
+
+
+def _matches(path: Path, reader: Reader, found: Found, seen: set[Path]) -> bool:
+    """Whether what a pattern matches is read; what is not is told."""
+    if path.is_dir():
+        found.left_out[path] = FOLDER
+    elif not path.exists():
+        found.left_out[path] = NOWHERE
+    elif not path.is_file():
+        found.left_out[path] = SPECIAL
+    elif not reader.reads(path):
+        found.left_out[path] = f"other kinds ({path.suffix or 'no suffix'})"
+    else:
+        return not _again(path, found, seen)
+    return False
 
 
 def summary(left_out: dict[Path, str]) -> str:

@@ -14,13 +14,11 @@ from atomsweep.data.formats.store import StoreReader
 from atomsweep.data.formats.unpickle import decode_record
 from atomsweep.data.frames import Labels, Reader
 from atomsweep.data.structure import DataError
-from atomsweep.units import ENERGY_UNITS
 
 
 def open_files(
     path: str,
     labels: Labels,
-    energy_unit: str = "eV",
     linear_references: str | None = None,
     energy_key: str = "energy",
     forces_key: str = "forces",
@@ -30,7 +28,6 @@ def open_files(
     Args:
         path: what to read.
         labels: what every frame must carry, where the reader can be told.
-        energy_unit: of extended XYZ and trajectories.
         linear_references: of S2EF LMDBs.
         energy_key: name of the energy in extended XYZ, trajectories and ASE databases.
         forces_key: likewise of the forces.
@@ -41,7 +38,7 @@ def open_files(
         DataError: an LMDB that holds none of the known records, or links that cannot be followed.
     """
     keys = (energy_key, forces_key)
-    text = ExtXYZReader(*keys, ENERGY_UNITS[energy_unit], tuple(sorted(labels)))
+    text = ExtXYZReader(*keys, tuple(sorted(labels)))
     for reader in (StoreReader(), AseDb(labels, *keys), text, FlatNPZReader(labels)):
         try:
             found = find(path, reader)

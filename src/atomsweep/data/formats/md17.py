@@ -19,7 +19,7 @@ from atomsweep.data.normalizer import spacing_fault
 from atomsweep.data.npz import read_npz
 from atomsweep.data.source import Provenance
 from atomsweep.data.structure import Array, DataError
-from atomsweep.units import KCAL_PER_MOL
+from atomsweep.units import KCAL_PER_MOL, LabelUnits
 
 PERMUTATION_SEED = 1  # of the published division of MD17, shared by TorchMD-NET and later papers
 MOST_FRAMES = 1000  # of rMD17, that its authors allow to train on: its frames are correlated
@@ -57,6 +57,7 @@ class MD17(MoleculeSource):
         test_size: the first so many frames of `test`; None keeps all.
         on_error: "skip" leaves out frames that cannot be used, counts and logs them.
         name: how reports call it.
+        energy_unit: of the files, of `ENERGY_UNITS`; forces are in it per Å.
 
     Raises:
         ValueError: arguments that do not fit.
@@ -75,19 +76,22 @@ class MD17(MoleculeSource):
         test_size: int | None = None,
         on_error: OnError = "raise",
         name: str = "md17",
+        energy_unit: str = "kcal/mol",
     ) -> None:
         if labels not in _LAYOUTS:
             raise ValueError(f"labels must be original or revised, got {labels!r}")
         super().__init__(Path(root), train_size, val_size, test_size, on_error, name)
         self.files = _find(Path(path).expanduser(), molecule, labels, split)
         self.molecule, self.labels = molecule, labels
+        self.scale = LabelUnits.named(energy_unit, None).energy
         self._fingerprint = ""
 
     def fingerprint(self) -> str:
         """Hash of the files' contents, the kind of labels and the division."""
         if not self._fingerprint:
             sizes = [self.train_size, self.val_size, self.test_size]
-            text = json.dumps([1, self.labels, sizes, content_hash(self.files, self.root)])
+            unit = [] if self.scale == KCAL_PER_MOL else [self.scale]
+            text = json.dumps([1, self.labels, sizes, content_hash(self.files, self.root), *unit])
             self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self._fingerprint
 
@@ -99,7 +103,7 @@ class MD17(MoleculeSource):
         """
         if self.divided:
             return
-        parts = [_read(file, self.labels) for file in self.files]
+        parts = [_read(file, self.labels, self.scale) for file in self.files]
         count = len(parts[0]["pos"])
         if count < self.train_size + self.val_size + (len(parts) == 1):
             raise DataError(
@@ -165,7 +169,7 @@ def _find(path: Path, molecule: str, labels: str, split: int) -> list[Path]:
     return [path]
 
 
-def _read(path: Path, labels: str) -> dict[str, Array]:
+def _read(path: Path, labels: str, scale: float) -> dict[str, Array]:
     """Numbers, and pos, energy and forces in Å and eV, of one file, checked for shape."""
     layouts = _LAYOUTS[labels]
     found: dict[str, Array] = {}
@@ -185,9 +189,9 @@ def _read(path: Path, labels: str) -> dict[str, Array]:
     numbers, pos, energy, forces = found.values()
     frames, n = len(pos), len(numbers)
     energy = energy.reshape(-1)
-    if energy.dtype == np.float32 and len(energy):
-        step, spread = np.spacing(np.abs(energy).max()), energy.astype(np.float64).std()
-        if fault := spacing_fault(float(step) * KCAL_PER_MOL, float(spread) * KCAL_PER_MOL):
+    if len(energy) and (energy == energy.astype(np.float32)).all():
+        step, spread = np.spacing(np.float32(np.abs(energy).max())), energy.astype("f8").std()
+        if fault := spacing_fault(float(step) * scale, float(spread) * scale):
             raise DataError(f"{path}: its {fault}")
     energy = energy.astype(np.float64)
     if numbers.shape != (n,) or pos.shape != (frames, n, 3):
@@ -200,6 +204,6 @@ def _read(path: Path, labels: str) -> dict[str, Array]:
     return {
         "numbers": numbers.astype(np.int64),
         "pos": pos.astype(np.float64),
-        "energy": energy * KCAL_PER_MOL,
-        "forces": forces.astype(np.float64) * KCAL_PER_MOL,
+        "energy": energy * scale,
+        "forces": forces.astype(np.float64) * scale,
     }

@@ -72,12 +72,21 @@ def foreign_text(text: str) -> str | None:
     )
 
 
+def _unmarked(start: bytes) -> str | None:
+    """The encoding of plain text without a mark, by where its bytes are 0."""
+    for name, size in (("UTF-32", 4), ("UTF-16", 2)):
+        whole = start[: len(start) // size * size]
+        ends = {"LE": range(1, size), "BE": range(size - 1)}  # where an ASCII letter has zeros
+        for end, places in ends.items():
+            if whole and not any(any(whole[place::size]) for place in places):
+                return f"{name}{end}"
+    return None
+
+
 def _check_encoding(start: bytes) -> None:
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
     if encoding is None and b"\x00" in start:
-        pairs = start[: len(start) // 2 * 2]
-        if not any(pairs[1::2]) or not any(pairs[::2]):
-            encoding = "UTF-16"  # without a mark: every other byte is 0
+        encoding = _unmarked(start)
     if encoding is not None:
         raise DataError(
             f"the file is {encoding} text, expected UTF-8; convert it with iconv -f {encoding} "

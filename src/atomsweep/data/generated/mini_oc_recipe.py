@@ -100,6 +100,14 @@ class Recipe:
             raise ValueError(
                 f"held-out adsorbates contain elements never trained on: {sorted(new)}"
             )
+        for name in ("train_systems", "val_systems", "frames_per_system", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("min_xy", "min_depth", "vacuum", "fmax"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"data.{name} must be above 0, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"data.seed must not be negative, got {self.seed}")
         if not 0.0 <= self.rattled_share <= 1.0:
             raise ValueError(f"rattled_share must be in [0, 1], got {self.rattled_share}")
         if not 0.0 < self.rattle_std[0] <= self.rattle_std[1]:

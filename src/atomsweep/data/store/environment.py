@@ -11,6 +11,7 @@ import lmdb
 
 from atomsweep.data.store.pages import page_fault
 from atomsweep.data.structure import DataError
+from atomsweep.tracking.files import check_regular
 
 _environments: dict[tuple[str, int, int], Any] = {}
 _environments_lock = threading.Lock()
@@ -36,6 +37,7 @@ def open_environment(path: Path) -> Any:
         DataError: the file is no LMDB, was cut off or is damaged; names it.
         lmdb.Error: it cannot be opened.
     """
+    check_regular(path)
     stat = path.stat()
     key = (str(path.resolve()), stat.st_ino, stat.st_dev)
     with _environments_lock:

@@ -16,6 +16,7 @@ from atomsweep.data.store.record import digests
 from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.units import EV, LabelUnits
 
 PART = 1000  # frames; what a kill costs each process
 ENDS = "_relaxations"  # of the second store, with both ends of every relaxation
@@ -31,12 +32,14 @@ class Conversion:
         max_force: frames with a larger force component (eV/Å) are left out; None keeps all.
         on_error: "skip" leaves out and counts frames that cannot be used.
         graph: neighbour lists to store with the structures.
+        units: of the files' labels.
     """
 
     reader: Reader
     max_force: float | None = 50.0
     on_error: OnError = "raise"
     graph: RadiusGraph | None = None
+    units: LabelUnits = EV
 
 
 @dataclass
@@ -137,6 +140,16 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
         close_environment(part.file)
 
 
+def frames_of(reader: Reader, part: Part, units: LabelUnits) -> Iterator[Frame]:
+    """Frames of a part, labels in eV and eV/Å."""
+    for frame in reader.frames(part.file, part.number, part.start, part.stop):
+        if units != EV and frame.structure is not None:
+            for one in (frame.structure, *frame.ends):
+                one.energy = None if one.energy is None else one.energy * units.energy
+                one.forces = None if one.forces is None else one.forces * units.forces
+        yield frame
+
+
 def _called(frame: Frame, part: Part) -> str:
     return f"frame {frame.index} of {part.file}"
 
@@ -144,7 +157,7 @@ def _called(frame: Frame, part: Part) -> str:
 def _usable(conversion: Conversion, part: Part, report: Report) -> Iterator[Frame]:
     """Frames of a part that pass; the rest goes into `report`."""
     limit = conversion.max_force
-    for frame in conversion.reader.frames(part.file, part.number, part.start, part.stop):
+    for frame in frames_of(conversion.reader, part, conversion.units):
         structure, fault = frame.structure, frame.fault
         if structure is not None:
             faults = (structure_fault(one) for one in (structure, *frame.ends))

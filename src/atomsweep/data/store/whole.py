@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -82,10 +83,10 @@ def combined(
     found = _Frames(parts, paths)
     none = np.zeros(0, dtype=np.int64)
     whole = Whole(found.report, found.starts, none, none, none)
-    with _Buckets(found, folder, "sid") as by_sid:
+    with Buckets(found, folder, "sid") as by_sid:
         whole.dropped = _copies_of_one_id(found, by_sid, on_error)
         renamed = [_renamed(rows, whole.dropped) for rows in by_sid]
-    with _Buckets(found, folder, "content") as by_content:
+    with Buckets(found, folder, "content") as by_content:
         _tell_of_copies(found, by_content, whole.dropped)
     places, systems = (np.concatenate(one) for one in zip(*renamed, strict=True))
     order = np.argsort(places)
@@ -162,15 +163,24 @@ class _Frames:
         return f"frame {number} of {self.parts[of].file}"
 
 
-class _Buckets:
+class Frames(Protocol):
+    """Frames in order, as `ROW`s."""
+
+    count: int
+
+    def rows(self) -> Iterator[Array]:
+        """All of them, some at a time."""
+
+
+class Buckets:
     """Frames dealt by a column, so that equal ones are together; each bucket keeps their order."""
 
-    def __init__(self, frames: _Frames, folder: Path, column: str) -> None:
+    def __init__(self, frames: Frames, folder: Path, column: str) -> None:
         self.frames, self.column = frames, column
         self.number = max(1, -(-frames.count // BUCKET))
         self.files = [folder / f".{column}-{number}.tmp" for number in range(self.number)]
 
-    def __enter__(self) -> _Buckets:
+    def __enter__(self) -> Buckets:
         if self.number == 1:
             return self
         with ExitStack() as stack:
@@ -208,9 +218,9 @@ def _pieces(parts: Iterator[Array]) -> Iterator[Array]:
         yield np.concatenate(waiting)
 
 
-def _copies_of_one_id(frames: _Frames, buckets: _Buckets, on_error: OnError) -> Array:
+def _copies_of_one_id(frames: _Frames, buckets: Buckets, on_error: OnError) -> Array:
     """Places of frames that equal an earlier one under the same ids, ascending."""
-    later, first = _copies(buckets, ["sid", "fid", "content"], lambda rows: rows)
+    later, first = copies_in(buckets, ["sid", "fid", "content"], lambda rows: rows)
     if not len(later):
         return later
     one = next(rows for rows in frames.rows() if later[0] in rows["place"])
@@ -228,8 +238,8 @@ def _copies_of_one_id(frames: _Frames, buckets: _Buckets, on_error: OnError) -> 
     return later
 
 
-def _tell_of_copies(frames: _Frames, buckets: _Buckets, dropped: Array) -> None:
-    later, first = _copies(
+def _tell_of_copies(frames: _Frames, buckets: Buckets, dropped: Array) -> None:
+    later, first = copies_in(
         buckets, ["content"], lambda rows: rows[~np.isin(rows["place"], dropped)]
     )
     if len(later):
@@ -242,8 +252,8 @@ def _tell_of_copies(frames: _Frames, buckets: _Buckets, dropped: Array) -> None:
         )
 
 
-def _copies(
-    buckets: _Buckets, columns: list[str], chosen: Callable[[Array], Array]
+def copies_in(
+    buckets: Buckets, columns: list[str], chosen: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
     """Places of copies, ascending, and of what each is a copy of."""
     pairs = []

@@ -24,6 +24,7 @@ from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.processes import ignore_interrupts, started, stopped_in_order
 from atomsweep.tracking import evaluations, schema
+from atomsweep.tracking.files import check_regular
 from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,9 @@ def _child(job: Job, path: str, gpus: str | None, rank: int, ranks: int, meeting
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     _export(rank, ranks, meeting)
     try:
-        with (Path(path) / schema.LOG).open("ab", buffering=0) as output:
+        log_file = Path(path) / schema.LOG
+        check_regular(log_file)
+        with log_file.open("ab", buffering=0) as output:
             sys.stdout.flush()
             sys.stderr.flush()
             os.dup2(output.fileno(), 1)

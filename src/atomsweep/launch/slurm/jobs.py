@@ -5,20 +5,18 @@ come.
 """
 
 import logging
-import re
-import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atomsweep.launch import snapshot
 from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
 from atomsweep.launch.slurm import queue as slurm_queue
-from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, write
+from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue
 from atomsweep.launch.slurm.queue import SlurmDown, SlurmError
 from atomsweep.launch.slurm.settings import SlurmSettings
+from atomsweep.launch.slurm.submit import submit
 from atomsweep.processes import stopped_in_order
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.lock import exclusive
@@ -26,76 +24,10 @@ from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
-FOLDER = "_slurm"  # <root>/_slurm/<submission>/: pickles and output of jobs
 TICK_SECONDS = 1.0  # between looks at run directories
 POLLS_TO_BE_GONE = 3  # NODE_FAIL leaves the queue for a moment before the job comes back
 FRUITLESS = 3  # jobs of one cell in a row that come no further, before it is told
 POLLS_TO_GIVE_UP = 20  # where accounting goes on to say that a job is alive
-
-
-def submit(
-    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, code: Path
-) -> dict[Path, Submission]:
-    """Hand cells to SLURM, in arrays as long as the cluster allows.
-
-    Args:
-        runs: directories under one root.
-        job: module-level function of one argument, the run directory; found again by its name.
-        settings: resources of one cell.
-        code: the snapshot that they run.
-
-    Raises:
-        SlurmError: sbatch refused; cells of arrays before are submitted, as their ledgers say.
-    """
-    if not runs:
-        return {}
-    root = runs[0].path.absolute().parent
-    size = slurm_queue.max_array_size()
-    chunks = [runs[i : i + size] for i in range(0, len(runs), size)]
-    share = max(1, settings.array_parallelism // len(chunks))
-    done: dict[Path, Submission] = {}
-    for chunk in chunks:
-        done |= _submit_array(chunk, job, replace(settings, array_parallelism=share), root, code)
-    return done
-
-
-def _submit_array(
-    runs: Sequence[RunDirectory], job: Job, settings: SlurmSettings, root: Path, code: Path
-) -> dict[Path, Submission]:
-    import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    sweep = re.sub(r"[^\w.-]+", "_", str(runs[0].run.get("sweep") or "atomsweep"))
-    name = f"{sweep}-{secrets.token_hex(4)}"
-    folder = root / FOLDER / name
-    planned = {
-        run.path: Submission(
-            name=name,
-            index=index if len(runs) > 1 else None,
-            job_id=None,
-            submitted=round(time.time(), 3),
-            code=code.name,
-            folder=str(folder),
-        )
-        for index, run in enumerate(runs)
-    }
-    for run in runs:
-        run.queue()
-        evaluations.forget_failures(run)
-        write(run, planned[run.path])
-    try:
-        executor = submitit.SlurmExecutor(folder=folder, python=settings.python)
-        executor.update_parameters(**settings.executor_parameters(name, code))
-        jobs = executor.map_array(job, [str(run.path.absolute()) for run in runs])
-    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
-        text = str(error).strip().splitlines()
-        told = next((line for line in reversed(text) if "sbatch: error" in line), text[-1])
-        raise SlurmError(f"sbatch refused {len(runs)} cells: {told}") from error
-    done = {}
-    for run, submitted in zip(runs, jobs, strict=True):
-        done[run.path] = replace(planned[run.path], job_id=str(submitted.job_id))
-        write(run, done[run.path])
-    return done
 
 
 def cancel(runs: Sequence[RunDirectory]) -> list[str]:
@@ -144,7 +76,7 @@ def run_cells_on_slurm(
     watch = _Watch(runs, job, settings, feed, code)
     try:
         with stopped_in_order() as check:
-            watch.reconcile(list(runs))
+            watch.reconcile_at_first(list(runs))
             if settings.wait:
                 watch.to_the_end(display, check)
             else:
@@ -181,6 +113,16 @@ class _Watch:
         self.code = code  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
         self.progress: dict[Path, tuple[float, float]] = {}  # step, and jobs that had begun then
+
+    def reconcile_at_first(self, runs: Sequence[RunDirectory]) -> None:
+        """As `reconcile`; cells that could not be submitted do not say that they are queued."""
+        try:
+            self.reconcile(runs)
+        except (SlurmError, OSError) as error:
+            for run in runs:
+                if run.path not in self.jobs and run.state() == schema.QUEUED:
+                    run.update_status(state=schema.INTERRUPTED, message=f"not submitted: {error}")
+            raise
 
     def reconcile(self, runs: Sequence[RunDirectory], anew: Collection[Path] = ()) -> None:
         """Adopt what is queued, submit what is missing. One launch of a root at a time does so.

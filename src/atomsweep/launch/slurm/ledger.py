@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atomsweep.launch.slurm.queue import Job
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import append_line, read_lines
+from atomsweep.tracking.files import append_line, read_file, read_lines
 from atomsweep.tracking.run import RunDirectory
 
 Queue = Mapping[str, Job]
@@ -53,7 +53,7 @@ class Submission:
     def last_word(self) -> str | None:
         """The last line of it that says something; srun repeats only that a task has ended."""
         try:
-            text = Path(self.error_file()).read_text(encoding="utf-8", errors="replace")
+            text = read_file(Path(self.error_file())).decode(errors="replace")
         except OSError:
             return None
         lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atomsweep.build import UserError
+from atomsweep.launch.slurm.words import AWAY, sentence
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def queue() -> dict[str, Job]:
     output = _run("squeue", "--me", "--noheader", "--array", "--format", "%i|%T|%r|%j")
     jobs = {}
     for line in output.splitlines():
+        if line.count("|") < 3:  # a remark of a wrapper
+            continue
         job, state, reason, name = line.split("|", 3)
         jobs[job.strip()] = Job(state, reason, name.strip())
     return jobs
@@ -70,7 +73,7 @@ def final_states(jobs: Sequence[str]) -> dict[str, str]:
             return {}
         for line in output.splitlines():
             job, _, state = line.partition("|")
-            states[job] = state.split()[0] if state else "UNKNOWN"  # CANCELLED by 1000
+            states[job] = state.split()[0] if state.strip() else "UNKNOWN"  # CANCELLED by 1000
     return states
 
 
@@ -81,7 +84,11 @@ def scancel(jobs: Sequence[str]) -> None:
         SlurmError: the controller does not answer.
     """
     for ids in _chunks(jobs):
-        _run("scancel", "--quiet", *ids)
+        try:
+            _run("scancel", "--quiet", *ids)
+        except SlurmDown as error:
+            if "Invalid job id" not in str(error):
+                raise
 
 
 def max_array_size() -> int:
@@ -92,7 +99,7 @@ def max_array_size() -> int:
         return DEFAULT_ARRAY_SIZE
     for line in output.splitlines():
         key, _, value = line.partition("=")
-        if key.strip() == "MaxArraySize":
+        if key.strip() == "MaxArraySize" and value.strip().isdecimal():
             return max(1, int(value))
     return DEFAULT_ARRAY_SIZE
 
@@ -127,18 +134,27 @@ def requeue(job: str) -> None:
 def _run(*command: str) -> str:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=COMMAND_SECONDS,
+            check=False,
         )
     except FileNotFoundError:
         raise SlurmError(
             f"{command[0]} is not found; launch on a login node of the cluster, or choose "
             "cluster=local"
         ) from None
+    except OSError as error:
+        raise SlurmError(f"{command[0]} cannot be run: {error.strerror or error}") from None
     except subprocess.TimeoutExpired:
-        raise SlurmDown(f"{command[0]} did not answer in {COMMAND_SECONDS:.0f} s") from None
+        raise SlurmDown(
+            f"{command[0]} did not answer in {COMMAND_SECONDS:.0f} s: {AWAY}; jobs that are there "
+            "go on, so wait a minute and type the same command again"
+        ) from None
     if done.returncode != 0:
-        told = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[0]
-        raise SlurmDown(f"{command[0]} failed: {told}")
+        raise SlurmDown(sentence(command[0], done.stderr.strip() or done.stdout))
     return done.stdout
 
 

@@ -17,7 +17,7 @@ from atomsweep.launch.study.storage import AGAIN, MESSAGE
 from atomsweep.sweep.file import key_of
 from atomsweep.sweep.study import StudyFile
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import dumps, read_yaml, write_atomic
+from atomsweep.tracking.files import dumps, read_text, read_yaml, write_atomic
 from atomsweep.tracking.identity import NEUTRAL_KEYS
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def write_best(
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(f"# {line}\n" for line in head)
     body = yaml.safe_dump(experiment(cells[0]["overrides"], groups), sort_keys=False)
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    old = read_text(path) if path.exists() else ""
     if _without_time(old) != _without_time(text + body):
         write_atomic(path, text + body)
     return path

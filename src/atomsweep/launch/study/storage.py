@@ -14,6 +14,7 @@ from atomsweep.build import UserError
 from atomsweep.sweep.file import Scalar, spelt
 from atomsweep.sweep.study import Parameter, StudyFile
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_file
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -114,7 +115,7 @@ def repair(root: Path, name: str) -> None:
     if not path.exists():
         return
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
-    raw = path.read_bytes()
+    raw = read_file(path)
     whole = raw.rfind(b"\n") + 1
     if whole < len(raw):
         with path.open("r+b") as file:

@@ -10,7 +10,7 @@ import yaml
 from atomsweep.report.read.journals import points_of
 from atomsweep.report.read.row import config_columns
 from atomsweep.tracking import schema
-from atomsweep.tracking.files import read_lines, read_yaml
+from atomsweep.tracking.files import read_file, read_lines, read_text, read_yaml
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.tracking.state import state_of
 
@@ -102,7 +102,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[
 def _config(path: Path) -> dict[str, Any]:
     """The resolved config, flat; {} where there is none that can be read."""
     try:
-        config = read_yaml(path.read_text(encoding="utf-8"))
+        config = read_yaml(read_text(path))
         return config_columns(config, "") if isinstance(config, dict) else {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
@@ -135,4 +135,4 @@ def _curves(run: RunDirectory) -> dict[str, list[tuple[float, float]]]:
 def _log(path: Path, tail: int) -> list[str]:
     if tail <= 0 or not path.is_file():
         return []
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-tail:]
+    return read_file(path).decode(errors="replace").splitlines()[-tail:]

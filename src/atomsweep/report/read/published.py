@@ -12,6 +12,7 @@ import yaml
 from atomsweep.report.read.papers import Axis, Column, Paper, Table
 from atomsweep.report.read.values import normal
 from atomsweep.shipped import PUBLISHED, places
+from atomsweep.tracking.files import read_text
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the faster, where it was built
 
@@ -33,7 +34,7 @@ def _papers(_present: Path) -> dict[str, Paper]:
     found = {}
     for folder in reversed(places(PUBLISHED)):
         for path in sorted(folder.glob("*.yaml")):
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             paper = Paper.model_validate(yaml.load(text, Loader=_LOADER))
             if paper.key != path.stem:
                 raise ValueError(f"{path.name} must hold the paper {path.stem}, got {paper.key}")

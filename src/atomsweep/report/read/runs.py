@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from atomsweep.console import near_names
 from atomsweep.report.read.asked import Asked, asked_of, known_files
 from atomsweep.report.read.journals import POINT, Journal, points_of
 from atomsweep.report.read.plans import FALLBACK, cell_row, fill_axes
@@ -119,6 +120,7 @@ class Runs:
             if name in known_files(self.files):
                 raise UnknownSweep(self.problems[-1].partition(";")[0])
             hint = f"known: {', '.join(known)}" if known else f"{self.source} has none"
+            hint = near_names(name, known) or hint
             raise UnknownSweep(f"there is no sweep {name}; {hint}")
         plan = self.plans.get(name)
         if asked is not None:
