@@ -178,8 +178,15 @@ def test_a_cosine_that_would_be_negative_is_refused(key):
     [
         (["model=schnet", "model.cutoff=-1"], "model.cutoff must be positive, got -1"),
         (["model=schnet", "model.max_neighbors=0"], "model.max_neighbors must be at least 1"),
-        (["model=escn", "size=small", "augmentation=none", "model.channels=0"], "must be at least"),
-        (["model=forcenet_small", "basis.num_freqs=-1"], "model cannot be built of these values"),
+        (
+            ["model=escn", "size=small", "augmentation=none", "model.channels=0"],
+            "model.channels must be at least 1, got 0",
+        ),
+        (["model=forcenet_small", "basis.num_freqs=-1"], "num_freqs must be at least 1"),
+        (
+            ["model=escn", "size=small", "augmentation=none", "model.num_layers=0"],
+            "num_layers must",
+        ),
         (["data.train_systems=-1"], "data.train_systems must be at least 1, got -1"),
         (["data.vacuum=0"], "data.vacuum must be above 0, got 0"),
     ],

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 PARTS = ("augmentation", "optim", "engine", "data")  # built beside model and task
 LEARNER = ("model", "task", "dens")  # what decides how a model is built
 KEPT = 64  # built parts that are kept, for cells that have them in common
+COUNTS = (  # of what a model has at least one
+    *("num_layers", "num_elements", "num_heads", "num_filters", "num_basis", "num_freqs"),
+    *("num_functions", "num_gaussians", "num_radial", "num_spherical"),
+)
 
 
 # One cell, in this process
@@ -80,11 +84,12 @@ def preflight(
     from atomsweep.engine.devices import check_device, missing_backend, refusal
     from atomsweep.engine.optim import kept_statistics
 
+    _check_sizes(config["model"], "model")
     parts = {name: part(name, json.dumps(config[name])) for name in PARTS}
     model: ForceField
     task: Task
     model, task = learner(json.dumps({name: config.get(name) for name in LEARNER}))
-    _check_sizes(model)
+    _check_graph(model)
     trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
         check_device(trainer.device, "engine.device", "engine=cpu")
@@ -98,7 +103,8 @@ def preflight(
             "ranks a structure; use fewer ranks or a larger batch"
         )
     try:
-        recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate
+        if any(p.requires_grad for p in model.parameters()):
+            recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate
     except (ValueError, TypeError) as error:
         raise UserError(f"optim.optimizer: {error}") from error
     if recipe.ema_decay is not None and (norm := kept_statistics(model)) is not None:
@@ -131,11 +137,24 @@ def preflight(
     return sum(p.numel() for p in model.parameters())
 
 
-def _check_sizes(model: "ForceField") -> None:
-    """Refuse a model without neighbours, or with a layer of no width.
+def _check_sizes(node: Any, where: str) -> None:
+    """Refuse layers of no width and series of no functions, which build and learn nothing.
 
     Raises:
-        UserError: names the value or the weight.
+        UserError: names the value.
+    """
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        counts = key.endswith("channels") or key in COUNTS
+        if counts and isinstance(value, int | float) and value < 1:
+            raise UserError(f"{where}.{key} must be at least 1, got {value}")
+        _check_sizes(value, f"{where}.{key}")
+
+
+def _check_graph(model: "ForceField") -> None:
+    """Refuse a model without neighbours.
+
+    Raises:
+        UserError: names the value.
     """
     from atomsweep.graph.neighbors import RadiusGraph
 
@@ -144,12 +163,6 @@ def _check_sizes(model: "ForceField") -> None:
             RadiusGraph(model.cutoff, model.max_neighbors)
     except ValueError as error:
         raise UserError(f"model.{error}") from error
-    empty = [name for name, weight in model.named_parameters() if not weight.numel()]
-    if empty:
-        raise UserError(
-            f"the model's {empty[0]} has no numbers in it: a width or a number of functions in "
-            "model or basis is 0, and must be at least 1"
-        )
 
 
 def _check_labels(task: "Task", source: "DataSource") -> None:

@@ -522,12 +522,12 @@ def test_what_slurm_refuses_is_a_sentence_and_nothing_says_that_it_is_queued(
     runs = cells(root, 2)
     player.set(broken=broken)
     with pytest.raises(slurm_queue.SlurmError, match=sentence) as told:
-        launch(runs)
+        launch(runs, wait=False)
     assert "\n" not in str(told.value)
     assert [run.state() for run in runs] == [schema.INTERRUPTED] * 2
     assert all(run.status["message"].startswith("not submitted: ") for run in runs)
     player.set(broken={})
-    launch(runs)
+    launch(runs, wait=False)
     assert [run.state() for run in runs] == [schema.QUEUED] * 2
     assert all(run.status["message"] is None for run in runs)
 
