@@ -99,4 +99,4 @@ def test_pipes_are_no_data(tmp_path, monkeypatch, capsys):
     assert data(["describe", "."]) == 1
     os.mkfifo(tmp_path / "a.lmdb")
     assert data(["fit-normalizer", "a.lmdb"]) == 1
-    assert "a.lmdb: is a pipe, expected a file" in capsys.readouterr().err
+    assert "a.lmdb: no such store" in capsys.readouterr().err

@@ -212,8 +212,8 @@ class FileSource(DataSource):
 
     def _convert(self, partial: Path, progress: bool) -> None:
         check_copies(self._files, self.root)
-        first, called = self._files["train"][0], f"{self.name} ({self.provenance.source})"
-        check_first(self.reader, first, self.max_force, self.said, called)
+        whose, called = self._files["train"][0], f"{self.name} ({self.provenance.source})"
+        check_first(self.reader, whose, self.max_force, self.said, called)
         for split, left_out in self._left_out.items():
             if left_out:
                 log.info("%s of %s: left out %s", split, self.name, summary(left_out))
@@ -228,7 +228,7 @@ class FileSource(DataSource):
             contents, made = partial / f"contents-{split}.bin", partial / f"made-{split}.json"
             first, first_number = first_number, first_number + len(files)
             if made.exists():  # before a kill
-                for name, value in json.loads(made.read_text(encoding="utf-8")).items():
+                for name, value in json.loads(read_text(made)).items():
                     record[name][split] = value
                 continue
             small = sum(file.stat().st_size for file in files) < ALONE
