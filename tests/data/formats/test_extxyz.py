@@ -1,4 +1,5 @@
 import gzip
+import json
 import lzma
 import os
 import re
@@ -513,3 +514,11 @@ def write_text(folder, text):
     path = folder / "odd.extxyz"
     path.write_text(text)
     return path
+
+
+def test_how_files_are_read_is_hashed_as_ever():
+    """Runs on files of one's own are found by this text."""
+    assert json.dumps(ExtXYZReader().settings()) == (
+        '{"reader": "ExtXYZReader", "version": 2, "energy_key": "energy", "forces_key": "forces", '
+        '"scale": 1.0, "labels": ["energy", "forces"]}'
+    )

@@ -27,8 +27,13 @@ class ExtXYZReader(FrameOptions, Reader):
         return islice(read_frames(file, number, self), start, stop)
 
     def settings(self) -> dict[str, Any]:
-        """With the unit, of which `LabelUnits.settings` says another: earlier versions wrote it."""
-        return {**super().settings(), "scale": 1.0}
+        """With the unit, of which `LabelUnits.settings` says another, where earlier versions had it.
+
+        Hashes are of the text, so that the order counts.
+        """
+        told = super().settings()
+        labels = told.pop("labels")
+        return {**told, "scale": 1.0, "labels": labels}
 
     def beside(self, file: Path) -> list[Path]:
         """The sidecar with ids and reference energies."""
