@@ -518,7 +518,7 @@ def write_text(folder, text):
 
 def test_how_files_are_read_is_hashed_as_ever():
     """Runs on files of one's own are found by this text."""
-    assert json.dumps(ExtXYZReader().settings()) == (
+    assert json.dumps(FILES.settings()) == (
         '{"reader": "ExtXYZReader", "version": 2, "energy_key": "energy", "forces_key": "forces", '
         '"scale": 1.0, "labels": ["energy", "forces"]}'
     )
