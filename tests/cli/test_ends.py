@@ -28,7 +28,12 @@ def test_a_reader_that_has_read_enough_gets_no_traceback(tmp_path, words):
     read, write = os.pipe()
     os.close(read)
     process = subprocess.Popen(
-        [sys.executable, *words], stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, *words],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
     )
     os.close(write)
     _, told = process.communicate(timeout=120)

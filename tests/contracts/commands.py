@@ -26,6 +26,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
+def last_of_each(words: list[str]) -> list[str]:
+    """Words of which each key is typed once: what a test adds replaces what all of them share."""
+    keys = [word.partition("=")[0] if "=" in word else number for number, word in enumerate(words)]
+    return [word for number, word in enumerate(words) if keys[number] not in keys[number + 1 :]]
+
+
 class Place:
     """A directory for runs, and the environment that finds code and data."""
 
@@ -35,8 +41,8 @@ class Place:
 
     def start(self, *arguments: str, root: str = "runs", fresh: bool = False) -> Started:
         """`python run.py <arguments>`; `fresh` in a new interpreter, for what that is about."""
-        words = [str(self.script), *arguments, f"root={self.path / root}"]
-        return Started(words, self.path, self.env, fresh)
+        words = last_of_each([*arguments, f"root={self.path / root}"])
+        return Started([str(self.script), *words], self.path, self.env, fresh)
 
     def run(self, *arguments: str, root: str = "runs", fresh: bool = False) -> tuple[int, str]:
         """Exit code and output."""
