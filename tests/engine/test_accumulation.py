@@ -55,7 +55,9 @@ def gradient(path, cfg, batch_size, accumulate):
     trainer = dataclasses.replace(TRAINER, steps=1, metric="val_id/energy_mae")
     recipe = Recipe(lambda p: torch.optim.SGD(p, lr=1.0), RECIPE.schedule, batch_size, accumulate)
     fit(trainer, model, task, recipe, data, None, new_run(path), SEED)
-    return before - weights(model), data[schema.TRAIN].sizes[:accumulate]
+    checked, *steps = data[schema.TRAIN].sizes  # the task looks at a batch before training
+    assert checked[0] == 12
+    return before - weights(model), steps[:accumulate]
 
 
 @pytest.mark.parametrize("words", CASES, ids=lambda words: " ".join(words))

@@ -92,8 +92,9 @@ def test_cells_with_other_numbers_of_ranks_are_started_apart_and_one_at_a_time(m
         for typed in [[*words, f"cluster.ranks={ranks}", f"seed={seed}"]]
     ]
     names = [f"{cell.config['cluster']['ranks']}, {cell.config['seed']}" for cell in cells]
-    groups = placed(cells, names, names[1:])
-    assert [runs for _, runs in groups] == [["1, 1"], ["2, 0", "2, 1"]]
+    runs = [SimpleNamespace(path=name) for name in names]
+    groups = placed(cells, runs, runs[1:])
+    assert [[run.path for run in some] for _, some in groups] == [["1, 1"], ["2, 0", "2, 1"]]
     assert [config["cluster"] for config, _ in groups] == [
         {"parallel": 1, "ranks": 1},
         {"parallel": 1, "ranks": 2},

@@ -17,6 +17,7 @@ from atomsweep.engine.distributed import World
 from atomsweep.engine.ranks import RankLost, Ranks, invitation, invite
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.local.pool import run_cells
+from atomsweep.models.median import MedianBaseline
 from atomsweep.nn.sync_norm import SyncBatchNorm1d, synchronise_batch_norm
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
@@ -409,7 +410,14 @@ def test_every_structure_is_evaluated_once_whatever_the_number_of_ranks(mini_oc_
         shares = [
             [
                 *eval_shares(
-                    data, 2, World(rank, size), torch.device("cpu"), 0, lambda: None, together=True
+                    data,
+                    MedianBaseline(),
+                    2,
+                    World(rank, size),
+                    torch.device("cpu"),
+                    0,
+                    lambda: None,
+                    together=True,
                 )
             ]
             for rank in range(size)
@@ -422,7 +430,9 @@ def test_every_structure_is_evaluated_once_whatever_the_number_of_ranks(mini_oc_
         seen, checks = [], [[] for _ in range(size)]
         for rank in range(size):
             check = partial(checks[rank].append, None)
-            for batch in eval_shares(data, 2, World(rank, size), torch.device("cpu"), 0, check):
+            for batch in eval_shares(
+                data, MedianBaseline(), 2, World(rank, size), torch.device("cpu"), 0, check
+            ):
                 seen += zip(batch.sid.tolist(), batch.fid.tolist(), strict=True)
         assert len(seen) == len(set(seen)) == len(data)
         assert (

@@ -25,6 +25,7 @@ from atomsweep.engine.optim import Cosine, Recipe
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
+from atomsweep.models.median import MedianBaseline
 from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
@@ -499,7 +500,9 @@ def test_evaluations_during_training_see_a_sample_and_the_last_one_all(tmp_path,
     shares = [
         batch.sid.tolist()
         for rank in range(2)
-        for batch in eval_shares(data, 2, World(rank, 2), torch.device("cpu"), 0, list, frames=7)
+        for batch in eval_shares(
+            data, MedianBaseline(), 2, World(rank, 2), torch.device("cpu"), 0, list, frames=7
+        )
     ]
     assert sorted(itertools.chain(*shares)) == chosen
 

@@ -58,7 +58,8 @@ def test_one_command_trains_and_one_reports(place):
     assert code == 0, told
     assert "on my.extxyz" in told.splitlines()[0]
     assert "Energy MAE in meV/atom" in told
-    assert f"{forces:.4f}" in told
+    (best,) = re.findall(r"Best force MAE on Validation: (\S+) eV/Å", told)
+    assert float(best) == pytest.approx(forces, abs=1e-4)
     (shown,) = re.findall(r"^\| Median +\| +(\S+) \| +1.00 × \|$", told, re.MULTILINE)
     assert float(shown) == pytest.approx(median, abs=1e-4)
     assert "Without a number" not in told

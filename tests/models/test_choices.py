@@ -76,5 +76,5 @@ def test_sizes_that_make_no_network_are_refused_by_name(model, wrong):
     key, value = wrong.split("=")
     assert key in config
     config[key] = yaml.safe_load(value)
-    with pytest.raises(UserError, match=rf"model\.{key} must be positive, got "):
+    with pytest.raises(UserError, match=rf"model\.{key} must be (positive|a finite number), got "):
         build(config, "model")

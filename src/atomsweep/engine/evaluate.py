@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from itertools import zip_longest
 from types import MappingProxyType
 
 import torch
@@ -75,11 +76,13 @@ def of_kinds(
     """Force metrics of the frames of each kind; a kind ends where the next begins."""
     if prediction.forces is None or keys.FORCES not in batch:
         return {}
-    starts = torch.tensor(sorted(kinds.values()), device=batch.fid.device)
-    number = torch.bucketize(batch.fid, starts, right=True) - 1  # (B,)
     found: dict[tuple[str, str], Mean] = {}
-    for index, kind in enumerate(sorted(kinds, key=lambda kind: kinds[kind])):
-        metrics = force_metrics(prediction.forces, batch, number == index)
+    ordered = sorted(kinds, key=lambda kind: kinds[kind])
+    for kind, following in zip_longest(ordered, ordered[1:]):
+        chosen = batch.fid >= kinds[kind]  # (B,)
+        if following is not None:
+            chosen &= batch.fid < kinds[following]
+        metrics = force_metrics(prediction.forces, batch, chosen)
         found |= {(kind, name): mean for name, mean in metrics.items()}
     return found
 

@@ -248,6 +248,8 @@ def real_harmonics(unit: Tensor, l_max: int = 2) -> Tensor:
     Shape: (..., 3) -> (..., (L + 1)²).
     """
     x, y, z = unit.unbind(-1)
+    if l_max == 2:  # the public code's degree in closed form: a third of the kernels
+        return torch.stack(_second_degree(x, y, z), dim=-1)
     real, imaginary = torch.ones_like(x), torch.zeros_like(x)  # (x + iy)^m
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for m in range(l_max + 1):
@@ -264,6 +266,20 @@ def real_harmonics(unit: Tensor, l_max: int = 2) -> Tensor:
             if m > 0:
                 parts[1].append(norm * derivative * imaginary)
     return torch.stack([*parts[0], *parts[1]], dim=-1)
+
+
+def _second_degree(x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    return [
+        torch.full_like(x, math.sqrt(1 / (4 * math.pi))),
+        math.sqrt(3 / (4 * math.pi)) * z,
+        math.sqrt(5 / (16 * math.pi)) * (3 * z * z - 1),
+        -math.sqrt(3 / (8 * math.pi)) * x,
+        -math.sqrt(15 / (8 * math.pi)) * x * z,
+        math.sqrt(15 / (32 * math.pi)) * (x * x - y * y),
+        -math.sqrt(3 / (8 * math.pi)) * y,
+        -math.sqrt(15 / (8 * math.pi)) * y * z,
+        math.sqrt(15 / (32 * math.pi)) * 2 * x * y,
+    ]
 
 
 def _double_factorial(n: int) -> float:
