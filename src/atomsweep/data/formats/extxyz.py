@@ -27,7 +27,7 @@ class ExtXYZReader(FrameOptions, Reader):
         return islice(read_frames(file, number, self), start, stop)
 
     def settings(self) -> dict[str, Any]:
-        """With the unit, of which `LabelUnits.settings` says another, where earlier versions had it.
+        """With the unit where earlier versions had it; `LabelUnits.settings` says another.
 
         Hashes are of the text, so that the order counts.
         """
