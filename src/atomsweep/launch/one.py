@@ -93,7 +93,10 @@ def run(cfg: DictConfig) -> float | None:
         return None
     decisive = str(cell.config["engine"]["metric"])
     for name, value in result["metrics"].items():
-        if (metric := name.partition("/")[2]) in (decisive.partition("/")[2], *SHOWN):
+        split, _, metric = name.partition("/")
+        if schema.whole_of(split) != split and name != decisive:
+            continue  # kinds of frames are in the report
+        if metric in (decisive.partition("/")[2], *SHOWN):
             beside = f"   (Median {medians[name]:.5f})" if name in medians else ""
             log.info("%-30s %.5f %s%s", name, value, SHOWN.get(metric, ""), beside)
     for name, value in (result.get("throughput") or {}).items():
