@@ -19,6 +19,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
+from tests.contracts.commands import last_of_each
 from tests.launch.slurm.fakes import Silent, settings
 from tests.slurm import toys
 
@@ -31,7 +32,7 @@ CLUSTER = ["cluster=slurm_cpu", "cluster.mem_gb=1", "cluster.poll_s=2"]
 
 def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, "run.py", *arguments],
+        [sys.executable, "run.py", *last_of_each(list(arguments))],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
