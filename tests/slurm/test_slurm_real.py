@@ -283,7 +283,7 @@ def test_an_interrupt_leaves_or_cancels_the_jobs(cluster, tmp_path, rule, left):
 def test_two_nodes_with_two_ranks_train_as_one_process_does(cluster, tmp_path):
     words = [*CELL, "engine.steps=12", "engine.eval_every=6", "engine.log_every=1"]
     words += ["optim.batch_size=8", "ablation=node_linear_bn", "optim.accumulate=2"]
-    words += ["model.edge_init_scale=null"]  # with auto, Adam makes steps of some gradients' rounding
+    words += ["model.edge_init_scale=null"]  # with auto, Adam makes steps of mere rounding
     code, output = run(*words, f"root={tmp_path / 'one'}")
     assert code == 0, output
     both = ["cluster.nodes=2", "cluster.ranks=2", "cluster.mem_gb=3"]
