@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
@@ -30,6 +31,50 @@ def test_weights_by_tags_follow_tag_zero_and_not_the_flag():
     prediction = Prediction(forces=torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
     assert objective(S2F(0.05, "tags"), prediction, batch) == pytest.approx(0.05 / 1.05)
     assert objective(S2F(0.05, "flag"), prediction, batch) == pytest.approx(0.5)
+
+
+def at(progress, batch):
+    batch[keys.PROGRESS] = progress
+    return batch
+
+
+def test_squared_errors_train_up_to_their_share_of_the_budget_and_l1_afterwards():
+    forces = torch.tensor([[1.0, -3.0, 0.0], [0.5, 0.0, 0.0]])
+    guess = torch.tensor([[2.0, -3.0, 0.5], [0.5, 0.0, 4.0]])
+    batch = batch_of(forces.tolist(), [False, True])
+    prediction, task = Prediction(forces=guess), S2F(0.05, squared_until=0.3)
+    squared = (1.0 + 0.25 + 0.05 * 16.0) / (2 * (4.0 + 0.05 * 0.5))  # by hand, of the docstring
+    assert objective(task, prediction, at(0.0, batch)) == pytest.approx(squared)
+    assert objective(task, prediction, at(0.2999, batch)) == pytest.approx(squared)
+    whole = objective(S2F(0.05), prediction, batch)
+    assert objective(task, prediction, at(0.3, batch)) == pytest.approx(whole)
+    assert objective(S2F(0.05, squared_until=1.0), prediction, at(1.0, batch)) == whole
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 50.0])
+def test_gradients_of_squared_errors_are_of_the_size_of_those_of_l1_in_any_unit(unit):
+    generator = torch.Generator().manual_seed(2)
+    batch = batch_of((unit * torch.randn(400, 3, generator=generator)).tolist(), [False] * 400)
+    at(0.0, batch)
+
+    def mean_gradient(task):
+        guess = torch.zeros(400, 3, requires_grad=True)
+        (task.totals(Prediction(forces=guess), batch)["forces"] / task.counts(batch)["forces"]).backward()
+        return float(guess.grad.abs().mean())
+
+    assert mean_gradient(S2F(squared_until=0.5)) == pytest.approx(mean_gradient(S2F()), rel=1e-4)
+
+
+def test_a_batch_without_forces_or_without_atoms_that_count_costs_nothing():
+    batch = at(0.0, batch_of([[0.0, 0.0, 0.0]], [True]))
+    prediction = Prediction(forces=torch.zeros(1, 3))
+    assert objective(S2F(0.0, squared_until=0.5), prediction, batch) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="squared_until must lie in"):
+        S2F(squared_until=share)
 
 
 def test_metrics_equal_a_slow_loop_over_free_atoms():

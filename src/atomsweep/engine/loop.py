@@ -181,6 +181,8 @@ class Training:
     ) -> None:
         # Dropout and the like: on many ranks other masks than on one, but of the same kind
         torch.manual_seed(mix(self.seed, Purpose.STEP, self.step, self.world.rank))
+        for batch in batches:
+            batch[keys.PROGRESS] = self._fraction()
         counts = [self.task.counts(batch) for batch in batches]
         whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
         for count in whole.values():
@@ -190,7 +192,6 @@ class Training:
         for batch in batches:
             with self.trainer.autocast():
                 prediction = self.model(batch)
-            batch[keys.PROGRESS] = self._fraction()
             totals = self.task.totals(prediction, batch)
             part = sum(
                 self.task.coefficients[name] * total / whole[name] for name, total in totals.items()
