@@ -33,6 +33,7 @@ SHARED = [
     "model.decoder_channels=8",
     "model.num_layers=2",
     "model.edge_init_scale=null",  # there was no other way then
+    "task.squared_until=null",  # likewise
     "tracking=none",
 ]
 FINISHED = ["engine.steps=20", "engine.eval_every=10", *SHARED]

@@ -138,6 +138,8 @@ def test_published_size_keeps_the_papers_and_small_takes_ours():
     laptop = compose([])
     assert (published.model.edge_init_scale, published.model.init) == (None, "port")
     assert small.model.edge_init_scale == laptop.model.edge_init_scale == "auto"
+    shares = [cfg.task.squared_until for cfg in (published, small, laptop)]
+    assert shares == [None, 0.3, 0.3]
     gauss = [
         compose([*own, "basis=gauss"]).model.basis.num_gaussians for own in ([], ["model=forcenet"])
     ]
