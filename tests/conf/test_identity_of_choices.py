@@ -36,7 +36,7 @@ def plain():
         "plan=true",
         "rerun=all",
         "scale=paper",
-        "engine.steps=3e3",
+        "engine.steps=1.5e3",
         "basis=sph",
         "+model.an_option_to_come=null",
     ],

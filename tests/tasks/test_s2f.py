@@ -59,7 +59,9 @@ def test_gradients_of_squared_errors_are_of_the_size_of_those_of_l1_in_any_unit(
 
     def mean_gradient(task):
         guess = torch.zeros(400, 3, requires_grad=True)
-        (task.totals(Prediction(forces=guess), batch)["forces"] / task.counts(batch)["forces"]).backward()
+        (
+            task.totals(Prediction(forces=guess), batch)["forces"] / task.counts(batch)["forces"]
+        ).backward()
         return float(guess.grad.abs().mean())
 
     assert mean_gradient(S2F(squared_until=0.5)) == pytest.approx(mean_gradient(S2F()), rel=1e-4)
