@@ -3,6 +3,7 @@
 import os
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -10,9 +11,11 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from atomsweep.launch.choices import Choices
 from atomsweep.launch.composer import Composer
 from atomsweep.launch.typed import vocabulary
 from atomsweep.models.base import ForceField
+from atomsweep.shipped import places
 from tests.places import CONF
 
 
@@ -23,13 +26,15 @@ def hydra_composed(overrides: list[str]) -> DictConfig:
 
 
 @cache  # composing takes most of the time of a test that builds something small
-def _composer(plugins: str | None) -> Composer:
-    return Composer(hydra_composed, vocabulary().groups)
+def _composer(plugins: str | None, folders: tuple[Path, ...]) -> Composer:
+    known = vocabulary()
+    return Composer(Choices(known.loader()), known.groups)
 
 
 def compose_with_choices(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     """The config of `python run.py <overrides>`, and the option chosen in each group."""
-    return _composer(os.environ.get("ATOMSWEEP_PLUGINS")).unresolved(overrides)
+    composer = _composer(os.environ.get("ATOMSWEEP_PLUGINS"), tuple(places("conf")))
+    return composer.unresolved(overrides)
 
 
 def compose(overrides: list[str]) -> DictConfig:

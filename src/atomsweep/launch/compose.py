@@ -5,15 +5,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from atomsweep.build import UserError, data_source
 from atomsweep.console import suggestion
+from atomsweep.launch.choices import Choices
 from atomsweep.launch.composer import LAUNCH, Composer, resolved
 from atomsweep.launch.gpus import visible_gpus
 from atomsweep.launch.plan import Cell, check_name
-from atomsweep.launch.typed import CONFIG, keys_of, names_of_config, unknown, vocabulary
+from atomsweep.launch.typed import keys_of, names_of_config, unknown, vocabulary
 from atomsweep.stated import stated
 from atomsweep.sweep.file import key_of
 from atomsweep.tracking.identity import measured
@@ -106,10 +106,7 @@ def cell_of(
 def composed_cells() -> Callable[..., Cell]:
     """What makes a cell of overrides, and perhaps of `axes`, as a command would."""
     known = vocabulary()
-    loader, cells = known.loader(), Cells()
-    composer = Composer(
-        lambda overrides: loader.load_configuration(CONFIG, overrides, RunMode.RUN), known.groups
-    )
+    composer, cells = Composer(Choices(known.loader()), known.groups), Cells()
 
     def cell(overrides: list[str], axes: Iterable[str] = ()) -> Cell:
         return cells(*composer(overrides), overrides, axes=axes)

@@ -40,11 +40,15 @@ class Composer:
     """Composes configs, and does once what those that share their choices have in common.
 
     Args:
-        compose: Hydra, from overrides to a config with its `hydra` node.
+        compose: as `Choices` does, from overrides to a config and the choice of each group.
         groups: names of config groups.
     """
 
-    def __init__(self, compose: Callable[[list[str]], DictConfig], groups: Collection[str]) -> None:
+    def __init__(
+        self,
+        compose: Callable[[list[str]], tuple[DictConfig, dict[str, Any]]],
+        groups: Collection[str],
+    ) -> None:
         self._compose, self._groups = compose, groups
         self._composed: OrderedDict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
         self._composed = OrderedDict()
@@ -70,7 +74,7 @@ class Composer:
             by_hydra = tuple(o for o in values if o in more or o in by_hydra)
 
     def unresolved(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """A config of one's own, without its `hydra` node, and the choice of each group.
+        """A config of one's own, and the choice of each group.
 
         Interpolations stand in it, and what is missing: all values are set by Hydra's means.
 
@@ -88,16 +92,10 @@ class Composer:
     def _set(
         self, chosen: tuple[str, ...], values: Sequence[str]
     ) -> tuple[DictConfig, dict[str, Any]]:
-        composed, choices = _kept(self._composed, chosen, lambda: self._chosen(chosen))
+        composed, choices = _kept(self._composed, chosen, lambda: self._compose(list(chosen)))
         config = deepcopy(composed)
         ConfigLoaderImpl._apply_overrides_to_config([_parsed(o) for o in values], config)
         return config, choices
-
-    def _chosen(self, chosen: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
-        whole = self._compose(list(chosen))
-        config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        OmegaConf.set_struct(config, True)
-        return config, dict(whole.hydra.runtime.choices)
 
     def _is_choice(self, override: str) -> bool:
         key, value = key_of(override), override.partition("=")[2]

@@ -27,6 +27,7 @@ class AtomsweepSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what composing needs; the task function is not called, cells are jobs."""
+        from atomsweep.launch.choices import Choices
         from atomsweep.launch.composer import Composer
         from atomsweep.launch.typed import vocabulary
 
@@ -34,9 +35,7 @@ class AtomsweepSweeper(Sweeper):
         self._config = config
         self._known = vocabulary()
         groups = {*self._known.groups, *config.hydra.runtime.choices}
-        self._composer = Composer(
-            lambda overrides: self._loader.load_sweep_config(config, overrides), groups
-        )
+        self._composer = Composer(Choices(self._loader, config.hydra.overrides.hydra), groups)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every cell, then plan and run them; exit code 1 if a cell does not finish."""
