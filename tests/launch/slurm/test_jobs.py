@@ -259,6 +259,25 @@ def test_results_come_from_directories_and_the_scheduler_is_asked_once_for_all(
     assert player.calls("sacct") == []
 
 
+def test_of_cells_that_wait_only_what_changed_is_read(player, root, monkeypatch):
+    runs = cells(root, 20)
+    read, standing = [], evaluations.standing
+
+    def counted(run, *more):
+        read.append(run.path)
+        return standing(run, *more)
+
+    def end():
+        for run in runs:
+            run.finish({"metrics": {}})
+        assert len(read) == 0
+
+    monkeypatch.setattr("atomsweep.tracking.evaluations.standing", counted)
+    looks = [lambda: None] * 3 + [read.clear, lambda: None, lambda: None, end]
+    outcomes = watch(runs, *looks, monkeypatch=monkeypatch)
+    assert {outcome.state for outcome in outcomes.values()} == {schema.FINISHED}
+
+
 def test_a_trained_cell_that_lacks_an_evaluation_is_a_job_until_it_has_it(
     player, root, monkeypatch
 ):

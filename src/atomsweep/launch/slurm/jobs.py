@@ -113,6 +113,10 @@ class _Watch:
         self.code = code  # one for the launch, whatever is submitted anew
         self.told: set[str] = set()
         self.progress: dict[Path, tuple[float, float]] = {}  # step, and jobs that had begun then
+        self.looked: dict[
+            Path, list[int]
+        ] = {}  # at which change of the directory its state was read
+        self.counted: dict[Path, list[int]] = {}  # the same of its jobs that began
 
     def reconcile_at_first(self, runs: Sequence[RunDirectory]) -> None:
         """As `reconcile`; cells that could not be submitted do not say that they are queued."""
@@ -209,9 +213,15 @@ class _Watch:
         return job is not None and job.state == "RUNNING"
 
     def take_results(self) -> None:
-        """Outcomes of cells whose directory says how they ended."""
+        """Outcomes of cells whose directory says how they ended.
+
+        That of a cell whose job waits is read where something has changed in it, by others.
+        """
         for run in self.runs:
             if run.path not in self.jobs:
+                continue
+            under_way = self.runs_now(run) or self.absent.get(run.path, 0) > 0
+            if not _changed(run, self.looked) and not under_way:
                 continue
             if evaluations.standing(run) in (*self.good_ends, schema.FAILED):
                 self.settle(run, outcome_of(run))
@@ -253,7 +263,7 @@ class _Watch:
     def tell_of_requeues(self) -> None:
         """Name cells whose jobs begin again and again and come no further."""
         for run in self.runs:
-            if run.path not in self.jobs:
+            if run.path not in self.jobs or not _changed(run, self.counted):
                 continue
             status = run.status
             step, begun = status.get("step") or 0, status.get("requeues") or 0
@@ -338,3 +348,11 @@ class _Watch:
         if text not in self.told:
             self.told.add(text)
             log.warning("%s", text)
+
+
+def _changed(run: RunDirectory, known: dict[Path, list[int]]) -> bool:
+    """Whether a file of a run was made or replaced since the last call."""
+    places = (run.path, run.path / schema.EVALUATIONS)
+    changed = [place.stat().st_mtime_ns for place in places if place.exists()]
+    before, known[run.path] = known.get(run.path), changed
+    return before != changed
