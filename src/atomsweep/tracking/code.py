@@ -6,11 +6,11 @@ So do comments, docstrings and blank lines: a file is hashed without them.
 
 import ast
 import hashlib
-import io
 import json
-import tokenize
+import re
+from collections import deque
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,11 @@ Path -> `hash`: of the file then; `now`: the files that do the same today, with 
 were when that was checked.
 """
 MARK = "v2-"  # begins a hash of version 2
+
+_STRING_OR_COMMENT = re.compile(
+    r"""("{3}|'{3})(?:\\.|(?!\1).)*\1|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*""", re.DOTALL
+)
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of statements, in a statement
 
 
 def code_of(config: Mapping[str, Any]) -> dict[str, str]:
@@ -53,6 +58,7 @@ def code_of(config: Mapping[str, Any]) -> dict[str, str]:
         if path is None or path in reached or not _counts(path):
             continue
         reached.add(path)
+        hash_of(path)  # while its tree is at hand
         wanted += imported_by(path)
         wanted += _packages_around(path)
     tables = {table for p in reached if hash_of(table := p.removesuffix(".py") + ".csv")}
@@ -113,21 +119,24 @@ def _digest(content: bytes) -> str:
 def _effective(source: bytes) -> bytes:
     """Python source without what changes no result, spelt alike under every version of Python."""
     try:
-        tree = ast.parse(source)
-        tokens = list(tokenize.tokenize(io.BytesIO(source).readline))
-    except (SyntaxError, ValueError, tokenize.TokenError):
+        tree = _parsed(source)
+    except (SyntaxError, ValueError):
         return source
-    lines = source.decode("utf-8-sig").splitlines()
-    for token in tokens:
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(tree):
+    text = source.decode("utf-8-sig")
+    lines = text.splitlines()
+    row = start = 0
+    for found in _STRING_OR_COMMENT.finditer(text):
+        if found[0].startswith("#"):
+            at = found.start()
+            row += text.count("\n", start, at)
+            start = at
+            lines[row] = lines[row][: at - text.rfind("\n", 0, at) - 1]
+    for node in _statements(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
             names = ""
         elif isinstance(node, ast.ImportFrom):  # however it is wrapped and ordered
-            found = sorted(f"{alias.name}:{alias.asname}" for alias in node.names)
-            names = f"{'.' * node.level}{node.module} {' '.join(found)}"
+            imported = sorted(f"{alias.name}:{alias.asname}" for alias in node.names)
+            names = f"{'.' * node.level}{node.module} {' '.join(imported)}"
         else:
             continue
         first, last = node.lineno - 1, node.end_lineno or node.lineno
@@ -139,6 +148,21 @@ def _effective(source: bytes) -> bytes:
     return "\n".join(line for line in kept if line).encode()
 
 
+@lru_cache(1)  # a file's hash and what it imports are asked for one after the other
+def _parsed(source: bytes) -> ast.Module:
+    return ast.parse(source)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements; none lies within an expression, of which most of a tree is."""
+    waiting = deque[ast.AST]([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for name in _BLOCKS:
+            waiting.extend(getattr(node, name, ()))
+
+
 @cache
 def imported_by(path: str) -> tuple[str | None, ...]:
     """Files that a file imports, of the package and of plugins, wherever the statement stands."""
@@ -146,7 +170,7 @@ def imported_by(path: str) -> tuple[str | None, ...]:
     if place is None or not place.is_file():
         return ()
     found = []
-    for node in ast.walk(ast.parse(place.read_text(encoding="utf-8"))):
+    for node in _statements(_parsed(place.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
