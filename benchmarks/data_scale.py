@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/data_scale.py [--frames 20000] [--index 20000000] [--only …]
 
 Each row is a process of its own; the memory is the most that it held (`VmHWM`, which counts pages
-of files that it has mapped and that all processes share), less what it held after its imports.
+of files that it has mapped and that all processes share), less what it held after its imports; its
+own is what no other process can share (`RssAnon`), at the end.
 `index` opens a store of that many frames and draws batches from it: its records are not there, so
 any size can be tried. The others read a store of `--frames` slabs of 66 atoms.
 """
@@ -76,9 +77,10 @@ def index(where: Path, frames: int) -> dict[str, Any]:
     """Open, and the batches of 1 000 steps of one of 64 ranks."""
     dataset = GraphDataset(StoreDataset(where / "index.lmdb"), None, budget=0)
     sampler = BalancedSampler(dataset.natoms, 2048, 0, 5, 64)
+    start = time.process_time()
     for step in range(0, 1000 * 50, 50):
         sampler.parts(step)
-    return {}
+    return {"ms_per_step": round(time.process_time() - start, 2)}
 
 
 def statistics(where: Path, frames: int) -> dict[str, Any]:
@@ -150,21 +152,22 @@ ROWS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 
 def _measure(name: str, where: Path, frames: int, connection: Any) -> None:
-    before = _held()
+    before, own_before = _held(), _held("RssAnon:")
     start = time.perf_counter()
     told = ROWS[name](where, frames)
     wall = time.perf_counter() - start
     own, others = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu = sum(one.ru_utime + one.ru_stime for one in (own, others))
     memory = (_held() - before) / 1024
+    alone = (_held("RssAnon:") - own_before) / 1024
     child = others.ru_maxrss / 1024
-    connection.send((wall, cpu, memory, child, told))
+    connection.send((wall, cpu, memory, alone, child, told))
 
 
-def _held() -> int:
-    """Most memory of this process so far, KiB."""
+def _held(what: str = "VmHWM:") -> int:
+    """Memory of this process, KiB: the most so far, or another line of its status."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0])
+    return int(status.split(what)[1].split()[0])
 
 
 def main() -> None:
@@ -188,11 +191,11 @@ def main() -> None:
             process = context.Process(target=_measure, args=(name, where, options.frames, theirs))
             process.start()
             theirs.close()
-            wall, cpu, memory, child, told = ours.recv()
+            wall, cpu, memory, alone, child, told = ours.recv()
             process.join()
             print(
                 f"{name:<12} {wall:8.1f} s, {cpu:8.1f} CPU s, {memory:7.0f} MB more than its "
-                f"imports, {child:5.0f} MB its largest worker; {told}",
+                f"imports ({alone:.0f} its own), {child:5.0f} MB its largest worker; {told}",
                 flush=True,
             )
 
