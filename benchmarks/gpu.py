@@ -47,6 +47,7 @@ from benchmarks.training_step import (
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
+COMPILED = ("default", "max")  # the latter not on a CPU
 
 
 @dataclass
@@ -121,26 +122,35 @@ def training(options: Options, choices: list[str], batch: int, steps: int, other
     cuda = options.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    found["structures/s"] = _speed(options, bare, batch, steps)
+    found |= _speed(options, bare, batch, steps)
     if cuda:
         found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
     if other:
         name, context = _other_form(bare, config, options)
         with context:
-            found[f"{name} structures/s"] = _speed(options, bare, batch, steps)
+            found[f"{name} structures/s"] = _speed(options, bare, batch, steps)["structures/s"]
     return found
 
 
-def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> float:
+def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> Row:
+    found: Row = {}
     with bare.steps() as loop:
-        for _ in range(1 if options.quick else 3):
+        start = time.perf_counter()
+        loop.run(loop.next())
+        options.synchronise()
+        if bare.trainer.compile != "none":
+            found["first step s"] = time.perf_counter() - start
+        for _ in range(0 if options.quick else 2):
             loop.run(loop.next())
         options.synchronise()
         start = time.perf_counter()
         for _ in range(steps):
             loop.run(loop.next())
         options.synchronise()
-        return steps * batch / (time.perf_counter() - start)
+        found["structures/s"] = steps * batch / (time.perf_counter() - start)
+        if (why := getattr(loop.training.forward, "failed", None)) is not None:
+            found["eager, since"] = why
+    return found
 
 
 def _other_form(
@@ -234,6 +244,14 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
                 steps=steps,
                 other=other,
             )
+            for mode in COMPILED[: 1 if options.quick else None] if precision == "tf32" else ():
+                found[f"{name} compiled {mode}, {precision}"] = partial(
+                    training,
+                    choices=[*choices, f"engine.precision={precision}", f"engine.compile={mode}"],
+                    batch=batch,
+                    steps=steps,
+                    other=False,
+                )
         if precision == "tf32":
             found["relaxations"] = partial(relaxations, count=32, steps=5)
             found["300 steps"] = partial(precisions, steps=300)

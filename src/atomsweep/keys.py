@@ -25,6 +25,9 @@ NUM_EDGES = "num_edges_per_structure"  # (B,) int64
 SID = "sid"  # (B,) int64, system (relaxation) id
 FID = "fid"  # (B,) int64, frame within the system
 CLOUDS = "clouds"  # `graph.clouds.PointClouds`, of models that read them; optional
+PLACES = "places"  # (B,) int64, where each structure stands in the batch of a step; in training
+REAL = "real"  # (3,) int64, structures, atoms and edges before the ghosts; of filled batches
+FILLED = "filled"  # the same batch with ghosts, of which this one is a view; of compiled runs
 PROGRESS = "progress"  # share of the training's budget that is used, a float; in training alone
 
 # While a model learns to denoise (`dens/`); absent otherwise, and then nothing is encoded

@@ -168,6 +168,14 @@ def run(case):
         with fake_gpu(EVALUATION, watch.mode) as watch:
             training.evaluate(made.model, "val_id")
         assert watch.seen == set(EVALUATION)
+    elif what == "compiled":  # all but the compiler, which has nothing to make kernels for
+        made.trainer = dataclasses.replace(made.trainer, compile="default")
+        with (
+            mock.patch.object(torch, "compile", lambda graph, **options: graph),
+            fake_gpu(TRAINING),
+        ):
+            training = made.train(case.get("steps", 1))
+        assert training.forward.failed is None, training.forward.failed
     elif what == "ranks":
         with two_ranks() as world, fake_gpu(TRAINING | RANKS):
             made.train(1, world)

@@ -69,6 +69,8 @@ def test_training_evaluation_and_ranks_never_wait_and_faults_do():
         case("forcenet_small", *SMALL, "task=s2ef", "dens=oc20", *ENCODING, steps=2),
         case(*schnet, what="ranks"),
         case("gns", *SMALL, "task=s2f", what="ranks"),
+        case("forcenet_small", *SMALL, "task=s2f", "engine.precision=bf16", what="compiled"),
+        case(*schnet, what="compiled", steps=2),
     ]
     bad = [case(*schnet, what=fault) for fault in FAULTS]
     found = list(outcomes([*good, *bad]).items())

@@ -2,8 +2,9 @@
 
 All that is random or searched is done here, by threads on the CPU: structures are read, turned
 (`augment`), corrupted and their neighbours found (`Task.prepare`), and what a model wants to know
-beyond edges is found (`ForceField.prepare`), in this order. Then the batch lies in pinned memory,
-is sent while the host goes on, and what the device does with it is arithmetic.
+beyond edges is found (`ForceField.prepare`), in this order. For a compiled model ghosts fill the
+batch up. Then it lies in pinned memory, is sent while the host goes on, and what the device does
+with it is arithmetic.
 """
 
 from collections.abc import Callable, Generator
@@ -15,13 +16,15 @@ import torch
 from torch_geometric.data import Batch
 
 from atomsweep.augment import StepRandom
+from atomsweep.data.batches.ghosts import Shape, shape_of, with_ghosts, without_ghosts
 from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.batches.sampler import BalancedSampler, Part
+from atomsweep.data.batches.sampler import BalancedSampler, PackedSampler, Part
 from atomsweep.data.batches.tensors import to_device
 from atomsweep.data.structure import Array
 from atomsweep.engine.distributed import World
 from atomsweep.engine.prefetch import prefetch
 from atomsweep.engine.seeds import Purpose, mix
+from atomsweep.engine.shapes import filled_shape, limits, shape_of_limits, usual_shape
 from atomsweep.models.base import ForceField
 from atomsweep.tasks.base import Task
 
@@ -47,6 +50,9 @@ class StepBatches:
         world: the ranks.
         device: where the batches go.
         workers: threads that make batches ahead.
+        batch_edges: most edges of a micro-batch, which is then packed (`PackedSampler`); None cuts
+            a step into `accumulate` of them.
+        fill: with ghosts, up to few shapes (`engine.shapes`), as a compiled model needs it.
     """
 
     def __init__(
@@ -61,19 +67,34 @@ class StepBatches:
         world: World,
         device: torch.device,
         workers: int,
+        batch_edges: int | None = None,
+        fill: bool = False,
     ) -> None:
         self.data, self.augment, self.seed = data, augment, seed
         self.task, self.model = task, model
         self.device, self.workers = device, workers
-        sizes = data.num_edges if data.num_edges is not None else data.natoms
-        self.sampler = BalancedSampler(sizes, batch_size, seed, world.rank, world.size, accumulate)
+        self.sampler: BalancedSampler | PackedSampler
+        self.usual: Shape | None = None
+        if batch_edges is not None:
+            sizes, most = limits(data, batch_edges)
+            self.sampler = PackedSampler(sizes, most, batch_size, seed, world.rank, world.size)
+            self.usual = shape_of_limits(most) if fill else None
+            return
+        work = data.num_edges if data.num_edges is not None else data.natoms
+        self.sampler = BalancedSampler(work, batch_size, seed, world.rank, world.size, accumulate)
+        if fill:
+            self.usual = usual_shape(data, max(len(part.indices) for part in self.sampler.parts(0)))
 
     def start(self, step: int) -> Generator[list[Batch], None, None]:
         """Micro-batches of `step` and of every step after it; to be closed."""
         parts = ((later, self.sampler.parts(later)) for later in count(step))
         with closing(prefetch(self._ready, parts, self.workers)) as made:
             for batches in made:
-                yield [to_device(batch, self.device) for batch in batches]
+                yield [self._sent(*pair) for pair in batches]
+
+    def _sent(self, batch: Batch, real: Shape | None) -> Batch:
+        batch = to_device(batch, self.device)
+        return batch if real is None else without_ghosts(batch, real)
 
     def ids(self, step: int) -> str:
         """The structures of a step on all ranks, sid/fid."""
@@ -81,11 +102,11 @@ class StepBatches:
         pairs = zip(batch.sid.tolist(), batch.fid.tolist(), strict=True)
         return ", ".join(f"{sid}/{fid}" for sid, fid in pairs)
 
-    def _ready(self, item: tuple[int, list[Part]]) -> list[Batch]:
+    def _ready(self, item: tuple[int, list[Part]]) -> list[tuple[Batch, Shape | None]]:
         """Called in a thread of the loader."""
         step, parts = item
         turn, corrupt = (mix(self.seed, p, step) for p in (Purpose.AUGMENT, Purpose.CORRUPT))
-        made = []
+        made: list[tuple[Batch, Shape | None]] = []
         for indices, places in parts:
             batch = self.data.batch(indices)
             where = torch.from_numpy(places if "kept" not in batch else places[batch.kept])
@@ -93,7 +114,13 @@ class StepBatches:
                 batch = self.augment(batch, StepRandom(turn, where, self.sampler.batch_size))
             batch.places = where
             batch = self.task.prepare(batch, corrupt)
-            made.append(pinned(self.model.prepare(batch), self.device))
+            batch = self.model.prepare(batch)
+            real = None
+            if self.usual is not None:
+                real = shape_of(batch)
+                assert self.model.cutoff is not None
+                batch = with_ghosts(batch, filled_shape(real, self.usual), self.model.cutoff)
+            made.append((pinned(batch, self.device), real))
         return made
 
 

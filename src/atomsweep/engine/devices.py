@@ -5,6 +5,7 @@ import torch.distributed as dist
 from torch import nn
 
 from atomsweep.build import UserError
+from atomsweep.engine.optim import kept_statistics
 from atomsweep.engine.trainer import Trainer
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
@@ -45,6 +46,34 @@ def refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | None:
             )
     if trainer.sharded and any(p.ndim == 0 for p in model.parameters()):
         return "engine.sharded=true needs parameters with a dimension; one of this model has none"
+    return _compile_refusal(trainer, model, ranks)
+
+
+def _compile_refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | None:
+    several = "engine.sharded=true" if trainer.sharded else ""
+    if trainer.compile != "none":
+        why = getattr(model, "not_compiled", None)
+        if why is None and getattr(model, "cutoff", 0) is None and list(model.parameters()):
+            why = f"{type(model).__name__} reads no edges, by which batches get one shape"
+        if why is not None:
+            return f"engine.compile={trainer.compile} cannot be: {why}; set engine.compile=none"
+        if several:
+            return f"engine.compile={trainer.compile} and {several} exclude one another; set one"
+        if trainer.compile == "max" and torch.device(trainer.device).type != "cuda":
+            return (
+                "engine.compile=max records CUDA graphs, and engine.device="
+                f"{trainer.device} has none; set engine.compile=default"
+            )
+    if trainer.batch_edges is not None and getattr(model, "cutoff", 0) is None:
+        return "engine.batch_edges counts edges, and this model reads none; set it to null"
+    if trainer.batch_edges is not None and ranks > 1:
+        norm = kept_statistics(model)
+        if norm is not None or several:
+            return (
+                "engine.batch_edges packs each rank's batches by itself, which "
+                f"{f'the {norm} of this model' if norm else several} cannot be trained on; set "
+                "engine.batch_edges=null and optim.accumulate"
+            )
     return None
 
 

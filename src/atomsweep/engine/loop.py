@@ -21,6 +21,7 @@ from atomsweep import keys
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
+from atomsweep.engine.compiled import forward_of
 from atomsweep.engine.devices import local_device
 from atomsweep.engine.distributed import World
 from atomsweep.engine.evaluate import evaluate
@@ -72,7 +73,7 @@ class Training:
             "high" if self.trainer.precision == "tf32" else "highest"
         )
         self.device = local_device(self.trainer.device, self.world.local_rank)
-        if self.world.size > 1:
+        if self.world.size > 1 or self.trainer.compile != "none":
             synchronise_batch_norm(self.model)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.sharded = self.trainer.sharded and self.world.size > 1 and bool(self.parameters)
@@ -89,7 +90,10 @@ class Training:
             self.world,
             self.device,
             self.trainer.workers,
+            self.trainer.batch_edges,
+            fill=self.trainer.compile != "none" and bool(self.parameters),
         )
+        self.forward = forward_of(self.model, self.trainer)
         sampler = self.batches.sampler
         self.total_steps = self.trainer.total_steps(sampler.steps_per_epoch)
         self.started_at: tuple[float, float] | None = None  # wall clock and fraction
@@ -190,8 +194,7 @@ class Training:
         optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for batch in batches:
-            with self.trainer.autocast():
-                prediction = self.model(batch)
+            prediction = self.forward(batch)
             totals = self.task.totals(prediction, batch)
             part = sum(
                 self.task.coefficients[name] * total / whole[name] for name, total in totals.items()
@@ -215,8 +218,7 @@ class Training:
     # What is written
 
     def _check_finite(self) -> None:
-        bad = int(self.first_bad)
-        if bad < 0:
+        if (bad := int(self.first_bad)) < 0:
             return
         raise NotFiniteError(
             f"the loss is not finite at step {bad + 1}; its batch holds the structures (sid/fid) "
@@ -233,8 +235,7 @@ class Training:
     def _log_epoch(self, speed: Throughput) -> None:
         rates = speed.of_epoch(self.step)
         self._journal(rates)
-        names = [schema.metric_name(schema.TRAIN, name) for name in COUNTED]
-        self.values |= {name: rates[name] for name in names}
+        self.values |= {n: rates[n] for n in (schema.metric_name(schema.TRAIN, c) for c in COUNTED)}
 
     def _evaluate_and_save(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
         """The evaluation is due until its files are there: whatever ends it, it is made again."""

@@ -31,6 +31,10 @@ class Trainer:
             ones each time; None looks at all, as the evaluation at the end does.
         cache_gib: GiB that arrays of a split with its neighbour lists may take, in files beside the
             data; a larger split is read for each batch.
+        compile: "default" trains with a compiled forward and backward (`engine.compiled`), "max"
+            with CUDA graphs and kernels that are measured, "none" eagerly.
+        batch_edges: most edges of a micro-batch; a step is packed into as many as it takes. None
+            goes by optim.accumulate.
     """
 
     device: str
@@ -49,6 +53,8 @@ class Trainer:
     sharded: bool = False
     eval_frames: int | None = None
     cache_gib: float = 4.0
+    compile: Literal["none", "default", "max"] = "none"
+    batch_edges: int | None = None
 
     def __post_init__(self) -> None:
         budgets = {n: getattr(self, n) for n in ("steps", "epochs", "device_hours")}
@@ -71,6 +77,10 @@ class Trainer:
             raise ValueError(f"engine.cache_gib must not be negative, got {self.cache_gib}")
         if self.workers < 0:
             raise ValueError(f"engine.workers must not be negative, got {self.workers}")
+        if self.compile not in ("none", "default", "max"):
+            raise ValueError(f"engine.compile must be none, default or max, got {self.compile!r}")
+        if self.batch_edges is not None and self.batch_edges < 1:
+            raise ValueError(f"engine.batch_edges must be at least 1, got {self.batch_edges}")
         split, _, metric = self.metric.partition("/")
         if not metric or split not in self.eval_splits:
             raise ValueError(

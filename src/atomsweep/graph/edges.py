@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from atomsweep.tracing import is_traced
+
 
 def edge_vectors(batch: Batch) -> Tensor:
     """Vectors from centre to neighbour, `pos[source] - pos[target] + cell_offsets @ cell`, in Å.
@@ -17,6 +19,10 @@ def edge_vectors(batch: Batch) -> Tensor:
         "ei,eij->ej", batch.cell_offsets.to(batch.cell.dtype), batch.cell[batch.batch[target]]
     )  # (E, 3)
     return batch.pos[source] - batch.pos[target] + shift
+
+
+def _readable(values: Tensor) -> bool:
+    return values.device.type == "cpu" and bool(values.numel()) and not is_traced()
 
 
 OFFSET_BITS = 10  # cell offsets of -512 ... 511 for each axis
@@ -44,7 +50,7 @@ def reverse_edges(
     """
     half = 1 << (OFFSET_BITS - 1)
     offsets = cell_offsets.long()
-    if offsets.device.type == "cpu" and offsets.numel() and int(offsets.abs().max()) >= half:
+    if _readable(offsets) and int(offsets.abs().max()) >= half:
         raise ValueError(
             f"cell_offsets must lie within ±{half - 1} cells, got {int(offsets.abs().max())}; "
             "wrap the positions into the cell"

@@ -102,6 +102,11 @@ def preflight(
             f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
             "ranks a structure; use fewer ranks or a larger batch"
         )
+    if trainer.batch_edges is not None and recipe.accumulate > 1:
+        raise UserError(
+            f"engine.batch_edges={trainer.batch_edges} and optim.accumulate={recipe.accumulate} "
+            "both cut a step into micro-batches; set optim.accumulate=1 or engine.batch_edges=null"
+        )
     try:
         if any(p.requires_grad for p in model.parameters()):
             recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate

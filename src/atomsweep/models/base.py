@@ -15,6 +15,7 @@ from atomsweep.graph.edges import edge_vectors
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER, element_names
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
+from atomsweep.tracing import is_traced
 
 
 class Prediction(NamedTuple):
@@ -46,6 +47,7 @@ class ForceField(nn.Module, ABC):
         predicts_energy: the prediction has an energy.
         predicts_labels: outputs are eV and eV/Å by themselves, so that no task scales them.
         forces_wanted: set by the task; without it no gradient is taken for forces.
+        not_compiled: why the forward is not one graph for a shape (`engine.compile`), in words.
         initialised_from_data: `initialise` sets first weights; it is called before training.
         cutoff: radius of the graph, Å; None for a model that reads no edges, and no graph is built.
         max_neighbors: neighbours kept for each atom, nearest first; None keeps all.
@@ -59,6 +61,7 @@ class ForceField(nn.Module, ABC):
     predicts_labels: bool = False
     forces_wanted: bool = True
     initialised_from_data: bool = False
+    not_compiled: str | None = None
 
     cutoff: float | None
     max_neighbors: int | None
@@ -93,7 +96,7 @@ class ForceField(nn.Module, ABC):
 
     def check_elements_on_cpu(self, atomic_numbers: Tensor) -> None:
         """`check_elements` where reading values costs nothing: eager, on the CPU. Else nothing."""
-        if atomic_numbers.device.type == "cpu" and not torch.compiler.is_compiling():
+        if atomic_numbers.device.type == "cpu" and not is_traced():
             self.check_elements(atomic_numbers)
 
     def prepare(self, batch: Batch) -> Batch:

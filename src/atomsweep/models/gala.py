@@ -83,6 +83,7 @@ class Gala(ForceField):
     equivariant = True
     cutoff: float | None = None
     max_neighbors: int | None = None
+    not_compiled = "Gala reads point clouds, of which every batch has another number"
 
     def __init__(
         self,

@@ -1,31 +1,54 @@
-"""Batch norm with the statistics of a batch that lies on many ranks, on any device."""
+"""Batch norm with the statistics of a batch that lies on many ranks, or that has ghosts."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
-class _SumOverRanks(torch.autograd.Function):
-    """Sum over ranks; its derivative is the same sum, so it may be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:
-        return sum_over_ranks(grad)
+_counted: ContextVar[Mapping[int, Tensor] | None] = ContextVar("counted", default=None)
 
 
+@contextmanager
+def counted_rows(weights: Mapping[int, Tensor]) -> Iterator[None]:
+    """A block in which only some rows of a batch count for batch norms: those that are no ghosts.
+
+    Args:
+        weights: number of rows -> (rows, 1), 1 for each that counts and 0 for the others. Atoms,
+            edges and structures are told apart by their number.
+    """
+    token = _counted.set(weights)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
+
+@torch.library.custom_op("atomsweep::sum_over_ranks", mutates_args=())
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """Differentiable sum of a tensor over ranks."""
-    return _SumOverRanks.apply(x)
+    """Sum of a tensor over ranks; its derivative is the same sum, and differentiable again."""
+    total = x.clone()
+    dist.all_reduce(total)
+    return total
+
+
+@sum_over_ranks.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> Tensor:
+    return sum_over_ranks(grad)
+
+
+sum_over_ranks.register_autograd(_backward)
 
 
 class SyncBatchNorm1d(nn.BatchNorm1d):
-    """`BatchNorm1d` over the rows of all ranks: the mean first, then the squares around it.
+    """`BatchNorm1d` over the rows of all ranks that count: the mean, then the squares around it.
 
     torch's own synchronised batch norm refuses the CPU. This one is made of differentiable sums, so
     forces that are a gradient may pass through it. Every rank must call it equally often.
@@ -35,14 +58,16 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise; in evaluation, or in one process, exactly as `BatchNorm1d`."""
-        if not self.training or not dist.is_initialized():
+        weights = _counted.get()
+        if not self.training or not (dist.is_initialized() or weights):
             return super().forward(x)
         rows = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        sums = torch.cat([rows.sum(0), rows.new_full((1,), len(rows))])
-        total, count = sum_over_ranks(sums).split([self.num_features, 1])
+        weight = rows.new_ones(len(rows), 1) if weights is None else weights[len(x)].to(rows.dtype)
+        sums = torch.cat([(rows * weight).sum(0), weight.sum().reshape(1)])
+        total, count = _over_ranks(sums).split([self.num_features, 1])
         mean = total / count
         centred = rows - mean
-        variance = sum_over_ranks(centred.square().sum(0)) / count
+        variance = _over_ranks((centred.square() * weight).sum(0)) / count
         self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
         out = centred * torch.rsqrt(variance + self.eps)
         if self.affine:
@@ -62,8 +87,12 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
         self.running_var.lerp_(variance.to(self.running_var), momentum)
 
 
+def _over_ranks(x: Tensor) -> Tensor:
+    return sum_over_ranks(x) if dist.is_initialized() else x
+
+
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """Let every `BatchNorm1d` below `model` take its statistics over all ranks.
+    """Let every `BatchNorm1d` below `model` take its statistics over all ranks, without ghosts.
 
     Parameters, buffers and their names stay, so that checkpoints move between numbers of ranks.
 

@@ -176,6 +176,7 @@ class NormalizedModel(ForceField):
             "supports_dens",
             "supports_sigma",
             "initialised_from_data",
+            "not_compiled",
         ):
             setattr(self, name, getattr(model, name))
         self.predicts_energy = model.predicts_energy

@@ -45,7 +45,8 @@ NEUTRAL_KEYS: Mapping[str, str] = {
     "engine.workers": "speed only",
     "engine.sharded": "memory only: the same sums, kept in parts",
     "engine.cache_gib": "speed only: the same batches, made earlier",
-    "engine.compile": "speed only",
+    "engine.compile": "the same arithmetic up to rounding, as on another device; what it drops out "
+    "differs where there is dropout, as on other ranks",
     "engine.eval_batch_size": "memory only: metrics are sums over structures",
     "engine.checkpoint_every": "a resumed run is bit-identical wherever it was cut",
     "engine.log_every": "what is written, not what is computed",

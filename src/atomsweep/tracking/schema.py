@@ -30,6 +30,7 @@ EVALUATIONS = "evaluations"  # <kind>.json: what was evaluated after the trainin
 WANTED = "evaluations.json"  # kind -> settings of the evaluations that sweeps asked for
 PREDICTIONS = "predictions"  # <split>.npz: a sample of structures with what was predicted
 EARLIER = "earlier"  # what trainings left that were made again, in <n>/
+COMPILED = "_compiled"  # <root>/_compiled: kernels of compiled runs, for those to come
 SWEEPS = "_sweeps"  # <root>/_sweeps/<sweep>.json: the plan of a sweep
 OPTIONS = "conf"  # in it: config groups that are made from runs, e.g. the best of a study
 STUDY = "study"  # of a plan: what a study wants and its trials; TRIAL of each of its cells

@@ -154,6 +154,7 @@ def _fit(
 ) -> dict[str, Any]:
     import torch
 
+    from atomsweep.engine.compiled import compile_into
     from atomsweep.engine.fit import fit
     from atomsweep.engine.seeds import Purpose, mix
     from atomsweep.worker.trained import device_name
@@ -163,6 +164,8 @@ def _fit(
     model: ForceField
     model, task = build_learner(config)
     trainer: Trainer = build(config["engine"], "engine")
+    if trainer.compile != "none":
+        compile_into(directory.path.parent / schema.COMPILED, trainer)
     device = device_name(torch.device(trainer.device))
     if world.first:
         directory.update_status(state=schema.RUNNING, message=None, total_steps=trainer.steps)

@@ -161,6 +161,76 @@ class BalancedSampler(EpochSampler):
         return found
 
 
+class PackedSampler(EpochSampler):
+    """`EpochSampler` over micro-batches that hold no more than fits: first fit, in order.
+
+    A step's structures go, one after another, each into the first micro-batch that has room; these
+    are dealt to the ranks in turn. Where there are fewer than ranks, those of most structures are
+    cut in two. A rank may have one micro-batch more than another.
+
+    Args:
+        sizes: (num, K) what each structure takes of each limit.
+        limits: (K,) what a micro-batch holds.
+        batch_size: structures of a step, over all ranks and micro-batches.
+        seed: of the permutations.
+        rank: of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: a structure alone does not fit, or there are fewer structures than ranks.
+    """
+
+    def __init__(
+        self,
+        sizes: Array,
+        limits: Array,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(len(sizes), batch_size, seed)
+        self.sizes, self.limits = np.asarray(sizes), np.asarray(limits)
+        self.rank, self.world_size = rank, world_size
+        if (self.sizes.max(0) > self.limits).any():
+            raise ValueError(
+                f"a structure of {self.sizes.max(0).tolist()} does not fit into a micro-batch of "
+                f"{self.limits.tolist()}"
+            )
+        if self.batch_size < world_size:
+            raise ValueError(
+                f"a step of {self.batch_size} structures cannot be dealt to {world_size} ranks"
+            )
+
+    def parts(self, step: int) -> list[Part]:
+        """This rank's structures of a step, for each micro-batch."""
+        chosen = self.indices(step)
+        bins = first_fit(self.sizes[chosen], self.limits)
+        while len(bins) < self.world_size:
+            most = max(range(len(bins)), key=lambda place: len(bins[place]))
+            half = len(bins[most]) // 2
+            bins[most : most + 1] = [bins[most][:half], bins[most][half:]]
+        return [Part(chosen[places], places) for places in bins[self.rank :: self.world_size]]
+
+
+def first_fit(sizes: Array, limits: Array) -> list[Array]:
+    """Places of items in bins, each in the first that has room for it; ascending in each.
+
+    Shape: (B, K), (K,) -> one (b,) for each bin.
+    """
+    bins: list[list[int]] = []
+    room = np.empty((0, len(limits)), dtype=np.int64)
+    for place, size in enumerate(np.asarray(sizes)):
+        fits = np.flatnonzero((size <= room).all(1))
+        if not len(fits):
+            bins.append([])
+            room = np.concatenate([room, np.asarray(limits)[None]])
+            fits = np.array([len(bins) - 1])
+        bins[fits[0]].append(place)
+        room[fits[0]] -= size
+    return [np.array(places) for places in bins]
+
+
 def deal(sizes: Array, hands: int) -> Array:
     """(B,) which hand gets each item, so that counts differ by at most one and sums by little.
 

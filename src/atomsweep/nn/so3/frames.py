@@ -9,6 +9,7 @@ from atomsweep.nn.scatter import segment_sum
 from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.layout import truncation_rescale
 from atomsweep.nn.so3.wigner import EdgeWigner, edge_rotation
+from atomsweep.tracing import is_traced
 
 
 class Frames(NamedTuple):
@@ -33,7 +34,7 @@ class Frames(NamedTuple):
 
         Shape: (N, (L + 1)², C), (2, E) -> (E, R, 2C).
         """
-        return _rotate(self.there, self.there_back, _GatherPairs.apply(x, pairs))
+        return _rotate(self.there, self.there_back, _gather_pairs(x, pairs))
 
     def into(self, x: Tensor, atom: Tensor) -> Tensor:
         """Coefficients of one atom of each edge, in the edge's frame.
@@ -101,7 +102,7 @@ class EdgeFrames(ConstantModule):
 
 def _rotate(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
     """Matrix @ x of every edge."""
-    if matrix.requires_grad or torch.compiler.is_compiling():
+    if matrix.requires_grad or is_traced():
         return torch.bmm(matrix.to(x.dtype), x)
     return _Rotate.apply(x, matrix.to(x.dtype), transposed.to(x.dtype))
 
@@ -119,6 +120,12 @@ class _Rotate(torch.autograd.Function):
         matrix, transposed = ctx.saved_tensors
         matrix, transposed = matrix.to(grad.dtype), transposed.to(grad.dtype)  # autocast
         return _Rotate.apply(grad, transposed, matrix), None, None
+
+
+def _gather_pairs(x: Tensor, pairs: Tensor) -> Tensor:
+    if is_traced():
+        return torch.cat([x.index_select(0, atom) for atom in pairs], 2)
+    return _GatherPairs.apply(x, pairs)
 
 
 class _GatherPairs(torch.autograd.Function):

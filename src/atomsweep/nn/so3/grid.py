@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atomsweep.nn.so3.constants import ConstantModule
 from atomsweep.nn.so3.harmonics import harmonics_table
 from atomsweep.nn.so3.layout import degrees, m_primary, truncation_rescale
+from atomsweep.tracing import is_traced
 
 CHUNK_COLUMNS = 2048  # columns of values on the grid that a CPU works on at a time
 
@@ -156,6 +157,6 @@ def _in_chunks(
 
 
 def _grid_silu(x: Tensor, to_grid: Tensor, from_grid: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # fuses by itself
+    if is_traced():  # fuses by itself
         return torch.matmul(from_grid, F.silu(torch.matmul(to_grid, x)))
     return _GridSiLU.apply(x, to_grid, from_grid)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomsweep.nn.so3.layout import num_degrees
+from atomsweep.tracing import is_traced
 
 
 class SO2Convolution(nn.Module):
@@ -78,7 +79,7 @@ class SO2Convolution(nn.Module):
         rows = [self.sizes[0], *doubled]
         if weights is None:
             first, *rest = x.split(rows, 1)
-        elif torch.compiler.is_compiling():  # fuses by itself
+        elif is_traced():  # fuses by itself
             first, *rest = _weigh(x, weights.unflatten(1, (-1, x.shape[2])), rows)
         else:
             weights = weights.to(x.dtype)

@@ -1,0 +1,257 @@
+"""A model's forward as one compiled graph that holds the gradient which gives the forces.
+
+`torch.compile` differentiates what it compiles once, and a loss on forces that are a gradient asks
+for two derivatives. So the forward is first written down with the gradient it takes, as one graph
+of plain operations, for a shape; that graph is compiled, and its backward is an ordinary one.
+Models of direct forces go the same way. Parameters and buffers are inputs, so a graph holds no
+weights.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+from torch_geometric.data import Batch, Data
+
+from atomsweep import keys
+from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
+from atomsweep.engine.trainer import Trainer
+from atomsweep.models.base import ForceField, Prediction
+from atomsweep.nn.sync_norm import counted_rows
+from atomsweep.tracing import tracing
+
+BACKEND = "inductor"
+
+log = logging.getLogger(__name__)
+
+
+def compile_into(folder: Path, trainer: Trainer) -> None:
+    """Keep what is compiled in a folder for all runs beside it, if the environment names no other.
+
+    On a CPU the compiler takes as many threads as the training does.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
+    if torch.device(trainer.device).type == "cpu":
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(trainer.threads))
+
+
+def forward_of(model: ForceField, trainer: Trainer) -> Callable[[Batch], Prediction]:
+    """What a step of training calls, on the batches of `StepBatches`: compiled or not."""
+    if trainer.compile != "none":
+        return CompiledForward(model, trainer.compile, trainer.autocast)
+
+    def eager(batch: Batch) -> Prediction:
+        with trainer.autocast():
+            prediction: Prediction = model(batch)
+        return prediction
+
+    return eager
+
+
+class CompiledForward:
+    """Calls a model on filled batches, and gives what it predicts for their real rows.
+
+    A graph is made for each shape, at its first batch, and kept. Where one cannot be made there is
+    one warning, and the model runs eagerly from then on.
+
+    Args:
+        model: in training; its weights may change, not its modules.
+        mode: "default", or "max" for CUDA graphs and measured kernels.
+        autocast: context of a forward; its casts become part of the graph.
+
+    Attributes:
+        graphs: that were made, by shapes and types of their inputs.
+        failed: why the model is eager, or None.
+    """
+
+    def __init__(
+        self,
+        model: ForceField,
+        mode: Literal["default", "max"],
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.model, self.mode, self.autocast = model, mode, autocast
+        self.graphs: dict[Any, _Graph] = {}
+        self.failed: str | None = None
+
+    def __call__(self, batch: Batch) -> Prediction:
+        """Predict for the batch of which `batch.filled` is the whole."""
+        if self.failed is not None:
+            return self._eager(batch)
+        filled = batch[keys.FILLED]
+        fields = {k: value for k, value in filled.to_dict().items() if isinstance(value, Tensor)}
+        key = tuple((name, value.shape, value.dtype) for name, value in fields.items())
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = self._made(fields)
+            except Exception as error:
+                self.failed = " ".join(str(error).split())[:300] or type(error).__name__
+                log.warning(
+                    "engine.compile=%s: %s could not be compiled and is trained eagerly: %s",
+                    self.mode,
+                    type(getattr(self.model, "model", self.model)).__name__,
+                    self.failed,
+                )
+                log.debug("", exc_info=error)
+                return self._eager(batch)
+        real = shape_of(batch)
+        return _of_real(self.graphs[key](fields), real)
+
+    def _eager(self, batch: Batch) -> Prediction:
+        with self.autocast():
+            prediction: Prediction = self.model(batch)
+        return prediction
+
+    def _made(self, fields: dict[str, Tensor]) -> "_Graph":
+        """A graph, run once in both directions, so that what fails does so here."""
+        device = fields[keys.POS].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            graph = _Graph(self.model, self.mode, self.autocast, fields)
+            graph.try_out(fields)
+        return graph
+
+
+class _Graph:
+    """The forward for one shape, from weights, buffers and fields."""
+
+    def __init__(
+        self,
+        model: ForceField,
+        mode: Literal["default", "max"],
+        autocast: Callable[[], AbstractContextManager[object]],
+        fields: dict[str, Tensor],
+    ) -> None:
+        self.mode = mode
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        names, fields_there = list(state), list(fields)
+        given: list[str] = []
+
+        def forward(*inputs: Tensor) -> list[Tensor]:
+            state = dict(zip(names, inputs[: len(names)], strict=True))
+            batch = Data.from_dict(dict(zip(fields_there, inputs[len(names) :], strict=True)))
+            with autocast(), counted_rows(row_weights(batch)), _KeepDetached():
+                prediction = functional_call(model, state, (batch,))
+            found = {n: v for n, v in prediction._asdict().items() if v is not None}
+            given[:] = found
+            return list(found.values())
+
+        inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
+        with tracing():
+            graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        read = _cleaned(graph)
+        self.outputs = given
+        self.state = [state[names[place]] for place in read if place < len(names)]
+        self.fields = [fields_there[i - len(names)] for i in read if i >= len(names)]
+        self.run = torch.compile(
+            graph, fullgraph=True, dynamic=False, backend=BACKEND, options=_options(mode)
+        )
+        if mode == "max":  # weights stay where they are, so that CUDA graphs need no copies
+            for value in self.state:
+                torch._dynamo.mark_static_address(value)
+
+    def __call__(self, fields: dict[str, Tensor]) -> Prediction:
+        """Predict for all rows."""
+        if self.mode == "max":
+            torch.compiler.cudagraph_mark_step_begin()
+        found = self.run(*self.state, *(fields[name] for name in self.fields))
+        return Prediction(**dict(zip(self.outputs, found, strict=True)))
+
+    def try_out(self, fields: dict[str, Tensor]) -> None:
+        """Forward and backward, so that both are compiled; buffers are as before, then."""
+        buffers = [x for x in self.state if not isinstance(x, nn.Parameter)]
+        before = [x.clone() for x in buffers]
+        outputs = [part for part in self(fields) if part is not None and part.requires_grad]
+        weights = [x for x in self.state if x.requires_grad]
+        if outputs and weights:
+            torch.autograd.grad([part.sum() for part in outputs], weights, allow_unused=True)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_(value.requires_grad)
+
+
+def _of_real(prediction: Prediction, real: Shape) -> Prediction:
+    """Rows of real structures and atoms."""
+    energy, forces, noise = prediction
+    return Prediction(
+        energy if energy is None else energy[: real.structures],
+        forces if forces is None else forces[: real.atoms],
+        noise if noise is None else noise[: real.atoms],
+    )
+
+
+def _options(mode: Literal["default", "max"]) -> dict[str, Any]:
+    options = torch._inductor.list_mode_options("max-autotune") if mode == "max" else {}
+    return {**options, "fallback_random": True}  # the numbers that eager code would draw
+
+
+# What a graph may not lose: where a derivative ends
+
+
+@torch.library.custom_op("atomsweep::held", mutates_args=())
+def held(x: Tensor) -> Tensor:
+    """The value, as a constant of derivatives; stands in a graph until it is cleaned."""
+    return x.clone()
+
+
+@held.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class _KeepDetached(TorchFunctionMode):
+    """Writes `held` for what the model detaches, and for what it reads without gradients.
+
+    A graph has no gradient mode, and autograd itself detaches what it saves for a gradient, which
+    is written down as well and must not end a second derivative (`_cleaned`).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation."""
+        if func is Tensor.detach or func is torch.detach:
+            return _held(args[0])
+        if not torch.is_grad_enabled():
+            args, kwargs = tree_map(_held, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _held(value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return value
+    with torch.no_grad():
+        return held(value)
+
+
+def _cleaned(graph: GraphModule) -> list[int]:
+    """Places of the inputs that a graph reads; the others are taken out.
+
+    `detach` of autograd's own goes, and `held` becomes `detach`.
+    """
+    nodes = graph.graph
+    for node in list(nodes.nodes):
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            nodes.erase_node(node)
+    for node in nodes.nodes:
+        if node.target is torch.ops.atomsweep.held.default:
+            node.target = torch.ops.aten.detach.default
+    nodes.eliminate_dead_code()
+    inputs = [node for node in nodes.nodes if node.op == "placeholder"]
+    read = [place for place, node in enumerate(inputs) if node.users]
+    for node in inputs:
+        if not node.users:
+            nodes.erase_node(node)
+    graph.recompile()
+    return read

@@ -1,0 +1,275 @@
+"""Compiled training is eager training up to rounding, as one graph, and without being told."""
+
+import dataclasses
+import itertools
+import logging
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config as inductor
+from torch import nn
+
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.dataset import InMemoryDataset
+from atomsweep.engine import compiled
+from atomsweep.engine.devices import refusal
+from atomsweep.engine.distributed import ALONE
+from atomsweep.engine.fit import fit
+from atomsweep.engine.loop import Training
+from atomsweep.engine.signals import Interrupted, StopFlag
+from atomsweep.tracking.run import RunDirectory
+from tests.engine.fake_gpu_cases import Case, structures
+
+SMALL = ["size=small", "model.num_layers=1"]
+MODELS = {
+    "schnet": [*SMALL, "task=s2ef"],
+    "forcenet_small": [*SMALL, "task=s2f", "augmentation=rotate_z"],
+    "gns": [*SMALL, "task=s2f"],
+    "dimenet_pp": [*SMALL, "task=s2ef"],
+    "egnn_72k": ["size=small", "model.num_layers=2", "task=s2ef"],
+    "megnet_986k": [*SMALL, "task=s2ef"],
+    "equiformer_v2_small": [*SMALL, "task=s2ef_oc20", "dens=v3"],
+    "escn_small": [*SMALL, "task=s2ef_oc20", "dens=oc20_escn"],
+    "equiformer_l2": [*SMALL, "task=s2ef_md17", "dens=md17"],
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setattr(inductor, "compile_threads", 1)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+def uneven(num):
+    """Slabs of which atoms are missing, so that no two batches have one shape."""
+    made = []
+    for number, one in enumerate(structures(num)):
+        kept = np.arange(one.natoms - number % 4)
+        parts = {
+            name: getattr(one, name)[kept]
+            for name in ("atomic_numbers", "pos", "tags", "fixed", "forces")
+        }
+        made.append(dataclasses.replace(one, **parts))
+    return made
+
+
+def as_double(batch, _):
+    for name, value in batch.to_dict().items():
+        if torch.is_tensor(value) and value.dtype == torch.float32:
+            batch[name] = value.double()
+    return batch
+
+
+def training(overrides, double=False, **engine):
+    torch.manual_seed(0)
+    case = Case(overrides)
+    for weight in case.model.parameters():
+        if weight.requires_grad and not weight.any():  # what starts at zero hides what is behind it
+            nn.init.normal_(weight, std=0.1)
+    graph = case.data["train"].graph
+    case.data = dict.fromkeys(case.data, GraphDataset(InMemoryDataset(uneven(9), "slabs"), graph))
+    augment = case.augment
+    if double:
+        case.model.double()
+        augment = as_double
+    trainer = dataclasses.replace(case.trainer, device="cpu", workers=0, **engine)
+    recipe = dataclasses.replace(case.recipe, ema_decay=None)
+    rest = (augment, None, 0, StopFlag(), lambda update: None, ALONE)
+    made = Training(trainer, case.model, case.task, recipe, case.data, *rest)
+    made.model.train()
+    return made
+
+
+def curve(made, steps):
+    """Loss of each step, and all weights and statistics after them."""
+    optimizer, losses = made.recipe.new_optimizer(made.model), []
+    with closing(made.batches.start(0)) as batches:
+        for _ in range(steps):
+            made._reset_loss()
+            made._step(next(batches), optimizer, None)
+            made.step += 1
+            losses.append(float(made.loss_sum))
+    state = made.model.state_dict()
+    return losses, {k: v for k, v in state.items() if v.is_floating_point()}
+
+
+def first_gradients(made):
+    """Outputs and gradients of the first batch, before any step."""
+    with closing(made.batches.start(0)) as batches:
+        (batch,) = next(batches)
+    batch["progress"] = 0.0
+    prediction = made.forward(batch)
+    totals = made.task.totals(prediction, batch)
+    weights = {n: w for n, w in made.model.named_parameters() if w.requires_grad}
+    found = torch.autograd.grad(sum(totals.values()), weights.values(), allow_unused=True)
+    outputs = {k: v.detach() for k, v in prediction._asdict().items() if v is not None}
+    return outputs, dict(zip(weights, found, strict=True))
+
+
+def assert_near(found, expected, tolerance):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert (found[name] is None) == (value is None), name
+        if value is not None:
+            scale = float(value.abs().max()) + 1e-30
+            torch.testing.assert_close(
+                found[name] / scale, value / scale, atol=tolerance, rtol=0, msg=name
+            )
+
+
+def compare(overrides, steps, double):
+    tolerance = 1e-10 if double else 1e-5
+    one = training(overrides, double)
+    other = training(overrides, double, compile="default")
+    for found, expected in zip(first_gradients(other), first_gradients(one), strict=True):
+        assert_near(found, expected, tolerance)
+    # that forward has moved statistics of the batch, on both sides
+    expected, state = curve(one, steps)
+    found, compiled_state = curve(other, steps)
+    assert len(set(expected)) == steps
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+    if double:
+        assert_near(compiled_state, state, 1e-8)
+    assert other.forward.failed is None
+    assert len(other.forward.graphs) == 1
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("model", ["schnet", "forcenet_small"])
+def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(model):
+    compare([f"model={model}", *MODELS[model]], 4, double=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize("model", MODELS)
+def test_fifty_steps_are_those_of_eager_training(model, double):
+    compare([f"model={model}", *MODELS[model]], 50, double)
+
+
+def packed(**engine):
+    made = training(["model=schnet", *MODELS["schnet"]], double=True, **engine)
+    with closing(made.batches.start(0)) as batches:
+        return made, [next(batches) for _ in range(6)]
+
+
+def test_packed_micro_batches_are_equal_in_memory_and_change_no_step():
+    most = 700
+    whole = training(["model=schnet", *MODELS["schnet"]], double=True)
+    one, steps = packed(batch_edges=most)
+    numbers = [[batch.edge_index.shape[1] for batch in batches] for batches in steps]
+    assert max(itertools.chain(*numbers)) <= most
+    assert min(map(len, numbers)) > 1
+    (expected, state), (found, packed_state) = curve(whole, 6), curve(one, 6)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert_near(packed_state, state, 1e-8)
+
+
+def test_packed_and_filled_micro_batches_have_one_shape_and_no_ghost_counts():
+    most = 700
+    one, steps = packed(batch_edges=most, compile="default")
+    filled = [batch.filled for batches in steps for batch in batches]
+    shapes = {(len(b.cell), len(b.pos), b.edge_index.shape[1]) for b in filled}
+    assert len(shapes) == 1
+    eager, plain = packed(batch_edges=most)
+    for batches, alone in zip(steps, plain, strict=True):
+        for batch, other in zip(batches, alone, strict=True):
+            assert one.task.counts(batch) == eager.task.counts(other)
+            assert torch.equal(batch.forces, other.forces)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_model_predicts_of_real_rows_knows_of_no_ghost(model):
+    made = training([f"model={model}", *MODELS[model]], compile="default")
+    with closing(made.batches.start(0)) as batches:
+        (batch,) = next(batches)
+    made.model.eval()
+    alone, beside = made.model(batch), made.model(batch.filled)
+    for one, other in zip(alone, beside, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and not (one is alone.noise or "dens_moved_edges" in batch):
+            torch.testing.assert_close(other[: len(one)], one, rtol=1e-4, atol=1e-4)
+            assert torch.isfinite(other).all()
+
+
+def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no compiler\nhere")
+
+    overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
+    expected, _ = curve(training(overrides), 3)
+    monkeypatch.setattr(torch, "compile", broken)
+    with caplog.at_level(logging.WARNING):
+        found, _ = curve(training(overrides, compile="default"), 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    (record,) = [r for r in caplog.records if r.name == compiled.__name__]
+    assert record.getMessage() == (
+        "engine.compile=default: ForceNet could not be compiled and is trained eagerly: "
+        "no compiler here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "ranks", "words"),
+    [
+        ("gala", {"compile": "default"}, 1, "Gala reads point clouds"),
+        ("schnet", {"compile": "max"}, 1, "engine.compile=max records CUDA graphs"),
+        ("schnet", {"compile": "default", "sharded": True}, 2, "exclude one another"),
+        ("forcenet_small", {"batch_edges": 900}, 2, "BatchNorm1d of this model"),
+        ("gala", {"batch_edges": 900}, 1, "this model reads none"),
+        ("forcenet_small", {"batch_edges": 900, "compile": "default"}, 1, None),
+        ("schnet", {"batch_edges": 900}, 2, None),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(model, engine, ranks, words):
+    task = "is2re" if model == "gala" else "s2f"
+    case = Case([f"model={model}", "size=small", f"task={task}"])
+    trainer = dataclasses.replace(case.trainer, device="cpu", **engine)
+    found = refusal(trainer, case.model, ranks)
+    assert found is None if words is None else words in found
+
+
+def test_an_unknown_mode_and_a_budget_below_the_largest_structure_are_refused():
+    with pytest.raises(ValueError, match="none, default or max, got 'full'"):
+        training(["model=schnet", *MODELS["schnet"]], compile="full")
+    with pytest.raises(ValueError, match="engine.batch_edges=50 is less than the largest"):
+        training(["model=schnet", *MODELS["schnet"]], batch_edges=50)
+
+
+def run_to_end(path, stop_at=None):
+    made = training(
+        ["model=forcenet_small", *MODELS["forcenet_small"]],
+        compile="default",
+        steps=6,
+        eval_every=3,
+        checkpoint_every=1,
+    )
+    if path.exists():
+        run = RunDirectory(path)
+    else:
+        run = RunDirectory.create(path, "seed: 0\n", {"identity": "abcdef012345", "science": {}})
+    stop = StopFlag()
+
+    def watch(update):
+        if update.step == stop_at:
+            stop.signal = "SIGTERM"
+
+    rest = (made.recipe, made.data, made.augment, run, 0, stop, watch)
+    return fit(made.trainer, made.model, made.task, *rest)
+
+
+def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    expected = run_to_end(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_to_end(tmp_path / "cut", stop_at=4)
+    found = run_to_end(tmp_path / "cut")
+    assert found["metrics"] == expected["metrics"]
+    last, whole = (torch.load(tmp_path / n / "checkpoints" / "last.pt") for n in ("cut", "whole"))
+    assert last["step"] == whole["step"] == 6
+    for name, value in whole["model"].items():
+        assert torch.equal(last["model"][name], value), name
