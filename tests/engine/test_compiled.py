@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 import torch._inductor.config as inductor
 from torch import nn
 
@@ -37,10 +38,11 @@ MODELS = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setattr(inductor, "compile_threads", 1)
+def one_thread():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    with inductor.patch(compile_threads=1):
+        yield
 
 
 def uneven(num):
@@ -84,7 +86,7 @@ def training(overrides, double=False, **engine):
 
 
 def curve(made, steps):
-    """Loss of each step, and all weights and statistics after them."""
+    """Loss of each step."""
     optimizer, losses = made.recipe.new_optimizer(made.model), []
     with closing(made.batches.start(0)) as batches:
         for _ in range(steps):
@@ -92,12 +94,11 @@ def curve(made, steps):
             made._step(next(batches), optimizer, None)
             made.step += 1
             losses.append(float(made.loss_sum))
-    state = made.model.state_dict()
-    return losses, {k: v for k, v in state.items() if v.is_floating_point()}
+    return losses
 
 
 def first_gradients(made):
-    """Outputs and gradients of the first batch, before any step."""
+    """Outputs, gradients and statistics of the first batch, before any step."""
     with closing(made.batches.start(0)) as batches:
         (batch,) = next(batches)
     batch["progress"] = 0.0
@@ -106,18 +107,20 @@ def first_gradients(made):
     weights = {n: w for n, w in made.model.named_parameters() if w.requires_grad}
     found = torch.autograd.grad(sum(totals.values()), weights.values(), allow_unused=True)
     outputs = {k: v.detach() for k, v in prediction._asdict().items() if v is not None}
-    return outputs, dict(zip(weights, found, strict=True))
+    statistics = {n: b.clone() for n, b in made.model.named_buffers() if ".running_" in n}
+    return outputs, dict(zip(weights, found, strict=True)), statistics
 
 
 def assert_near(found, expected, tolerance):
+    """Relative to the largest number of each, but one that is zero, as of a bias before a norm."""
     assert set(found) == set(expected)
+    sizes = {n: 0.0 if v is None else float(v.abs().max()) for n, v in expected.items()}
+    least = 0.1 * max(sizes.values(), default=0.0)
     for name, value in expected.items():
         assert (found[name] is None) == (value is None), name
         if value is not None:
-            scale = float(value.abs().max()) + 1e-30
-            torch.testing.assert_close(
-                found[name] / scale, value / scale, atol=tolerance, rtol=0, msg=name
-            )
+            allowed = tolerance * max(sizes[name], least)
+            torch.testing.assert_close(found[name], value, atol=allowed, rtol=0)
 
 
 def compare(overrides, steps, double):
@@ -126,13 +129,9 @@ def compare(overrides, steps, double):
     other = training(overrides, double, compile="default")
     for found, expected in zip(first_gradients(other), first_gradients(one), strict=True):
         assert_near(found, expected, tolerance)
-    # that forward has moved statistics of the batch, on both sides
-    expected, state = curve(one, steps)
-    found, compiled_state = curve(other, steps)
+    expected, found = curve(one, steps), curve(other, steps)
     assert len(set(expected)) == steps
     np.testing.assert_allclose(found, expected, rtol=tolerance)
-    if double:
-        assert_near(compiled_state, state, 1e-8)
     assert other.forward.failed is None
     assert len(other.forward.graphs) == 1
     counters = torch._dynamo.utils.counters
@@ -159,19 +158,17 @@ def packed(**engine):
 
 
 def test_packed_micro_batches_are_equal_in_memory_and_change_no_step():
-    most = 700
+    most = 450
     whole = training(["model=schnet", *MODELS["schnet"]], double=True)
     one, steps = packed(batch_edges=most)
     numbers = [[batch.edge_index.shape[1] for batch in batches] for batches in steps]
     assert max(itertools.chain(*numbers)) <= most
     assert min(map(len, numbers)) > 1
-    (expected, state), (found, packed_state) = curve(whole, 6), curve(one, 6)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    assert_near(packed_state, state, 1e-8)
+    np.testing.assert_allclose(curve(one, 6), curve(whole, 6), rtol=1e-10)
 
 
 def test_packed_and_filled_micro_batches_have_one_shape_and_no_ghost_counts():
-    most = 700
+    most = 450
     one, steps = packed(batch_edges=most, compile="default")
     filled = [batch.filled for batches in steps for batch in batches]
     shapes = {(len(b.cell), len(b.pos), b.edge_index.shape[1]) for b in filled}
@@ -202,10 +199,10 @@ def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch,
         raise RuntimeError("no compiler\nhere")
 
     overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
-    expected, _ = curve(training(overrides), 3)
+    expected = curve(training(overrides), 3)
     monkeypatch.setattr(torch, "compile", broken)
     with caplog.at_level(logging.WARNING):
-        found, _ = curve(training(overrides, compile="default"), 3)
+        found = curve(training(overrides, compile="default"), 3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (record,) = [r for r in caplog.records if r.name == compiled.__name__]
     assert record.getMessage() == (

@@ -127,6 +127,29 @@ def assert_same(run, other, tolerance=1e-6):
         torch.testing.assert_close(value, two[name], rtol=100 * tolerance, atol=tolerance)
 
 
+SCHNET = [*SGD, "model=schnet", "act=shifted_softplus", "basis=none", "size=small", "task=s2ef"]
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("recipe", "choice"),
+    [
+        ([*SGD, "ablation=node_linear_bn", "optim.accumulate=2"], "engine.compile=default"),
+        (SCHNET, "engine.batch_edges=900"),
+    ],
+    ids=["compiled", "packed"],
+)
+def test_two_ranks_that_are_compiled_or_packed_train_as_one_eager_process(
+    tmp_path, made, context, recipe, choice
+):
+    one = alone(made(tmp_path / "one", *recipe), in_double)
+    two = made(tmp_path / "two", *recipe, choice)
+    outcome = on_ranks(context, 2, [two], in_double)[two.path]
+    assert outcome.state == schema.FINISHED, outcome
+    assert "could not be compiled" not in (two.path / schema.LOG).read_text()
+    assert_same(two, one)
+
+
 @pytest.mark.parametrize("case", [*list(CASES)[:2], pytest.param(list(CASES)[2], marks=SLOW)])
 def test_two_ranks_train_as_one_process_does(tmp_path, made, context, case):
     one = alone(made(tmp_path / "one", *CASES[case]), in_double)
