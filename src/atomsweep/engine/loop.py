@@ -188,9 +188,7 @@ class Training:
         for batch in batches:
             batch[keys.PROGRESS] = self._fraction()
         counts = [self.task.counts(batch) for batch in batches]
-        whole = {name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]}
-        for count in whole.values():
-            self.world.add(count)
+        whole = {n: self.world.add(torch.stack([c[n] for c in counts]).sum()) for n in counts[0]}
         optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for batch in batches:
