@@ -62,3 +62,17 @@ def test_an_interrupt_at_the_start_is_one_sentence(tmp_path, entry):
     _, told = process.communicate(timeout=120)
     assert told == "stopped; the same command continues\n"
     assert process.returncode == 130
+
+
+def test_a_closed_output_is_no_error(tmp_path):
+    (tmp_path / "runs").mkdir()
+    command = [sys.executable, "-m", "atomsweep", "status"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -79,6 +79,13 @@ def test_a_sweep_tells_states_and_time_spent_and_to_come(sweep):
         plan_of(sweep, "x")
 
 
+def test_files_that_are_no_plans_are_passed_over(sweep):
+    folder = sweep / schema.SWEEPS
+    (folder / "._mine.json").write_bytes(b"\x00\x05")  # what macOS leaves beside a copy
+    (folder / "gone.json").symlink_to(folder / "nowhere.json")
+    assert sweeps(sweep) == list(Overview(sweep).look().sweeps) == ["paper/table"]
+
+
 def test_status_shows_sweeps_and_every_cell_of_one(sweep, capsys):
     assert main(["status", "--root", str(sweep)]) == 0
     lines = capsys.readouterr().out.splitlines()

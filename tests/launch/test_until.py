@@ -175,6 +175,23 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(tm
     assert sorted(seeds) == list(range(8))
 
 
+def test_a_look_that_cannot_be_made_stops_no_cell_and_begins_no_seed(tmp_path, caplog):
+    toy = Toy(tmp_path)
+
+    def broken(root, sweep):
+        raise OSError("no space left on device")
+
+    toy.further.until = replace(toy.further.until, look=broken)
+    ended = {}
+    for run in toy.runs:
+        assert toy.further(ended) == []
+        finish(run)
+        ended = {run.path: Outcome(schema.FINISHED)}
+    assert "no further seeds are begun for now" in caplog.text
+    toy.further.until = replace(toy.further.until, look=look)
+    assert toy.further(ended) != []
+
+
 def test_a_plan_says_what_is_open_and_what_it_waits_for(tmp_path):
     toy = Toy(tmp_path)
     for run in toy.runs:

@@ -72,3 +72,15 @@ def test_what_cannot_be_decided_is_one_sentence(place, typed, message):  # noqa:
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert message in error
     assert not (place.path / "runs").exists()
+
+
+def test_a_plan_of_what_was_never_launched_says_that_all_is_open(place):  # noqa: F811
+    code, output = place.run(*words(place), "until=decided", "plan=true")
+    assert code == 0, output
+    assert "2 missing" in output or "4 missing" in output, output
+
+
+def test_a_study_cannot_be_decided(place):  # noqa: F811
+    code, output = place.run("sweeps=hpo/forcenet", "until=decided", "plan=true")
+    assert code == 1
+    assert "until=decided needs claims, and hpo/forcenet is a study" in output

@@ -1,5 +1,6 @@
 """Batched relaxations against ASE's, and what may go wrong with one of many."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ from ase import Atoms
 from ase.optimize import LBFGS as AseLBFGS
 
 from atomsweep.data.atoms import structure_to_atoms
+from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.generated.emt import EMTOracle
 from atomsweep.data.structure import Structure
 from atomsweep.models.base import ForceField, Prediction
@@ -350,6 +353,22 @@ def test_when_memory_runs_out_the_batch_is_evaluated_in_parts():
         assert one.structure.energy == other.structure.energy
     with pytest.raises(torch.cuda.OutOfMemoryError):
         list(relax(structures, ModelPotential(Springs(0))))
+
+
+def test_a_part_in_which_no_structure_can_be_evaluated_shifts_no_energies():
+    structures = [dimer(1.4), dimer(1.1), dimer(1.2)]
+    model = Springs(99)
+    model.cutoff = 1.3  # the first has no edges
+    whole, parts = ModelPotential(model), ModelPotential(model)
+    parts._most = 1
+    batch = GraphDataset(InMemoryDataset(structures), None).batch(np.arange(3))
+    batch.pos, batch.cell = batch.pos.double(), batch.cell.double()
+    one, other = whole(copy(batch)), parts(copy(batch))
+    assert list(one.faults) == list(other.faults) == [0]
+    assert torch.equal(one.energy[1:], other.energy[1:])
+    assert len(other.energy) == 3
+    assert torch.isnan(other.energy[0])
+    assert torch.isnan(other.forces[:2]).all()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from atomsweep.launch.plan import plan_path
+from atomsweep.launch.plan import is_name, plan_path
 from atomsweep.launch.presence import launchers
 from atomsweep.launch.slurm.jobs import cancel as cancel_jobs
 from atomsweep.launch.slurm.ledger import submissions
@@ -28,10 +29,15 @@ class NoSuchSweep(LookupError):
 
 
 def sweeps(root: Path) -> list[str]:
-    """Names of all sweeps that have a plan, newest plan last."""
+    """Names of all sweeps that have a plan, newest plan last; other files are passed over."""
     folder = root / schema.SWEEPS
-    plans = sorted(folder.rglob("*.json"), key=lambda path: path.stat().st_mtime)
-    return [path.relative_to(folder).with_suffix("").as_posix() for path in plans]
+    saved: list[tuple[float, str]] = []
+    for path in folder.rglob("*.json"):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            if is_name(name):
+                saved.append((path.stat().st_mtime, name))
+    return [name for _, name in sorted(saved)]
 
 
 def plan_of(root: Path, sweep: str) -> dict[str, Any]:

@@ -13,6 +13,16 @@ Job = Callable[[str], None]
 """What a process does with the run directory of a cell; a function of a module."""
 Feed = Callable[[Mapping[Path, "Outcome"]], Sequence[RunDirectory]]
 """What has ended since the last call → what is to run too, again if need be: a study's driver."""
+
+
+def ends_of(feed: Feed | None) -> tuple[str, ...]:
+    """States after which a run wants nothing more: finished, or what a feed says in `ends`.
+
+    A study's driver says pruned too; any other launch goes on with what a study stopped.
+    """
+    return getattr(feed, "ends", (schema.FINISHED,))
+
+
 WELL = (schema.FINISHED, schema.QUEUED, schema.RUNNING)  # the last two are left to SLURM
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from atomsweep.tracking.identity import (
 from atomsweep.tracking.run import Claims, RunDirectory, claiming
 
 TOGETHER = 100  # directories made while others wait
+TURN_SECONDS = 0.15  # that others then have; they look for the lock every 0.05 s
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # writes the same, five times as fast
 
 NAMED = ("model", "basis", "act", "data")  # choices that name a run when nothing was typed
@@ -109,6 +111,8 @@ def create_all(
     runs: list[RunDirectory] = []
     with Progress.of_cells("making run directories", len(cells)) as progress:
         while len(runs) < len(cells):
+            if runs:
+                time.sleep(TURN_SECONDS)
             some = cells[len(runs) : len(runs) + TOGETHER]
             with claiming(root) as claims:
                 for cell in some:

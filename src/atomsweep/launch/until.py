@@ -24,7 +24,7 @@ from atomsweep.sweep.looks import Look, Looks, Question, told
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.files import read_json
 from atomsweep.tracking.restart import restart
-from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.tracking.state import state_of
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,10 @@ class Further:
         self._failed = {p: o.message or o.state for p, o in outcomes.items() if o.state not in WELL}
         for run in self.runs if self.rerun in (STALE, ALL) else ():
             if run.result is not None and (self.rerun == ALL or state_of(run) == schema.STALE):
-                restart(run)
+                try:
+                    restart(run)
+                except RunLocked as error:
+                    log.warning("%s", error)
         self._busy = {run.path for run in some}
         outcomes |= execute(some, last, start, self)
         self.look(begin=False)
@@ -168,7 +171,16 @@ class Further:
         for path, outcome in ended.items():
             if outcome.state != schema.FINISHED:
                 self._failed[path] = outcome.message or outcome.state
-        return self.look() if ended or self._view is None else []
+        if not ended and self._view is not None:
+            return []
+        try:
+            return self.look()
+        except Exception as error:  # of a report or a disk: cells that train are worth more
+            log.warning(
+                "no further seeds are begun for now, the claims cannot be judged: %s", error
+            )
+            self._view = self._view or Look()
+            return []
 
     def look(self, begin: bool = True) -> list[RunDirectory]:
         """Look at the claims, and begin what there is room for; returns its runs."""

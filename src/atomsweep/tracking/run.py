@@ -11,10 +11,11 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from atomsweep.build import UserError
 from atomsweep.tracking import environment, schema, segments
 from atomsweep.tracking.code import code_of
 from atomsweep.tracking.files import (
@@ -33,6 +34,7 @@ from atomsweep.tracking.state import furthest
 
 log = logging.getLogger(__name__)
 
+CLAIM_SECONDS = 60.0  # that a launch waits for others that make run directories
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 
 
@@ -58,7 +60,14 @@ def directories(root: str | Path) -> Claims:
 def claiming(root: str | Path) -> Iterator[Claims]:
     """Be the one who makes run directories in a root, which is made too; yields what is there."""
     Path(root).mkdir(parents=True, exist_ok=True)
-    with exclusive(Path(root) / ".create.lock", wait_s=60.0):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(Path(root) / ".create.lock", wait_s=CLAIM_SECONDS))
+        except Locked as error:
+            raise UserError(
+                f"another launch has been making run directories in {root} for {CLAIM_SECONDS:g} s "
+                f"({error}); wait for it, or end it"
+            ) from error
         yield directories(root)
 
 

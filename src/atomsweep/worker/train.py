@@ -224,7 +224,7 @@ def open_data(
     source.prepare()
     graph = None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
     unsupported = model.unsupported_elements()
-    return {
+    data = {
         split: GraphDataset(
             source.split(split),
             graph,
@@ -235,3 +235,12 @@ def open_data(
         )
         for split in source.splits()
     }
+    large = [split for split, graphs in data.items() if not graphs.preloaded]
+    if source.on_error == "skip" and large:  # what is left out must not depend on memory
+        raise ValueError(
+            f"data.on_error=skip looks at every structure once, and the arrays of {large[0]} that "
+            f"are made then take more than engine.cache_gib={cache_gib:g}; raise it, or convert "
+            "the data with `atomsweep data convert --skip-bad` and train with "
+            "data.on_error=raise"
+        )
+    return data

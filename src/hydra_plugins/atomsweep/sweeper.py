@@ -58,6 +58,11 @@ class AtomsweepSweeper(Sweeper):
             check_rerun(self._config.rerun)
             check_plan(self._config.plan)
             if isinstance(statement, StudyFile):
+                if self._config.hydra.runtime.choices.get("until") == "decided":
+                    raise UserError(
+                        f"until=decided needs claims, and {chosen} is a study, which has none; "
+                        "leave it out"
+                    )
                 start = warm_up(self._root())
                 sys.exit(self._study(statement, chosen, arguments, start))
             wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
@@ -104,7 +109,7 @@ class AtomsweepSweeper(Sweeper):
 
             try:
                 return look(read_directories(root), sweep)
-            except LookupError:  # nothing of it has been launched
+            except (LookupError, FileNotFoundError):  # nothing of it has been launched
                 return Look()
 
         return Until.of(wanted, self._config.until.device_hours, another, look)

@@ -225,6 +225,7 @@ def test_arrays_are_made_once_and_mapped_by_whoever_comes_later(
 def test_arrays_that_were_stopped_go_on_after_the_last_part(
     tmp_path, structures, monkeypatch, small_parts
 ):
+    monkeypatch.setattr(arrays, "NOTES", 0)
     store, build, calls = write(tmp_path / "train.lmdb", structures), FlatEdges.build, []
 
     def stopped(*arguments):
@@ -241,6 +242,33 @@ def test_arrays_that_were_stopped_go_on_after_the_last_part(
         file.write(b"half")
     batch = GraphDataset(store, GRAPH).batch(np.arange(12))
     assert len(calls) == 5
+    assert_equal(batch, structures_to_batch(structures, GRAPH))
+
+
+@pytest.mark.parametrize("lost", ["cut", "gone"])
+def test_arrays_that_a_power_cut_shortened_are_begun_anew(
+    tmp_path, structures, monkeypatch, small_parts, lost
+):
+    monkeypatch.setattr(arrays, "NOTES", 0)
+    store, append = write(tmp_path / "train.lmdb", structures), arrays._Files.append
+
+    def stopped(files, part):
+        if files.done == 2:
+            raise KeyboardInterrupt
+        append(files, part)
+
+    monkeypatch.setattr(arrays._Files, "append", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        GraphDataset(store, GRAPH)
+    monkeypatch.setattr(arrays._Files, "append", append)
+    (partial,) = tmp_path.glob("arrays/*.partial")
+    for name in ("pos.bin", "atomic_numbers.bin"):
+        if lost == "cut":
+            with (partial / name).open("r+b") as file:
+                file.truncate(1)
+        else:
+            (partial / name).unlink()
+    batch = GraphDataset(store, GRAPH).batch(np.arange(12))
     assert_equal(batch, structures_to_batch(structures, GRAPH))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from atomsweep.launch.local.pool import run_cells, slots
+from atomsweep.launch.study.driver import Driver
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 
@@ -149,10 +150,18 @@ def test_a_table_goes_on_with_what_a_study_stops_and_a_study_does_not(tmp_path, 
         told.append(dict(ended))
         return wanted.pop(0) if wanted else []
 
+    feed.ends = Driver.ends
     stopped.clear()
     outcomes = run_cells([], job, 1, "cpu", context, Stopping(), feed)
     assert states(outcomes) == [schema.PRUNED]
     assert [ended for ended in told if ended] == [{other.path: outcomes[other.path]}]
+
+
+def test_a_feed_of_no_study_goes_on_with_what_a_study_pruned(tmp_path, context):
+    (run,) = runs_of(tmp_path, "do: work")
+    run.update_status(state=schema.PRUNED)
+    outcomes = run_cells([run], job, 1, "cpu", context, Silent(), lambda ended: [])
+    assert states(outcomes) == [schema.FINISHED]
 
 
 def test_what_a_study_adds_is_run_and_may_be_run_again(tmp_path, context):

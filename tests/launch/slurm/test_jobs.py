@@ -14,6 +14,7 @@ from atomsweep.launch.slurm import queue as slurm_queue
 from atomsweep.launch.slurm import settings as slurm_settings
 from atomsweep.launch.slurm.jobs import cancel, run_cells_on_slurm
 from atomsweep.launch.slurm.ledger import job_in_queue, submissions
+from atomsweep.launch.study.driver import Driver
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
@@ -422,6 +423,7 @@ def test_a_study_submits_as_trials_end_and_its_pruned_runs_are_settled(player, r
         for run in runs[1:]:
             run.finish({"metrics": {}})
 
+    feed.ends = Driver.ends
     monkeypatch.setattr(slurm_settings, "MIN_POLL_S", 0.0)
     script = Script(prune, lambda: None, lambda: None, work)
     outcomes = run_cells_on_slurm([], job, settings(poll_s=0.0), script, feed)
@@ -557,6 +559,24 @@ def test_jobs_that_are_gone_are_no_error_to_cancel(player, root):
     player.set(broken={"scancel": "Unable to contact slurm controller"})
     with pytest.raises(slurm_queue.SlurmDown, match="does not answer"):
         slurm_queue.scancel(["77"])
+
+
+def test_a_scheduler_that_does_not_answer_leaves_what_waits_there_as_it_is(
+    player, root, monkeypatch
+):
+    waits, fresh = cells(root, 2)
+    launch([waits], wait=False)
+    assert waits.state() == schema.QUEUED
+    fresh.queue()
+
+    def silent(*_):
+        raise slurm_queue.SlurmDown("squeue did not answer")
+
+    monkeypatch.setattr(slurm_queue, "queue", silent)
+    with pytest.raises(slurm_queue.SlurmDown):
+        launch([waits, fresh], wait=False)
+    assert waits.state() == schema.QUEUED
+    assert fresh.state() == schema.INTERRUPTED  # nobody has ever submitted it
 
 
 def test_lines_of_a_wrapper_are_no_jobs(monkeypatch):

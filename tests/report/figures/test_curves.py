@@ -171,6 +171,15 @@ def test_an_untrained_start_does_not_press_the_rest_against_the_bottom(points):
     assert draw(points, "Force MAE", "cpu", 0.1).axes[0].get_ylim()[1] < 0.12
 
 
+def test_names_with_dollars_stand_as_they_are(points, tmp_path):
+    name = "data.path=${data.root}/a_b_c.npz ${engine.steps}"
+    named = points.assign(label=points["label"] + name)
+    for _ in range(2):  # one drawing may be written twice
+        figure = draw(named, f"Force {name}", "cpu", 0.1)
+        save(figure, tmp_path / "curves")
+        assert name in inline(figure, "x", "title")
+
+
 def test_a_drawing_is_the_same_each_time(points, tmp_path):
     written = []
     for name in ("a", "b"):

@@ -140,7 +140,16 @@ def test_sides_within_the_tolerance_are_equal_for_practical_purposes():
     assert compare(*sides(near), ">", 5e-5, equal_within=5e-5).verdict == UNDECIDED  # too wide
     apart = [-2e-4, -2.1e-4, -2e-4, -1.9e-4, -2e-4]  # surely different, though by little
     assert compare(*sides(apart), "<", 5e-4, equal_within=5e-4).verdict == HOLDS
-    assert compare(*sides(apart), ">", 5e-4, equal_within=5e-4).verdict == FAILS
+    assert compare(*sides(apart), ">", 5e-4, equal_within=5e-4).verdict == EQUAL
+    assert compare(*sides(apart), ">", 5e-4, equal_within=1e-4).verdict == FAILS
+    assert compare(*sides([0.0, 0.0, 0.0]), "<", 5e-4, equal_within=5e-4).verdict == EQUAL
+
+
+def test_what_fails_and_is_not_certain_takes_further_seeds():
+    few = sides([0.01, 0.0115, 0.0105])
+    unsure, sure = compare(*few, "<", 0.0, 20, LOOKS), compare(*few, "<", 0.0, 1, LOOKS)
+    assert (unsure.verdict, unsure.certain, sure.certain, sure.needed) == (FAILS, False, True, 0)
+    assert 1 <= unsure.needed <= MOST - 3
 
 
 def test_what_differs_by_the_tolerance_is_called_equal_in_no_more_than_one_of_twenty():

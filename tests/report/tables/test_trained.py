@@ -31,7 +31,8 @@ BASELINE = row(*MEDIAN.values(), **{"choice.model": "median"})
         (row(0.2, 0.2, 0.3), ""),
         (row(0.2, 0.2, 0.39), ""),
         (row(0.2, 0.43, 0.3), "y is at 0.96 of the Median on val_id"),
-        (row(0.7, 0.2, 0.3), "x is at 1.59 of the Median on val_id"),  # worse than the Median
+        (row(0.7, 0.2, 0.3), "the error of x is 3.6 times that of y on val_id"),
+        (row(0.7, 0.7, 0.8), ""),  # worse than the Median: it has learnt, if nothing of use
         (row(0.1, 0.1, 0.3), "the error of z is 2.7 times that of y on val_id"),
         (row(0.43, 0.43, 0.3, state=schema.RUNNING), ""),
         (row(0.44, 0.45, 0.5, **{"choice.model": "median"}), ""),
@@ -49,7 +50,14 @@ def test_without_a_median_components_are_held_against_one_another():
     assert why_untrained(row(0.2, 0.21, 0.41), None) == (
         "the error of z is 2.0 times that of x on val_id"
     )
-    assert why_untrained(row(0.0, 0.21, 0.41), None).startswith("the error of z is inf times")
+    assert why_untrained(row(0.0, 0.21, 0.41), None) == ""  # no forces along x
+
+
+def test_a_component_that_hardly_exists_in_the_data_tells_nothing():
+    flat = row(0.4, 0.4, 1e-6, **{"choice.model": "median"})
+    assert why_untrained(row(0.1, 0.1, 1e-4), flat) == ""
+    assert why_untrained(row(0.1, 0.1, 0.0), row(0.4, 0.4, 0.0, **{"choice.model": "median"})) == ""
+    assert why_untrained(row(0.1, 0.39, 1e-4), flat).startswith("y is at 0.97 of the Median")
 
 
 def with_components(path, factors):
@@ -89,6 +97,21 @@ def test_it_is_marked_with_its_reason_and_decides_nothing(stuck, tmp_path):
         assert "‡" in told
     (marked,) = set(stuck.parts[0].cells["untrained"]) - {0}
     assert marked == 1
+
+
+def test_against_the_median_a_run_that_has_not_left_it_counts(tmp_path):
+    root = tmp_path / "runs"
+    make_store(root, "forcenet/table1", range(3))
+    for path in root.glob("run-*"):
+        if json.loads((path / schema.RUN).read_text())["choices"]["model"] != "median":
+            with_components(path, (5.0, 1, 1))
+    runs = read_directories(root)
+    made = report.build(runs, runs.sweep("forcenet/table1"))
+    pairs = {claim.text: claim.comparisons for claim in made.claims}
+    against = pairs["model=median > every other cell"]
+    assert {c.n for c in against} == {3}
+    assert not any("not trained" in c.note for c in against)
+    assert {c.n for c in pairs["model=forcenet < model=gns"]} == {0}
 
 
 def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):

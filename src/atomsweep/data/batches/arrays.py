@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ from atomsweep.tracking.files import write_atomic
 VERSION = 1  # raise when the same graph would give other edges, or for another layout
 PART = 1024  # structures; also what a kill costs each process
 LARGE = 8  # parts; of more, other processes make some
+NOTES = 10  # times what a note costs, until the next one
 BYTES_PER_STRUCTURE, BYTES_PER_ATOM, BYTES_PER_EDGE = 95, 31, 5
 _ABOUT, _PROGRESS = "arrays.json", "progress.json"
 _ROWS = {"pos": 3, "forces": 3, "offsets": 3, "cell": 9, "pbc": 3}  # numbers in a row, if not one
@@ -221,7 +224,11 @@ def _source_type(dataset: StructureDataset) -> str:
 
 
 class _Files:
-    """Files that grow by one part after another; one that was killed goes on after its last."""
+    """Files that grow by one part after another; one that was killed goes on after what it noted.
+
+    Only what is on disk is noted, so that a power cut leaves no zeros; this takes less than a tenth
+    of the time.
+    """
 
     def __init__(self, folder: Path, narrow: dict[str, str]) -> None:
         self.folder, self.narrow = folder, narrow
@@ -229,14 +236,20 @@ class _Files:
         self.dtypes: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.faults: list[str] = []
+        self._next_note = -math.inf  # monotonic seconds
         try:
             left = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             left = None
-        if left is not None and left["narrow"] == narrow:
+        if left is not None and left["narrow"] == narrow and self._holds(left["sizes"]):
             self.__dict__.update(left)
         for name, size in self.sizes.items():
             os.truncate(self._path(name), size)
+
+    def _holds(self, sizes: dict[str, int]) -> bool:
+        """Whether no file is shorter than noted: after a power cut one may be, or be gone."""
+        paths = {self._path(name): size for name, size in sizes.items()}
+        return all(path.exists() and path.stat().st_size >= n for path, n in paths.items())
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.bin"
@@ -259,7 +272,17 @@ class _Files:
             self.sizes[name] = self.sizes.get(name, 0) + value.nbytes
         self.faults += part.faults
         self.done += 1
-        write_atomic(self.folder / _PROGRESS, json.dumps(self._state()), durable=False)
+        started = time.monotonic()
+        if started >= self._next_note:
+            self._sync()
+            write_atomic(self.folder / _PROGRESS, json.dumps(self._state()))
+            now = time.monotonic()
+            self._next_note = now + NOTES * (now - started)
+
+    def _sync(self) -> None:
+        for name in self.sizes:
+            with self._path(name).open("rb") as file:
+                os.fsync(file.fileno())
 
     def _rows(self, name: str) -> int:
         row = _ROWS.get(name, 1) * np.dtype(self.dtypes.get(name, "u1")).itemsize
@@ -271,9 +294,7 @@ class _Files:
 
     def finish(self) -> None:
         """What is there is all, and on disk."""
-        for name in self.sizes:
-            with self._path(name).open("rb") as file:
-                os.fsync(file.fileno())
+        self._sync()
         about = {"dtypes": self.dtypes, "sizes": self.sizes, "faults": self.faults}
         write_atomic(self.folder / _ABOUT, json.dumps(about, indent=1))
         (self.folder / _PROGRESS).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from atomsweep.engine.ranks import Ranks
 from atomsweep.launch.gpus import visible_gpus
-from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
+from atomsweep.launch.outcome import Display, Feed, Job, Outcome, ends_of, outcome_of
 from atomsweep.processes import ignore_interrupts, started, stopped_in_order
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.files import check_regular
@@ -66,15 +66,15 @@ def run_cells(
     """Run `job` on every run directory that is not finished, at most `parallel` at a time.
 
     They are begun in their order. A run that another process holds is waited for, and taken over if
-    that process dies or if a study stops it; with `feed`, the runs are those of a study, and
-    stopped is an end. With several `ranks`, so many processes call `job` for each cell.
+    that process dies or if a study stops it; `feed` gives further runs, and says whether a run that
+    was stopped has ended. With several `ranks`, so many processes call `job` for each cell.
 
     Raises:
         KeyboardInterrupt: after the running cells have written their checkpoints and ended.
     """
     outcomes: dict[Path, Outcome] = {}
     ended: dict[Path, Outcome] = {}  # since the last call of `feed`
-    pruned = schema.PRUNED if feed is not None else None  # an end, or something to go on with
+    ends = ends_of(feed)
     waiting = deque(runs)
     known = {run.path for run in runs}
     active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
@@ -95,7 +95,7 @@ def run_cells(
                 while waiting and free:  # only then does it matter how a cell stands
                     run = waiting.popleft()
                     state = evaluations.standing(run)
-                    if state in (schema.FINISHED, pruned):
+                    if state in ends:
                         outcomes[run.path] = ended[run.path] = Outcome(state)
                     elif state == schema.RUNNING:
                         held.append(run)
@@ -120,7 +120,7 @@ def run_cells(
                     run, gpu = active.pop(process)
                     _part(followers.pop(run.path))
                     free.append(gpu)
-                    if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {pruned}:
+                    if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {*ends}:
                         waiting.append(run)  # another launch was faster, or a study stopped it
                     else:
                         outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)

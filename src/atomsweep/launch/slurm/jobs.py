@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.launch import snapshot
-from atomsweep.launch.outcome import Display, Feed, Job, Outcome, outcome_of
+from atomsweep.launch.outcome import Display, Feed, Job, Outcome, ends_of, outcome_of
 from atomsweep.launch.slurm import queue as slurm_queue
-from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue
+from atomsweep.launch.slurm.ledger import Queue, Submission, job_in_queue, submissions
 from atomsweep.launch.slurm.queue import SlurmDown, SlurmError
 from atomsweep.launch.slurm.settings import SlurmSettings
 from atomsweep.launch.slurm.submit import submit
@@ -124,7 +124,8 @@ class _Watch:
             self.reconcile(runs)
         except (SlurmError, OSError) as error:
             for run in runs:
-                if run.path not in self.jobs and run.state() == schema.QUEUED:
+                known = submissions(run)  # the scheduler may know a job of an earlier launch
+                if not (known and known[-1].job_id) and run.state() == schema.QUEUED:
                     run.update_status(state=schema.INTERRUPTED, message=f"not submitted: {error}")
             raise
 
@@ -186,7 +187,7 @@ class _Watch:
     @property
     def good_ends(self) -> tuple[str, ...]:
         """States after which nothing is to be done; a sweep goes on with what a study stopped."""
-        return (schema.FINISHED,) if self.feed is None else (schema.FINISHED, schema.PRUNED)
+        return ends_of(self.feed)
 
     def fed(self) -> bool:
         """Submit what a study wants next; whether there was something."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from atomsweep.build import UserError
 from atomsweep.launch.outcome import Outcome
@@ -69,7 +69,10 @@ class Driver:
         parallel: trials at once.
         rerun: word of `survey`: whether failed trials are repeated, stale runs made again.
         changed: called after every change of the study.
+        ends: states after which a trial is not gone on with.
     """
+
+    ends: ClassVar[tuple[str, ...]] = (schema.FINISHED, schema.PRUNED)
 
     statement: StudyFile
     study: "Study"

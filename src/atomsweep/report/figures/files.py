@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES
+from atomsweep.report.figures.style import GRID, INK, MUTED, SERIES, literal
 from atomsweep.tracking.files import write_atomic
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def save(figure: "Figure", path: Path) -> list[Path]:
     """Write `path`.svg, .pdf and .png, the same bytes each time."""
     from matplotlib import rc_context
 
+    _literal(figure)
     written = []
     fonts = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}  # no Type 3 in a PDF
     with rc_context({"svg.hashsalt": path.name, **fonts}):
@@ -43,6 +44,7 @@ def inline(figure: "Figure", name: str, title: str) -> str:
     """
     from matplotlib import rc_context
 
+    _literal(figure)
     buffer = io.StringIO()
     nothing: Mapping[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
@@ -71,3 +73,13 @@ def inline(figure: "Figure", name: str, title: str) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _literal(figure: "Figure") -> None:
+    """Let names that hold `$` stand as they are: only matplotlib's own labels are mathematics."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        words = text.get_text()  # type: ignore[attr-defined]
+        if r"\mathdefault" not in words:
+            text.set_text(literal(words))  # type: ignore[attr-defined]

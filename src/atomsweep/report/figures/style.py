@@ -1,6 +1,7 @@
 """How all drawings look: colours, a bare panel, ticks, room for names."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float)
     )
     room = width * (right - box.x1 - 0.05 * box.width)
     longest = max(
-        (TextPath((0, 0), word, size=size).get_extents().width for word in words), default=0
+        (TextPath((0, 0), literal(word), size=size).get_extents().width for word in words),
+        default=0,
     )
     extra = longest / 72 + 0.05 - room
     if extra <= 0:
@@ -132,3 +134,8 @@ def round_numbers(low: float, high: float, most: int) -> list[float]:
         if len(found) <= most:
             return found
     return found[:: -(-len(found) // most)]
+
+
+def literal(words: str) -> str:
+    """Words for matplotlib in which `$` begins no mathematics; the same where that was done."""
+    return re.sub(r"(?<!\\)\$", r"\\$", words)

@@ -11,6 +11,7 @@ from atomsweep.report.read import published
 from atomsweep.report.read.asked import LABEL, Asked
 from atomsweep.report.read.tidy import CHOICE, CONFIG, METRIC, device_of, is_timed, records
 from atomsweep.report.read.values import normal
+from atomsweep.report.tables.baselines import BASELINE_MODEL
 from atomsweep.report.tables.compute import Curve
 from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.sweep.claims import Claim, Setting, is_split
@@ -90,20 +91,21 @@ def values_of(
     claim: Claim, left: Member, right: Member, metric: str, evidence: Evidence
 ) -> list[dict[float, float]]:
     """Seed → number of both sides; at a time, of the seeds that both have measured at it."""
+    counted = all_finished if _of_baseline(left, right) else counts
     if claim.hours is None:
         column = metric if metric in OF_THE_RUN else METRIC + metric
         return [
             {
                 seed: float(run[column])
                 for seed, run in member.runs.items()
-                if counts(run) and _is_number(run.get(column))
+                if counted(run) and _is_number(run.get(column))
             }
             for member in (left, right)
         ]
     curves = evidence.curves(metric)
     sides: list[dict[float, float]] = [{}, {}]
     for seed in sorted(set(left.runs) & set(right.runs)):
-        if not all(counts(member.runs[seed]) for member in (left, right)):
+        if not all(counted(member.runs[seed]) for member in (left, right)):
             continue
         pair = [curves.get(member.runs[seed]["identity"]) for member in (left, right)]
         if pair[0] is None or pair[1] is None or not (pair[0].times and pair[1].times):
@@ -117,11 +119,27 @@ def values_of(
 
 def counts(run: Mapping[str, Any]) -> bool:
     """Whether a run decides claims: finished, and trained."""
-    return run["state"] == schema.FINISHED and not run.get(UNTRAINED)
+    return all_finished(run) and not run.get(UNTRAINED)
+
+
+def all_finished(run: Mapping[str, Any]) -> bool:
+    """Whether a run decides claims against the Median, trained or not.
+
+    Whether it has left the Median is there what is asked: to leave out those that have not would be
+    to choose runs by the answer.
+    """
+    return bool(run["state"] == schema.FINISHED)
+
+
+def _of_baseline(left: Member, right: Member) -> bool:
+    sides = ({run.get(f"{CHOICE}model") for run in side.runs.values()} for side in (left, right))
+    return any(models == {BASELINE_MODEL} for models in sides)
 
 
 def untrained_of(left: Member, right: Member, evidence: Evidence) -> str:
     """Which seeds of two cells decide nothing since they have not learnt; empty where none."""
+    if _of_baseline(left, right):
+        return ""
     told = [
         f"seed {seed:g} of {evidence.words(member.cell)} is not trained: {run[UNTRAINED]}"
         for member in (left, right)

@@ -18,6 +18,7 @@ from atomsweep.tracking import schema
 UNTRAINED = "untrained"  # column of a frame: why a run decides nothing, "" where it may
 APART = 2.0  # between the errors of two components
 NEAR = 0.05  # of the Median
+HARDLY = 0.05  # of the Median's largest component: a smaller one is no direction of these data
 COMPONENTS = {
     "x": schema.FORCES_X_MAE,
     "y": schema.FORCES_Y_MAE,
@@ -44,9 +45,10 @@ def mark_untrained(frame: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFram
 def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> str:
     """Why a run has learnt too little; empty where it has learnt, or where nothing tells.
 
-    One of its x, y, z errors is within 5 % of the Median's (or above it), or two of them differ by
-    more than 2 ×; each is taken relative to the Median's where there is one, since data need not be
-    alike in all directions.
+    One of its x, y, z errors is within 5 % of the Median's, or two of them differ by more than 2 ×;
+    each is taken relative to the Median's where there is one, since data need not be alike in all
+    directions, and what hardly exists in the data is left out. All far above the Median is no sign:
+    such a run has learnt, though nothing of use on this split.
 
     Args:
         run: a row.
@@ -62,14 +64,17 @@ def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> s
     if not errors:
         return ""
     theirs = _errors(median, split) if median is not None else {}
-    if all(theirs.get(axis, 0.0) > 0 for axis in errors):
-        errors = {axis: error / theirs[axis] for axis, error in errors.items()}
-        worst = max(errors, key=lambda axis: errors[axis])
-        if errors[worst] >= 1 - NEAR:
-            return f"{worst} is at {errors[worst]:.2f} of the Median on {split}"
-    low, high = (f(errors, key=lambda axis: errors[axis]) for f in (min, max))
-    if errors[high] > APART * errors[low]:
-        times = errors[high] / errors[low] if errors[low] > 0 else math.inf
+    if theirs:
+        floor = HARDLY * max(theirs.values())
+        errors = {a: error / theirs[a] for a, error in errors.items() if theirs[a] > floor}
+        near = {axis: ratio for axis, ratio in errors.items() if abs(ratio - 1) <= NEAR}
+        if near:
+            worst = max(near, key=lambda axis: near[axis])
+            return f"{worst} is at {near[worst]:.2f} of the Median on {split}"
+    errors = {axis: error for axis, error in errors.items() if error > 0}
+    low, high = (f(errors, key=lambda axis: errors[axis], default="") for f in (min, max))
+    if errors and errors[high] > APART * errors[low]:
+        times = errors[high] / errors[low]
         return f"the error of {high} is {times:.1f} times that of {low} on {split}"
     return ""
 

@@ -89,7 +89,7 @@ class Judged:
     @property
     def needed(self) -> int | None:
         """Further seeds that would decide all of it; None: nobody can tell."""
-        open_ = [c.needed for c in self.comparisons if c.verdict == UNDECIDED]
+        open_ = [c.needed for c in self.comparisons if c.needed != 0]
         known = [n for n in open_ if n is not None]
         return max(known) if open_ and len(known) == len(open_) else None
 
@@ -228,15 +228,17 @@ def compare(
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
     verdict = _verdict(sign * effect, half, order, limit)
-    certain = False
-    if verdict == FAILS:
-        _, wide, _ = paired_interval(left, right, 1 - (1 - LEVEL) / tries, first)
-        certain = _verdict(sign * effect, wide, order, limit) == FAILS
-    elif verdict == UNDECIDED and abs(effect) + half < equal_within:
+    certain, level = False, LEVEL
+    if verdict != HOLDS and abs(effect) + half < equal_within:
         verdict = EQUAL
-    if verdict != UNDECIDED:
+    elif verdict == FAILS:
+        level = 1 - (1 - LEVEL) / tries
+        _, wide, _ = paired_interval(left, right, level, first)
+        certain = _verdict(sign * effect, wide, order, limit) == FAILS
+    if verdict in (HOLDS, EQUAL) or certain:
         return Compared(effect, half, n, verdict, certain, 0)
-    needed = _needed(sign * effect, _spread(left, right), order, limit, equal_within, looks)
+    spread = _spread(left, right)
+    needed = _needed(sign * effect, spread, order, limit, equal_within, looks, level)
     return Compared(
         effect, half, n, verdict, certain, None if needed is None else max(needed - n, 1)
     )
@@ -249,6 +251,7 @@ def _needed(
     limit: float,
     equal_within: float,
     looks: Looks | None,
+    level: float,
 ) -> int | None:
     """Pairs that a verdict would take, by the nearer of those that the effect allows."""
     first = None if looks is None else looks.first
@@ -256,7 +259,7 @@ def _needed(
     distances = [abs(effect - limit)]
     if order in ("<", ">") and abs(effect) < equal_within:
         distances.append(equal_within - abs(effect))
-    found = [seeds_to_decide(d, spread, LEVEL, first=first, most=most) for d in distances]
+    found = [seeds_to_decide(d, spread, level, first=first, most=most) for d in distances]
     return min((n for n in found if n is not None), default=None)
 
 

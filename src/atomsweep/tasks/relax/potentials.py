@@ -97,9 +97,8 @@ class ModelPotential:
         faults: dict[int, str] = {}
         for number, part in enumerate(parts):
             faults |= {number * size + place: text for place, text in part.faults.items()}
-        energies = [part.energy for part in parts if part.energy is not None]
         return Forces(
-            torch.cat(energies) if energies else None,
+            _energies(parts, [len(p) for p in places.split(size)]),
             torch.cat([part.forces for part in parts]),
             faults,
         )
@@ -233,3 +232,19 @@ def _batch(values: dict[str, Tensor]) -> Batch:
     numbers = torch.arange(len(natoms), device=natoms.device)
     structure = torch.repeat_interleave(numbers, natoms, output_size=len(values["pos"]))
     return Batch(batch=structure, ptr=ptr, **values)
+
+
+def _energies(parts: Sequence[Forces], sizes: Sequence[int]) -> Tensor | None:
+    """Energies of all structures in order, NaN for those of a part that none could be made of.
+
+    Shape: -> (B,) eV.
+    """
+    made = [part.energy for part in parts if part.energy is not None]
+    if not made:
+        return None
+    return torch.cat(
+        [
+            made[0].new_full((size,), torch.nan) if part.energy is None else part.energy
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+    )
