@@ -1,5 +1,6 @@
 """Radius graphs of structures that move little from call to call: lists with a skin."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -92,23 +93,24 @@ class MovingGraph:
 
     def _look(self, pos: Tensor, cell: Tensor, batch: Batch) -> None:
         """Find pairs anew where those of the last call do not do."""
+        moved: list[int] | None = None  # places, where the structures may be those of the last call
         if (
             self._natoms is not None
             and torch.equal(self._natoms, batch.natoms)
             and torch.equal(self._cell, cell)
             and torch.equal(self._pbc, batch.pbc)
-            and not _far(pos, self._pos).any()
         ):
-            return
+            moved = batch.batch[_far(pos, self._pos)].unique().tolist()
+            if not moved:
+                return
         spans = list(pairwise(batch.ptr.tolist()))
-        pairs: list[_Pairs | None] = []
-        left = self._found  # who stays is in the same order, who is new comes last
-        for number, (start, end) in enumerate(spans):
-            here = pos[start:end], cell[number], batch.pbc[number]
-            place = next((p for p, one in enumerate(left) if one.hold(*here)), None)
-            pairs.append(None if place is None else left[place])
-            if place is not None:
-                left = left[place + 1 :]
+        pairs: list[_Pairs | None]
+        if moved is not None and len(moved) <= len(spans) // 2:
+            pairs = list(self._found)
+            for number in moved:
+                pairs[number] = None
+        else:
+            pairs = self._of_those_that_stay(pos, cell, batch, spans)
         missing = [number for number, one in enumerate(pairs) if one is None]
 
         def find(number: int) -> _Pairs:
@@ -123,6 +125,20 @@ class MovingGraph:
         for number, one in zip(missing, made, strict=True):
             pairs[number] = one
         self._join([one for one in pairs if one is not None], batch, cell)
+
+    def _of_those_that_stay(
+        self, pos: Tensor, cell: Tensor, batch: Batch, spans: Sequence[tuple[int, int]]
+    ) -> list[_Pairs | None]:
+        """Pairs that still do, of each structure: some have left, others are new and come last."""
+        pairs: list[_Pairs | None] = []
+        left = self._found
+        for number, (start, end) in enumerate(spans):
+            here = pos[start:end], cell[number], batch.pbc[number]
+            place = next((p for p, one in enumerate(left) if one.hold(*here)), None)
+            pairs.append(None if place is None else left[place])
+            if place is not None:
+                left = left[place + 1 :]
+        return pairs
 
     def _pairs(self, pos: Tensor, cell: Tensor, pbc: Tensor) -> _Pairs:
         device = pos.device
