@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -37,9 +38,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "runs"
         runs = make_root(root, options.runs)
-        print(f"{options.runs} runs; CPU seconds")
+        print(f"{options.runs} runs; CPU seconds", flush=True)
         overview = Overview(root)
-        print(f"  {spent(overview.look):7.2f}  first look (target {TARGET:g} at 10 000)")
+        print(
+            f"  {spent(overview.look):7.2f}  first look (target {TARGET:g} at 10 000)", flush=True
+        )
         print(f"  {spent(overview.look):7.2f}  again, nothing changed")
         runs[-1].update_status(step=9)
         print(f"  {spent(overview.look):7.2f}  again, one run changed")
@@ -91,8 +94,7 @@ def _run(cell: Cell, root: Path, seed: int) -> RunDirectory:
         return run
     run.write_environment(device="cpu (made up)")
     run.start_segment("cpu")
-    for step in range(LINES):
-        run.log(step, {METRIC: 1.0 / (1 + step)}, float(step), 0.0)
+    (run.path / schema.JOURNAL).write_text(_journal(), encoding="utf-8")
     if seed % 4 == 1:
         run.interrupt("stopped")
         return run
@@ -100,6 +102,16 @@ def _run(cell: Cell, root: Path, seed: int) -> RunDirectory:
     run.finish({"metrics": {METRIC: 0.03}, "step": 100, "parameters": 1000, **times})
     assert run.state() == schema.FINISHED
     return run
+
+
+@cache
+def _journal() -> str:
+    """A journal as a run writes it, line by line; all runs have the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory.create(Path(folder) / "one", "{}", {"identity": "0" * 12})
+        for step in range(LINES):
+            run.log(step, {METRIC: 1.0 / (1 + step)}, float(step), 0.0)
+        return (run.path / schema.JOURNAL).read_text(encoding="utf-8")
 
 
 def spent(work: Callable[[], object]) -> float:
