@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +12,6 @@ Array = NDArray[Any]
 MAX_ATOMIC_NUMBER = 118
 MAX_TAG = 127
 LARGEST = float(np.finfo("f4").max)
-LARGE = 1 << 26  # bytes of an array in a file
-
-
-def give_back(array: Array) -> None:
-    """Count pages of a large file no more as this process's memory; they stay in the machine's.
-
-    Each look into a mapped file maps all around what it reads, so that looks at random soon map it
-    whole.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap) and array.nbytes > LARGE:
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 class DataError(ValueError):

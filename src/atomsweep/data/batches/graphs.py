@@ -35,14 +35,14 @@ from atomsweep.data.dataset import (
     report_skipped,
 )
 from atomsweep.data.store.dataset import stored_num_edges
-from atomsweep.data.structure import Array, DataError, give_back
+from atomsweep.data.structure import Array, DataError
 from atomsweep.graph.neighbors import RadiusGraph
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 BUDGET = 4 << 30  # bytes
-_LOOKED_AT = 1 << 11  # structures whose sizes tell those of all
+_LOOKED_AT = 1 << 16  # structures whose sizes tell those of all
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,6 @@ def _size(dataset: StructureDataset, graph: RadiusGraph | None) -> float:
     every = -(-len(dataset) // _LOOKED_AT) or 1
     natoms = dataset.natoms[::every]
     atoms = float(natoms.sum()) / max(1, len(natoms)) * len(dataset)
-    give_back(dataset.natoms)
     degree = 0 if graph is None else (graph.max_neighbors or 100)
     return BYTES_PER_STRUCTURE * len(dataset) + atoms * (BYTES_PER_ATOM + BYTES_PER_EDGE * degree)
 

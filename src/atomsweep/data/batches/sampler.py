@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atomsweep.data.structure import Array, give_back
+from atomsweep.data.structure import Array
 
 SHUFFLED_WHOLE = 1 << 23  # structures, 64 MiB of places: OC22 and all of OC20's sets up to 2M
 ROUNDS = 8
@@ -157,7 +157,6 @@ class BalancedSampler(EpochSampler):
                 owner = deal(self.sizes[chosen[places]], self.world_size)
                 places = places[owner == self.rank]
             found.append(Part(chosen[places], places))
-        give_back(self.sizes)
         return found
 
 
