@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from atomsweep.tracking.mlflow.mirror import (
     sync,
 )
 from atomsweep.tracking.mlflow.reader import read_mlflow
+from atomsweep.tracking.mlflow.tables import Tables
 from atomsweep.tracking.run import RunDirectory
 from tests.places import SOURCE
 
@@ -440,7 +442,7 @@ def test_server_that_dies_in_the_middle_is_said_and_completed_later(root, monkey
     def away(self, *_, **__):
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(MlflowClient, "log_batch", away)
+    monkeypatch.setattr(Tables, "log", away)
     monkeypatch.setattr(MlflowClient, "get_experiment", away)
     with pytest.raises(TrackingUnavailable, match="stopped answering: gone"):
         sync(root, uri(root))
@@ -580,6 +582,7 @@ class Counted:
         self.calls = Counter()
         for name in ("create_run", "log_batch", "log_artifact", "search_runs", "get_run"):
             self._count(monkeypatch, MlflowClient, name)
+        self._count(monkeypatch, Tables, "log")
 
     def _count(self, monkeypatch, client, name):
         call = getattr(client, name)
@@ -665,6 +668,77 @@ def test_a_finished_run_takes_few_requests(root, monkeypatch):
     finish(run)
     counted = Counted(monkeypatch)
     sync(root, uri(root))
-    assert counted.calls["log_batch"] == 1  # params, points and tags together
+    assert counted.calls["log"] == 1  # params, points and tags together
+    assert counted.calls["log_batch"] == counted.calls["get_run"] == 0
     assert counted.calls["create_run"] == 1
     assert counted.calls["search_runs"] == 1
+
+
+def rows_of(database, run_id):
+    """What a store holds of a run, without its id."""
+    with sqlite3.connect(database) as connection:
+        columns = {
+            "runs": "name, status, end_time, lifecycle_stage, user_id",
+            "params": "key, value",
+            "tags": "key, value",
+            "metrics": "key, value, timestamp, step, is_nan",
+            "latest_metrics": "key, value, timestamp, step, is_nan",
+        }
+        return {
+            table: sorted(
+                connection.execute(f"SELECT {names} FROM {table} WHERE run_uuid = ?", (run_id,))
+            )
+            for table, names in columns.items()
+        }
+
+
+def test_rows_written_at_once_are_those_that_mlflow_would_write(root):
+    from mlflow.entities import Metric, Param, RunTag
+
+    store = connect(uri(root), "atomsweep")
+    assert store.tables is not None  # the installed MLflow is known
+    early = [Metric("a", value, 7, step) for step, value in enumerate((3.0, math.nan, 0.5))]
+    early += [Metric("b", value, 7, 5) for value in (math.inf, 1.0)]
+    early += [Metric("b", -math.inf, 8, 5), Metric("c", math.nan, 9, 0), early[0]]
+    late = [Metric("a", 9.0, 8, 1), Metric("b", 2, 8, 5), *early, Metric("d", 1e-300, 1, 0)]
+    batches = [
+        (early, [Param("p", "1"), Param("q", "x" * 6000)], [RunTag("t", "old"), RunTag("u", "é")]),
+        (late, [], [RunTag("t", "new")]),
+        ([], [Param("r", "")], []),
+    ]
+    names = ("metrics", "params", "tags")
+    held = []
+    for _ in range(2):
+        run = store.client.create_run(store.experiment, tags={"t": "first"}, run_name="one")
+        for batch in batches:
+            entities = dict(zip(names, batch, strict=True))
+            if held:
+                store.client.log_batch(run.info.run_id, synchronous=True, **entities)
+            else:
+                assert store.tables.log(run.info.run_id, **entities)
+        if held:
+            store.client.set_terminated(run.info.run_id, "KILLED", 1234)
+        else:
+            assert store.tables.end(run.info.run_id, "KILLED", 1234)
+        held.append(rows_of(root / "mlflow.db", run.info.run_id))
+        whole = store.client.get_run(run.info.run_id)  # MLflow reads what was written
+        assert whole.data.params["q"] == "x" * 6000
+        assert whole.data.tags["t"] == "new"
+    assert held[0] == held[1]
+    assert [len(held[0][table]) for table in held[0]] == [1, 3, 3, 10, 4]
+    assert held[0]["runs"][0][:3] == ("one", "KILLED", 1234)
+    store.client.delete_run(run.info.run_id)
+    assert not store.tables.log(run.info.run_id, **dict(zip(names, batches[0], strict=True)))
+    assert not store.tables.end(run.info.run_id, "FAILED", 5)
+    left = rows_of(root / "mlflow.db", run.info.run_id)
+    assert left | {"runs": []} == held[1] | {"runs": []}
+    assert left["runs"][0][:4] == ("one", "KILLED", 1234, "deleted")
+
+
+def test_tables_of_another_version_are_left_to_mlflow(root):
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        connection.execute("ALTER TABLE metrics ADD COLUMN what_is_new INTEGER")
+    assert Tables.of(root / "mlflow.db") is None
+    run = finished(root, "0" * 12)
+    assert sync(root, uri(root)).problems == []
+    assert View(root).history("train/loss") == curves(run)["train/loss"]

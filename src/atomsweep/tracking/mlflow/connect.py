@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from atomsweep.tracking.file_systems import NETWORK, file_system
 from atomsweep.tracking.lock import Locked, exclusive
+from atomsweep.tracking.mlflow.tables import Tables
 
 CONNECT_S = 3.0
 INITIALISE_S = 180.0  # a first migration on a busy machine
@@ -39,10 +40,12 @@ class Store:
     Attributes:
         client: an `mlflow.MlflowClient`.
         experiment: id of the experiment.
+        tables: those of its file, to write many rows at once; None where only MLflow can.
     """
 
     client: Any
     experiment: str
+    tables: Tables | None = None
 
     def search(self, query: str) -> list[Any]:
         """All MLflow runs of the experiment that match a filter, however many."""
@@ -77,7 +80,8 @@ def connect(uri: str, experiment: str) -> Store:
         location = (database.parent / ARTIFACTS).as_uri()
     client = _client(uri)
     try:
-        return Store(client, _experiment(client, experiment, location))
+        number = _experiment(client, experiment, location)
+        return Store(client, number, None if database is None else Tables.of(database))
     except TrackingUnavailable:
         raise
     except Exception as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import dumps
@@ -91,12 +92,13 @@ class RunWriter:
         return best
 
     def create(self, run: RunDirectory, tags: dict[str, str]) -> Any:
-        """A new MLflow run for a directory."""
+        """A new MLflow run for a directory, with the tags that it is found by; others follow."""
         start = run.run.get("created")
+        first = (schema.TAG_KIND, schema.TAG_UID)
         created = self.client.create_run(
             self.experiment,
             start_time=None if start is None else round(1000 * start),
-            tags=dict(list(tags.items())[:SMALL_BATCH]),
+            tags={k: v for k, v in tags.items() if k in first or k.startswith("mlflow.")},
             run_name=run.name,
         )
         self.report.created += 1
@@ -194,7 +196,7 @@ class RunWriter:
                     link = Path(place, name)
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(run.path.absolute() / name)
-                self.client.log_artifacts(found.info.run_id, place)
+                self._log_files(found, place)
             self._tags.append(RunTag(schema.TAG_MIRRORED_FILES, dumps(old | new)))
         return bool(new)
 
@@ -207,7 +209,9 @@ class RunWriter:
             self.client.update_run(found.info.run_id, status=wanted)
         else:
             end = round(1000 * (status.get("finished") or status.get("heartbeat") or 0.0)) or None
-            self.client.set_terminated(found.info.run_id, status=wanted, end_time=end)
+            tables, number = self.store.tables, found.info.run_id
+            if tables is None or not tables.end(number, wanted, end):
+                self.client.set_terminated(number, status=wanted, end_time=end)
         return True
 
     def flush(self, found: Any) -> None:
@@ -229,7 +233,18 @@ class RunWriter:
         self._metrics, self._params, self._tags = [], [], []
 
     def _log(self, found: Any, **entities: Any) -> None:
-        self.client.log_batch(found.info.run_id, synchronous=True, **entities)
+        tables = self.store.tables
+        if tables is None or not tables.log(found.info.run_id, **entities):
+            self.client.log_batch(found.info.run_id, synchronous=True, **entities)
+
+    def _log_files(self, found: Any, folder: str) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = found.info.artifact_uri
+        if urlsplit(place).scheme == "file":  # known without asking for the run again
+            get_artifact_repository(place).log_artifacts(folder)
+        else:
+            self.client.log_artifacts(found.info.run_id, folder)
 
 
 def was_rewound(found: Any, journal: list[dict[str, Any]]) -> bool:
