@@ -59,7 +59,7 @@ def make_root(root: Path, number: int) -> list[RunDirectory]:
     with mock.patch("os.fsync"):  # none has to outlive a power cut
         runs = [_run(cell, root, seed) for seed, cell in enumerate(cells)]
     grid = Grid({"seed": [str(seed) for seed in range(number)]}, [], name="big")
-    Plan.of(cells, grid, ["run.py", "-m"], root).save(root, {c.identity: 1000 for c in cells})
+    Plan.of(cells, grid, ["run.py", "-m"], root).save(root, runs, {c.identity: 1000 for c in cells})
     return runs
 
 
@@ -92,9 +92,9 @@ def _run(cell: Cell, root: Path, seed: int) -> RunDirectory:
     )
     if seed % 4 == 0:
         return run
-    run.write_environment(device="cpu (made up)")
+    for name, text in _alike().items():
+        (run.path / name).write_text(text, encoding="utf-8")
     run.start_segment("cpu")
-    (run.path / schema.JOURNAL).write_text(_journal(), encoding="utf-8")
     if seed % 4 == 1:
         run.interrupt("stopped")
         return run
@@ -105,13 +105,15 @@ def _run(cell: Cell, root: Path, seed: int) -> RunDirectory:
 
 
 @cache
-def _journal() -> str:
-    """A journal as a run writes it, line by line; all runs have the same."""
+def _alike() -> dict[str, str]:
+    """Files that all runs have alike, as a run writes them."""
     with tempfile.TemporaryDirectory() as folder:
-        run = RunDirectory.create(Path(folder) / "one", "{}", {"identity": "0" * 12})
+        run = RunDirectory.create(Path(folder) / "one", "engine: {}\n", {"identity": "0" * 12})
+        run.write_environment(device="cpu (made up)")
         for step in range(LINES):
             run.log(step, {METRIC: 1.0 / (1 + step)}, float(step), 0.0)
-        return (run.path / schema.JOURNAL).read_text(encoding="utf-8")
+        names = (schema.ENVIRONMENT, schema.JOURNAL)
+        return {name: (run.path / name).read_text(encoding="utf-8") for name in names}
 
 
 def spent(work: Callable[[], object]) -> float:
