@@ -84,7 +84,7 @@ def fault(kind):
 class Case:
     """A model, its task and data, as a run has them."""
 
-    def __init__(self, overrides, accumulate=1):
+    def __init__(self, overrides, accumulate=1, batches=1):
         cfg, choices = compose_with_choices(overrides)
         config = cell_of(cfg, choices, overrides).config
         self.model, self.task = build_learner(config)
@@ -96,7 +96,7 @@ class Case:
         self.model.fit_statistics([self.data["train"].batch(range(4))])
         self.model.fit_labels(self.data["train"].label_statistics)
         self.trainer = dataclasses.replace(
-            build(config["engine"], "engine"), device=DEVICE, workers=1, eval_batch_size=2
+            build(config["engine"], "engine"), device=DEVICE, workers=1, eval_batch_size=4 // batches
         )
         self.recipe = dataclasses.replace(
             build(config["optim"], "optim"),
@@ -155,7 +155,7 @@ def two_ranks():
 
 
 def run(case):
-    made = Case(case["overrides"], accumulate=case.get("steps", 1))
+    made = Case(case["overrides"], case.get("steps", 1), case.get("batches", 1))
     what = case.get("what", "train")
     if what == "train":
         if any(p.requires_grad for p in made.model.parameters()):

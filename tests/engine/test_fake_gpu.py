@@ -15,6 +15,7 @@ from tests.places import REPOSITORY, SOURCE
 
 # Every family, and every task, objective, augmentation and precision somewhere
 SMALL = ["size=small", "model.num_layers=1"]
+DEGREE_1 = [f"model.{name}=[8,4]" for name in ("channels", "head_channels", "ffn_channels")]
 TRAINED = {
     "forcenet_small": [*SMALL, "task=s2f", "augmentation=rotate_z", "engine.precision=tf32"],
     "gns": [*SMALL, "task=s2f", "augmentation=none", "engine.precision=bf16"],
@@ -23,7 +24,7 @@ TRAINED = {
     "egnn_72k": [*SMALL, "task=is2re", "augmentation=none"],
     "megnet_986k": [*SMALL, "task=s2ef_matsci", "augmentation=none"],
     "gala": [*SMALL, "task=is2re", "augmentation=rotate_so3", "engine.precision=bf16"],
-    "equiformer_l2": [*SMALL, "task=s2ef_md17", "dens=md17", "augmentation=none"],
+    "equiformer_l2": [*SMALL, *DEGREE_1, "task=s2ef_md17", "dens=md17", "augmentation=none"],
     "equiformer_v2_small": [*SMALL, "task=s2ef_oc20", "dens=v3", "engine.precision=bf16"],
     "escn_small": [*SMALL, "task=s2ef_oc20", "dens=oc20_escn", "augmentation=none"],
     "median": ["task=s2f"],
@@ -58,15 +59,17 @@ def outcomes(cases):
     return found
 
 
-def case(model, *overrides, what="train", steps=1):
-    return {"overrides": [f"model={model}", *overrides], "what": what, "steps": steps}
+def case(model, *overrides, what="train", steps=1, batches=1):
+    """A case of so many steps, and evaluated in so many batches: new sizes take most of the time."""
+    named = [f"model={model}", *overrides]
+    return {"overrides": named, "what": what, "steps": steps, "batches": batches}
 
 
 def test_training_evaluation_and_ranks_never_wait_and_faults_do():
     schnet = ["schnet", *SMALL, "task=s2ef"]
     good = [case(model, *overrides) for model, overrides in TRAINED.items()]
     good += [
-        case("forcenet_small", *SMALL, "task=s2ef", "dens=oc20", *ENCODING, steps=2),
+        case("forcenet_small", *SMALL, "task=s2ef", "dens=oc20", *ENCODING, steps=2, batches=2),
         case(*schnet, what="ranks"),
         case("gns", *SMALL, "task=s2f", what="ranks"),
         case("forcenet_small", *SMALL, "task=s2f", "engine.precision=bf16", what="compiled"),
@@ -90,7 +93,7 @@ def test_every_model_task_objective_augmentation_and_precision(model):
     dens = ["none", *(["oc20", "md17", "v1_multiscale"] if encodes else [])]
     more = ENCODING if model.startswith("forcenet") else []
     cases = [
-        case(model, "size=small", f"task={task}", f"dens={denoising}", *more, *rest)
+        case(model, "size=small", f"task={task}", f"dens={denoising}", *more, *rest, batches=2)
         for task, denoising in itertools.product(("s2f", "s2ef", "s2ef_oc20", "is2re"), dens)
         for rest in itertools.product(
             [f"augmentation={name}" for name in ("none", "rotate_z", "rotate_so3")],

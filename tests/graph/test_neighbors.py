@@ -2,11 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+import vesin
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.neighborlist import neighbor_list
 
-from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.neighbors import RadiusGraph, shortest_distance
 
 PBC = list(itertools.product((True, False), repeat=3))
 
@@ -161,3 +162,18 @@ def test_atoms_on_one_spot_are_refused():
 def test_senseless_graphs_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RadiusGraph(*arguments)
+
+
+def test_atoms_that_are_almost_one_make_no_search_of_millions_of_cells(monkeypatch):
+    """Of a set with such a frame every later one was searched in cells as small as its distance."""
+    asked = []
+    finder = vesin.NeighborList
+    monkeypatch.setattr(vesin, "NeighborList", lambda **k: asked.append(k["cutoff"]) or finder(**k))
+    pos = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.004], [5.0, 5.0, 5.0], [5.0, 5.0, 5.5]])
+    cell, pbc = 30.0 * np.eye(3), [True, True, False]
+    assert shortest_distance(pos, cell, pbc, 0.01) == (pytest.approx(0.004), 0, 1)
+    assert shortest_distance(pos[1:], cell, pbc, 0.01) is None
+    assert shortest_distance(pos[1:], cell, pbc, 0.6) == (pytest.approx(0.5), 1, 2)
+    edges, _ = RadiusGraph(cutoff=0.6)(pos[1:], cell, pbc)
+    assert edges.T.tolist() == [[2, 1], [1, 2]]
+    assert min(asked) >= 1.0

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RIM = 0.01  # Å: neighbours this little beyond the last one kept are kept too
 COINCIDENT = 1e-3  # Å: closer atoms have no direction between them
+FINEST = 1.0  # Å: vesin divides space into cells of the cutoff, by the million if it is smaller
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,9 @@ def _pairs(
     from vesin import NeighborList  # imports torch where it is installed
 
     threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    finder = NeighborList(cutoff=cutoff, full_list=True, n_threads=threads)
+    finder = NeighborList(cutoff=max(cutoff, FINEST), full_list=True, n_threads=threads)
     i, j, offsets, dist = finder.compute(pos, cell, pbc, quantities="ijSd")
+    if cutoff < FINEST:
+        near = dist <= cutoff
+        i, j, offsets, dist = i[near], j[near], offsets[near], dist[near]
     return i.astype(np.int64), j.astype(np.int64), offsets.astype(np.int32), dist
