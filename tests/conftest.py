@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from tests.places import REPOSITORY
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
+
+    from omegaconf import DictConfig
 
     from atomsweep.data.generated.mini_oc import MiniOC
     from atomsweep.data.source import DataSource
@@ -39,9 +42,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def data_source(option: str, root: Path, **overrides: object) -> DataSource:
     """The source that `data=<option>` names, with its files under `root`."""
+    return instantiate(_data_config(option), root=str(root), **overrides)
+
+
+@cache  # composing takes longer than most tests of a source
+def _data_config(option: str) -> DictConfig:
     with initialize_config_dir(config_dir=str(REPOSITORY / "conf"), version_base="1.3"):
-        config = compose(f"data/{option}")
-    return instantiate(config.data, root=str(root), **overrides)
+        return compose(f"data/{option}").data
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,10 @@ class Case:
         self.model.fit_statistics([self.data["train"].batch(range(4))])
         self.model.fit_labels(self.data["train"].label_statistics)
         self.trainer = dataclasses.replace(
-            build(config["engine"], "engine"), device=DEVICE, workers=1, eval_batch_size=4 // batches
+            build(config["engine"], "engine"),
+            device=DEVICE,
+            workers=1,
+            eval_batch_size=4 // batches,
         )
         self.recipe = dataclasses.replace(
             build(config["optim"], "optim"),

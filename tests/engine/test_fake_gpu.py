@@ -60,7 +60,7 @@ def outcomes(cases):
 
 
 def case(model, *overrides, what="train", steps=1, batches=1):
-    """A case of so many steps, and evaluated in so many batches: new sizes take most of the time."""
+    """Of so many steps, evaluated in so many batches: new sizes take most of the time."""
     named = [f"model={model}", *overrides]
     return {"overrides": named, "what": what, "steps": steps, "batches": batches}
 

@@ -81,7 +81,7 @@ def test_the_order_of_a_set_that_fits_is_numpys():
     assert np.array_equal(np.concatenate([sampler.indices(200 + s) for s in range(100)]), order)
 
 
-@pytest.mark.parametrize("num", [17, 64, 1000, 4097])
+@pytest.mark.parametrize("num", [17, 64, 1025])  # the last walks most often, after 4**5
 def test_an_order_that_is_in_no_memory_is_a_permutation_too(monkeypatch, num):
     monkeypatch.setattr(module, "SHUFFLED_WHOLE", 16)
     sampler = EpochSampler(num, 1, 5)

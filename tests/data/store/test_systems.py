@@ -179,6 +179,7 @@ def test_a_split_by_system_divides_no_text_id(tmp_path):
     assert train.isdisjoint(val)
 
 
+@pytest.mark.parametrize("_buckets", ["together"], indirect=True)  # it sets its own
 def test_many_frames_of_mixed_ids_are_told_apart_in_buckets_as_together(tmp_path, monkeypatch):
     """Ids that come again, copies, and files without ids, as a random draw has them."""
     rng = np.random.default_rng(0)
