@@ -15,6 +15,7 @@ PAPER_LIKE = {  # val_id force MAE of each cell in the fixture
     ("sine", "swish"): 0.0504,
     ("sine", "relu"): 0.0520,
 }
+PAPERS = {"model": "forcenet", "data": "oc20_all", "optim": "forcenet", "seeds": (0, 1)}
 OFFSETS = {"val_id": 0.0, "val_ood_ads": 0.004, "val_ood_cat": 0.002, "val_ood_both": 0.010}
 COUNTS = {"train": 1200, "val_id": 150, "val_ood_ads": 150, "val_ood_cat": 150, "val_ood_both": 150}
 
@@ -193,9 +194,14 @@ def table5(root):
 @pytest.fixture
 def papers_table5(tmp_path):
     """The same with the paper's data, model and optimizer, so that it compares with the paper."""
-    return _table5(
-        Root(tmp_path / "runs"), model="forcenet", data="oc20_all", optim="forcenet", seeds=(0, 1)
-    )
+    return _table5(Root(tmp_path / "runs"), **PAPERS)
+
+
+@pytest.fixture(scope="session")
+def shared_table5(tmp_path_factory):
+    """The 2 × 2 sweep, and the same as the paper's, for what looks at them and changes nothing."""
+    made = tmp_path_factory.mktemp("shared")
+    return _table5(Root(made / "ours")), _table5(Root(made / "papers"), **PAPERS)
 
 
 def _table5(root, seeds=(0,), **choices):

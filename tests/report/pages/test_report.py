@@ -35,6 +35,33 @@ def filtered(root, **filters):
     return report.build(runs, runs.where({k.replace("__", "."): v for k, v in filters.items()}))
 
 
+@pytest.fixture(scope="module")
+def table5_report(shared_table5):
+    """Made once; what changes runs makes its own."""
+    return built(shared_table5[0])
+
+
+@pytest.fixture(scope="module")
+def papers_report(shared_table5):
+    return built(shared_table5[1])
+
+
+@pytest.fixture(scope="module")
+def table5_files(table5_report, tmp_path_factory):
+    """The page, beside all files of the report."""
+    return writing.write(table5_report, tmp_path_factory.mktemp("report") / "a" / "b")
+
+
+@pytest.fixture(scope="module")
+def files_with_a_gap(shared_table5, tmp_path_factory):
+    """All files of the paper's table, of which one cell has no run."""
+    folder = tmp_path_factory.mktemp("gap")
+    shutil.copytree(shared_table5[1].path, folder / "runs")
+    shutil.rmtree(next((folder / "runs").glob("*-000000000003")))
+    runs = read_directories(folder / "runs")
+    return writing.write(report.build(runs, runs.sweep("latest")), folder / "out").parent
+
+
 def same_as_golden(name, text):
     path = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
@@ -79,17 +106,16 @@ def page_of(made):
     return text, Page(text)
 
 
-def test_the_markdown_of_table5_is_golden(table5):
-    same_as_golden("table5.md", report_markdown(built(table5)))
+def test_the_markdown_of_table5_is_golden(table5_report):
+    same_as_golden("table5.md", report_markdown(table5_report))
 
 
-def test_the_latex_of_table5_is_golden(table5, tmp_path):
-    writing.write(built(table5), tmp_path / "out")
-    same_as_golden("table5.tex", (tmp_path / "out" / "table.tex").read_text(encoding="utf-8"))
+def test_the_latex_of_table5_is_golden(table5_files):
+    same_as_golden("table5.tex", (table5_files.parent / "table.tex").read_text(encoding="utf-8"))
 
 
-def test_a_terminal_shows_the_table_as_the_paper_has_it(papers_table5):
-    lines = built(papers_table5).text.splitlines()
+def test_a_terminal_shows_the_table_as_the_paper_has_it(papers_report):
+    lines = papers_report.text.splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
@@ -107,10 +133,10 @@ def test_a_terminal_shows_the_table_as_the_paper_has_it(papers_table5):
     assert max(len(line) for line in lines if not line.startswith("|")) <= report.TERMINAL
 
 
-def test_all_files_are_written(table5, tmp_path):
-    page = writing.write(built(table5), tmp_path / "a" / "b")
+def test_all_files_are_written(table5_files):
+    page = table5_files
     assert "step" in pd.read_csv(page.parent / "curves.csv")
-    assert page == tmp_path / "a" / "b" / "report.html"
+    assert page.parts[-3:] == ("a", "b", "report.html")
     assert {path.name for path in page.parent.iterdir()} == {
         "report.html", "report.md", "table.csv", "runs.csv", "curves.csv", "table.tex",
         "table-siunitx.tex", "table-narrow.tex",
@@ -199,8 +225,8 @@ def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):
     assert made.gaps[0].command == "atomsweep run model=median data=mini_oc_tiny data.seed=3"
 
 
-def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
-    caption = " ".join(built(table5).parts[0].caption)
+def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5_report):
+    caption = " ".join(table5_report.parts[0].caption)
     for told in (
         "mini_oc",
         "EMT, not DFT",
@@ -215,16 +241,16 @@ def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5):
         assert told in caption
 
 
-def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(papers_table5):
-    lines = report_markdown(built(papers_table5)).splitlines()
+def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(papers_report):
+    lines = report_markdown(papers_report).splitlines()
     rows = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines if "|" in line]
     assert [
         "Sine", "ReLU", "OOD Both", "0.0622 ± 0.0025", "0.57 ×", "0.0456", "+0.0166"
     ] in rows  # fmt: skip
 
 
-def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(table5):
-    made = built(table5)
+def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(table5_report):
+    made = table5_report
     assert made.parts[0].cells[["published", "difference"]].isna().all(axis=None)
     assert not any("Paper" in title for title in made.parts[0].grid.header)
     text, _ = page_of(made)
@@ -235,8 +261,8 @@ def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(
     assert "## Table 5 of Hu" in report_markdown(made)
 
 
-def test_labels_that_are_not_dfts_are_named_in_heading_and_first_tile(table5):
-    made = built(table5)
+def test_labels_that_are_not_dfts_are_named_in_heading_and_first_tile(table5_report):
+    made = table5_report
     assert made.level == "mini_oc: EMT, not DFT"
     text, _ = page_of(made)
     assert '<span class="level">mini_oc: EMT, not DFT</span></h1>' in text
@@ -244,8 +270,8 @@ def test_labels_that_are_not_dfts_are_named_in_heading_and_first_tile(table5):
     assert "mini_oc: EMT, not DFT" in first
 
 
-def test_every_markdown_table_has_as_many_cells_in_each_line(table5):
-    made = built(table5)
+def test_every_markdown_table_has_as_many_cells_in_each_line(table5_report):
+    made = table5_report
     grid = grids.plain(["|F|, eV/Å", "n"], [["a|b", "1"]], "lr")
     for text in (grids.markdown(grid), report_markdown(made)):
         blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
@@ -291,16 +317,14 @@ def test_a_file_of_ones_own_is_called_by_its_name(root):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("name", ["table", "table-narrow", "table-siunitx"])
-def test_the_latex_compiles(papers_table5, tmp_path, name):
+def test_the_latex_compiles(files_with_a_gap, tmp_path, name):
     aligned = name.endswith("siunitx")
     found = subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False)
     if aligned and found.returncode:
         pytest.skip("siunitx is not installed")
-    shutil.rmtree(next(papers_table5.path.glob("*-000000000003")))
-    writing.write(built(papers_table5), tmp_path / "out")
     packages = "booktabs,siunitx" if aligned else "booktabs"
     document = rf"\documentclass{{article}}\usepackage{{{packages}}}\begin{{document}}"
-    table = (tmp_path / "out" / f"{name}.tex").read_text(encoding="utf-8")
+    table = (files_with_a_gap / f"{name}.tex").read_text(encoding="utf-8")
     (tmp_path / "all.tex").write_text(document + "\n" + table + r"\end{document}", "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -418,8 +442,8 @@ def test_the_page_is_well_formed_and_needs_nothing_else(table5):
     assert len(text.encode()) < 1_000_000
 
 
-def test_the_pages_tables_have_captions_and_scopes(table5):
-    _, page = page_of(built(table5))
+def test_the_pages_tables_have_captions_and_scopes(table5_report):
+    _, page = page_of(table5_report)
     assert page.tables == page.captions >= 3
     assert page.unscoped == 0
 
@@ -438,8 +462,8 @@ def test_words_from_runs_are_escaped(root):
     assert "& more \\| of it" in line
 
 
-def test_the_page_follows_the_readers_theme_and_prints(table5):
-    text, _ = page_of(built(table5))
+def test_the_page_follows_the_readers_theme_and_prints(table5_report):
+    text, _ = page_of(table5_report)
     for query in ("prefers-color-scheme: dark", "@media print", "max-width: 40rem"):
         assert query in text
 
