@@ -51,7 +51,8 @@ report: setup ## the report of a sweep: make report S=name
 	$(BIN)/python -m analysis report $(or $(S),latest)
 
 test: setup ## the tests; then the ten slowest
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm" --durations=10 --durations-min=1
+	@# Bytecode is kept: without it each worker and each process that a test starts compiles everything anew
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm" --durations=10 --durations-min=1
 
 test-slow: setup ## the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
