@@ -30,7 +30,8 @@ def test_a_torch_without_the_library_of_a_device_is_named(monkeypatch):
 
 
 def test_what_mps_and_shards_cannot_do_is_refused_in_a_sentence():
-    mps, plain = (SimpleNamespace(device=d, sharded=d == "cpu") for d in ("mps", "cpu"))
+    rest = {"compile": "none", "batch_edges": None}
+    mps, plain = (SimpleNamespace(device=d, sharded=d == "cpu", **rest) for d in ("mps", "cpu"))
     linear, bessel = nn.Linear(2, 2), nn.Sequential(SphericalBesselBasis(2, 2, 5.0, 5))
     assert refusal(mps, linear, ranks=1) is None
     assert "no messages between ranks" in refusal(mps, linear, ranks=2)
