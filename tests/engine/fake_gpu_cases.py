@@ -173,8 +173,10 @@ def run(case):
         assert watch.seen == set(EVALUATION)
     elif what == "compiled":  # all but the compiler, which has nothing to make kernels for
         made.trainer = dataclasses.replace(made.trainer, compile="default")
+        edges = made.data["train"].num_edges.copy()  # which cannot be read within
         with (
             mock.patch.object(torch, "compile", lambda graph, **options: graph),
+            mock.patch.object(GraphDataset, "num_edges", edges),
             fake_gpu(TRAINING),
         ):
             training = made.train(case.get("steps", 1))

@@ -80,10 +80,12 @@ class StepBatches:
             self.sampler = PackedSampler(sizes, most, batch_size, seed, world.rank, world.size)
             self.usual = shape_of_limits(most) if fill else None
             return
-        work = data.num_edges if data.num_edges is not None else data.natoms
+        edges = data.num_edges
+        work = edges if edges is not None else data.natoms
         self.sampler = BalancedSampler(work, batch_size, seed, world.rank, world.size, accumulate)
         if fill:
-            self.usual = usual_shape(data, max(len(part.indices) for part in self.sampler.parts(0)))
+            structures = max(len(part.indices) for part in self.sampler.parts(0))
+            self.usual = usual_shape(data, edges, structures)
 
     def start(self, step: int) -> Generator[list[Batch], None, None]:
         """Micro-batches of `step` and of every step after it; to be closed."""

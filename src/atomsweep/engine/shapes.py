@@ -44,17 +44,21 @@ def limits(data: GraphDataset, batch_edges: int) -> tuple[Array, Array]:
     return sizes, np.array([structures, atoms, batch_edges])
 
 
-def usual_shape(data: GraphDataset, structures: int) -> Shape:
+def usual_shape(data: GraphDataset, num_edges: Array | None, structures: int) -> Shape:
     """One that nearly every batch of so many structures fits into, with a ghost.
 
-    Where nobody knows how many edges a structure has, the first one tells what an atom has.
+    Args:
+        data: training split.
+        num_edges: of each of its structures; where nobody knows, the first structure tells how many
+            an atom has.
+        structures: of a micro-batch.
     """
     atoms = _usual_sum(data.natoms, structures)
-    if data.num_edges is None:
+    if num_edges is None:
         one = data.batch([0])
         edges = math.ceil(one.edge_index.shape[1] / len(one.pos) * atoms)
     else:
-        edges = _usual_sum(data.num_edges, structures)
+        edges = _usual_sum(num_edges, structures)
     return _told_apart(Shape(structures + 1, atoms + 1, edges))
 
 
