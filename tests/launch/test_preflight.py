@@ -82,3 +82,15 @@ def test_a_cell_that_cannot_be_built_is_named_though_others_share_its_model(cell
         UserError, match=r"seed=1 optim\.batch_size=nothing: optim\.batch_size must"
     ):
         check_all([cell([*SMALL, "seed=0"]), cell(words)], None, here=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["engine.batch_edges=900", "optim.accumulate=2"], "both cut a step into micro-batches"),
+        (["engine.compile=max"], "engine.compile=max records CUDA graphs"),
+    ],
+)
+def test_a_step_that_cannot_be_packed_or_compiled_is_refused(cell, built, words, why):
+    with pytest.raises(UserError, match=why):
+        check_all([cell([*SMALL, "optim.batch_size=8", *words])], None, here=False)
