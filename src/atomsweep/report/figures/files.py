@@ -80,6 +80,6 @@ def _literal(figure: "Figure") -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        words = text.get_text()  # type: ignore[attr-defined]
+        words = text.get_text()
         if r"\mathdefault" not in words:
-            text.set_text(literal(words))  # type: ignore[attr-defined]
+            text.set_text(literal(words))
