@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -244,7 +244,7 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
                 steps=steps,
                 other=other,
             )
-            for mode in COMPILED[: 1 if options.quick else None] if precision == "tf32" else ():
+            for mode in _modes(name, precision, options.quick):
                 found[f"{name} compiled {mode}, {precision}"] = partial(
                     training,
                     choices=[*choices, f"engine.precision={precision}", f"engine.compile={mode}"],
@@ -257,6 +257,13 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
             found["300 steps"] = partial(precisions, steps=300)
             found["a sweep of two cells"] = sweep
     return found
+
+
+def _modes(name: str, precision: str, quick: bool) -> Sequence[str]:
+    """Ways to compile a row: on a CPU that takes a minute each, so quickly one stands for all."""
+    if precision != "tf32":
+        return ()
+    return COMPILED if not quick else COMPILED[: name == "forcenet"]
 
 
 def measure(options: Options, wanted: list[str] | None, out: Path) -> dict[str, Row]:
