@@ -53,6 +53,13 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture
+def without_kernels(monkeypatch):
+    """The graph and its derivative run as they are: inductor's C++ takes a minute for each model."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiled, "_options", lambda mode: {})
+
+
 @pytest.fixture(params=["float32", "float64"])
 def either(request):
     return request.param == "float64" and request.getfixturevalue("double")
@@ -156,7 +163,9 @@ def compare(overrides, steps, double):
 
 
 @pytest.mark.parametrize("model", ["schnet", "forcenet_small"])
-def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(model, double):
+def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(
+    model, double, without_kernels
+):
     compare([f"model={model}", *MODELS[model]], 4, double)
 
 
@@ -275,7 +284,16 @@ def run_to_end(path, stop_at=None):
     return fit(made.trainer, made.model, made.task, *rest)
 
 
+def test_a_traced_run_that_was_stopped_ends_with_the_same_bits(tmp_path, without_kernels):
+    stop_and_go_on(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    stop_and_go_on(tmp_path)
+
+
+def stop_and_go_on(tmp_path):
     expected = run_to_end(tmp_path / "whole")
     with pytest.raises(Interrupted):
         run_to_end(tmp_path / "cut", stop_at=4)
