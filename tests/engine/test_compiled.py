@@ -55,7 +55,7 @@ def double():
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    """The graph and its derivative run as they are: inductor's C++ takes a minute for each model."""
+    """The graph and its derivative run as they are: inductor's C++ takes a minute a model."""
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     monkeypatch.setattr(compiled, "_options", lambda mode: {})
 
