@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -303,3 +304,20 @@ def stop_and_go_on(tmp_path):
     assert last["step"] == whole["step"] == 6
     for name, value in whole["model"].items():
         assert torch.equal(last["model"][name], value), name
+
+
+def test_a_trial_of_a_new_shape_asks_nothing_of_other_ranks(monkeypatch, without_kernels):
+    """They may know the shape, and be at their step: a sum more on one side would be its end."""
+    sums = []
+    ranks = SimpleNamespace(is_initialized=lambda: True, all_reduce=lambda tensor: sums.append(1))
+    monkeypatch.setattr("atomsweep.nn.sync_norm.dist", ranks)
+    made = training(["model=forcenet_small", *MODELS["forcenet_small"]], compile="default")
+    with closing(made.batches.start(0)) as batches:
+        (batch,) = next(batches)
+    counted = []
+    for _ in range(2):  # the first makes and tries the graph
+        before = len(sums)
+        made.forward(batch)
+        counted.append(len(sums) - before)
+    assert made.forward.failed is None
+    assert counted[0] == counted[1] > 0

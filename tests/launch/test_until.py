@@ -92,7 +92,7 @@ class Toy:
                 continue
             finish(run)
             ended = {run.path: Outcome(schema.FINISHED)}
-        self.further.look(begin=False)
+        self.further.look()
         return self
 
     @property
@@ -187,9 +187,28 @@ def test_a_look_that_cannot_be_made_stops_no_cell_and_begins_no_seed(tmp_path, c
         assert toy.further(ended) == []
         finish(run)
         ended = {run.path: Outcome(schema.FINISHED)}
-    assert "no further seeds are begun for now" in caplog.text
+    assert "claims cannot be judged, so seeds wait" in caplog.text
     toy.further.until = replace(toy.further.until, look=look)
     assert toy.further(ended) != []
+
+
+def test_seeds_that_a_failing_look_has_begun_are_run(tmp_path, monkeypatch):
+    toy = Toy(tmp_path)
+    for run in toy.runs:
+        finish(run)
+    toy.further._busy = set()
+    saves, save = [], toy.further._save
+
+    def full(*_):
+        saves.append(1)
+        if len(saves) == 2:  # after the seeds are begun
+            raise OSError("no space left on device")
+        save()
+
+    monkeypatch.setattr(toy.further, "_save", full)
+    begun = toy.further({})
+    assert begun
+    assert toy.further._busy == {run.path for run in begun}
 
 
 def test_a_plan_says_what_is_open_and_what_it_waits_for(tmp_path):

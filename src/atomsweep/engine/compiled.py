@@ -27,7 +27,7 @@ from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
-from atomsweep.nn.sync_norm import counted_rows
+from atomsweep.nn.sync_norm import counted_rows, without_ranks
 from atomsweep.tracing import tracing
 
 BACKEND = "inductor"
@@ -170,12 +170,16 @@ class _Graph:
         """Forward and backward, so that both are compiled; buffers are as before, then."""
         buffers = [x for x in self.state if not isinstance(x, nn.Parameter)]
         before = [x.clone() for x in buffers]
-        outputs = [part for part in self(fields) if part is not None and part.requires_grad]
-        weights = [x for x in self.state if x.requires_grad]
-        if outputs and weights:
-            torch.autograd.grad([part.sum() for part in outputs], weights, allow_unused=True)
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        try:
+            with without_ranks():  # the others may know this shape, and be at their step
+                outputs = [part for part in self(fields) if part is not None and part.requires_grad]
+                weights = [x for x in self.state if x.requires_grad]
+                if outputs and weights:
+                    sums = [part.sum() for part in outputs]
+                    torch.autograd.grad(sums, weights, allow_unused=True)
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
 
 def _leaf(value: Tensor) -> Tensor:

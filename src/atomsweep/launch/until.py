@@ -9,6 +9,7 @@ directories, so the same command goes on after any kill. What a look may conclud
 import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from atomsweep.tracking.files import read_json
 from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.tracking.state import state_of
+
+AGAIN_SECONDS = 30.0  # from a look that could not be made to the next
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ class Further:
         self._failed: dict[Path, str] = {}
         self._view: Look | None = None  # None: nobody has looked yet
         self._why: dict[Question, str] = {}
+        self._again = math.inf  # monotonic seconds of the next look, though nothing has ended
         planned = {(unseeded(c.get("overrides") or []), c.get("seed")) for c in self._before()}
         for key, base in self._base.items():
             for seed in self._later:
@@ -159,7 +163,7 @@ class Further:
                     log.warning("%s", error)
         self._busy = {run.path for run in some}
         outcomes |= execute(some, last, start, self)
-        self.look(begin=False)
+        self.look()
         log.info("%s", "\n".join(told(self.claims())))
         return outcomes
 
@@ -171,29 +175,31 @@ class Further:
         for path, outcome in ended.items():
             if outcome.state != schema.FINISHED:
                 self._failed[path] = outcome.message or outcome.state
-        if not ended and self._view is not None:
+        if not ended and self._view is not None and time.monotonic() < self._again:
             return []
+        begun: list[RunDirectory] = []
+        self._again = math.inf
         try:
-            return self.look()
+            self.look(begun)
         except Exception as error:  # of a report or a disk: cells that train are worth more
-            log.warning(
-                "no further seeds are begun for now, the claims cannot be judged: %s", error
-            )
+            log.warning("claims cannot be judged, so seeds wait that they ask for: %s", error)
             self._view = self._view or Look()
-            return []
+            self._again = time.monotonic() + AGAIN_SECONDS
+        return begun
 
-    def look(self, begin: bool = True) -> list[RunDirectory]:
-        """Look at the claims, and begin what there is room for; returns its runs."""
+    def look(self, begun: list[RunDirectory] | None = None) -> None:
+        """Look at the claims, and begin what there is room for, if there is a list to add it to."""
         self._save()
         self._ask()
-        begun: list[RunDirectory] = []
         for question in self._ranked():
             seed, sides, why = self._next(question)
             self._why[question] = why or _waiting(question)
-            if begin and not why and len(self._busy) < self.room:
-                begun += [run for key in sides if (run := self._begin(key, seed)) is not None]
+            if begun is None or why or len(self._busy) >= self.room:
+                continue
+            for key in sides:
+                if (run := self._begin(key, seed)) is not None:
+                    begun.append(run)
         self._save()
-        return begun
 
     def _ask(self) -> None:
         """See how the claims stand now."""

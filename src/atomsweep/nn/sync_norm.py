@@ -27,11 +27,25 @@ def counted_rows(weights: Mapping[int, Tensor]) -> Iterator[None]:
         _counted.reset(token)
 
 
+_alone: list[bool] = []  # of the process: a backward may run in threads of its own
+
+
+@contextmanager
+def without_ranks() -> Iterator[None]:
+    """A block in which `sum_over_ranks` is of this rank alone: a trial that no other rank makes."""
+    _alone.append(True)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
 @torch.library.custom_op("atomsweep::sum_over_ranks", mutates_args=())
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum of a tensor over ranks; its derivative is the same sum, and differentiable again."""
     total = x.clone()
-    dist.all_reduce(total)
+    if not _alone:
+        dist.all_reduce(total)
     return total
 
 

@@ -11,6 +11,8 @@ from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import NOTHING, Mean, Task
 from atomsweep.tasks.force_metrics import FORCE_METRICS, force_metrics
 
+SMALL_FORCE = 0.05  # eV/Å: a step whose forces are smaller is not made larger for it
+
 
 class S2F(Task):
     """Forces of a structure, eV/Å; the energy is not used.
@@ -22,8 +24,8 @@ class S2F(Task):
     L1 has the medians of the labels, forces of zero, as a place that training leaves slowly: as
     long as predictions carry little, their noise costs more on the many small forces than it gains
     on the large ones. Squared errors have no such place. Up to `squared_until` the loss is
-    sum_i w_i |f - f*|^2 / (2 sum_i w_i sum_xyz |f*|), whose gradients are of the size of L1's
-    whatever the unit. Ours, not the paper's: docs/models.md.
+    sum_i w_i |f - f*|^2 / (2 sum_i w_i sum_xyz max(|f*|, `SMALL_FORCE`)), whose gradients are of
+    the size of L1's where errors are of the size of labels. Ours, not the paper's: docs/models.md.
 
     Args:
         fixed_weight: weight of fixed atoms in the loss: 0.05 in the paper; 1 and 0 in its Table 7.
@@ -55,7 +57,7 @@ class S2F(Task):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Three times the sum of weights, or twice that of |f*|; no 0 where no atom counts."""
         if self._squared(batch):
-            size = batch.forces.abs().sum(-1)  # (N,)
+            size = batch.forces.abs().clamp(min=SMALL_FORCE).sum(-1)  # (N,)
             return {"forces": 2.0 * (self._weights(batch) * size).sum() + NOTHING}
         return {"forces": 3.0 * self._weights(batch).sum() + NOTHING}
 

@@ -45,10 +45,9 @@ def mark_untrained(frame: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFram
 def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> str:
     """Why a run has learnt too little; empty where it has learnt, or where nothing tells.
 
-    One of its x, y, z errors is within 5 % of the Median's, or two of them differ by more than 2 ×;
-    each is taken relative to the Median's where there is one, since data need not be alike in all
-    directions, and what hardly exists in the data is left out. All far above the Median is no sign:
-    such a run has learnt, though nothing of use on this split.
+    One of its x, y, z errors is within 5 % of the Median's (or above it), or two of them differ by
+    more than 2 ×; each is taken relative to the Median's where there is one, since data need not be
+    alike in all directions, and what hardly exists in the data is left out.
 
     Args:
         run: a row.
@@ -67,10 +66,9 @@ def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> s
     if theirs:
         floor = HARDLY * max(theirs.values())
         errors = {a: error / theirs[a] for a, error in errors.items() if theirs[a] > floor}
-        near = {axis: ratio for axis, ratio in errors.items() if abs(ratio - 1) <= NEAR}
-        if near:
-            worst = max(near, key=lambda axis: near[axis])
-            return f"{worst} is at {near[worst]:.2f} of the Median on {split}"
+        worst = max(errors, key=lambda axis: errors[axis], default="")
+        if errors and errors[worst] >= 1 - NEAR:
+            return f"{worst} is at {errors[worst]:.2f} of the Median on {split}"
     errors = {axis: error for axis, error in errors.items() if error > 0}
     low, high = (f(errors, key=lambda axis: errors[axis], default="") for f in (min, max))
     if errors and errors[high] > APART * errors[low]:
