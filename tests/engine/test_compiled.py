@@ -321,3 +321,18 @@ def test_a_trial_of_a_new_shape_asks_nothing_of_other_ranks(monkeypatch, without
         counted.append(len(sums) - before)
     assert made.forward.failed is None
     assert counted[0] == counted[1] > 0
+
+
+def test_kernels_lie_beside_the_runs_unless_the_user_names_a_folder(tmp_path, monkeypatch):
+    trainer = dataclasses.replace(Case(["model=schnet", *MODELS["schnet"]]).trainer, device="cpu")
+    for before, wanted in (
+        (None, tmp_path),
+        (compiled.default_cache_dir(), tmp_path),
+        ("/a", "/a"),
+    ):
+        monkeypatch.delenv(compiled.CACHE, raising=False)
+        if before is not None:
+            monkeypatch.setenv(compiled.CACHE, before)
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        compiled.compile_into(tmp_path, trainer)
+        assert compiled.os.environ[compiled.CACHE] == str(wanted)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -31,6 +32,7 @@ from atomsweep.nn.sync_norm import counted_rows, without_ranks
 from atomsweep.tracing import tracing
 
 BACKEND = "inductor"
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ def compile_into(folder: Path, trainer: Trainer) -> None:
 
     On a CPU the compiler takes as many threads as the training does.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
+    if os.environ.get(CACHE) in (None, default_cache_dir()):  # torch itself may have written that
+        os.environ[CACHE] = str(folder.absolute())
     if torch.device(trainer.device).type == "cpu":
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(trainer.threads))
 
