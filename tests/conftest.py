@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from atomsweep.data.generated.mini_oc import MiniOC
     from atomsweep.data.source import DataSource
     from atomsweep.tracking.run import RunDirectory
+    from tests.contracts.commands import Place
 
 
 def pytest_configure() -> None:
@@ -84,3 +85,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, mini_oc_tiny: MiniOC) -> 
     from tests.contracts.trained_run import trained_run
 
     return trained_run(tmp_path_factory.mktemp("runs"), mini_oc_tiny.directory.parent)
+
+
+@pytest.fixture
+def place(tmp_path: Path, mini_oc_tiny: MiniOC) -> Place:
+    """A folder in which commands are typed, with the small data set at hand."""
+    from tests.contracts.commands import Place, environment
+
+    return Place(tmp_path, environment(ATOMSWEEP_DATA=str(mini_oc_tiny.directory.parent)))

@@ -13,7 +13,6 @@ import torch
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.run import RunDirectory
-from tests.contracts.commands import Place, environment
 
 SMALL = [
     "data=mini_oc_tiny",
@@ -26,11 +25,6 @@ SMALL = [
     "engine.log_every=5",
     "tracking=none",
 ]
-
-
-@pytest.fixture
-def place(tmp_path, mini_oc_tiny):
-    return Place(tmp_path, environment(ATOMSWEEP_DATA=str(mini_oc_tiny.directory.parent)))
 
 
 def science_of(run: RunDirectory):

@@ -10,7 +10,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.code import hash_of
 from atomsweep.tracking.environment import commit_of, source_directory
 from tests.places import REPOSITORY
-from tests.test_commands import SMALL, place, wait_for_step  # noqa: F401
+from tests.test_commands import SMALL, wait_for_step
 
 
 def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):
@@ -120,7 +120,7 @@ def test_a_refused_launch_leaves_nothing_and_another_ones_snapshot_stays(tmp_pat
 
 
 def test_code_edited_while_a_sweep_runs_is_in_none_of_its_cells_and_the_record_is_true(
-    place,  # noqa: F811
+    place,
     tmp_path,
 ):
     """Modules that were loaded at the launch and modules that a cell loads when it starts."""

@@ -17,12 +17,12 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
 from tests.contracts.commands import Started
 from tests.faults.harness import descendants
-from tests.test_commands import SMALL, place, science_of, wait_for_step  # noqa: F401
+from tests.test_commands import SMALL, science_of, wait_for_step
 
 TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
 
 
-def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place):  # noqa: F811
+def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place):
     code, output = place.run(*TABLE, "plan=true")
     assert code == 0, output
     assert "2 cells: 2 missing; a launch runs 2" in output
@@ -45,7 +45,7 @@ def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place): 
     assert plan["command"].startswith("run.py sweeps=forcenet/table5 basis=sph,sine")
 
 
-def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place):  # noqa: F811
+def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place):
     code, output = place.run("sweeps=dens/table1d", "scale=paper", "seed=0", "plan=true")
     assert code == 1
     lines = output.splitlines()
@@ -69,7 +69,7 @@ def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place)
         (["sweeps=forcenet/table5", "rerun=maybe"], "error: rerun must be one of none, failed"),
     ],
 )
-def test_a_wrong_word_is_a_sentence_before_any_work(place, arguments, sentence):  # noqa: F811
+def test_a_wrong_word_is_a_sentence_before_any_work(place, arguments, sentence):
     code, output = place.run(*arguments)
     assert code != 0
     assert sentence in output
@@ -78,7 +78,7 @@ def test_a_wrong_word_is_a_sentence_before_any_work(place, arguments, sentence):
 
 
 @pytest.mark.slow
-def test_a_single_run_is_planned_and_made_again_too(place):  # noqa: F811
+def test_a_single_run_is_planned_and_made_again_too(place):
     assert place.run(*SMALL)[0] == 0
     code, output = place.run(*SMALL, "plan=true")
     assert code == 0
@@ -91,7 +91,7 @@ def test_a_single_run_is_planned_and_made_again_too(place):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_stale_cell_is_made_again_only_when_asked(place):  # noqa: F811
+def test_a_stale_cell_is_made_again_only_when_asked(place):
     assert place.run(*TABLE)[0] == 0
     runs = place.runs()
     stale = runs[0].path / schema.ENVIRONMENT
@@ -110,7 +110,7 @@ def test_a_stale_cell_is_made_again_only_when_asked(place):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_cancel_from_another_shell_and_retry(place):  # noqa: F811
+def test_cancel_from_another_shell_and_retry(place):
     long = [*TABLE, "engine.steps=400"]
     process = place.start(*long)
     wait_for_step(place.path / "runs", 20, process)
@@ -126,7 +126,7 @@ def test_cancel_from_another_shell_and_retry(place):  # noqa: F811
 
 @pytest.mark.slow
 def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(
-    place,  # noqa: F811
+    place,
     server,
 ):
     cells = [*TABLE, "act=swish,relu", "engine.steps=1500", "engine.eval_every=500"]
@@ -192,7 +192,7 @@ with run.lock():
 
 
 @pytest.mark.slow
-def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):  # noqa: F811
+def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):
     from atomsweep.tracking.mlflow.mirror import Mirror
 
     uri = f"sqlite:///{place.path}/runs/mlflow.db"
@@ -267,7 +267,7 @@ def histories(uri: str) -> dict:
     return steps
 
 
-def control(place, *arguments) -> str:  # noqa: F811
+def control(place, *arguments) -> str:
     words = ["-m", "atomsweep", *arguments, "--root", "runs"]
     process = Started(words, place.path, place.env)
     output, _ = process.communicate(timeout=200)

@@ -6,7 +6,7 @@ import pytest
 
 from atomsweep.cli.main import main
 from atomsweep.tracking import schema
-from tests.test_commands import SMALL, place  # noqa: F401
+from tests.test_commands import SMALL
 
 FILE = """\
 title: Widths
@@ -17,7 +17,7 @@ claims: [model.hidden_channels=8 < 1.0001 * model.hidden_channels=12]
 """
 
 
-def words(place):  # noqa: F811
+def words(place):
     (place.path / "sweeps").mkdir(exist_ok=True)
     (place.path / "sweeps" / "mine.yaml").write_text(FILE)
     own = [word for word in SMALL if not word.startswith("model.hidden_channels")]
@@ -26,7 +26,7 @@ def words(place):  # noqa: F811
 
 @pytest.mark.slow
 def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothing(
-    place,  # noqa: F811
+    place,
     capsys,
 ):
     typed = words(place)
@@ -66,7 +66,7 @@ def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothin
         (["sweeps=forcenet/table5", "until=soon"], "until"),
     ],
 )
-def test_what_cannot_be_decided_is_one_sentence(place, typed, message):  # noqa: F811
+def test_what_cannot_be_decided_is_one_sentence(place, typed, message):
     code, output = place.run(*typed)
     assert code == 1
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
@@ -74,13 +74,13 @@ def test_what_cannot_be_decided_is_one_sentence(place, typed, message):  # noqa:
     assert not (place.path / "runs").exists()
 
 
-def test_a_plan_of_what_was_never_launched_says_that_all_is_open(place):  # noqa: F811
+def test_a_plan_of_what_was_never_launched_says_that_all_is_open(place):
     code, output = place.run(*words(place), "until=decided", "plan=true")
     assert code == 0, output
     assert "2 missing" in output or "4 missing" in output, output
 
 
-def test_a_study_cannot_be_decided(place):  # noqa: F811
+def test_a_study_cannot_be_decided(place):
     code, output = place.run("sweeps=hpo/forcenet", "until=decided", "plan=true")
     assert code == 1
     assert "until=decided needs claims, and hpo/forcenet is a study" in output

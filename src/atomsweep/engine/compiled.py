@@ -97,7 +97,7 @@ class CompiledForward:
         if key not in self.graphs:
             try:
                 self.graphs[key] = self._made(fields)
-            except Exception as error:
+            except Exception as error:  # of a compiler or its C++, of any kind
                 self.failed = " ".join(str(error).split())[:300] or type(error).__name__
                 log.warning(
                     "engine.compile=%s: %s could not be compiled and is trained eagerly: %s",

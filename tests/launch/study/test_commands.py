@@ -13,7 +13,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 from tests.contracts.commands import Place
 from tests.places import REPOSITORY
-from tests.test_commands import SMALL, place, science_of  # noqa: F401
+from tests.test_commands import SMALL, science_of
 
 STUDY = f"""
 title: Tiny
@@ -35,7 +35,7 @@ LONG = ["engine.steps=1500", "search.trials=2", "cluster.parallel=2"]
 
 
 @pytest.fixture
-def project(place, tmp_path):  # noqa: F811
+def project(place, tmp_path):
     """A copy of what a user edits, with a study in it."""
     for name in ("conf", "sweeps"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)

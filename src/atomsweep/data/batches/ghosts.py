@@ -91,8 +91,7 @@ def with_ghosts(batch: Batch, shape: Shape, cutoff: float) -> Batch:
         own[keys.NUM_EDGES] = torch.bincount(structure[edges], minlength=shape.structures)[
             real.structures :
         ]
-    for name in batch.keys():  # noqa: SIM118
-        value = batch[name]
+    for name, value in batch.to_dict().items():
         if name in own:
             filled[name] = torch.cat([value, own[name]])
         elif name in PER_STRUCTURE or name in PER_ATOM:
@@ -120,8 +119,7 @@ def _cell(cutoff: float) -> Tensor:
 def without_ghosts(filled: Batch, real: Shape) -> Batch:
     """Views of the first rows; the whole is its field `keys.FILLED`. Nothing waits for a GPU."""
     batch = copy(filled)
-    for name in filled.keys():  # noqa: SIM118
-        value = filled[name]
+    for name, value in filled.to_dict().items():
         if name in PER_STRUCTURE:
             batch[name] = value[: real.structures]
         elif name in PER_ATOM:
