@@ -8,10 +8,14 @@ Imports nothing heavy: Hydra scans plugins at every start.
 
 from typing import TYPE_CHECKING
 
+from atomsweep.lazily import put_off
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from atomsweep.worker.trained import TrainedModel
+
+put_off()
 
 
 def load(

@@ -46,6 +46,19 @@ def test_the_package_imports_nothing_heavy():
     assert done.stdout == "set()\n", done.stderr
 
 
+def test_what_trains_imports_no_compiler_and_no_data_sets_of_pyg():
+    """Each is a second of every start. What was put off is there for who asks for it."""
+    code = (
+        "import sys, atomsweep.engine.fit, atomsweep.models.forcenet, atomsweep.tasks.s2f\n"
+        "print({'atomsweep.engine.compiled', 'pandas'} & set(sys.modules))\n"
+        "import torch_geometric\n"
+        "print(torch_geometric.datasets.FakeDataset(num_graphs=1)[0].num_nodes > 0)"
+    )
+    env = {"PYTHONPATH": str(REPOSITORY / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout == "set()\nTrue\n", done.stderr
+
+
 def test_a_run_is_found_by_directory_name_and_identity(tiny_run):
     root = tiny_run.path.parent
     found = [

@@ -48,19 +48,6 @@ def compile_into(folder: Path, trainer: Trainer) -> None:
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(trainer.threads))
 
 
-def forward_of(model: ForceField, trainer: Trainer) -> Callable[[Batch], Prediction]:
-    """What a step of training calls, on the batches of `StepBatches`: compiled or not."""
-    if trainer.compile != "none":
-        return CompiledForward(model, trainer.compile, trainer.autocast)
-
-    def eager(batch: Batch) -> Prediction:
-        with trainer.autocast():
-            prediction: Prediction = model(batch)
-        return prediction
-
-    return eager
-
-
 class CompiledForward:
     """Calls a model on filled batches, and gives what it predicts for their real rows.
 

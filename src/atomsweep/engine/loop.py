@@ -21,11 +21,11 @@ from atomsweep import keys
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.engine import checkpoint
 from atomsweep.engine.batches import Augmentation, StepBatches, eval_shares
-from atomsweep.engine.compiled import forward_of
 from atomsweep.engine.devices import local_device
 from atomsweep.engine.distributed import World
 from atomsweep.engine.evaluate import evaluate
 from atomsweep.engine.events import NotFiniteError, Update
+from atomsweep.engine.forward import forward_of
 from atomsweep.engine.optim import Recipe, clip, set_learning_rate
 from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.sharding import load_optimizer, load_weights, shard, whole

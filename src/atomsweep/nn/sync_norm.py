@@ -1,9 +1,9 @@
 """Batch norm with the statistics of a batch that lies on many ranks, or that has ghosts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -40,25 +40,28 @@ def without_ranks() -> Iterator[None]:
         _alone.pop()
 
 
-@torch.library.custom_op("atomsweep::sum_over_ranks", mutates_args=())
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum of a tensor over ranks; its derivative is the same sum, and differentiable again."""
-    total = x.clone()
-    if not _alone:
-        dist.all_reduce(total)
-    return total
+    return _sum_over_ranks()(x)
 
 
-@sum_over_ranks.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
+@cache
+def _sum_over_ranks() -> Callable[[Tensor], Tensor]:
+    """One operation for compilers. Made at its first use: that takes torch half a second."""
 
+    @torch.library.custom_op("atomsweep::sum_over_ranks", mutates_args=())
+    def total_of(x: Tensor) -> Tensor:
+        total = x.clone()
+        if not _alone:
+            dist.all_reduce(total)
+        return total
 
-def _backward(ctx: Any, grad: Tensor) -> Tensor:
-    return sum_over_ranks(grad)
+    @total_of.register_fake
+    def _(x: Tensor) -> Tensor:
+        return torch.empty_like(x)
 
-
-sum_over_ranks.register_autograd(_backward)
+    total_of.register_autograd(lambda ctx, grad: sum_over_ranks(grad))
+    return total_of
 
 
 class SyncBatchNorm1d(nn.BatchNorm1d):

@@ -154,7 +154,6 @@ def _fit(
 ) -> dict[str, Any]:
     import torch
 
-    from atomsweep.engine.compiled import compile_into
     from atomsweep.engine.fit import fit
     from atomsweep.engine.seeds import Purpose, mix
     from atomsweep.worker.trained import device_name
@@ -165,6 +164,8 @@ def _fit(
     model, task = build_learner(config)
     trainer: Trainer = build(config["engine"], "engine")
     if trainer.compile != "none":
+        from atomsweep.engine.compiled import compile_into
+
         compile_into(directory.path.parent / schema.COMPILED, trainer)
     device = device_name(torch.device(trainer.device))
     if world.first:

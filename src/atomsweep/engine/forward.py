@@ -1,0 +1,23 @@
+"""What a step of training calls: a model as it is, or compiled."""
+
+from collections.abc import Callable
+
+from torch_geometric.data import Batch
+
+from atomsweep.engine.trainer import Trainer
+from atomsweep.models.base import ForceField, Prediction
+
+
+def forward_of(model: ForceField, trainer: Trainer) -> Callable[[Batch], Prediction]:
+    """The forward of a step, on the batches of `StepBatches`, as `engine.compile` says."""
+    if trainer.compile != "none":
+        from atomsweep.engine.compiled import CompiledForward  # a second of compilers' imports
+
+        return CompiledForward(model, trainer.compile, trainer.autocast)
+
+    def eager(batch: Batch) -> Prediction:
+        with trainer.autocast():
+            prediction: Prediction = model(batch)
+        return prediction
+
+    return eager
