@@ -8,7 +8,8 @@ since its own forward knows no cells); Gala with everything kept for the backwar
 the concatenation that `PairLinear` avoids. Each pair is measured in turns in one process. Times are
 CPU seconds of the process (wall time
 on a GPU), the least of the repeats. Memory is the largest sum of tensors that a step made and
-that were alive at once.
+that were alive at once. FLOPs are those of matrix products: where they bound a model, it can be
+no faster than their ratio.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from torch_geometric.data import Batch
 from torch_geometric.nn import DimeNetPlusPlus, SchNet
 
@@ -195,17 +197,19 @@ def fastest(variants: dict[str, Callable[[], None]], repeats: int, cuda: bool) -
 
 
 class Alive(TorchDispatchMode):
-    """Bytes of the tensors that operations made and that are alive, and the most there were."""
+    """Bytes of the tensors that operations made and that are alive, the most there were, FLOPs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.flops = 0
         self.known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count what is new."""
         before = {id(t.untyped_storage()) for t in tree_leaves(args) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
         for tensor in tree_leaves(out):
             if not isinstance(tensor, Tensor):
                 continue
@@ -221,11 +225,11 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
-def peak_memory(work: Callable[[], None]) -> float:
-    """MB."""
+def counted(work: Callable[[], None]) -> tuple[float, float]:
+    """MB at most, and GFLOP of matrix products."""
     with Alive() as alive:
         work()
-    return alive.peak / 1e6
+    return alive.peak / 1e6, alive.flops / 1e9
 
 
 def main() -> None:
@@ -251,6 +255,7 @@ def main() -> None:
         graph = None if model.cutoff is None else RadiusGraph(model.cutoff, model.max_neighbors)
         batch = atoms_to_batch([slab(i) for i in range(options.structures)], graph)
         batch.forces = torch.randn_like(batch.pos)
+        batch = model.prepare(batch)
         print(measured(name, model, batch.to(options.device), options.repeats, cuda), flush=True)
 
 
@@ -279,13 +284,16 @@ def measured(name: str, model: ForceField, batch: Batch, repeats: int, cuda: boo
 
         variants[label] = otherwise
     seconds = fastest(variants, repeats, cuda)
-    memory = {variant: peak_memory(run) for variant, run in variants.items()}
+    memory, flops = {}, {}
+    for variant, run in variants.items():
+        memory[variant], flops[variant] = counted(run)
     num_edges = batch.edge_index.shape[1] if "edge_index" in batch else 0
     return (
         f"{name:>18} {num_edges:>7} {seconds['ours']:>8.3f} {memory['ours']:>8.0f}"
         f"   {label}: {seconds[label]:.3f} s, {memory[label]:.0f} MB;"
         f" {seconds[label] / seconds['ours']:.2f} x the time,"
-        f" {memory[label] / memory['ours']:.2f} x the memory"
+        f" {memory[label] / memory['ours']:.2f} x the memory,"
+        f" {flops[label] / flops['ours']:.2f} x the FLOPs ({flops['ours']:.1f} GFLOP)"
     )
 
 

@@ -113,6 +113,21 @@ class ModelContract:
         batch.cell_offsets = batch.cell_offsets[order]
         assert_close(model(batch).forces, before)
 
+    def test_a_prepared_batch_gives_the_same_and_the_same_gradients(self, model, batch):
+        if not list(model.parameters()):
+            pytest.skip("nothing to train")
+        model.train()
+
+        def gradients(batch):
+            trained = copy.deepcopy(model)
+            prediction = trained(batch)
+            prediction.forces.square().sum().backward()
+            grads = [p.grad for p in trained.parameters() if p.grad is not None]
+            return prediction.forces.detach(), torch.cat([grad.flatten() for grad in grads])
+
+        for found, expected in zip(gradients(model.prepare(batch)), gradients(batch), strict=True):
+            assert_close(found, expected)
+
     def test_translation_changes_nothing(self, model):
         shift = np.array([1.7, -0.3, 0.9])
         moved = [replace(atoms, pos=atoms.pos + shift) for atoms in self.structures]

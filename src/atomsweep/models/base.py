@@ -154,17 +154,21 @@ class EnergyForceField(ForceField):
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV and forces (N, 3) eV/Å."""
         self.check_elements_on_cpu(batch.atomic_numbers)
-        source, target = batch.edge_index
         with full_precision(batch.pos):
-            edge_vec = edge_vectors(batch)
+            vectors, source, target = self.vectors(batch)
         return energy_and_forces(
             partial(self.energy, batch),
-            edge_vec,
+            vectors,
             source,
             target,
             len(batch.pos),
             self.forces_wanted,
         )
+
+    def vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What `energy` reads: vectors (E, 3) Å, and the atoms source and target (E,) of each."""
+        source, target = batch.edge_index
+        return edge_vectors(batch), source, target
 
 
 def energy_and_forces(

@@ -4,12 +4,18 @@ Forces are -dE/dx. Layers, parameters and initialisation are those of torch_geom
 which the Open Catalyst code and with it the ForceNet paper use; only the edges come from the batch,
 so cells are periodic. torch_geometric's own blocks read values while they are built, so they can
 neither be planned without memory nor given another activation.
+
+An edge and the one back have the same length, so filters are made once for both.
 """
+
+from copy import copy
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from atomsweep import keys
+from atomsweep.graph.pairs import pairs_of
 from atomsweep.models.base import EnergyForceField, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.cutoff import half_cosine_cutoff
@@ -81,16 +87,33 @@ class SchNet(EnergyForceField):
         """Elements beyond the embedding, and the empty one."""
         return frozenset({0, *range(NUM_EMBEDDINGS, MAX_ATOMIC_NUMBER + 1)})
 
+    def prepare(self, batch: Batch) -> Batch:
+        """With the pairs of its edges."""
+        prepared = copy(batch)
+        prepared[keys.PAIR_EDGES], prepared[keys.PAIR] = pairs_of(
+            batch.edge_index, batch.cell_offsets
+        )
+        return prepared
+
+    def vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of pairs (P, 3), where they are known."""
+        vectors, source, target = super().vectors(batch)
+        if keys.PAIR_EDGES not in batch:
+            return vectors, source, target
+        first = batch[keys.PAIR_EDGES]
+        return tuple(x.index_select(0, first) for x in (vectors, source, target))
+
     def energy(self, batch: Batch, edge_vec: Tensor) -> Tensor:
         """Energy (B,) eV."""
+        pair = batch[keys.PAIR] if keys.PAIR in batch else None
         with full_precision(batch.pos):
-            dist = torch.linalg.vector_norm(edge_vec, dim=-1)  # (E,)
+            dist = torch.linalg.vector_norm(edge_vec, dim=-1)  # (P,), of pairs or of edges
             shift = (dist[:, None] - self.centres) * ((self.num_gaussians - 1) / self.cutoff)
-            gaussians = torch.exp(-0.5 * shift.square())  # (E, K)
+            gaussians = torch.exp(-0.5 * shift.square())  # (P, K)
             weight = half_cosine_cutoff(dist, self.cutoff)[:, None]
         h = self.embedding(batch.atomic_numbers)  # (N, C)
         for block in self.blocks:
-            h = h + block(h, batch.edge_index, gaussians, weight)
+            h = h + block(h, batch.edge_index, gaussians, weight, pair)
         with full_precision(batch.pos):
             return segment_sum(self.decoder(h), batch.batch, batch.cell.shape[0]).squeeze(-1)
 
@@ -107,9 +130,18 @@ class _Interaction(nn.Module):
         nn.init.xavier_uniform_(self.source_linear.weight)
         xavier_uniform(self.node_mlp)
 
-    def forward(self, h: Tensor, edge_index: Tensor, gaussians: Tensor, weight: Tensor) -> Tensor:
-        """Shape: (N, C), (2, E), (E, K), (E, 1) -> (N, C)."""
+    def forward(
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        gaussians: Tensor,
+        weight: Tensor,
+        pair: Tensor | None,
+    ) -> Tensor:
+        """Shape: (N, C), (2, E), (P, K), (P, 1), pair of each edge (E,) or P = E -> (N, C)."""
         source, target = edge_index
-        message = self.filter_mlp(gaussians) * weight
-        message = message * self.source_linear(h).index_select(0, source)  # (E, F)
+        filters = self.filter_mlp(gaussians) * weight
+        if pair is not None:
+            filters = filters.index_select(0, pair)
+        message = filters * self.source_linear(h).index_select(0, source)  # (E, F)
         return self.node_mlp(segment_sum(message, target, h.shape[0]))

@@ -40,7 +40,8 @@ PER_ATOM = (
     keys.DENS_MOVED,
     keys.DENS_NOISE,
 )
-LISTS = (keys.DENS_MOVED_EDGES, keys.DENS_LEFT_EDGES)  # of any length: not in a fixed shape
+LISTS = (keys.DENS_MOVED_EDGES, keys.DENS_LEFT_EDGES, keys.PAIR_EDGES, keys.PAIR)
+"""Of any length, so not in a fixed shape."""
 BEYOND = 1.5  # cutoffs from a ghost to its image
 DIRECTION = (0.48, 0.6, 0.64)  # of that image; along no axis, where frames are special
 
@@ -61,7 +62,7 @@ def shape_of(batch: Batch) -> Shape:
 def with_ghosts(batch: Batch, shape: Shape, cutoff: float) -> Batch:
     """The batch with ghosts behind its structures, `shape` in all.
 
-    Lists of edges (`keys.DENS_MOVED_EDGES`) are left out, and all edges are computed.
+    Lists of edges (`LISTS`) are left out, and all edges are computed.
 
     Args:
         batch: on the CPU.
