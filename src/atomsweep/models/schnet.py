@@ -101,11 +101,11 @@ class SchNet(EnergyForceField):
         if keys.PAIR_EDGES not in batch:
             return vectors, source, target
         first = batch[keys.PAIR_EDGES]
-        return tuple(x.index_select(0, first) for x in (vectors, source, target))
+        return vectors.index_select(0, first), source[first], target[first]
 
     def energy(self, batch: Batch, edge_vec: Tensor) -> Tensor:
         """Energy (B,) eV."""
-        pair = batch[keys.PAIR] if keys.PAIR in batch else None
+        pair: Tensor | None = batch.get(keys.PAIR, None)
         with full_precision(batch.pos):
             dist = torch.linalg.vector_norm(edge_vec, dim=-1)  # (P,), of pairs or of edges
             shift = (dist[:, None] - self.centres) * ((self.num_gaussians - 1) / self.cutoff)
