@@ -114,8 +114,10 @@ def _results(runs: "Runs", options: argparse.Namespace) -> int:
     found = reports_of(runs, options.names)
     names = " ".join(options.names)
     title = options.title or f"Results of {names}"
-    command = f"python -m analysis results {names} --out {options.out}"
-    for path in write_results(found, title, command, options.out, options.note):
+    told = " --without-times" if options.without_times else ""
+    command = f"python -m analysis results {names}{told} --out {options.out}"
+    times = not options.without_times
+    for path in write_results(found, title, command, options.out, options.note, times):
         print(path)
     return 1 if options.strict and not all(one.complete for one in found) else 0
 
@@ -209,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("names", nargs="+", help=told)
     results.add_argument("--title", help="heading of the page")
     results.add_argument("--note", help="what a reader must know of how the runs were made")
+    told = "leave device time out: the machine did other work meanwhile"
+    results.add_argument("--without-times", action="store_true", help=told)
     for command in (report, results):
         command.add_argument("--root", type=Path, help="directory of the runs (runs)")
         told = "directory to write to (reports/<sweep>)" if command is report else "page to write"

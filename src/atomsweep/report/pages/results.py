@@ -36,6 +36,8 @@ HEADER += ["seeds", "values", "not_trained"]  # of these runs, in their order
 
 PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
+OF_TIME = re.compile(r", on average [^,]+ of training on [^,]+, evaluation apart")
+"""What a caption says of device time."""
 
 
 def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
@@ -58,9 +60,23 @@ def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
 
 
 def write_results(
-    reports: list[Report], title: str, command: str, out: Path, note: str | None = None
+    reports: list[Report],
+    title: str,
+    command: str,
+    out: Path,
+    note: str | None = None,
+    times: bool = True,
 ) -> list[Path]:
-    """Write the page and, beside it, the CSV; returns both paths."""
+    """Write the page and, beside it, the CSV; returns both paths.
+
+    Args:
+        reports: of the sweeps.
+        title: heading of the page.
+        command: that makes the page again.
+        out: the page's path; the CSV has its name.
+        note: what a reader must know of how the runs were made.
+        times: with device time, which means something if the machine did no other work.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     table = out.with_suffix(".csv")
     content = io.StringIO()
@@ -68,11 +84,14 @@ def write_results(
     writer.writerow(HEADER)
     writer.writerows(line for one in reports for part in one.parts for line in _lines(one, part))
     write_atomic(table, content.getvalue(), durable=False)
-    write_atomic(out, _page(reports, title, command, table.name, note), durable=False)
+    page = _page(reports, title, command, table.name, note, times)
+    write_atomic(out, page, durable=False)
     return [out, table]
 
 
-def _page(reports: list[Report], title: str, command: str, table: str, note: str | None) -> str:
+def _page(
+    reports: list[Report], title: str, command: str, table: str, note: str | None, times: bool
+) -> str:
     """The whole page as Markdown."""
     text = [
         f"# {title}",
@@ -96,10 +115,11 @@ def _page(reports: list[Report], title: str, command: str, table: str, note: str
         if one.command:
             text += [f"    {one.command}"]
         for part in one.parts:
-            text += [grids.markdown(part.grid), " ".join(part.caption)]
+            caption = " ".join(part.caption)
+            text += [grids.markdown(part.grid), caption if times else OF_TIME.sub("", caption)]
         if one.claims:
             text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
-        text += _costs(one)
+        text += _costs(one) if times else []
         text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
     if claims:
