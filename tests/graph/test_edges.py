@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from atomsweep.data.structure import Structure
-from atomsweep.graph.edges import edge_vectors, reverse_edges
+from atomsweep.graph.edges import edge_vectors, pairs_of_edges, reverse_edges
 from atomsweep.graph.neighbors import RadiusGraph
+from tests.contracts.graphs import make_batch, random_atoms
 from tests.data.batches.collated import structures_to_batch
 
 
@@ -82,3 +83,45 @@ def test_offset_of_hundreds_of_cells_is_refused():
 def test_no_edges_have_no_reverse():
     reverse, exists = reverse_edges(torch.zeros(2, 0).long(), torch.zeros(0, 3), 3)
     assert reverse.shape == exists.shape == (0,)
+
+
+def by_loops(edge_index, cell_offsets):
+    """Pairs numbered as they come, the way back looked up."""
+    known, first, pair = {}, [], []
+    for edge, (s, t) in enumerate(edge_index.T.tolist()):
+        offset = tuple(cell_offsets[edge].tolist())
+        there, back = (s, t, *offset), (t, s, *(-x for x in offset))
+        if back in known:
+            pair.append(known[back])
+            continue
+        known[there] = len(first)
+        pair.append(len(first))
+        first.append(edge)
+    return first, pair
+
+
+@pytest.mark.parametrize("max_neighbors", [None, 4])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, False)])
+def test_pairs_are_those_of_a_loop(pbc, max_neighbors):
+    """Atoms that are their own neighbours, images beyond the next cell, edges whose way back a
+    limit cut off; two structures, so equal offsets between other atoms."""
+    structures = [random_atoms(seed, (1, 2, 3), pbc) for seed in (1, 2)]
+    batch = make_batch(structures, 7.0, max_neighbors)
+    first, pair = pairs_of_edges(batch.edge_index, batch.cell_offsets, len(batch.pos))
+    wanted = by_loops(batch.edge_index, batch.cell_offsets)
+    assert (first.tolist(), pair.tolist()) == wanted
+    edges = batch.edge_index.shape[1]
+    if max_neighbors is None:
+        assert 2 * len(first) == edges
+    else:
+        assert edges / 2 < len(first) < edges
+
+
+def test_edges_in_any_order_and_none_at_all():
+    batch = make_batch([random_atoms(3)], 5.0, None)
+    order = torch.randperm(batch.edge_index.shape[1])
+    index, offsets = batch.edge_index[:, order], batch.cell_offsets[order]
+    first, pair = pairs_of_edges(index, offsets, len(batch.pos))
+    assert (first.tolist(), pair.tolist()) == by_loops(index, offsets)
+    first, pair = pairs_of_edges(index[:, :0], offsets[:0], len(batch.pos))
+    assert first.shape == pair.shape == (0,)

@@ -67,3 +67,31 @@ def reverse_edges(
     wanted = keys(target, source, -offsets)
     place = torch.searchsorted(ordered, wanted).clamp(max=max(len(wanted) - 1, 0))
     return order[place], ordered[place] == wanted
+
+
+def pairs_of_edges(
+    edge_index: Tensor, cell_offsets: Tensor, num_atoms: int
+) -> tuple[Tensor, Tensor]:
+    """Each distance of a graph once: an edge and the one back are a pair.
+
+    Where a limit on neighbours keeps only one direction, that edge is a pair of its own. The number
+    of pairs hangs on values, so on a GPU this waits.
+
+    Args:
+        edge_index: source and target.
+        cell_offsets: of the source, in cells.
+        num_atoms: of the batch.
+
+    Returns:
+        The first edge of each pair, ascending, and the pair of each edge.
+
+    Shape: (2, E), (E, 3) -> (P,), (E,) int64, P between E / 2 and E.
+
+    Raises:
+        ValueError: as `reverse_edges`.
+    """
+    reverse, exists = reverse_edges(edge_index, cell_offsets, num_atoms)
+    edge = torch.arange(len(reverse), device=reverse.device)
+    is_first = ~exists | (edge < reverse)
+    number = is_first.cumsum(0) - 1
+    return edge[is_first], torch.where(is_first, number, number[reverse])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.graph.pairs import pairs_of
+from atomsweep.graph.edges import pairs_of_edges
 from atomsweep.models.base import EnergyForceField, require_positive
 from atomsweep.nn.basis import ActFactory
 from atomsweep.nn.cutoff import half_cosine_cutoff
@@ -90,8 +90,8 @@ class SchNet(EnergyForceField):
     def prepare(self, batch: Batch) -> Batch:
         """With the pairs of its edges."""
         prepared = copy(batch)
-        prepared[keys.PAIR_EDGES], prepared[keys.PAIR] = pairs_of(
-            batch.edge_index, batch.cell_offsets
+        prepared[keys.PAIR_EDGES], prepared[keys.PAIR] = pairs_of_edges(
+            batch.edge_index, batch.cell_offsets, len(batch.pos)
         )
         return prepared
 
