@@ -1,7 +1,6 @@
 import pytest
-import torch
 
-from tests.contracts.compose import build_model
+from tests.contracts.compose import num_parameters
 from tests.contracts.model_contract import ModelContract, Symmetry
 
 TINY = [
@@ -30,12 +29,6 @@ class TestEquiformerV2WithGrid(ModelContract):
 
     def test_rotated_structure_has_rotated_forces(self, model):
         pytest.skip("up to the aliasing of the grid, which is measured below")
-
-
-def num_parameters(*overrides):
-    with torch.device("meta"):
-        model = build_model(list(overrides))
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

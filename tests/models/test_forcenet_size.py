@@ -1,14 +1,6 @@
 import pytest
-import torch
 
-from tests.contracts.compose import build_model
-
-
-def num_parameters(*overrides):
-    with torch.device("meta"):
-        model = build_model(list(overrides))
-    return sum(parameter.numel() for parameter in model.parameters())
-
+from tests.contracts.compose import num_parameters
 
 READINGS = [  # share_basis_linear, post_encoder_linear, base size, large size
     (False, True, 11_363_111, 34_809_639),

@@ -5,10 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from atomsweep.cli.shared import for_a_reader
 from atomsweep.cli.usage import usage
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from atomsweep.launch.typed import Vocabulary
 
 NAME = "run"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -45,62 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    from omegaconf import DictConfig
+    import hydra
+    from hydra.errors import HydraException
 
     from atomsweep.build import UserError
-    from atomsweep.console import MANY
-    from atomsweep.launch.typed import (
-        CONFIG,
-        checked,
-        found_options,
-        num_cells,
-        told,
-        vocabulary,
-        with_task,
-    )
+    from atomsweep.launch.typed import CONFIG, told
     from atomsweep.shipped import CONF, shipped
 
     if arguments is not None:
         sys.argv = [f"atomsweep {NAME}", *arguments]
     whole = os.environ.get(FULL_ERROR)  # somebody looks for a fault: tracebacks as they are
     try:
-        flags, words, options = _read(sys.argv[1:])
-        more = [Path(options.config_dir)] if options.config_dir else []
-        known = vocabulary([*more, found_options(words)])
-        if options.help and words != ["all"]:
-            print(usage(known.groups))
-            return
-        if options.help:
-            words = []
-        elif not options.shell_completion:
-            typed = checked(words, known, options.multirun)
-            words = with_task(typed, known)
-            for word in words[len(typed) :]:
-                print(f"{word}, by the labels of your data", file=sys.stderr)
-            if options.multirun and (cells := num_cells(words)) >= MANY:
-                print(f"{cells} cells: reading what they choose", file=sys.stderr, flush=True)
-        sys.argv[1:] = [*flags, *words]
+        typed = _typed()
     except UserError as error:
         sys.exit(f"error: {error}")
-    import hydra
-    from hydra.errors import HydraException
-
-    @hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name=CONFIG)
-    def run_one(cfg: DictConfig) -> float | None:
-        from atomsweep.launch.one import run
-        from atomsweep.tracking.files import DamagedFile
-        from atomsweep.tracking.files import told as told_of_files
-
-        try:
-            return run(cfg)
-        except BrokenPipeError:
-            raise
-        except (UserError, OSError, DamagedFile) as error:
-            sys.exit(f"error: {told_of_files(error)}")
-
+    if typed is None:
+        return
+    flags, words, known = typed
+    sys.argv[1:] = [*flags, *words]
     os.environ[FULL_ERROR] = "1"  # errors reach us, not only Hydra's words about them
     try:
-        run_one()
+        hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name=CONFIG)(_run)()
     except HydraException as error:
         if whole:
             raise
@@ -108,6 +78,46 @@ def _main(arguments: Sequence[str] | None) -> None:
     finally:
         if not whole:
             del os.environ[FULL_ERROR]
+
+
+def _typed() -> "tuple[list[str], list[str], Vocabulary] | None":
+    """Options and overrides for Hydra, checked, and what can be typed; None where help was wanted.
+
+    Raises:
+        UserError: there is no such option, group, choice or key.
+    """
+    from atomsweep.console import MANY
+    from atomsweep.launch.typed import checked, found_options, num_cells, vocabulary, with_task
+
+    flags, words, options = _read(sys.argv[1:])
+    more = [Path(options.config_dir)] if options.config_dir else []
+    known = vocabulary([*more, found_options(words)])
+    if options.help and words != ["all"]:
+        print(usage(known.groups))
+        return None
+    if options.help:
+        words = []
+    elif not options.shell_completion:
+        typed = checked(words, known, options.multirun)
+        words = with_task(typed, known)
+        for word in words[len(typed) :]:
+            print(f"{word}, by the labels of your data", file=sys.stderr)
+        if options.multirun and (cells := num_cells(words)) >= MANY:
+            print(f"{cells} cells: reading what they choose", file=sys.stderr, flush=True)
+    return flags, words, known
+
+
+def _run(cfg: "DictConfig") -> float | None:
+    from atomsweep.build import UserError
+    from atomsweep.launch.one import run
+    from atomsweep.tracking.files import DamagedFile, told
+
+    try:
+        return run(cfg)
+    except BrokenPipeError:
+        raise
+    except (UserError, OSError, DamagedFile) as error:
+        sys.exit(f"error: {told(error)}")
 
 
 def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], argparse.Namespace]:

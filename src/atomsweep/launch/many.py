@@ -54,12 +54,7 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, root)
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
-    check_splits(plan.cells, grid)
-    try:
-        parameters = check_all(plan.cells, start.context, here=not plan_only)
-    except UserError as error:
-        smaller = "" if grid.statement is None else grid.statement.smaller
-        raise UserError(f"{error}{smaller}") from error
+    parameters = _checked(plan, grid, start, here=not plan_only)
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
     further = None
@@ -85,9 +80,9 @@ def run_sweep(
         wanted += [run for run in medians if run.result is None]
         scope = Scope([run.name for run in medians], plan.sweep)
         with mirror(first["tracking"], root, scope):
+            outcomes: dict[Path, Outcome] = {}
+            placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
             try:
-                outcomes: dict[Path, Outcome] = {}
-                placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
                 if further is not None:
                     outcomes |= further.drive(placed_runs, first, start)
                     runs += [run for run in further.runs if run not in runs]
@@ -102,6 +97,20 @@ def run_sweep(
     if start.code is not None:
         start.code.warn_of_changes()
     return int(not finished)
+
+
+def _checked(plan: Plan, grid: Grid, start: Start, here: bool) -> dict[str, int]:
+    """Check every cell of a plan; returns identity → parameters of the model.
+
+    Raises:
+        UserError: a cell cannot be built, or no run will evaluate what the table asks for.
+    """
+    check_splits(plan.cells, grid)
+    try:
+        return check_all(plan.cells, start.context, here)
+    except UserError as error:
+        smaller = "" if grid.statement is None else grid.statement.smaller
+        raise UserError(f"{error}{smaller}") from error
 
 
 def _tell_all(

@@ -2,9 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,7 +15,7 @@ from atomsweep.engine.ranks import RankLost, Ranks, num_ranks
 from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.execute import execute, warm_up
-from atomsweep.launch.outcome import WELL
+from atomsweep.launch.outcome import WELL, Outcome
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import preflight, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
@@ -68,10 +69,25 @@ def run(cfg: DictConfig) -> float | None:
     if Ranks.here().rank > 0:  # rank 0 speaks for all
         train(directory, lambda update: None)
         return None
+    medians, left = _finish(cell, directory, root)
+    if directory.result is None:
+        log.info("%s: %s", left.state, left.message)
+        return None
+    decisive = str(cell.config["engine"]["metric"])
+    _tell(directory.result, decisive, medians)
+    return float(directory.result["metrics"][decisive])
+
+
+def _finish(cell: Cell, directory: RunDirectory, root: Path) -> tuple[dict[str, float], Outcome]:
+    """Train the run here or on SLURM, unless it is finished, and mirror it.
+
+    Returns:
+        Metrics of the Median on one's own data, and how the run stands.
+    """
+    outcome = Outcome(schema.FINISHED)
     alone = num_ranks(cell.config) == Ranks.here().size == 1
     baselines = baselines_of([cell]) if alone else []
     others = [(one.find(root) or root / one.name).name for one in baselines]
-    medians: dict[str, float] = {}
     with mirror(cell.config["tracking"], root, Scope([directory.name, *others])):
         if directory.state() == schema.FINISHED:
             log.info("already finished, not run again: %s", directory.path)
@@ -85,13 +101,12 @@ def run(cfg: DictConfig) -> float | None:
                 outcome = execute([directory], cell.config, None)[directory.path]
                 if outcome.state not in WELL:
                     raise UserError(outcome.message)
-        if directory.result is not None:
-            medians = _medians(baselines, root)
-    result = directory.result
-    if result is None:
-        log.info("%s: %s", outcome.state, outcome.message)
-        return None
-    decisive = str(cell.config["engine"]["metric"])
+        medians = _medians(baselines, root) if directory.result is not None else {}
+    return medians, outcome
+
+
+def _tell(result: Mapping[str, Any], decisive: str, medians: Mapping[str, float]) -> None:
+    """Log what was measured, beside the Median's numbers where there are any."""
     for name, value in result["metrics"].items():
         split, _, metric = name.partition("/")
         if schema.whole_of(split) != split and name != decisive:
@@ -101,7 +116,6 @@ def run(cfg: DictConfig) -> float | None:
             log.info("%-30s %.5f %s%s", name, value, SHOWN.get(metric, ""), beside)
     for name, value in (result.get("throughput") or {}).items():
         log.info("%-30s %.1f", name, value)
-    return float(result["metrics"][decisive])
 
 
 def _medians(baselines: Sequence[Cell], root: Path) -> dict[str, float]:

@@ -79,45 +79,21 @@ def preflight(
     ranks = num_ranks(config)
     if settings is not None and find_spec("torch") is None:
         return 0
-    import torch
-
-    from atomsweep.engine.devices import check_device, missing_backend, refusal
-    from atomsweep.engine.optim import kept_statistics
+    from atomsweep.engine.devices import refusal
 
     _check_sizes(config["model"], "model")
     parts = {name: part(name, json.dumps(config[name])) for name in PARTS}
+    trainer: Trainer = parts["engine"]
+    recipe: Recipe = parts["optim"]
+    source: DataSource = parts["data"]
     model: ForceField
     task: Task
     model, task = learner(json.dumps({name: config.get(name) for name in LEARNER}))
     _check_graph(model)
-    trainer: Trainer = parts["engine"]
     if here and settings is None:  # a login node has no GPU
-        check_device(trainer.device, "engine.device", "engine=cpu")
-        if ranks > 1 and (problem := missing_backend(torch.device(trainer.device))) is not None:
-            raise UserError(problem)
-    recipe: Recipe = parts["optim"]
-    if recipe.batch_size // recipe.accumulate < ranks:
-        raise UserError(
-            f"optim.batch_size={recipe.batch_size} is that of all ranks, and in "
-            f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
-            "ranks a structure; use fewer ranks or a larger batch"
-        )
-    if trainer.batch_edges is not None and recipe.accumulate > 1:
-        raise UserError(
-            f"engine.batch_edges={trainer.batch_edges} and optim.accumulate={recipe.accumulate} "
-            "both cut a step into micro-batches; set optim.accumulate=1 or engine.batch_edges=null"
-        )
-    try:
-        if any(p.requires_grad for p in model.parameters()):
-            recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate
-    except (ValueError, TypeError) as error:
-        raise UserError(f"optim.optimizer: {error}") from error
-    if recipe.ema_decay is not None and (norm := kept_statistics(model)) is not None:
-        raise UserError(
-            f"optim.ema_decay evaluates an average of weights, and the {norm} of this model keeps "
-            "statistics that other weights made; set optim.ema_decay=null or choose a model "
-            "without it"
-        )
+        _check_device(trainer, ranks)
+    _check_micro_batches(recipe, trainer, ranks)
+    _check_optimizer(recipe, model)
     if (problem := refusal(trainer, model, ranks)) is not None:
         raise UserError(problem)
     if settings is not None and trainer.device == "cuda" and 0 < settings.gpus < settings.ranks:
@@ -125,13 +101,7 @@ def preflight(
             f"each rank trains on a GPU of its own, but a node of cluster.ranks={settings.ranks} "
             f"has cluster.gpus={settings.gpus}; make them equal"
         )
-    source: DataSource = parts["data"]
-    wanted = {schema.TRAIN, *trainer.eval_splits}
-    if missing := sorted(wanted - set(source.splits())):
-        raise UserError(
-            f"the data set has no split {missing[0]}; it has "
-            f"{', '.join(source.splits())}: set engine.eval_splits and engine.metric"
-        )
+    _check_trained_splits(trainer, source)
     _check_labels(task, source)
     metric = trainer.metric.partition("/")[2]
     if task.metric_names and metric not in task.metric_names:
@@ -168,6 +138,75 @@ def _check_graph(model: "ForceField") -> None:
             RadiusGraph(model.cutoff, model.max_neighbors)
     except ValueError as error:
         raise UserError(f"model.{error}") from error
+
+
+def _check_device(trainer: "Trainer", ranks: int) -> None:
+    """Refuse a device that is not there, or that ranks cannot speak on.
+
+    Raises:
+        UserError: says what is there.
+    """
+    import torch
+
+    from atomsweep.engine.devices import check_device, missing_backend
+
+    check_device(trainer.device, "engine.device", "engine=cpu")
+    if ranks > 1 and (problem := missing_backend(torch.device(trainer.device))) is not None:
+        raise UserError(problem)
+
+
+def _check_micro_batches(recipe: "Recipe", trainer: "Trainer", ranks: int) -> None:
+    """Refuse a batch that cannot be cut as it is asked for.
+
+    Raises:
+        UserError: names the settings that contradict one another.
+    """
+    if recipe.batch_size // recipe.accumulate < ranks:
+        raise UserError(
+            f"optim.batch_size={recipe.batch_size} is that of all ranks, and in "
+            f"optim.accumulate={recipe.accumulate} micro-batches it does not give each of {ranks} "
+            "ranks a structure; use fewer ranks or a larger batch"
+        )
+    if trainer.batch_edges is not None and recipe.accumulate > 1:
+        raise UserError(
+            f"engine.batch_edges={trainer.batch_edges} and optim.accumulate={recipe.accumulate} "
+            "both cut a step into micro-batches; set optim.accumulate=1 or engine.batch_edges=null"
+        )
+
+
+def _check_optimizer(recipe: "Recipe", model: "ForceField") -> None:
+    """Refuse settings out of the optimizer's ranges, and averaged weights that lack statistics.
+
+    Raises:
+        UserError: names the setting.
+    """
+    from atomsweep.engine.optim import kept_statistics
+
+    try:
+        if any(p.requires_grad for p in model.parameters()):
+            recipe.new_optimizer(model)  # its own ranges, e.g. of the learning rate
+    except (ValueError, TypeError) as error:
+        raise UserError(f"optim.optimizer: {error}") from error
+    if recipe.ema_decay is not None and (norm := kept_statistics(model)) is not None:
+        raise UserError(
+            f"optim.ema_decay evaluates an average of weights, and the {norm} of this model keeps "
+            "statistics that other weights made; set optim.ema_decay=null or choose a model "
+            "without it"
+        )
+
+
+def _check_trained_splits(trainer: "Trainer", source: "DataSource") -> None:
+    """Refuse splits that the data set does not have.
+
+    Raises:
+        UserError: names the first.
+    """
+    wanted = {schema.TRAIN, *trainer.eval_splits}
+    if missing := sorted(wanted - set(source.splits())):
+        raise UserError(
+            f"the data set has no split {missing[0]}; it has "
+            f"{', '.join(source.splits())}: set engine.eval_splits and engine.metric"
+        )
 
 
 def _check_labels(task: "Task", source: "DataSource") -> None:

@@ -23,7 +23,7 @@ from torch_geometric.nn.models.dimenet import (
 from atomsweep.graph.blocks import EdgeBlocks
 from atomsweep.graph.edges import reverse_edges
 from atomsweep.models.base import EnergyForceField, require_positive
-from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.basis import ActFactory, needed_act
 from atomsweep.nn.bessel import SphericalBesselBasis
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
@@ -84,8 +84,7 @@ class DimeNetPlusPlus(EnergyForceField):
         lin_up_bias: bool = False,
     ) -> None:
         super().__init__()
-        if act is None:
-            raise ValueError("DimeNet++ needs an activation, got none; choose one, e.g. act=swish")
+        act = needed_act(act, "DimeNet++", "swish")
         require_positive(
             hidden_channels=hidden_channels,
             num_layers=num_layers,
@@ -103,13 +102,9 @@ class DimeNetPlusPlus(EnergyForceField):
         self.detached_angles = detached_angles
         self.rbf = BesselBasisLayer(num_radial, cutoff, envelope_exponent)
         self.sbf = SphericalBesselBasis(num_spherical, num_radial, cutoff, envelope_exponent)
-        degree = torch.arange(num_spherical, dtype=torch.get_default_dtype())
-        at_zero = ((2 * degree + 1) / (4 * math.pi)).sqrt()  # Y_l0 at the angle 0, over P_l
-        each = (at_zero / (2 * degree + 1)).repeat_interleave(
-            2 * torch.arange(num_spherical) + 1, output_size=num_spherical**2
-        )
-        self.register_buffer("scale", each, persistent=False)  # (L²,)
-        self.register_buffer("at_pi", at_zero * (-1) ** degree, persistent=False)  # (L,)
+        scale, at_pi = _scales(num_spherical)
+        self.register_buffer("scale", scale, persistent=False)  # (L²,)
+        self.register_buffer("at_pi", at_pi, persistent=False)  # (L,)
         self.scale: Tensor
         self.at_pi: Tensor
         self.emb = EmbeddingBlock(num_radial, hidden_channels, act())
@@ -185,6 +180,16 @@ class DimeNetPlusPlus(EnergyForceField):
         """Energies of the atoms (N, 1), from the messages that reach them."""
         with full_precision(message):
             return output(message, edges.rbf, edges.target, edges.num_atoms)
+
+
+def _scales(num_spherical: int) -> tuple[Tensor, Tensor]:
+    """What Y_lm Y_lm is multiplied by to give Y_l0, (L²,), and Y_l0 at the angle π, (L,)."""
+    degree = torch.arange(num_spherical, dtype=torch.get_default_dtype())
+    at_zero = ((2 * degree + 1) / (4 * math.pi)).sqrt()  # Y_l0 at the angle 0, over P_l
+    each = (at_zero / (2 * degree + 1)).repeat_interleave(
+        2 * torch.arange(num_spherical) + 1, output_size=num_spherical**2
+    )
+    return each, at_zero * (-1) ** degree
 
 
 class _Edges(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from atomsweep.models.base import EnergyForceField, require_positive
-from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.basis import ActFactory, needed_act
 from atomsweep.nn.mlp import PairLinear, stacked_mlp, xavier_uniform
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
@@ -79,8 +79,7 @@ class EGNN(EnergyForceField):
             cutoff=cutoff,
             max_neighbors=max_neighbors,
         )
-        if act is None:
-            raise ValueError("EGNN needs an activation, got none; choose one, e.g. act=relu")
+        act = needed_act(act, "EGNN", "relu")
         if readout not in ("atoms", "structure"):
             raise ValueError(f"model.readout must be atoms or structure, got {readout!r}")
         self.cutoff: float = cutoff

@@ -6,6 +6,7 @@ v0.1.0) differ, a switch has both readings; the defaults in conf/model/forcenet.
 give the published parameter counts, which are the port's. docs/models.md lists the differences.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.models.base import ForceField, Prediction, require_positive
-from atomsweep.nn.basis import ActFactory, BasisFactory
+from atomsweep.nn.basis import ActFactory, Basis, BasisFactory, needed_act
 from atomsweep.nn.cutoff import cosine_cutoff
 from atomsweep.nn.edge_features import EdgeFeatures, EdgeFeatureSet
 from atomsweep.nn.elements import PROPERTIES, element_properties, elements_without_properties
@@ -97,17 +98,8 @@ class ForceNet(ForceField):
         force_encoding: Literal["edge_projection"] | None = None,
     ) -> None:
         super().__init__()
-        if act is None:
-            raise ValueError("ForceNet needs an activation, got none; choose one, e.g. act=swish")
-        if basis is None:
-            raise ValueError("ForceNet needs a basis, got null; choose one, e.g. basis=sph")
-        if filter_only and self_message:
-            raise ValueError(
-                "filter_only has no F_d to make a self-message from; set self_message=false, "
-                "and keep_self_bias=true for the constant that the public port adds"
-            )
-        if keep_self_bias and not filter_only:
-            raise ValueError("keep_self_bias belongs to filter_only; set filter_only=true as well")
+        act = needed_act(act, "ForceNet", "swish")
+        _check_filter(filter_only, self_message, keep_self_bias)
         require_positive(
             hidden_channels=hidden_channels,
             num_layers=num_layers,
@@ -121,37 +113,29 @@ class ForceNet(ForceField):
         self.cutoff = cutoff
         self.max_neighbors = max_neighbors
         self.predicts_energy = energy_head
-        self.supports_dens = self.supports_sigma = force_encoding is not None
+        dens = force_encoding is not None
+        self.supports_dens = self.supports_sigma = dens
 
         self.edge_input = EdgeFeatures(cutoff, edge_features, min_distance)
-        self.edge_basis = basis(in_dim=self.edge_input.out_dim)
-        if self.edge_basis.needs_direction and not self.edge_input.has_direction:
-            raise ValueError(
-                f"{type(self.edge_basis).__name__} needs the direction of an edge, and "
-                f"edge_features={edge_features} leaves it out; choose e.g. basis=sine"
-            )
-        self.edge_input.unit_range = self.edge_basis.needs_unit_range
+        self.edge_basis = _edge_basis(basis, self.edge_input, edge_features)
         self.node_basis = self.edge_basis.for_nodes(in_dim=len(PROPERTIES))
         self.register_buffer("element_properties", element_properties(), persistent=False)
         self.element_properties: Tensor
-        self.force_projection = ForceProjection() if force_encoding is not None else None
+        self.force_projection = ForceProjection() if dens else None
+        self.node_linear = nn.Linear(self.node_basis.out_dim, hidden_channels)
+
         edge_dim = self.edge_basis.out_dim
         if self.force_projection is not None:
             edge_dim += self.force_projection.out_dim
-        self.node_linear = nn.Linear(self.node_basis.out_dim, hidden_channels)
-
-        def basis_linear() -> nn.Linear | None:
-            if not self.edge_basis.linear_follows:
-                return None
-            return nn.Linear(edge_dim, hidden_channels)
-
-        self.shared_basis_linear = basis_linear() if share_basis_linear else None
+        make_linear = partial(nn.Linear, edge_dim, hidden_channels)  # F_b
+        follows = self.edge_basis.linear_follows
+        self.shared_basis_linear = make_linear() if follows and share_basis_linear else None
         self.blocks = nn.ModuleList(
             MessageBlock(
                 hidden_channels,
                 act,
-                edge_dim=hidden_channels if self.edge_basis.linear_follows else edge_dim,
-                basis_linear=None if share_basis_linear else basis_linear(),
+                edge_dim=hidden_channels if follows else edge_dim,
+                basis_linear=make_linear() if follows and not share_basis_linear else None,
                 condition_on_nodes=condition_on_nodes,
                 num_edge_hidden=num_edge_hidden,
                 num_node_hidden=num_node_hidden,
@@ -162,24 +146,20 @@ class ForceNet(ForceField):
             )
             for _ in range(num_layers)
         )
-        self.post_encoder = (
-            nn.Sequential(nn.Linear(hidden_channels, decoder_channels), act())
-            if post_encoder_linear
-            else nn.Identity()
-        )
-        encoded_channels = decoder_channels if post_encoder_linear else hidden_channels
-        self.decoder = make_mlp(encoded_channels, decoder_channels, 3, act, batch_norm=True)
-        self.energy_head = nn.Linear(encoded_channels, 1) if energy_head else None
-        self.noise_decoder = (
-            make_mlp(encoded_channels, decoder_channels, 3, act, batch_norm=True)
-            if force_encoding is not None
-            else None
-        )
+        self.post_encoder: nn.Module = nn.Identity()
+        encoded = hidden_channels
+        if post_encoder_linear:
+            encoded = decoder_channels
+            self.post_encoder = nn.Sequential(nn.Linear(hidden_channels, encoded), act())
+        make_decoder = partial(make_mlp, encoded, decoder_channels, 3, act, batch_norm=True)
+        self.decoder = make_decoder()
+        self.energy_head = nn.Linear(encoded, 1) if energy_head else None
+        self.noise_decoder = make_decoder() if dens else None
 
         by_port = (self.decoder, self.noise_decoder, self.shared_basis_linear)  # beside the blocks
-        for part in (self,) if init == "xavier" else by_port:
-            if part is not None:
-                xavier_uniform(part)
+        for module in (self,) if init == "xavier" else by_port:
+            if module is not None:
+                xavier_uniform(module)
 
     def unsupported_elements(self) -> frozenset[int]:
         """Elements without the nine properties, or without a radius where radii are used."""
@@ -239,6 +219,32 @@ class ForceNet(ForceField):
             weight[:, None],
             self.shared_basis_linear,
         )
+
+
+def _check_filter(filter_only: bool, self_message: bool, keep_self_bias: bool) -> None:
+    if filter_only and self_message:
+        raise ValueError(
+            "filter_only has no F_d to make a self-message from; set self_message=false, "
+            "and keep_self_bias=true for the constant that the public port adds"
+        )
+    if keep_self_bias and not filter_only:
+        raise ValueError("keep_self_bias belongs to filter_only; set filter_only=true as well")
+
+
+def _edge_basis(
+    factory: BasisFactory | None, edge_input: EdgeFeatures, edge_features: str
+) -> Basis:
+    """The basis of the edges; their features get the range that it needs."""
+    if factory is None:
+        raise ValueError("ForceNet needs a basis, got null; choose one, e.g. basis=sph")
+    basis = factory(in_dim=edge_input.out_dim)
+    if basis.needs_direction and not edge_input.has_direction:
+        raise ValueError(
+            f"{type(basis).__name__} needs the direction of an edge, and "
+            f"edge_features={edge_features} leaves it out; choose e.g. basis=sine"
+        )
+    edge_input.unit_range = basis.needs_unit_range
+    return basis
 
 
 class _Edges(NamedTuple):
@@ -305,9 +311,12 @@ class MessageBlock(nn.Module):
         if self.self_weight is not None:
             nn.init.xavier_uniform_(self.self_weight)
 
+    def _basis_linear(self, shared: nn.Linear | None) -> nn.Linear | None:
+        return self.basis_linear if self.basis_linear is not None else shared
+
     def edge_spread(self, edge: _Edges) -> float:
         """Standard deviation over the edges of W_e F_b(b), root mean square over channels."""
-        linear = self.basis_linear if self.basis_linear is not None else edge.shared_basis_linear
+        linear = self._basis_linear(edge.shared_basis_linear)
         inner = edge.basis if linear is None else F.linear(edge.basis, linear.weight)
         entering = F.linear(
             inner, self.pair_linear.weight[:, : self.pair_linear.edge_dim]
@@ -316,16 +325,14 @@ class MessageBlock(nn.Module):
 
     def scale_edge(self, factor: float, shared: nn.Linear | None) -> None:
         """Multiply F_b, or W_e where there is no F_b."""
-        linear = self.basis_linear if self.basis_linear is not None else shared
+        linear = self._basis_linear(shared)
         weight = self.pair_linear.weight[:, : self.pair_linear.edge_dim]
         (weight if linear is None else linear.weight).mul_(factor)
 
     def forward(self, h: Tensor, edge: _Edges) -> Tensor:
         """Shape: (N, D) -> (N, D)."""
         source, target = edge.pairs
-        basis_linear = (
-            self.basis_linear if self.basis_linear is not None else edge.shared_basis_linear
-        )
+        basis_linear = self._basis_linear(edge.shared_basis_linear)
         message = self.edge_mlp(self.pair_linear(edge.basis, h, edge.pairs, basis_linear))  # (E, D)
         sent = None
         if self.source_linear is not None:

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.models.base import ForceField, Prediction, require_positive
-from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.basis import ActFactory, needed_act
 from atomsweep.nn.edge_features import EdgeFeatures
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
@@ -55,8 +55,7 @@ class GNS(ForceField):
         aggregation: Literal["sum", "mean"] = "sum",
     ) -> None:
         super().__init__()
-        if act is None:
-            raise ValueError("GNS needs an activation, got none; choose one, e.g. act=relu")
+        act = needed_act(act, "GNS", "relu")
         require_positive(
             hidden_channels=hidden_channels,
             num_layers=num_layers,

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.models.base import EnergyForceField, require_positive
-from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.basis import ActFactory, needed_act
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.mlp import PairLinear, stacked_mlp
 from atomsweep.nn.precision import full_precision
@@ -75,8 +75,7 @@ class MegNet(EnergyForceField):
             cutoff=cutoff,
             max_neighbors=max_neighbors,
         )
-        if act is None:
-            raise ValueError("MegNet needs an activation, got none; choose one, e.g. act=softplus")
+        act = needed_act(act, "MegNet", "softplus")
         if encoder_channels[-1] != block_channels[-1]:
             raise ValueError(
                 "model.encoder_channels and model.block_channels must end alike, because blocks "

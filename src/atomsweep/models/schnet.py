@@ -17,7 +17,7 @@ from torch_geometric.data import Batch
 from atomsweep import keys
 from atomsweep.graph.edges import pairs_of_edges
 from atomsweep.models.base import EnergyForceField, require_positive
-from atomsweep.nn.basis import ActFactory
+from atomsweep.nn.basis import ActFactory, needed_act
 from atomsweep.nn.cutoff import half_cosine_cutoff
 from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.mlp import make_mlp, xavier_uniform
@@ -56,10 +56,7 @@ class SchNet(EnergyForceField):
         max_neighbors: int | None,
     ) -> None:
         super().__init__()
-        if act is None:
-            raise ValueError(
-                "SchNet needs an activation, got none; choose one, e.g. act=shifted_softplus"
-            )
+        act = needed_act(act, "SchNet", "shifted_softplus")
         require_positive(
             hidden_channels=hidden_channels,
             num_filters=num_filters,

@@ -16,6 +16,22 @@ from torch import Tensor, nn
 ActFactory = Callable[[], nn.Module]
 
 
+def needed_act(act: ActFactory | None, owner: str, example: str) -> ActFactory:
+    """The activation of what cannot do without one.
+
+    Args:
+        act: as configured; None is `act=none`.
+        owner: what needs it.
+        example: an option that suits it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if act is None:
+        raise ValueError(f"{owner} needs an activation, got none; choose one, e.g. act={example}")
+    return act
+
+
 class Basis(nn.Module, ABC):
     """A map from the components of an input to basis functions.
 
@@ -94,10 +110,7 @@ class LinearActBasis(Basis):
 
     def __init__(self, in_dim: int, act: ActFactory | None, num_functions: int = 50) -> None:
         super().__init__()
-        if act is None:
-            raise ValueError(
-                "basis=linact needs an activation, got none; choose one, e.g. act=swish"
-            )
+        act = needed_act(act, "basis=linact", "swish")
         self.in_dim = in_dim
         self.out_dim = in_dim * num_functions
         self._make_act = act

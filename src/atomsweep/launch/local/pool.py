@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -72,66 +73,93 @@ def run_cells(
     Raises:
         KeyboardInterrupt: after the running cells have written their checkpoints and ended.
     """
-    outcomes: dict[Path, Outcome] = {}
-    ended: dict[Path, Outcome] = {}  # since the last call of `feed`
-    ends = ends_of(feed)
-    waiting = deque(runs)
-    known = {run.path for run in runs}
-    active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = {}
-    followers: dict[Path, list[ForkServerProcess]] = {}
     gpus = visible_gpus() if device.startswith("cuda") else []
     free = [_share(gpus, i, ranks) for i in range(parallel)]
+    pool = _Pool(job, context, ranks, ends_of(feed), deque(runs), free)
+    known = {run.path for run in runs}
     try:
         with stopped_in_order() as check:
             while True:
                 check()
                 if feed is not None:
-                    more, ended = feed(ended), {}
-                    waiting.extend(more)
+                    more, pool.ended = feed(pool.ended), {}
+                    pool.waiting.extend(more)
                     known |= {run.path for run in more}
-                if not waiting and not active:
+                if not pool.waiting and not pool.active:
                     break
-                held = []  # by other processes: looked at again when all others have been
-                while waiting and free:  # only then does it matter how a cell stands
-                    run = waiting.popleft()
-                    state = evaluations.standing(run)
-                    if state in ends:
-                        outcomes[run.path] = ended[run.path] = Outcome(state)
-                    elif state == schema.RUNNING:
-                        held.append(run)
-                    else:
-                        gpu = free.pop(0)
-                        run.queue()
-                        evaluations.forget_failures(run)
-                        first, *others = _start(context, job, run, gpu, ranks)
-                        active[first] = (run, gpu)
-                        followers[run.path] = others
-                    check()
-                waiting.extend(held)
-                running = [run for run, _ in active.values()]
-                again = sum(run.path in outcomes for run in running)
-                display.update(running, len(outcomes) - again, len(known))
-                if active:
-                    wait([process.sentinel for process in active], timeout=POLL_SECONDS)
-                else:
-                    time.sleep(POLL_SECONDS)
-                for process in [p for p in active if not p.is_alive()]:
-                    process.join()
-                    run, gpu = active.pop(process)
-                    _part(followers.pop(run.path))
-                    free.append(gpu)
-                    if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {*ends}:
-                        waiting.append(run)  # another launch was faster, or a study stopped it
-                    else:
-                        outcomes[run.path] = ended[run.path] = outcome_of(run, process.exitcode)
+                pool.begin(check)
+                running = [run for run, _ in pool.active.values()]
+                again = sum(run.path in pool.outcomes for run in running)
+                display.update(running, len(pool.outcomes) - again, len(known))
+                pool.wait()
+                pool.collect()
     except BaseException:  # Ctrl-C, or the driver of a study that cannot go on
-        _interrupt(list(active))
-        for others in followers.values():
-            _part(others)
+        pool.interrupt()
         raise
     finally:
         display.close()
-    return outcomes
+    return pool.outcomes
+
+
+@dataclass
+class _Pool:
+    """Runs that wait, those that processes train, and how others ended."""
+
+    job: Job
+    context: multiprocessing.context.ForkServerContext
+    ranks: int
+    ends: Collection[str]  # states in which a run is not begun
+    waiting: deque[RunDirectory]
+    free: list[str | None]  # GPUs of the slots that nothing uses
+    active: dict[ForkServerProcess, tuple[RunDirectory, str | None]] = field(default_factory=dict)
+    followers: dict[Path, list[ForkServerProcess]] = field(default_factory=dict)
+    outcomes: dict[Path, Outcome] = field(default_factory=dict)
+    ended: dict[Path, Outcome] = field(default_factory=dict)  # since the last call of `feed`
+
+    def begin(self, check: Callable[[], None]) -> None:
+        """Start what waits while a slot is free; a run that another process holds waits on."""
+        held = []  # looked at again when all others have been
+        while self.waiting and self.free:  # only then does it matter how a cell stands
+            run = self.waiting.popleft()
+            state = evaluations.standing(run)
+            if state in self.ends:
+                self.outcomes[run.path] = self.ended[run.path] = Outcome(state)
+            elif state == schema.RUNNING:
+                held.append(run)
+            else:
+                gpu = self.free.pop(0)
+                run.queue()
+                evaluations.forget_failures(run)
+                first, *others = _start(self.context, self.job, run, gpu, self.ranks)
+                self.active[first] = (run, gpu)
+                self.followers[run.path] = others
+            check()
+        self.waiting.extend(held)
+
+    def wait(self) -> None:
+        """Until a process ends, or it is time to look again."""
+        if self.active:
+            wait([process.sentinel for process in self.active], timeout=POLL_SECONDS)
+        else:
+            time.sleep(POLL_SECONDS)
+
+    def collect(self) -> None:
+        """Take back the slots of processes that have ended, and see how their runs did."""
+        for process in [p for p in self.active if not p.is_alive()]:
+            process.join()
+            run, gpu = self.active.pop(process)
+            _part(self.followers.pop(run.path))
+            self.free.append(gpu)
+            if evaluations.standing(run) in {schema.RUNNING, schema.PRUNED} - {*self.ends}:
+                self.waiting.append(run)  # another launch was faster, or a study stopped it
+            else:
+                self.outcomes[run.path] = self.ended[run.path] = outcome_of(run, process.exitcode)
+
+    def interrupt(self) -> None:
+        """End all processes, after their checkpoints."""
+        _interrupt(list(self.active))
+        for others in self.followers.values():
+            _part(others)
 
 
 @contextmanager
