@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import atomsweep
-from atomsweep import parts
+from atomsweep import classes
 from atomsweep.build import build
 from atomsweep.engine import checkpoint
 from atomsweep.launch.compose import cell_of
@@ -118,11 +118,11 @@ def test_a_copy_under_another_identity_is_refused(root):
 
 
 def test_every_former_path_leads_to_a_class_that_is_there():
-    assert len(parts.FORMER) > 10
-    for present, formers in parts.FORMER.items():
+    assert len(classes.FORMER) > 10
+    for present, formers in classes.FORMER.items():
         assert inspect.isclass(pydoc.locate(present)), present
         for former in formers:
-            assert parts.present_path(former) == present
+            assert classes.present_path(former) == present
 
 
 def test_files_that_runs_of_version_1_recorded_are_known_by_what_they_are_now():

@@ -16,8 +16,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from atomsweep.classes import present_path
 from atomsweep.console import suggestion
-from atomsweep.parts import present_path
 
 ROOMS = (
     "atomsweep.augment",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import TARGET, UserError, plugins
-from atomsweep.parts import present_path
+from atomsweep.classes import present_path
 from atomsweep.shipped import PACKAGE
 
 

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from atomsweep.build import build
 from atomsweep.launch.choices import Choices
 from atomsweep.launch.composer import Composer
 from atomsweep.launch.typed import vocabulary
@@ -44,7 +45,13 @@ def compose(overrides: list[str]) -> DictConfig:
 
 def build_model(overrides: list[str]) -> ForceField:
     """The model of `python run.py <overrides>`."""
-    return instantiate(model_config(overrides))
+    return build(model_config(overrides), "model")
+
+
+def num_parameters(*overrides: str) -> int:
+    """Of the model of `python run.py <overrides>`, which is built without memory for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(list(overrides)).parameters())
 
 
 def model_config(overrides: list[str]) -> Any:

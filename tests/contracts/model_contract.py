@@ -53,7 +53,7 @@ class ModelContract:
     def prepared(self, request):
         """In float64 and evaluation mode, with statistics of a few training steps; and its batch.
 
-        Made once for the class, so tests get copies.
+        Made once for the class.
         """
         test = request.cls()
         model = test.make_model().double()
@@ -66,6 +66,17 @@ class ModelContract:
 
     @pytest.fixture
     def model(self, prepared):
+        """To read, since a copy takes longer than a prediction."""
+        model = prepared[0]
+        weights = model.state_dict(keep_vars=True).values()
+        before = [weight._version for weight in weights]
+        yield model
+        assert [weight._version for weight in weights] == before, "a test writes: it needs `own`"
+        assert not model.training, "a test changes the mode: it needs `own`"
+        model.zero_grad()
+
+    @pytest.fixture
+    def own(self, prepared):
         return copy.deepcopy(prepared[0])
 
     @pytest.fixture
@@ -196,8 +207,9 @@ class ModelContract:
         if prediction.energy is not None:
             assert not prediction.energy.requires_grad
 
-    def test_gradient_of_a_force_loss_is_its_slope(self, model, batch):
+    def test_gradient_of_a_force_loss_is_its_slope(self, own, batch):
         """Along a random direction of all parameters, by central differences."""
+        model = own
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
             pytest.skip("nothing to train")
@@ -319,8 +331,8 @@ class ModelContract:
         assert all(weight.is_meta for weight in empty.state_dict().values())
         assert empty.train()(batch.to("meta")).forces.shape == (len(batch.pos), 3)
 
-    def test_bfloat16_autocast_stays_near_full_precision(self, model):
-        model = model.float()
+    def test_bfloat16_autocast_stays_near_full_precision(self, own):
+        model = own.float()
         batch = self.batch_for(model, self.structures, dtype=torch.float32)
         exact = model(batch).forces
         with torch.autocast("cpu", torch.bfloat16):

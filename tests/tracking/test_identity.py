@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from atomsweep import parts
+from atomsweep import classes
 from atomsweep.tracking import identity as module
 from atomsweep.tracking.files import read_yaml
 from atomsweep.tracking.identity import former_identities, identity, science
@@ -66,24 +66,24 @@ def test_identity_is_twelve_hex_digits_that_never_change():
 
 def test_a_class_that_moves_or_is_renamed_keeps_the_identity(monkeypatch):
     now = "atomsweep.tasks.forces.ForcesOnly"
-    monkeypatch.setattr(parts, "FORMER", {now: ("atomsweep.tasks.s2f.S2F", "atomsweep.b.Forces")})
-    monkeypatch.setattr(parts, "_PRESENT", dict.fromkeys(parts.FORMER[now], now))
+    monkeypatch.setattr(classes, "FORMER", {now: ("atomsweep.tasks.s2f.S2F", "atomsweep.b.Forces")})
+    monkeypatch.setattr(classes, "_PRESENT", dict.fromkeys(classes.FORMER[now], now))
     for path in (now, "atomsweep.tasks.s2f.S2F", "atomsweep.b.Forces"):
         moved = science(_with(CONFIG, {"task___target_": path}), "f0")
-        assert parts.present_path(path) == now
+        assert classes.present_path(path) == now
         assert identity(moved) == of()
         assert former_identities(moved) == ("7442d9599fa3",)
     assert of(task___target_="atomsweep.tasks.s2ef.S2EF") != of()
 
 
 def test_names_of_our_parts_are_unique_and_those_of_conf_are_named():
-    names = [path.rpartition(".")[2] for path in parts.NAMED]
+    names = [path.rpartition(".")[2] for path in classes.NAMED]
     assert len(set(names)) == len(names) == 30
     found = set()
     for path in CONF.rglob("*.yaml"):
         if path.parent.name not in ("data", "cluster"):  # these are not hashed
             found |= set(re.findall(r"_target_: *(atomsweep\.\S+)", path.read_text()))
-    assert {parts.first_path(target) for target in found} == parts.NAMED
+    assert {classes.first_path(target) for target in found} == classes.NAMED
 
 
 def test_a_copy_of_a_class_in_another_file_is_another_one():
@@ -93,7 +93,7 @@ def test_a_copy_of_a_class_in_another_file_is_another_one():
 
 
 def test_no_class_is_its_own_former_self():
-    for present, formers in parts.FORMER.items():
+    for present, formers in classes.FORMER.items():
         assert present not in formers
 
 
@@ -210,7 +210,7 @@ def test_data_counts_only_by_its_fingerprint():
 
 
 def test_version_is_part_of_the_identity(monkeypatch):
-    monkeypatch.setattr(module, "_CLASS", dict.fromkeys(range(1, 4), parts.part_name))
+    monkeypatch.setattr(module, "_CLASS", dict.fromkeys(range(1, 4), classes.class_name))
     found = {identity(science(CONFIG, "f0"), version) for version in (1, 2, 3)}
     assert len(found) == 3
 

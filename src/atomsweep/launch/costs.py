@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from atomsweep.parts import part_name
+from atomsweep.classes import class_name
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 
@@ -144,13 +144,13 @@ def _likeness(science: Mapping[str, Any]) -> tuple[Any, ...]:
     """Runs that agree in this cost about the same, per unit of budget and parameter."""
     model, engine = science["model"], science["engine"]
     return (
-        part_name(model["_target_"]),
+        class_name(model["_target_"]),
         model.get("cutoff"),
         model.get("max_neighbors"),
         science["data"]["fingerprint"],
         science["optim"].get("batch_size"),
         engine.get("precision"),
-        *(part_name(str((science.get(part) or {}).get("_target_"))) for part in _SAME),
+        *(class_name(str((science.get(part) or {}).get("_target_"))) for part in _SAME),
     )
 
 

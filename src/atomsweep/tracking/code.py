@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.build import plugins
-from atomsweep.parts import present_path
+from atomsweep.classes import present_path
 from atomsweep.shipped import PACKAGE
 
 SCIENCE = ("models", "nn", "tasks", "engine", "dens", "data", "graph", "augment")

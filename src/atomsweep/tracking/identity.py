@@ -7,7 +7,7 @@ another run's result as this one's.
 Not hashed as they stand: `data` (its fingerprint counts, so the same data at another path is the
 same science), keys that are null and groups that are empty (an option that is not given equals an
 option that does not exist), and options at the value of `NEUTRAL_DEFAULTS`. A class is hashed by
-its name, not by the file it lies in (`atomsweep.parts`).
+its name, not by the file it lies in (`atomsweep.classes`).
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from atomsweep.parts import first_path, part_name
+from atomsweep.classes import class_name, first_path
 
 IDENTITY_VERSION = 2
 """How a class is hashed: in version 1 by its path, since version 2 by its name.
 
 A new version needs its own row in `_CLASS`, so that runs of older versions are still found.
 """
-_CLASS: Mapping[int, Callable[[str], str]] = {1: first_path, 2: part_name}
+_CLASS: Mapping[int, Callable[[str], str]] = {1: first_path, 2: class_name}
 
 NEUTRAL_KEYS: Mapping[str, str] = {
     "data": "its fingerprint stands for it: paths, workers and caches do not change a result",

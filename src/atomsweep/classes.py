@@ -1,7 +1,7 @@
-"""Parts that a config names, and the names that old runs know them by.
+"""What classes are called that a config names, and the names that old runs know them by.
 
-A config names a part by where its class lies, `atomsweep.models.forcenet.ForceNet`. A run must not
-become a stranger because a file moved, so what is hashed is what a class is called: `ForceNet`.
+A config names a class by where it lies, `atomsweep.models.forcenet.ForceNet`. A run must not become
+a stranger because a file moved, so what is hashed is what a class is called: `ForceNet`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def first_path(target: str) -> str:
     return FORMER.get(path, (path,))[0]
 
 
-def part_name(target: str) -> str:
+def class_name(target: str) -> str:
     """What a class is, for an identity: the name alone of a shipped one, else the whole path.
 
     A class beside the shipped ones, perhaps a copy that was edited, has a path of its own and so an
