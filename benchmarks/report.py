@@ -1,4 +1,4 @@
-"""Seconds that a report takes over a store of made-up runs: read, laid out, written.
+"""Seconds that a report takes over made-up runs: read, laid out, written.
 
 python benchmarks/report.py             # 1 000 runs, target 10 s
 python benchmarks/report.py --runs 20000  # target 60 s
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from atomsweep.report.pages import report, writing
 from atomsweep.report.read.directories import read_directories
-from benchmarks.synthetic_store import make_store
+from benchmarks.synthetic_runs import make_runs
 
 TARGETS = {1000: 10.0, 20_000: 60.0}
 
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "runs"
-        made = make_store(root, "forcenet/table5", range(max(1, options.runs // 12)))
+        made = make_runs(root, "forcenet/table5", range(max(1, options.runs // 12)))
         print(f"{made} runs")
         for what in ("forcenet/table5", "every run"):
             seconds, size = measured(root, what, Path(folder) / "out")

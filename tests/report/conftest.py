@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from atomsweep.report.figures.curves import STEP, TIME
 from atomsweep.tracking import schema
 from atomsweep.tracking.identity import science
 
@@ -172,6 +173,20 @@ class Root:
 def write(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without drawings, most of what a page takes: for what is about words and numbers."""
+    pages = "atomsweep.report.pages"
+    nothing = {STEP: None, TIME: None}
+    monkeypatch.setattr(
+        f"{pages}.report.curve_figures", lambda table: dict.fromkeys(table.curves, nothing)
+    )
+    monkeypatch.setattr("atomsweep.report.figures.sections.Picture.figure", None)
+    monkeypatch.setattr(f"{pages}.html.inline", lambda figure, name, title: "")
+    monkeypatch.setattr(f"{pages}.jinja.inline", lambda figure, name, title: "")
+    monkeypatch.setattr(f"{pages}.writing.save", lambda figure, path: [])
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,14 @@ def test_a_report_prints_its_table_and_where_the_page_is(table5, tmp_path, capsy
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_directory_is_named_after_the_sweep(table5, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", "basis_act-1a2b3c", "--root", str(table5.path)]) == 0
     assert Path("reports/basis_act-1a2b3c/report.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gaps_are_printed_with_what_fills_them(table5, capsys):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     assert run(table5, "latest") == 0
@@ -39,12 +41,14 @@ def test_gaps_are_printed_with_what_fills_them(table5, capsys):
     assert "fill it: atomsweep run basis=sine act=relu" in printed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_strict_fails_where_something_is_missing(table5, capsys):
     assert run(table5, "latest", "--strict") == 0
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     assert run(table5, "latest", "--strict") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_strict_fails_where_something_is_damaged(table5, capsys):
     (table5.path / "odd").mkdir()
     (table5.path / "odd" / "config.yaml").write_text("")
@@ -80,6 +84,7 @@ def test_a_root_that_is_not_there_is_one_sentence(tmp_path, capsys):
     assert "there is no directory" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_filters_are_joined(table5, capsys):
     assert run(table5, "choice.basis=sph", "choice.act=swish") == 0
     assert "1 of 1 runs finished" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from atomsweep.report.pages.run import write_runs
 from atomsweep.report.read.one import read_one
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
-from benchmarks.synthetic_store import make_store
+from benchmarks.synthetic_runs import make_runs
 from tests.report.conftest import Root, write
 from tests.report.figures.test_structures import arrays
 from tests.report.study.test_study import make_study
@@ -50,7 +50,7 @@ def paths(tmp_path_factory):
     """Every kind of page, by name."""
     folder = tmp_path_factory.mktemp("pages")
     root, out = folder / "runs", folder / "reports"
-    make_store(root, "forcenet/table5", range(3))
+    make_runs(root, "forcenet/table5", range(3))
     runs = [run for run in find_runs(root) if run.run["choices"]["model"] != "median"]
     shutil.rmtree(runs[0].path)
     for run in runs[1:]:
@@ -84,7 +84,7 @@ def followed(root, address, folder):
 def unfinished(folder):
     """Cells in every state, and no Median."""
     root = folder / "unfinished"
-    make_store(root, "forcenet/table7", range(2))
+    make_runs(root, "forcenet/table7", range(2))
     runs = {run.run["choices"]["model"] == "median": run for run in find_runs(root)}
     shutil.rmtree(runs[True].path)
     cells = [run for run in find_runs(root) if run.path != runs[True].path]
@@ -129,7 +129,7 @@ def thirty_columns(folder):
         f"columns: {{optim.optimizer.lr: [{rates}]}}\n"
         "metrics: [forces_mae]\n"
     )
-    make_store(folder / "wide", "wide", [0], folder=folder)
+    make_runs(folder / "wide", "wide", [0], folder=folder)
     return folder / "wide"
 
 

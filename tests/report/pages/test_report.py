@@ -151,12 +151,13 @@ def test_all_files_are_written(table5_files):
     assert len(pd.read_csv(page.parent / "runs.csv")) == 5
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_missing_and_a_failed_cell_are_dashes_with_reason_and_command(table5):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
     shutil.rmtree(next(table5.path.glob("*-000000000002")))
     table5.run("000000000002", basis="sine", state="failed", message="loss is NaN at step 400")
     made = built(table5)
-    table = grids.markdown(made.parts[0].grid).splitlines()
+    table = grids.markdown(made.tables[0].grid).splitlines()
     for line in table[-2:]:
         ours = [cell.strip() for cell in line.strip("|").split("|")]
         assert ours[2:] == ["–"] * 6
@@ -182,12 +183,13 @@ def test_an_interrupted_run_tells_how_far_it_came(root):
 def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(table5):
     shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
     made = built(table5)
-    first = made.parts[0].grid.rows[0]
+    first = made.tables[0].grid.rows[0]
     assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 6
     assert [gap.command for gap in made.gaps] == ["atomsweep run model=median"]
     assert "`atomsweep run model=median`" in made.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_sweeps_own_command_is_offered_only_where_it_would_run_something(table5):
     shutil.rmtree(next(table5.path.glob("*-ffffffffffff")))
     own = "The sweep’s own command"
@@ -226,7 +228,7 @@ def test_the_median_run_that_is_asked_for_is_on_the_same_data(root):
 
 
 def test_the_caption_names_data_size_budget_device_and_the_papers_data(table5_report):
-    caption = " ".join(table5_report.parts[0].caption)
+    caption = " ".join(table5_report.tables[0].caption)
     for told in (
         "mini_oc",
         "EMT, not DFT",
@@ -251,8 +253,8 @@ def test_the_paper_is_beside_every_split_and_never_in_place_of_ours(papers_repor
 
 def test_on_other_data_no_cell_has_the_papers_number_and_its_table_stands_apart(table5_report):
     made = table5_report
-    assert made.parts[0].cells[["published", "difference"]].isna().all(axis=None)
-    assert not any("Paper" in title for title in made.parts[0].grid.header)
+    assert made.tables[0].cells[["published", "difference"]].isna().all(axis=None)
+    assert not any("Paper" in title for title in made.tables[0].grid.header)
     text, _ = page_of(made)
     cells = re.findall(r'<td class="num" title=.*?</td>', text, re.DOTALL)
     assert len(cells) == 4 * 5
@@ -297,9 +299,9 @@ def test_energies_have_a_table_where_they_were_trained_beside_forces(root):
     result["metrics"] = {"val_id/forces_mae": 0.05, "val_id/energy_mae": 0.3}
     (path / schema.RESULT).write_text(json.dumps(result))
     made = filtered(root, identity="a" * 12)
-    assert [part.metric for part in made.parts] == ["forces_mae", "energy_mae"]
-    assert [part.grid.header[1] for part in made.parts] == ["Validation", "Validation"]
-    assert made.parts[1].grid.rows[0][1].text == "0.3000"
+    assert [table.metric for table in made.tables] == ["forces_mae", "energy_mae"]
+    assert [table.grid.header[1] for table in made.tables] == ["Validation", "Validation"]
+    assert made.tables[1].grid.rows[0][1].text == "0.3000"
     assert made.heading == "forcenet_small on mini_oc"
 
 
@@ -338,11 +340,11 @@ def test_seeds_show_interval_and_number(root):
         root.run(str(seed + 5) * 12, seed=seed, val_id=val_id, act="relu",
                  state="finished" if seed else "failed")  # fmt: skip
     made = built(root, "basis_act-1a2b3c")
-    rows = {row[0].text: [cell.text for cell in row] for row in made.parts[0].grid.rows}
-    assert made.parts[0].grid.header[:3] == ["Act", "Seeds", "ID"]
+    rows = {row[0].text: [cell.text for cell in row] for row in made.tables[0].grid.rows}
+    assert made.tables[0].grid.header[:3] == ["Act", "Seeds", "ID"]
     assert rows["Swish"][1:3] == ["3", "0.0530 ± 0.0090"]
     assert rows["ReLU"][1:3] == ["2", "0.0545 (2 of 3)"]
-    first = made.parts[0].grid.rows
+    first = made.tables[0].grid.rows
     assert not any(cell.bold for row in first for cell in row if "(2 of 3)" in cell.text)
     assert "95 % interval" in made.text
     assert any(gap.cell == "ReLU, seed 0" for gap in made.gaps)
@@ -354,24 +356,24 @@ def test_axes_without_a_published_table_get_a_table_of_their_own(root):
     cells = {str(n) * 12: {"optim.lr": str(rate)} for n, rate in enumerate((1e-3, 2e-3))}
     root.plan(cells, {"optim.lr": ["0.001", "0.002"]})
     made = built(root)
-    assert made.parts[0].reference is None
-    assert made.parts[0].grid.header[:2] == ["Lr", "ID"]
-    assert [row[0].text for row in made.parts[0].grid.rows] == ["Median", "0.001", "0.002"]
+    assert made.tables[0].reference is None
+    assert made.tables[0].grid.header[:2] == ["Lr", "ID"]
+    assert [row[0].text for row in made.tables[0].grid.rows] == ["Median", "0.001", "0.002"]
     assert "Paper" not in made.text
     page_of(made)
 
 
 def test_a_filter_makes_a_report(table5):
     made = filtered(table5, choice__basis="sph")
-    assert made.parts[0].grid.header[0] == "Act"
-    assert made.parts[0].reference == "forcenet.table5"
-    assert [row[0].text for row in made.parts[0].grid.rows] == ["Median", "ReLU", "Swish"]
+    assert made.tables[0].grid.header[0] == "Act"
+    assert made.tables[0].reference == "forcenet.table5"
+    assert [row[0].text for row in made.tables[0].grid.rows] == ["Median", "ReLU", "Swish"]
     assert writing.slug(made.name) == "choice.basis-sph"
 
 
 def test_one_run_makes_a_report_too(table5):
     made = filtered(table5, identity="000000000000")
-    assert [row[0].text for row in made.parts[0].grid.rows] == [
+    assert [row[0].text for row in made.tables[0].grid.rows] == [
         "Median", "forcenet_small-sph-swish"
     ]  # fmt: skip
     page_of(made)
@@ -386,9 +388,9 @@ def test_unlike_runs_get_tables_of_their_own(root):
     root.run("b" * 12, act="relu")
     root.run("c" * 12, steps=1600, name="longer")
     made = built(root, "basis_act-1a2b3c")
-    assert [len(part.frame) for part in made.parts] == [2, 1]
-    assert "800 steps" in made.parts[0].caption[2]
-    assert "1600 steps" in made.parts[1].caption[2]
+    assert [len(table.frame) for table in made.tables] == [2, 1]
+    assert "800 steps" in made.tables[0].caption[2]
+    assert "1600 steps" in made.tables[1].caption[2]
     _, page = page_of(made)
     assert page.wrong == []
 
@@ -398,7 +400,7 @@ def test_two_runs_in_one_row_are_told_and_shown_apart(root):
     root.run("b" * 12, config={"optim": {"lr": 1.0}}, name="other")
     root.plan({"a" * 12: {"act": "swish"}, "b" * 12: {"act": "swish"}}, {"act": ["swish"]})
     made = built(root)
-    assert [row[0].text for row in made.parts[0].grid.rows[1:]] == [
+    assert [row[0].text for row in made.tables[0].grid.rows[1:]] == [
         "forcenet_small-sph-swish", "other"
     ]  # fmt: skip
     assert any("config.optim.lr" in problem for problem in made.problems)
@@ -411,6 +413,7 @@ def test_a_finished_run_without_a_split_is_a_problem(table5):
     assert any("without a number for val_ood_cat/forces_mae" in p for p in made.problems)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_damage_is_told_in_the_page(table5):
     (next(table5.path.glob("*-000000000001")) / schema.RUN).write_text("{")
     made = built(table5)
@@ -490,6 +493,7 @@ def test_durations_are_read_at_a_glance(seconds, text):
     assert console.duration(seconds) == text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_path):
     before = built(table5)
     path = next(table5.path.glob("*000000000001")) / schema.ENVIRONMENT
@@ -501,7 +505,7 @@ def test_runs_of_other_code_are_called_stale_and_keep_their_numbers(table5, tmp_
     assert "stale" not in before.summary
     states = provenance_grid(after.provenance).rows
     assert [row[2].text for row in states].count("stale") == 1
-    ours, theirs = after.parts[0].cells, before.parts[0].cells
+    ours, theirs = after.tables[0].cells, before.tables[0].cells
     assert ours.drop(columns="stale").equals(theirs.drop(columns="stale"))
     assert (ours["stale"].sum(), theirs["stale"].sum()) == (5, 0)
     assert '<td class="state stale">stale</td>' in writing.write(after, tmp_path).read_text()

@@ -3,14 +3,14 @@
 import csv
 
 from atomsweep.cli.report import main
-from benchmarks.synthetic_store import make_store
+from benchmarks.synthetic_runs import make_runs
 
 
 def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsys):
     root = tmp_path / "runs"
     names = ("forcenet/table5", "forcenet/table7")
     for name in names:
-        make_store(root, name, range(3))
+        make_runs(root, name, range(3))
     out = tmp_path / "docs" / "forcenet.md"
     words = ["results", *names, "--root", str(root), "--out", str(out)]
     assert main(words) == 0
@@ -27,8 +27,6 @@ def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsy
         identities = row["identities"].split()
         assert len(identities) == int(row["n"]) == 3
         assert all(f"`{identity}`" in page for identity in identities)
-    assert main(words) == 0
-    assert out.read_text() == page
     assert str(tmp_path) not in page.replace(str(out), "")
     assert main([*words, "--note", "Made under load."]) == 0
     assert out.read_text().replace("**Note.** Made under load.\n\n", "") == page

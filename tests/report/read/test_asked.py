@@ -14,7 +14,7 @@ from atomsweep.report.read.directories import read_directories
 from atomsweep.report.read.runs import UnknownSweep
 from atomsweep.shipped import PUBLISHED, shipped
 from atomsweep.tracking import schema
-from benchmarks.synthetic_store import make_store
+from benchmarks.synthetic_runs import make_runs
 
 FILE = """\
 title: Mine
@@ -47,7 +47,7 @@ def built(place, name):
 def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_it(place):
     made = built(place, "mine")
     assert made.heading == "Mine"
-    rows = made.parts[0].grid.rows
+    rows = made.tables[0].grid.rows
     assert [[cell.text for cell in row[:2]] for row in rows[1:]] == [
         ["small", "ReLU"], ["small", "Swish"], ["wide", "ReLU"], ["wide", "Swish"]
     ]  # fmt: skip
@@ -57,15 +57,15 @@ def test_a_table_that_was_never_launched_is_dashes_with_the_commands_that_fill_i
         "atomsweep run model.hidden_channels=16 act=relu seed=0 data=mini_oc"
     )
     assert made.command == "atomsweep run sweeps=mine"
-    assert [cell.text for cell in made.parts[0].matrix.rows[0]] == ["small", "–", "–"]
+    assert [cell.text for cell in made.tables[0].matrix.rows[0]] == ["small", "–", "–"]
     assert writing.write(made, place / "out").is_file()
 
 
 def test_each_metric_has_a_table_and_evaluations_have_no_baseline(place):
     made = built(place, "mine")
-    assert [part.metric for part in made.parts] == ["forces_mae", "structures_per_second"]
-    assert made.parts[1].grid.header[-1] == "Cost"
-    assert made.parts[1].grid.rows[0][0].text == "small"
+    assert [table.metric for table in made.tables] == ["forces_mae", "structures_per_second"]
+    assert made.tables[1].grid.header[-1] == "Cost"
+    assert made.tables[1].grid.rows[0][0].text == "small"
 
 
 def test_another_scale_is_found_by_the_name_of_its_sweep(place):
@@ -76,12 +76,12 @@ def test_another_scale_is_found_by_the_name_of_its_sweep(place):
 
 
 def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_path):
-    make_store(tmp_path / "runs", "forcenet/table6", range(3))
+    make_runs(tmp_path / "runs", "forcenet/table6", range(3))
     runs = read_directories(tmp_path / "runs")
     frame = runs.sweep("forcenet/table3")  # never launched: the same cells under another name
     assert (frame["state"] == schema.FINISHED).all()
     made = report.build(runs, frame)
-    assert made.parts[0].reference == "forcenet.table3"
+    assert made.tables[0].reference == "forcenet.table3"
 
 
 def test_a_run_that_no_launch_of_the_table_made_stands_in_its_cell(make_root, place):
@@ -111,7 +111,7 @@ def test_a_run_that_no_launch_of_the_table_made_stands_in_its_cell(make_root, pl
 
 
 def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
-    make_store(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
+    make_runs(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
     frame = read_directories(tmp_path / "runs").sweep("matsci/figure3")
     assert frame.attrs["asked"].dropped == 0
     assert frame["identity"].is_unique
@@ -120,7 +120,7 @@ def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
 
 
 def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_it_lost(tmp_path):
-    make_store(tmp_path / "runs", "forcenet/table5", [0, 1, 2, 16])
+    make_runs(tmp_path / "runs", "forcenet/table5", [0, 1, 2, 16])
     path = tmp_path / "runs" / schema.SWEEPS / "forcenet" / "table5.json"
     plan = json.loads(path.read_text())
     plan["cells"] = plan["cells"][4:]
@@ -156,7 +156,7 @@ def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkey
 
 @pytest.mark.slow
 def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
-    make_store(tmp_path / "runs", "forcenet/table7", range(2))
+    make_runs(tmp_path / "runs", "forcenet/table7", range(2))
     (tmp_path / "analysis/published").mkdir(parents=True)
     text = (shipped(PUBLISHED) / "matsci.yaml").read_text(encoding="utf-8")
     text = text.replace("key: matsci", "key: another", 1)
@@ -198,7 +198,7 @@ def test_files_of_the_present_folder_come_before_the_shipped_ones_which_stay(pla
     (place / "sweeps" / "forcenet").mkdir()
     (place / "sweeps" / "forcenet" / "table5.yaml").write_text(FILE)
     assert built(place, "forcenet/table5").heading == "Mine"
-    assert built(place, "forcenet/table6").parts[0].paper == "forcenet.table6"
+    assert built(place, "forcenet/table6").tables[0].paper == "forcenet.table6"
 
 
 def test_papers_of_the_present_folder_are_read_besides_the_shipped_ones(place):
@@ -233,7 +233,7 @@ def test_a_run_that_another_sweep_has_made_stands_in_the_row_that_asks_for_it(ma
     root.plan(chosen, {"model": ["gns", "forcenet"]}, sweep="all")
     plan = json.loads((place / "runs/_sweeps/all.json").read_text()) | {"file": "all"}
     (place / "runs/_sweeps/all.json").write_text(json.dumps(plan))
-    made = built(place, "all").parts[0]
+    made = built(place, "all").tables[0]
     assert made.cells["mean"].notna().all()
     averages = made.cells[made.cells["split"] == "val_avg"]
     assert made.reference == "forcenet.table1"  # it gives the words; its numbers stand apart

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from atomsweep.cli.report import main
 from atomsweep.tracking import schema
 
@@ -11,6 +13,7 @@ def change(path, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, capsys):
     paths = {i: next(table5.path.glob(f"*-00000000000{i}")) for i in range(4)}
     change(paths[0] / schema.RUN, schema_version=99)  # of an unknown version
@@ -59,6 +62,7 @@ def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, c
     assert main([*words, "--strict"]) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_lost_checkpoints_are_told_once(table5, tmp_path, capsys):
     for path in table5.path.glob(f"*/{schema.CHECKPOINTS}"):
         shutil.rmtree(path)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from atomsweep.report.pages import report, writing
+from atomsweep.report.pages import html, report
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.trained import why_untrained
 from atomsweep.report.tables.verdicts import HOLDS, UNDECIDED
 from atomsweep.tracking import schema
-from benchmarks.synthetic_store import make_store
+from benchmarks.synthetic_runs import make_runs
 
 MEDIAN = {"x": 0.44, "y": 0.45, "z": 0.50}
 
@@ -71,7 +71,7 @@ def with_components(path, factors):
 def stuck(tmp_path):
     """Table 5 of three seeds, of which seed 1 of Spherical with ReLU has x at the Median."""
     root = tmp_path / "runs"
-    make_store(root, "forcenet/table5", range(3))
+    make_runs(root, "forcenet/table5", range(3))
     for path in root.glob("run-*"):
         run = json.loads((path / schema.RUN).read_text())
         told = {o.partition("=")[0]: o.partition("=")[2] for o in run["overrides"]}
@@ -81,26 +81,26 @@ def stuck(tmp_path):
     return report.build(runs, runs.sweep("forcenet/table5"))
 
 
-def test_it_is_marked_with_its_reason_and_decides_nothing(stuck, tmp_path):
+def test_it_is_marked_with_its_reason_and_decides_nothing(stuck):
     (claim,) = [c for c in stuck.claims if c.text == "act=swish < act=relu for every basis"]
     sph = next(c for c in claim.comparisons if c.left.startswith("Spherical"))
     assert sph.n == 2
     assert "seed 1 of Spherical, ReLU is not trained: " in sph.note
     others = [c for c in claim.comparisons if c is not sph]
     assert {c.n for c in others} == {3}
-    page = writing.write(stuck, tmp_path / "out").read_text(encoding="utf-8")
+    page = html.page(stuck)
     text = report_markdown(stuck)
     assert "1 of them not trained: they decide no claim." in stuck.summary
     for told in (page, text):
         assert "not trained, so it decides no claim: Spherical, ReLU, seed 1 (" in told
         assert "‡" in told
-    (marked,) = set(stuck.parts[0].cells["untrained"]) - {0}
+    (marked,) = set(stuck.tables[0].cells["untrained"]) - {0}
     assert marked == 1
 
 
 def test_against_the_median_a_run_that_has_not_left_it_counts(tmp_path):
     root = tmp_path / "runs"
-    make_store(root, "forcenet/table1", range(3))
+    make_runs(root, "forcenet/table1", range(3))
     for path in root.glob("run-*"):
         if json.loads((path / schema.RUN).read_text())["choices"]["model"] != "median":
             with_components(path, (5.0, 1, 1))
@@ -115,7 +115,7 @@ def test_against_the_median_a_run_that_has_not_left_it_counts(tmp_path):
 
 def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):
     root = tmp_path / "runs"
-    make_store(root, "forcenet/table7", range(3))
+    make_runs(root, "forcenet/table7", range(3))
     text = "augmentation=rotate_z < augmentation=none for task.fixed_weight=0.05 on val_ood_cat"
 
     def verdict():

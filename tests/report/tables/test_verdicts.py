@@ -14,7 +14,7 @@ from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.statistics import paired_interval, seeds_to_decide
 from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, compare, satisfied
 from atomsweep.tracking import schema
-from benchmarks.synthetic_store import error_of, make_store
+from benchmarks.synthetic_runs import error_of, make_runs
 
 LEFT = dict(enumerate([0.0512, 0.0498, 0.0531, 0.0507, 0.0520]))
 RIGHT = dict(enumerate([0.0540, 0.0511, 0.0552, 0.0549, 0.0533]))
@@ -116,10 +116,11 @@ def test_printed_numbers_satisfy_a_claim_or_not():
     assert satisfied(0.0699, 0.0427, ">", 0.0005)
 
 
-@pytest.fixture
-def made(tmp_path):
-    make_store(tmp_path / "runs", "forcenet/table5", range(3))
-    runs = read_directories(tmp_path / "runs")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
+    make_runs(root, "forcenet/table5", range(3))
+    runs = read_directories(root)
     return report.build(runs, runs.sweep("forcenet/table5"))
 
 
@@ -144,7 +145,7 @@ def test_claims_of_a_sweep_are_judged_beside_the_papers_numbers(made):
 
 
 def test_missing_runs_leave_a_claim_undecided_and_say_so(tmp_path):
-    make_store(tmp_path / "runs", "forcenet/table7", [0])
+    make_runs(tmp_path / "runs", "forcenet/table7", [0])
     runs = read_directories(tmp_path / "runs")
     made = report.build(runs, runs.sweep("forcenet/table7"))
     assert {claim.verdict for claim in made.claims} == {UNDECIDED}
@@ -183,7 +184,7 @@ def verdicts_of(root, sweep):
 
 def test_a_gap_between_splits_is_compared_seed_by_seed(tmp_path):
     root = tmp_path / "runs"
-    make_store(root, "forcenet/table7", range(3))
+    make_runs(root, "forcenet/table7", range(3))
     text = next(t for t in verdicts_of(root, "forcenet/table7") if "val_ood_both minus" in t)
     gaps = {"rotate_z": [0.010, 0.011, 0.009], "none": [0.015, 0.017, 0.0145]}
     for path in root.glob("run-*"):
@@ -207,7 +208,7 @@ def test_a_gap_between_splits_is_compared_seed_by_seed(tmp_path):
 
 def test_times_on_unlike_devices_decide_nothing_and_say_why(tmp_path):
     root = tmp_path / "runs"
-    make_store(root, "forcenet/table1", range(3))
+    make_runs(root, "forcenet/table1", range(3))
     by_device = "model=dimenet_pp > 18 * model=forcenet on device_seconds"
     by_cost = "model=dimenet_pp > 6 * model=forcenet on cost/device_hours_per_million"
     for path in root.glob("run-*"):

@@ -6,6 +6,7 @@ time, and outside of what was measured there is nothing.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from atomsweep import console
@@ -28,8 +29,8 @@ from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.compute import Curve, Rows, Saving, curves_of, mean_curve, savings
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.pareto import published_points
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.statistics import interval
+from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
@@ -41,51 +42,51 @@ MOST_SAVINGS = 6
 MOST_SEEDS = 20  # whose curves are read, of each row
 
 
-def compute_section(runs: Runs, part: Part, number: int) -> Section:
+def compute_section(runs: Runs, table: Table, number: int) -> Section:
     """Equal compute for one table; empty where no curves were logged, or devices are unlike."""
     section = Section(f"compute-{number}", "Equal compute")
-    split = next((s for s in (schema.VAL_AVERAGE, schema.VAL_SPLITS[0]) if _logged(part, s)), None)
+    split = next((s for s in (schema.VAL_AVERAGE, schema.VAL_SPLITS[0]) if _logged(table, s)), None)
     if split is None:
         return section
-    members = part.members()
+    members = table.members()
     if len({run["device"] for own in members.values() for run in own.values()}) > 1:
         section.text.append(
             "The runs trained on unlike devices, and time on one is not time on another: no "
             "comparison at equal compute is made."
         )
         return section
-    rows = _rows(runs, part, members, split)
+    rows = _rows(runs, table, members, split)
     if not rows:
         return section
-    if (part.frame["state"] != schema.FINISHED).any():
+    if (table.frame["state"] != schema.FINISHED).any():
         section.notes.append("Rows with a run that is not finished are left out.")
     if any(len(own) > MOST_SEEDS for own in members.values()):
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
-    saved = _saved(rows, part, members)[:MOST_SAVINGS]
-    section.text += [told(one, part.split_title(split), is_shared(part.frame)) for one in saved]
-    if clock := clock_note(part):
+    saved = _saved(rows, table, members)[:MOST_SAVINGS]
+    section.text += [told(one, table.split_title(split), is_shared(table.frame)) for one in saved]
+    if clock := clock_note(table):
         section.notes.append(clock)
-    if (grid := _compute_grid(rows, part.metric)) is not None:
-        quantity, place = titles.title_of(part.metric)[0], part.split_title(split)
+    if (grid := _compute_grid(rows, table.metric)) is not None:
+        quantity, place = titles.title_of(table.metric)[0], table.split_title(split)
         caption = (
-            f"{quantity} on {place}, best until then, after so much training on {part.device}."
+            f"{quantity} on {place}, best until then, after so much training on {table.device}."
         )
         section.grids.append((caption, grid))
-    section.pictures.append(_picture(rows, part, split, f"compute-{number}"))
+    section.pictures.append(_picture(rows, table, split, f"compute-{number}"))
     return section
 
 
 def _rows(
-    runs: Runs, part: Part, members: Mapping[str, Mapping[float, dict[str, Any]]], split: str
+    runs: Runs, table: Table, members: Mapping[str, Mapping[float, dict[str, Any]]], split: str
 ) -> dict[str, dict[float, Curve]]:
     """Label → seed → curve, of the first seeds of each row whose curves have two points."""
     first = {label: list(own.items())[:MOST_SEEDS] for label, own in members.items()}
     devices = {run["identity"]: run["device"] for own in first.values() for _, run in own}
-    chosen = part.frame[part.frame["identity"].isin(devices)]
-    points = runs.curves(chosen, [schema.metric_name(split, part.metric)])
-    found = curves_of(points, devices, titles.better(part.metric))
+    chosen = table.frame[table.frame["identity"].isin(devices)]
+    points = runs.curves(chosen, [schema.metric_name(split, table.metric)])
+    found = curves_of(points, devices, titles.better(table.metric))
     long = {identity: curve for identity, curve in found.items() if len(curve.times) > 1}
     rows = {
         label: {seed: long[run["identity"]] for seed, run in own if run["identity"] in long}
@@ -95,7 +96,7 @@ def _rows(
 
 
 def _saved(
-    rows: Rows, part: Part, members: Mapping[str, Mapping[float, dict[str, Any]]]
+    rows: Rows, table: Table, members: Mapping[str, Mapping[float, dict[str, Any]]]
 ) -> list[Saving]:
     """Savings, most first; only what is on one data set and task saves on another."""
     kinds: dict[tuple[str, str], dict[str, Mapping[float, Curve]]] = {}
@@ -103,17 +104,17 @@ def _saved(
         run = next(iter(members[label].values()))
         kind = (normal(run["data_fingerprint"]), normal(run.get("choice.task")))
         kinds.setdefault(kind, {})[label] = curves
-    better = titles.better(part.metric)
+    better = titles.better(table.metric)
     saved = [one for alike in kinds.values() for one in savings(alike, better)]
     return sorted(saved, key=lambda one: -one.factor)
 
 
-def _picture(rows: Rows, part: Part, split: str, name: str) -> Picture:
-    theirs = published_points(part.reference, "train")
-    metric = schema.metric_name(split, part.metric)
+def _picture(rows: Rows, table: Table, split: str, name: str) -> Picture:
+    theirs = published_points(table.reference, "train")
+    metric = schema.metric_name(split, table.metric)
     return Picture(
         name,
-        _draw_compute(rows, part, split),
+        partial(_draw_compute, rows, table, split),
         f"{metric} against training time on a logarithmic axis, one line per table row",
         "Mean over seeds of the best value until then, only where every seed was measured."
         + (" Right: the paper's own points, on its own device and data." if theirs else ""),
@@ -121,11 +122,11 @@ def _picture(rows: Rows, part: Part, split: str, name: str) -> Picture:
     )
 
 
-def clock_note(part: Part) -> str:
+def clock_note(table: Table) -> str:
     """What times of a CPU are worth; empty where they are of GPUs."""
-    if is_gpu(part.device):
+    if is_gpu(table.device):
         return ""
-    finished = part.frame[part.frame["state"] == schema.FINISHED]
+    finished = table.frame[table.frame["state"] == schema.FINISHED]
     shared = sum(value is True for value in finished["shared"])
     if not shared:
         return "Times are wall time; what else the machine did meanwhile is not known."
@@ -180,11 +181,11 @@ def _compute_grid(rows: Rows, metric: str) -> Grid | None:
     return Grid(header, lines, "l" + "r" * TIMES)
 
 
-def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
+def _draw_compute(rows: Rows, table: Table, split: str) -> "Figure":
     """Error against training time on a logarithmic axis; beside it the paper's points."""
     from matplotlib.figure import Figure
 
-    theirs = published_points(part.reference, "train")
+    theirs = published_points(table.reference, "train")
     figure = Figure(figsize=(9.6, 3.6) if theirs else (4.9, 3.6), layout=None)
     axes = figure.add_axes((0.065, 0.15, 0.30, 0.74) if theirs else (0.13, 0.15, 0.52, 0.74))
     dress(axes)
@@ -197,7 +198,7 @@ def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
     for label in shown[:MOST_DRAWN]:
         times, values = mean_curve(rows[label])
         axes.plot(
-            [t / size for t in times], values, **looks(part.styles[label]),
+            [t / size for t in times], values, **looks(table.styles[label]),
             lw=1.6, ms=4, markevery=max(1, len(times) // 6), label=label,
         )  # fmt: skip
     axes.set_xscale("log")
@@ -205,8 +206,8 @@ def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
         "log" if all(c.values[-1] > 0 for r in rows.values() for c in r.values()) else "linear"
     )
     plain_ticks(axes)
-    axes.set_xlabel(time_title(part.device, word), color=MUTED)
-    title = part.metric_title(schema.metric_name(split, part.metric))
+    axes.set_xlabel(time_title(table.device, word), color=MUTED)
+    title = table.metric_title(schema.metric_name(split, table.metric))
     axes.set_title(f"Ours: {title}" if theirs else title, loc="left", color=INK)
     legend = axes.legend(
         loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7.5, frameon=False, handlelength=2.6
@@ -218,5 +219,5 @@ def _draw_compute(rows: Rows, part: Part, split: str) -> "Figure":
     return figure
 
 
-def _logged(part: Part, split: str) -> bool:
-    return schema.metric_name(split, part.metric) in part.curves
+def _logged(table: Table, split: str) -> bool:
+    return schema.metric_name(split, table.metric) in table.curves

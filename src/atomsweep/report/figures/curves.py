@@ -19,9 +19,9 @@ from atomsweep.report.figures.style import (
     time_unit,
 )
 from atomsweep.report.tables.curves import lines
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.spelled import count
 from atomsweep.report.tables.styles import Style
+from atomsweep.report.tables.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,15 +39,15 @@ HIGHEST = 1.4  # the panel ends at this times the highest end of a line
 LOG_FROM = 30.0  # ratio of the largest to the smallest from which an axis is logarithmic
 
 
-def curve_figures(part: Part) -> "dict[str, dict[str, Figure]]":
+def curve_figures(table: Table) -> "dict[str, dict[str, Figure]]":
     """Metric → what it is drawn against → drawing, of all curves of a table."""
     return {
         metric: {
-            across: draw(points, part.metric_title(metric), part.device,
-                         part.baseline_value(metric), across)
+            across: draw(points, table.metric_title(metric), table.device,
+                         table.baseline_value(metric), across)
             for across in (STEP, TIME)
         }
-        for metric, points in part.curves.items()
+        for metric, points in table.curves.items()
     }  # fmt: skip
 
 

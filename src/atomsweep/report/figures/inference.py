@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atomsweep.report.figures.pareto import draw_points
@@ -12,9 +13,9 @@ from atomsweep.report.tables import spelled
 from atomsweep.report.tables.baselines import data_of
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.pareto import pareto, published_points
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.scaling import error_column
 from atomsweep.report.tables.styles import Style
+from atomsweep.report.tables.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,34 +26,36 @@ HOURS = "cost/device_hours_per_million"
 Points = dict[str, tuple[float, float]]  # label → cost, error
 
 
-def inference_section(part: Part, number: int) -> Section:
+def inference_section(table: Table, number: int) -> Section:
     """Error against device-hours per million structures, with the Pareto front."""
     section = Section(f"inference-{number}", "Error against inference cost")
-    column = METRIC + (HOURS if METRIC + HOURS in part.frame else THROUGHPUT)
-    error = error_column(part)
-    theirs = published_points(part.reference, "inference")
-    if column not in part.frame or error is None or len(set(_devices(part, column))) > 1:
+    column = METRIC + (HOURS if METRIC + HOURS in table.frame else THROUGHPUT)
+    error = error_column(table)
+    theirs = published_points(table.reference, "inference")
+    if column not in table.frame or error is None or len(set(_devices(table, column))) > 1:
         return section
-    if len(data_of(part.frame)) > 1:
+    if len(data_of(table.frame)) > 1:
         section.text.append("Rows are on different data: no error is held against another's.")
         return section
-    points = _points(part, column, error)
+    points = _points(table, column, error)
     if not points:
         return section
-    device = _devices(part, column)[0]
+    device = _devices(table, column)[0]
     grid = _grid(points, error.removeprefix(METRIC))
     section.grids.append((f"Inference on {device}; bold: on the Pareto front.", grid))
     title = "Error against inference cost, the Pareto front joined"
-    picture = Picture(f"inference-{number}", _draw(points, theirs, part.styles), title, f"{title}.")
+    picture = Picture(
+        f"inference-{number}", partial(_draw, points, theirs, table.styles), title, f"{title}."
+    )
     picture.wide = theirs is not None
     section.pictures.append(picture)
     return section
 
 
-def _points(part: Part, column: str, error: str) -> Points:
+def _points(table: Table, column: str, error: str) -> Points:
     """Label → device-hours per million structures and error, means over seeds."""
     points = {}
-    for label, runs in part.members().items():
+    for label, runs in table.members().items():
         rates = [as_float(run.get(column)) for run in runs.values()]
         if column == METRIC + HOURS:
             rates = [1e6 / 3600 / hours for hours in rates if hours > 0]
@@ -96,6 +99,6 @@ def _draw(
     return figure
 
 
-def _devices(part: Part, column: str) -> list[str]:
-    runs = records(part.frame[part.frame[column].notna()])
+def _devices(table: Table, column: str) -> list[str]:
+    runs = records(table.frame[table.frame[column].notna()])
     return [device_of(run, column.removeprefix(METRIC)) for run in runs]

@@ -10,22 +10,22 @@ from atomsweep.report.read.tidy import METRIC, by_row
 from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.grids import Grid, Text
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.statistics import interval
+from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
 RELAXATION = schema.FRAME_KINDS[0]
 SHOWN = (schema.FORCES_MAE, schema.FORCES_COS)
 
 
-def kinds_section(part: Part, number: int) -> Section:
+def kinds_section(table: Table, number: int) -> Section:
     """Force MAE and cosine of each kind, and the paper's MAE beside the frames of relaxations."""
     section = Section(f"kinds-{number}", "Kinds of frames")
     for split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
-        if _told(part, split):
-            where = titles.split_title(split, part.alone)
+        if _told(table, split):
+            where = titles.split_title(split, table.alone)
             caption = f"Force MAE in eV/Å and force cosine on {where}."
-            section.grids.append((caption, _grid(part, split)))
+            section.grids.append((caption, _grid(table, split)))
     if section.grids:
         section.text.append(
             "Rattled frames are displaced at random, as no relaxation is, and their forces are "
@@ -35,34 +35,34 @@ def kinds_section(part: Part, number: int) -> Section:
     return section
 
 
-def _grid(part: Part, split: str) -> Grid:
+def _grid(table: Table, split: str) -> Grid:
     """A line for each row of the table."""
-    paper = _paper(part, split)
+    paper = _paper(table, split)
     lines = []
-    for _, members in by_row(part.frame, part.rows):
+    for _, members in by_row(table.frame, table.rows):
         done = members[members["state"] == schema.FINISHED]
-        line = [Text(titles.label(c, members[c].iloc[0], part.reference)) for c in part.rows]
+        line = [Text(titles.label(c, members[c].iloc[0], table.reference)) for c in table.rows]
         line += [_mean(done, split, *shown) for shown in product(schema.FRAME_KINDS, SHOWN)]
         if paper:
-            line.append(Text(paper.get(_key(part, members.iloc[0]), spelled.NOTHING)))
+            line.append(Text(paper.get(_key(table, members.iloc[0]), spelled.NOTHING)))
         lines.append(line)
-    header = [titles.axis_of(c, part.reference).title for c in part.rows]
+    header = [titles.axis_of(c, table.reference).title for c in table.rows]
     header += [
         f"{kind.capitalize()}, {titles.title_of(metric)[0]}"
         for kind, metric in product(schema.FRAME_KINDS, SHOWN)
     ]
     header += [f"Paper, {titles.title_of(SHOWN[0])[0]}"] if paper else []
-    return Grid(header, lines, "l" * len(part.rows) + "r" * (len(header) - len(part.rows)))
+    return Grid(header, lines, "l" * len(table.rows) + "r" * (len(header) - len(table.rows)))
 
 
-def _paper(part: Part, split: str) -> dict[tuple[str, ...], str]:
+def _paper(table: Table, split: str) -> dict[tuple[str, ...], str]:
     """Key of a row in the published table → its force MAE on a split; empty without one."""
-    if part.paper is None:
+    if table.paper is None:
         return {}
-    table = published.table(part.paper)
-    for place, column in enumerate(table.columns):
+    paper = published.table(table.paper)
+    for place, column in enumerate(paper.columns):
         if column.full_name == f"{split}/{SHOWN[0]}":
-            numbers = ((row.key, row.values[place]) for row in table.rows)
+            numbers = ((row.key, row.values[place]) for row in paper.rows)
             return {
                 tuple(normal(value) for value in key): spelled.short(number * column.to_ours)
                 for key, number in numbers
@@ -71,9 +71,9 @@ def _paper(part: Part, split: str) -> dict[tuple[str, ...], str]:
     return {}
 
 
-def _told(part: Part, split: str) -> bool:
+def _told(table: Table, split: str) -> bool:
     column = METRIC + schema.metric_name(schema.part_name(split, RELAXATION), SHOWN[0])
-    return column in part.frame and bool(part.frame[column].notna().any())
+    return column in table.frame and bool(table.frame[column].notna().any())
 
 
 def _mean(done: Any, split: str, kind: str, metric: str) -> Text:
@@ -86,7 +86,7 @@ def _mean(done: Any, split: str, kind: str, metric: str) -> Text:
     return Text(spelled.short(mean) + ("" if math.isnan(half) else f" ± {spelled.short(half)}"))
 
 
-def _key(part: Part, run: Any) -> tuple[str, ...]:
+def _key(table: Table, run: Any) -> tuple[str, ...]:
     """Of a row in the published table."""
-    axes = published.table(part.paper).axes if part.paper else ()
+    axes = published.table(table.paper).axes if table.paper else ()
     return tuple(published.key_of(axis, run.get(axis.column)) for axis in axes)

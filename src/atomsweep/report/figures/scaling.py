@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,28 +12,28 @@ from atomsweep.report.figures.style import INK, MUTED, SERIES, dress
 from atomsweep.report.read.tidy import CONFIG, METRIC
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.grids import Grid, Text
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.scaling import SIZES, Fit, alone, error_column, power_law
+from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def scaling_section(part: Part, number: int) -> Section:
+def scaling_section(table: Table, number: int) -> Section:
     """Power laws over every size of which the table has three values, other sizes equal."""
     section = Section(f"scaling-{number}", "Scaling")
-    error = error_column(part)
-    if error is None or titles.better(part.metric) == "high":
+    error = error_column(table)
+    if error is None or titles.better(table.metric) == "high":
         return section
-    finished = part.frame[(part.frame["state"] == schema.FINISHED) & part.frame[error].notna()]
+    finished = table.frame[(table.frame["state"] == schema.FINISHED) & table.frame[error].notna()]
     found: dict[str, tuple[pd.DataFrame, Fit]] = {}
     for column, name in SIZES.items():
-        if column not in finished or (column not in part.rows and column.startswith(CONFIG)):
+        if column not in finished or (column not in table.rows and column.startswith(CONFIG)):
             continue
         sizes = pd.to_numeric(finished[column], errors="coerce")
         fit = power_law(list(sizes.fillna(0)), list(finished[error]))
-        if fit is not None and alone(finished, part, column):
+        if fit is not None and alone(finished, table, column):
             points = pd.DataFrame({"size": sizes, "error": finished[error]}).dropna()
             found[name] = (points, fit)
     if not found:
@@ -56,7 +57,7 @@ def scaling_section(part: Part, number: int) -> Section:
     section.pictures.append(
         Picture(
             f"scaling-{number}",
-            _draw_fits(found, error),
+            partial(_draw_fits, found, error),
             "Error against size with fitted power laws",
             "Points are runs, lines the fits, drawn only over the measured sizes.",
         )

@@ -4,7 +4,9 @@ Whoever adds a section (claims, costs, structures, hyper-parameters) returns one
 and page know how to show it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from atomsweep.report.tables.grids import Grid
@@ -15,21 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class Picture:
-    """A figure with its words.
+    """A figure with its words; it is drawn where it is shown, and not where they alone are.
 
     Attributes:
         name: of its files, without suffix.
-        figure: drawn.
+        draw: makes the figure.
         title: what it shows, for who cannot see it.
         caption: below it.
         wide: needs the whole width of a page.
     """
 
     name: str
-    figure: "Figure"
+    draw: Callable[[], "Figure"]
     title: str
     caption: str
     wide: bool = False
+
+    @cached_property
+    def figure(self) -> "Figure":
+        """Drawn once."""
+        return self.draw()
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The section on single structures of a run: drawings with forces, parity, tables of errors."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from atomsweep.report.read.predictions import Array, Predictions, read_predictio
 from atomsweep.report.read.tidy import METRIC
 from atomsweep.report.read.values import as_float
 from atomsweep.report.tables import spelled, titles
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.structures import (
     element_grid,
     force_grid,
@@ -19,6 +19,7 @@ from atomsweep.report.tables.structures import (
     worst_grid,
     worst_of,
 )
+from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
 if TYPE_CHECKING:
@@ -32,19 +33,21 @@ MOST_POINTS = (
 ARROW = 2.2  # Å: length of the longest arrow
 
 
-def structures_section(part: Part, number: int, problems: list[str], pictured: set[str]) -> Section:
+def structures_section(
+    table: Table, number: int, problems: list[str], pictured: set[str]
+) -> Section:
     """Structures of the best run of a table that has predictions; empty where none has.
 
     Args:
-        part: the table.
+        table: the table.
         number: of the table, from 1.
         problems: files that cannot be read are added.
         pictured: identities whose structures another table of the page shows; this one is added.
     """
     section = Section(f"structures-{number}", "Structures")
-    finished = part.frame[part.frame["state"] == schema.FINISHED]
-    split = part.cells["split"].iloc[0]
-    column = f"{METRIC}{schema.metric_name(split, part.metric)}"
+    finished = table.frame[table.frame["state"] == schema.FINISHED]
+    split = table.cells["split"].iloc[0]
+    column = f"{METRIC}{schema.metric_name(split, table.metric)}"
     if column not in finished:
         return section
     order = finished[column].map(as_float).sort_values(ascending=titles.better(column) == "low")
@@ -63,7 +66,7 @@ def structures_section(part: Part, number: int, problems: list[str], pictured: s
         if run["identity"] in pictured:
             return section
         pictured.add(run["identity"])
-        told = f"{part.label(run)}, run {run['identity']}, on {part.split_title(split)}"
+        told = f"{table.label(run)}, run {run['identity']}, on {table.split_title(split)}"
         _fill(section, found, told, number)
         return section
     return section
@@ -83,7 +86,7 @@ def _fill(section: Section, found: Predictions, told: str, number: int) -> None:
     section.pictures += [
         Picture(
             f"structures-{number}",
-            _draw_structures(found, worst[:PICTURED]),
+            partial(_draw_structures, found, worst[:PICTURED]),
             "The worst predicted structures from the side, with force arrows",
             "The worst structures, seen along y, each with its mean error; dashed: what is in "
             "sight of the cell; pale: fixed atoms. Wide blue arrows: reference force; narrow "
@@ -93,7 +96,7 @@ def _fill(section: Section, found: Predictions, told: str, number: int) -> None:
         ),
         Picture(
             f"parity-{number}",
-            _draw_parity(found),
+            partial(_draw_parity, found),
             "Predicted against reference force components",
             "Predicted against reference force components of free atoms, eV/Å.",
         ),

@@ -57,7 +57,8 @@ def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float)
 
     Panels keep their inches; those further right move. Words begin 1/20 of the panel beside it.
     """
-    from matplotlib.textpath import TextPath
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
     width, height = figure.get_size_inches()
     box = axes.get_position()
@@ -65,8 +66,10 @@ def make_room(figure: "Figure", axes: "Axes", words: Iterable[str], size: float)
         (o.get_position().x0 for o in figure.axes if o.get_position().x0 > box.x1), default=1
     )
     room = width * (right - box.x1 - 0.05 * box.width)
+    font = FontProperties(size=size)
+    plain = (literal(word).replace(r"\$", "$") for word in words)
     longest = max(
-        (TextPath((0, 0), literal(word), size=size).get_extents().width for word in words),
+        (text_to_path.get_text_width_height_descent(word, font, False)[0] for word in plain),
         default=0,
     )
     extra = longest / 72 + 0.05 - room

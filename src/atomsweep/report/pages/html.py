@@ -17,9 +17,9 @@ from atomsweep.report.read.tidy import METRIC, by_row, records, shown_state
 from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import curves, spelled, titles
 from atomsweep.report.tables.forms import baseline_lines, cell_text
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.printed import printed_of
 from atomsweep.report.tables.provenance import MOST_RUNS, commit
+from atomsweep.report.tables.table import Table
 from atomsweep.report.tables.verdict_grids import claims_grid, claims_note, comparisons_grid
 from atomsweep.tracking import schema
 
@@ -30,7 +30,7 @@ def page(report: Report) -> str:
     """The whole page."""
     details = details_of(report.provenance)
     detailed = {one["run"].identity for one in details}
-    parts = [_part(report, number, detailed) for number in range(1, len(report.parts) + 1)]
+    tables = [_drawn(report, number, detailed) for number in range(1, len(report.tables) + 1)]
     claims = report.claims and {
         "verdicts": claims_grid(report.claims),
         "comparisons": comparisons_grid(report.claims),
@@ -39,7 +39,7 @@ def page(report: Report) -> str:
     return render(
         "report.html",
         report=report,
-        parts=parts,
+        tables=tables,
         claims=claims,
         tiles=_tiles(report),
         run_titles=list(_numbers(report)),
@@ -51,9 +51,9 @@ def page(report: Report) -> str:
     )
 
 
-def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, Any]:
+def _drawn(report: Report, number: int, detailed: Collection[str]) -> dict[str, Any]:
     """What the template shows of one table; `detailed` are runs that are told one by one."""
-    part = report.parts[number - 1]
+    table = report.tables[number - 1]
     figures = [
         {
             "name": f"{metric} against {AGAINST[across]}",
@@ -62,54 +62,54 @@ def _part(report: Report, number: int, detailed: Collection[str]) -> dict[str, A
                 f"p{number}-{metric.replace('/', '-')}-{across}",
                 f"{metric} against {AGAINST[across]}, one line per table row",
             ),
-            "caption": _curve_caption(part, metric, across),
+            "caption": _curve_caption(table, metric, across),
         }
         for metric, drawn in report.figures[number - 1].items()
         for across, figure in drawn.items()
     ]
     return {
-        "part": part,
+        "table": table,
         "number": number,
         "heading": report.heading_of(number),
-        "header": [titles.axis_of(c, part.reference).title for c in part.rows],
-        "splits": [titles.column_title(s, part.metric, part.alone) for s in part.splits],
-        "ratio": f"{part.split_title(part.splits[0])} ÷ Median",
-        "baselines": baseline_lines(part.cells, part.rows, part.reference),
-        "rows": _rows(part, number, detailed),
+        "header": [titles.axis_of(c, table.reference).title for c in table.rows],
+        "splits": [titles.column_title(s, table.metric, table.alone) for s in table.splits],
+        "ratio": f"{table.split_title(table.splits[0])} ÷ Median",
+        "baselines": baseline_lines(table.cells, table.rows, table.reference),
+        "rows": _rows(table, number, detailed),
         "figures": figures,
         "no_curves": report.without_curves(number),
-        "anew": not (part.frame["state"] == schema.FINISHED).any(),
-        "paper": None if part.paper is None else printed_of(part.paper),
-        "first": part.paper not in [other.paper for other in report.parts[: number - 1]],
-        "seeds": bool((part.cells["planned"] > 1).any()),
+        "anew": not (table.frame["state"] == schema.FINISHED).any(),
+        "paper": None if table.paper is None else printed_of(table.paper),
+        "first": table.paper not in [other.paper for other in report.tables[: number - 1]],
+        "seeds": bool((table.cells["planned"] > 1).any()),
     }
 
 
-def _curve_caption(part: Part, metric: str, across: str) -> str:
+def _curve_caption(table: Table, metric: str, across: str) -> str:
     told = f"{metric} against {AGAINST[across]}."
     if across == TIME:
-        told = f"The same against time on {part.device}; that of evaluation is not counted."
-        told += f" {clock_note(part)}".rstrip()
-    return told + curves.told(part.curves[metric])
+        told = f"The same against time on {table.device}; that of evaluation is not counted."
+        told += f" {clock_note(table)}".rstrip()
+    return told + curves.told(table.curves[metric])
 
 
-def _rows(part: Part, number: int, detailed: Collection[str]) -> list[dict[str, Any]]:
+def _rows(table: Table, number: int, detailed: Collection[str]) -> list[dict[str, Any]]:
     """Table rows, each with the runs behind it."""
     behind: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in records(part.frame):
-        behind.setdefault(tuple(normal(run.get(c)) for c in part.rows), []).append(run)
+    for run in records(table.frame):
+        behind.setdefault(tuple(normal(run.get(c)) for c in table.rows), []).append(run)
     rows: list[dict[str, Any]] = []
-    for position, (key, group) in enumerate(by_row(part.cells, part.rows)):
+    for position, (key, group) in enumerate(by_row(table.cells, table.rows)):
         first = group.iloc[0]
         runs = behind.get(tuple(key), [])
         ratio = as_float(first["ratio"])
         rows.append(
             {
                 "id": f"runs-{number}-{position}",
-                "labels": [titles.label(c, first[c], part.reference) for c in part.rows],
-                "cells": [_cell(cell, part, runs) for cell in records(group)],
+                "labels": [titles.label(c, first[c], table.reference) for c in table.rows],
+                "cells": [_cell(cell, table, runs) for cell in records(group)],
                 "runs": [
-                    _run_behind(run, part) | {"detailed": run["identity"] in detailed}
+                    _run_behind(run, table) | {"detailed": run["identity"] in detailed}
                     for run in runs[:MOST_BEHIND]
                 ],
                 "ratio": spelled.times(ratio),
@@ -122,8 +122,8 @@ def _rows(part: Part, number: int, detailed: Collection[str]) -> list[dict[str, 
     return rows
 
 
-def _cell(cell: dict[str, Any], part: Part, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    decimals = titles.title_of(part.metric)[2]
+def _cell(cell: dict[str, Any], table: Table, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    decimals = titles.title_of(table.metric)[2]
     text = cell_text(cell, decimals)
     told = [f"{run['identity']} {shown_state(run)}" for run in runs[:5]]
     told += [f"and {len(runs) - 5} more"] if len(runs) > 5 else []
@@ -141,11 +141,11 @@ def _cell(cell: dict[str, Any], part: Part, runs: list[dict[str, Any]]) -> dict[
     }
 
 
-def _run_behind(run: dict[str, Any], part: Part) -> dict[str, Any]:
+def _run_behind(run: dict[str, Any], table: Table) -> dict[str, Any]:
     """A run as the pop-up of a cell shows it."""
     planned = str(run["identity"]).startswith(UNPLANNED)
-    names = [f"{METRIC}{split}/{part.metric}" for split in part.splits]
-    decimals = titles.title_of(part.metric)[2]
+    names = [f"{METRIC}{split}/{table.metric}" for split in table.splits]
+    decimals = titles.title_of(table.metric)[2]
     return {
         "identity": spelled.NOTHING if planned else run["identity"],
         "seed": spelled.count(run["seed"]),
@@ -166,16 +166,16 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     done = int((frame["state"] == schema.FINISHED).sum())
     first = {"value": f"{done} / {len(frame)}", "name": "runs finished", "note": report.level or ""}
     tiles = [first]
-    for part in report.parts[:1]:
-        best = part.best()
+    for table in report.tables[:1]:
+        best = table.best()
         if best is not None:
-            name = part.metric_title(schema.metric_name(best["split"], part.metric))
+            name = table.metric_title(schema.metric_name(best["split"], table.metric))
             seeds = " (one seed)" if best["n"] == 1 else ""
             tiles.append(
                 {
                     "value": spelled.number(best["mean"]),
                     "name": f"best {name[0].lower()}{name[1:]}",
-                    "note": part.label(best) + seeds,
+                    "note": table.label(best) + seeds,
                 }
             )
             if not math.isnan(best["ratio"]):
@@ -187,7 +187,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
                     }
                 )
     spent = frame["device_seconds"].sum()
-    devices = ", ".join(dict.fromkeys(part.device for part in report.parts))
+    devices = ", ".join(dict.fromkeys(table.device for table in report.tables))
     tiles.append({"value": console.duration(spent), "name": "of training in all", "note": devices})
     return tiles
 

@@ -5,27 +5,27 @@ from atomsweep.report.pages.report import Report
 from atomsweep.report.tables import grids
 from atomsweep.report.tables.forms import beside_grid
 from atomsweep.report.tables.grids import Grid, Text
-from atomsweep.report.tables.parts import Gap
 from atomsweep.report.tables.printed import citation, printed_of
 from atomsweep.report.tables.provenance import MOST_RUNS, provenance_grid
+from atomsweep.report.tables.table import Gap
 from atomsweep.report.tables.verdict_grids import claims_grid, claims_note, comparisons_grid
 
 
 def report_markdown(report: Report) -> str:
     """The whole report as Markdown."""
     text = [f"# {report.title}", report.summary]
-    for number, part in enumerate(report.parts, 1):
-        heading = part.title if len(report.parts) == 1 else report.heading_of(number)
-        text += [f"## {heading}", grids.markdown(part.grid), " ".join(part.caption)]
-        if part.matrix is not None:
-            split = part.split_title(part.splits[-1])
-            text += [f"### {split}, rows against columns", grids.markdown(part.matrix)]
-        if part.reference and part.beside:
+    for number, table in enumerate(report.tables, 1):
+        heading = table.title if len(report.tables) == 1 else report.heading_of(number)
+        text += [f"## {heading}", grids.markdown(table.grid), " ".join(table.caption)]
+        if table.matrix is not None:
+            split = table.split_title(table.splits[-1])
+            text += [f"### {split}, rows against columns", grids.markdown(table.matrix)]
+        if table.reference and table.beside:
             text += [
-                f"### Beside the paper: {citation(part.reference)}",
-                grids.markdown(beside_grid(part.cells, part.rows, part.reference)),
+                f"### Beside the paper: {citation(table.reference)}",
+                grids.markdown(beside_grid(table.cells, table.rows, table.reference)),
             ]
-    apart = dict.fromkeys(p.paper for p in report.parts if p.paper and not p.beside)
+    apart = dict.fromkeys(p.paper for p in report.tables if p.paper and not p.beside)
     for paper in map(printed_of, apart):
         text += [f"## {paper.cited}", grids.markdown(paper.grid), paper.caption]
     if report.claims:
@@ -40,7 +40,7 @@ def report_markdown(report: Report) -> str:
             f"![{metric} against {AGAINST[across]}]({name}.svg)"
             for _, metric, across, name in figures
         ]
-    reasons = [report.without_curves(number) for number in range(1, len(report.parts) + 1)]
+    reasons = [report.without_curves(number) for number in range(1, len(report.tables) + 1)]
     if any(reasons):
         text += [] if figures else ["## Learning curves"]
         text += list(dict.fromkeys(reason for reason in reasons if reason))

@@ -86,7 +86,7 @@ def _entries(runs: Runs, out: Path) -> Iterator[Entry]:
                 yield _study(runs, name, out)
                 continue
             made = build(runs, runs.sweep(name))
-            named |= {part.paper for part in made.parts}
+            named |= {table.paper for table in made.tables}
             yield _entry(made, write(made, out / slug(name)), out)
         except (LookupError, ValueError) as error:
             yield Entry(OTHERS, name, "", "", "", "", str(error), None, complete=False)
@@ -100,7 +100,7 @@ def _entries(runs: Runs, out: Path) -> Iterator[Entry]:
 
 
 def _entry(made: Report, page: Path, out: Path) -> Entry:
-    reference = made.parts[0].paper if made.parts else None
+    reference = made.tables[0].paper if made.tables else None
     answers, group = made.heading, OTHERS
     if reference is not None:
         table = published.table(reference)

@@ -29,9 +29,9 @@ from atomsweep.report.tables.choosing import metrics_of, reference_of
 from atomsweep.report.tables.comparable import comparable
 from atomsweep.report.tables.compute import Curve, curves_of
 from atomsweep.report.tables.evidence import Cell, Evidence
-from atomsweep.report.tables.parts import GOING, Gap, Part, gaps_of, make_part
 from atomsweep.report.tables.questions import look_at, with_reasons
 from atomsweep.report.tables.styles import Styles
+from atomsweep.report.tables.table import GOING, Gap, Table, gaps_of, make_table
 from atomsweep.report.tables.trained import mark_untrained
 from atomsweep.report.tables.verdicts import Judged, judge
 from atomsweep.sweep.claims import is_split
@@ -55,7 +55,7 @@ class Report:
     name: str
     heading: str
     summary: str
-    parts: list[Part]
+    tables: list[Table]
     gaps: list[Gap]
     trained: pd.DataFrame  # what was asked for, without the baseline
     provenance: pd.DataFrame  # every run behind the report
@@ -71,22 +71,22 @@ class Report:
     @cached_property
     def figures(self) -> "list[dict[str, dict[str, Figure]]]":
         """Of each table: metric → what it is drawn against → drawing of its learning curves."""
-        return [curve_figures(part) for part in self.parts]
+        return [curve_figures(table) for table in self.tables]
 
     def without_curves(self, number: int) -> str:
         """Why a table, from 1, with finished runs has no curves; empty where it has, or no runs."""
-        part = self.parts[number - 1]
-        if part.curves or not (part.frame["state"] == schema.FINISHED).any():
+        table = self.tables[number - 1]
+        if table.curves or not (table.frame["state"] == schema.FINISHED).any():
             return ""
-        return curves.why_none(titles.title_of(part.metric)[0], part.splits[0])
+        return curves.why_none(titles.title_of(table.metric)[0], table.splits[0])
 
     def figure_names(self) -> list[tuple[int, str, str, str]]:
         """Number of the table from 1, metric, what it is drawn against, name of the file."""
-        several = len(self.parts) > 1
+        several = len(self.tables) > 1
         return [
             (number, metric, across, f"curves-{f'{number}-' if several else ''}{split}{ending}")
-            for number, part in enumerate(self.parts, 1)
-            for metric in part.curves
+            for number, table in enumerate(self.tables, 1)
+            for metric in table.curves
             for split in [metric.partition("/")[0]]
             for across, ending in ((STEP, ""), (TIME, "-time"))
         ]
@@ -97,20 +97,20 @@ class Report:
         return " · ".join(word for word in (self.heading, self.name, self.level) if word)
 
     @staticmethod
-    def quantity_of(part: Part) -> str:
+    def quantity_of(table: Table) -> str:
         """`Force MAE, eV/Å`: what a table shows."""
-        title, unit, _ = titles.title_of(part.metric)
+        title, unit, _ = titles.title_of(table.metric)
         return f"{title}, {unit}".rstrip(", ")
 
     def heading_of(self, number: int) -> str:
         """Of a table, from 1: what tells it from the others of the page."""
-        part = self.parts[number - 1]
-        quantity = self.quantity_of(part)
-        if len(self.parts) == 1:
+        table = self.tables[number - 1]
+        quantity = self.quantity_of(table)
+        if len(self.tables) == 1:
             return quantity
-        alike = [other for other in self.parts if other.title == part.title]
-        told = quantity if len(alike) == len(self.parts) else f"{part.title}, {quantity}"
-        same = [other for other in alike if other.metric == part.metric]
+        alike = [other for other in self.tables if other.title == table.title]
+        told = quantity if len(alike) == len(self.tables) else f"{table.title}, {quantity}"
+        same = [other for other in alike if other.metric == table.metric]
         return told if len(same) == 1 else f"{told} ({number})"
 
     @property
@@ -127,9 +127,9 @@ class Report:
     def text(self) -> str:
         """Title, summary and tables: what a terminal shows."""
         shown = [self.title, _filled(self.summary)]
-        for part in self.parts:
-            shown.append(grids.markdown(part.grid))
-            shown.append(_filled(" ".join(part.caption)))
+        for table in self.tables:
+            shown.append(grids.markdown(table.grid))
+            shown.append(_filled(" ".join(table.caption)))
         if self.claims:
             shown.append("\n".join(f"{claim.verdict:>9}  {claim.text}" for claim in self.claims))
         return "\n\n".join(shown)
@@ -155,22 +155,22 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
     if asked is None and not trained["state"].isin((schema.FINISHED, *GOING)).any():
         raise NothingFinished(nothing_finished(name, trained, command))
     styles = Styles()
-    parts = [
-        make_part(runs, part, metric, problems, styles)
-        for part in comparable(trained, asked.settings_axes if asked else ())
-        if asked is not None or part["state"].isin((schema.FINISHED, *GOING)).any()
-        for metric in metrics_of(part, asked)
+    tables = [
+        make_table(runs, table, metric, problems, styles)
+        for table in comparable(trained, asked.settings_axes if asked else ())
+        if asked is not None or table["state"].isin((schema.FINISHED, *GOING)).any()
+        for metric in metrics_of(table, asked)
     ]
-    everything = pd.concat([frame, *(p.baselines for p in parts)]).drop_duplicates("identity")
-    evidence = _evidence(runs, trained, parts[0].rows, asked)
+    everything = pd.concat([frame, *(p.baselines for p in tables)]).drop_duplicates("identity")
+    evidence = _evidence(runs, trained, tables[0].rows, asked)
     claims = judge(evidence) if evidence else []
     claims = with_reasons(claims, runs.plans.get(name, {}).get(schema.CLAIMS) or {})
     report = Report(
         name=name,
-        heading=asked.statement.title if asked else heading_of(parts),
-        summary=summary_of(parts, trained, claims, asked),
-        parts=parts,
-        gaps=list({(gap.cell, gap.command): gap for p in parts for gap in gaps_of(p)}.values()),
+        heading=asked.statement.title if asked else heading_of(tables),
+        summary=summary_of(tables, trained, claims, asked),
+        tables=tables,
+        gaps=list({(gap.cell, gap.command): gap for p in tables for gap in gaps_of(p)}.values()),
         trained=trained,
         provenance=everything[everything["state"] != schema.MISSING].reset_index(drop=True),
         problems=list(dict.fromkeys(problems)),
@@ -178,7 +178,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         sections=[],
         command=command,
         source=runs.source,
-        footnotes=_footnotes(parts),
+        footnotes=_footnotes(tables),
         looks=looks_of(asked.statement) if asked else None,
         level=words.level(trained[trained["state"] == schema.FINISHED]),
     )
@@ -187,12 +187,12 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
     return report
 
 
-def _footnotes(parts: list[Part]) -> list[str]:
+def _footnotes(tables: list[Table]) -> list[str]:
     """What a reader must know of the published tables that stand beside ours."""
     found = []
-    for reference in dict.fromkeys(part.reference for part in parts if part.reference):
-        paper, table = published.paper(reference), published.table(reference)
-        found += [paper.footnotes[key] for key in table.footnotes]
+    for reference in dict.fromkeys(table.reference for table in tables if table.reference):
+        notes = published.paper(reference).footnotes
+        found += [notes[key] for key in published.table(reference).footnotes]
     return found
 
 
@@ -200,19 +200,19 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
     """What is told beside tables and claims."""
     found = []
     pictured: set[str] = set()  # runs whose structures are shown
-    for number, part in enumerate(report.parts, 1):
-        if is_split(part.cells["split"].iloc[0]):
-            of_part = [
-                compute_section(runs, part, number),
-                kinds_section(part, number),
-                inference_section(part, number),
-                scaling_section(part, number),
-                structures_section(part, number, report.problems, pictured),
+    for number, table in enumerate(report.tables, 1):
+        if is_split(table.cells["split"].iloc[0]):
+            of_table = [
+                compute_section(runs, table, number),
+                kinds_section(table, number),
+                inference_section(table, number),
+                scaling_section(table, number),
+                structures_section(table, number, report.problems, pictured),
             ]
-            if len(report.parts) > 1:
-                for section in of_part:
+            if len(report.tables) > 1:
+                for section in of_table:
                     section.title += f": {report.heading_of(number)}"
-            found += of_part
+            found += of_table
     return [*found, spent_section(report.trained)]
 
 

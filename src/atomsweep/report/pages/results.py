@@ -16,10 +16,10 @@ from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
 from atomsweep.report.read.tidy import METRIC, by_row, records
 from atomsweep.report.read.values import normal
-from atomsweep.report.tables import grids, spelled, titles
+from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.provenance import commit
+from atomsweep.report.tables.table import Table
 from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.report.tables.verdict_grids import (
     claims_note,
@@ -50,7 +50,8 @@ def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
     names = [
         file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
     ]
-    found = [build(runs, runs.sweep(file)) for file in names]
+    frames = [runs.sweep(file) for file in names]
+    found = [build(runs, frame) for frame in frames if (frame["state"] == schema.FINISHED).any()]
     found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
     if not found:
         raise UnknownSweep(
@@ -78,19 +79,19 @@ def write_results(
         times: with device time, which means something if the machine did no other work.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    table = out.with_suffix(".csv")
+    numbers = out.with_suffix(".csv")
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(line for one in reports for part in one.parts for line in _lines(one, part))
-    write_atomic(table, content.getvalue(), durable=False)
-    page = _page(reports, title, command, table.name, note, times)
+    writer.writerows(line for one in reports for table in one.tables for line in _lines(one, table))
+    write_atomic(numbers, content.getvalue(), durable=False)
+    page = _page(reports, title, command, numbers.name, note, times)
     write_atomic(out, page, durable=False)
-    return [out, table]
+    return [out, numbers]
 
 
 def _page(
-    reports: list[Report], title: str, command: str, table: str, note: str | None, times: bool
+    reports: list[Report], title: str, command: str, numbers: str, note: str | None, times: bool
 ) -> str:
     """The whole page as Markdown."""
     text = [
@@ -98,7 +99,7 @@ def _page(
         "Made by the program, not by hand; every number is of the runs that it names.",
         *([f"**Note.** {note}"] if note else []),
     ]
-    text += [f"    {command}", f"The same numbers, one per line: [{table}]({table})."]
+    text += [f"    {command}", f"The same numbers, one per line: [{numbers}]({numbers})."]
     claims = [claim for one in reports for claim in one.claims]
     if claims:
         lines = [
@@ -114,9 +115,9 @@ def _page(
         text += [f"## {one.heading} ({one.name})", one.summary]
         if one.command:
             text += [f"    {one.command}"]
-        for part in one.parts:
-            caption = " ".join(part.caption)
-            text += [grids.markdown(part.grid), caption if times else OF_TIME.sub("", caption)]
+        for table in one.tables:
+            caption = " ".join(table.caption)
+            text += [grids.markdown(table.grid), caption if times else OF_TIME.sub("", caption)]
         if one.claims:
             text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
         text += _costs(one) if times else []
@@ -143,35 +144,35 @@ def _costs(one: Report) -> list[str]:
 
 def _runs(one: Report) -> Grid:
     """Identities behind each row of the first table."""
-    part = one.parts[0]
+    table = one.tables[0]
     lines = []
-    for key, group in by_row(part.cells, part.rows):
-        runs = _members(part, tuple(key))
+    for key, group in by_row(table.cells, table.rows):
+        runs = _members(table, tuple(key))
         first = group.iloc[0]
-        row = ", ".join(titles.label(c, first[c], part.reference) for c in part.rows)
+        row = table.label(first)
         told = " ".join(f"`{run['identity']}`" for run in runs) or spelled.NOTHING
         commits = ", ".join(dict.fromkeys(commit(run) for run in runs)) or spelled.NOTHING
         lines.append([row, told, commits])
-    for run in records(part.baselines):
+    for run in records(table.baselines):
         lines.append(["Median", f"`{run['identity']}`", commit(run)])
     return grids.plain(["Row", "Identities, by seed", "Commit"], lines, "lll")
 
 
-def _members(part: Part, key: tuple[str, ...]) -> list[dict[str, Any]]:
+def _members(table: Table, key: tuple[str, ...]) -> list[dict[str, Any]]:
     """Finished runs of a table row, by seed."""
     found = [
         run
-        for run in records(part.frame[part.frame["state"] == schema.FINISHED])
-        if tuple(normal(run.get(column)) for column in part.rows) == key
+        for run in records(table.frame[table.frame["state"] == schema.FINISHED])
+        if tuple(normal(run.get(column)) for column in table.rows) == key
     ]
     return sorted(found, key=lambda run: run["seed"])
 
 
-def _lines(one: Report, part: Part) -> list[list[Any]]:
+def _lines(one: Report, table: Table) -> list[list[Any]]:
     lines = []
-    for key, group in by_row(part.cells, part.rows):
-        row = ", ".join(titles.label(c, group[c].iloc[0], part.reference) for c in part.rows)
-        runs = _members(part, tuple(key))
+    for key, group in by_row(table.cells, table.rows):
+        row = table.label(group.iloc[0])
+        runs = _members(table, tuple(key))
         identities = " ".join(run["identity"] for run in runs)
         seeds = " ".join(spelled.count(run["seed"]) for run in runs)
         marks = " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED))
@@ -179,10 +180,10 @@ def _lines(one: Report, part: Part) -> list[list[Any]]:
             numbers = [cell[c] for c in ("mean", "half_width", "n", "planned", "stale")]
             numbers += [cell[c] for c in ("baseline", "published", "difference")]
             told = [_number(v) for v in numbers]
-            column = METRIC + schema.metric_name(cell["split"], part.metric)
+            column = METRIC + schema.metric_name(cell["split"], table.metric)
             values = " ".join(str(_number(run.get(column))) or "-" for run in runs)
             own = [identities, seeds, values, marks]
-            lines.append([one.name, row, cell["split"], part.metric, *told, *own])
+            lines.append([one.name, row, cell["split"], table.metric, *told, *own])
     return lines
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from atomsweep.report.read.asked import Asked
 from atomsweep.report.tables import spelled, titles
-from atomsweep.report.tables.parts import Part
+from atomsweep.report.tables.table import Table
 from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, Judged
 from atomsweep.tracking import schema
@@ -12,19 +12,19 @@ from atomsweep.tracking import schema
 VERDICT_WORDS = {HOLDS: "hold", EQUAL: "are equal", FAILS: "fail", UNDECIDED: "are undecided"}
 
 
-def heading_of(parts: list[Part]) -> str:
+def heading_of(tables: list[Table]) -> str:
     """The title that all tables share, else that they are compared."""
-    several = list(dict.fromkeys(part.title for part in parts))
+    several = list(dict.fromkeys(table.title for table in tables))
     return several[0] if len(several) == 1 else "Comparison"
 
 
 def summary_of(
-    parts: list[Part], frame: pd.DataFrame, claims: list[Judged], asked: Asked | None
+    tables: list[Table], frame: pd.DataFrame, claims: list[Judged], asked: Asked | None
 ) -> str:
     """What is finished, the best of each table, and the verdicts.
 
     Args:
-        parts: tables of the report.
+        tables: tables of the report.
         frame: its runs, without the baseline.
         claims: with their verdicts.
         asked: by its sweep file, None where there is none.
@@ -36,27 +36,27 @@ def summary_of(
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
     if untrained := sum(map(bool, frame[UNTRAINED])):
         told.append(f"{untrained} of them not trained: they decide no claim.")
-    for part in parts:
-        best = part.best()
+    for table in tables:
+        best = table.best()
         if best is None:
             continue
-        title, unit, decimals = titles.title_of(part.metric)
+        title, unit, decimals = titles.title_of(table.metric)
         ratio = f", {spelled.times(best['ratio'])} Median" if best["ratio"] == best["ratio"] else ""
-        split = part.split_title(best["split"])
+        split = table.split_title(best["split"])
         seeds = ", one seed" if best["n"] == 1 else ""
         told.append(
             f"Best {title[0].lower()}{title[1:]} on {split}: "
             f"{spelled.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
-            f"({part.label(best)}{seeds}){ratio}."
+            f"({table.label(best)}{seeds}){ratio}."
         )
     for verdict in VERDICT_WORDS:
         if n := sum(claim.verdict == verdict for claim in claims):
             told.append(f"{n} of {len(claims)} claims {VERDICT_WORDS[verdict]}.")
     if asked is not None and asked.dropped:
         told.append(f"{asked.dropped} planned runs are no longer in the sweep file.")
-    metrics = {part.metric for part in parts}
-    if len(parts) > len(metrics):
-        told.append(f"{len(parts)} tables, as data sets, tasks or budgets differ.")
+    metrics = {table.metric for table in tables}
+    if len(tables) > len(metrics):
+        told.append(f"{len(tables)} tables, as data sets, tasks or budgets differ.")
     return " ".join(told)
 
 

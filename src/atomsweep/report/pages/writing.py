@@ -24,7 +24,7 @@ def write(report: Report, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "report.html", page(report), durable=False)
     write_atomic(out / "report.md", report_markdown(report), durable=False)
-    cells = pd.concat([part.cells.assign(table=i) for i, part in enumerate(report.parts, 1)])
+    cells = pd.concat([table.cells.assign(table=i) for i, table in enumerate(report.tables, 1)])
     _write_csv(cells, out / "table.csv")
     runs = report.provenance.assign(sweeps=report.provenance["sweeps"].map(" ".join))
     _write_csv(runs, out / "runs.csv")
@@ -33,7 +33,7 @@ def write(report: Report, out: Path) -> Path:
     for number, metric, across, name in report.figure_names():
         save(report.figures[number - 1][metric][across], out / name)
         if across == STEP:
-            points = report.parts[number - 1].curves[metric]
+            points = report.tables[number - 1].curves[metric]
             drawn.append(points.drop(columns=["hue", "dash", "rank"]).assign(metric=metric))
     if drawn:
         _write_csv(pd.concat(drawn), out / "curves.csv")
@@ -52,17 +52,17 @@ def _write_latex(report: Report, out: Path) -> None:
         ("-siunitx", False, True),
         ("-narrow", True, False),
     ):
-        tables = [
+        texts = [
             grids.latex(
-                part.narrow if narrow else part.grid,
-                f"{part.title}: {report.quantity_of(part)}.",
-                " ".join(part.caption),
-                report.name if len(report.parts) == 1 else f"{report.name}-{number}",
+                table.narrow if narrow else table.grid,
+                f"{table.title}: {report.quantity_of(table)}.",
+                " ".join(table.caption),
+                report.name if len(report.tables) == 1 else f"{report.name}-{number}",
                 aligned,
             )
-            for number, part in enumerate(report.parts, 1)
+            for number, table in enumerate(report.tables, 1)
         ]
-        write_atomic(out / f"table{ending}.tex", "\n".join(tables), durable=False)
+        write_atomic(out / f"table{ending}.tex", "\n".join(texts), durable=False)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -71,5 +71,5 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def slug(name: str) -> str:
     """A name as a relative path: letters, digits and `._-/` stay, `..` does not."""
-    parts = [re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in name.split("/")]
-    return "/".join(part for part in parts if part) or "report"
+    folders = [re.sub(r"[^\w.-]+", "-", folder).strip(".-") for folder in name.split("/")]
+    return "/".join(filter(None, folders)) or "report"

@@ -60,22 +60,25 @@ COLUMNS: dict[str, Any] = {
 
 def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A frame with `COLUMNS` first, then choices, config, metrics and counts, each sorted."""
-    frame = pd.DataFrame(list(rows))
+    made = pd.DataFrame(list(rows), dtype=object)  # text as Python's: Arrow's is slow in few rows
+    told = {c: made[c] if c in made else pd.Series(None, made.index, object) for c in COLUMNS}
     for column, empty in COLUMNS.items():
-        if column not in frame:
-            frame[column] = pd.Series([empty] * len(frame), index=frame.index, dtype=object)
         if isinstance(empty, float):
-            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
+            told[column] = pd.to_numeric(told[column], errors="coerce").astype(float)
         else:
-            filled = frame[column].astype(object)
-            frame[column] = filled.where(filled.notna(), None)
-    frame["device_days"] = frame["device_seconds"] / SECONDS_PER_DAY
-    gpu = frame["device"].map(is_gpu).astype(bool)
-    frame["gpu_days"] = frame["device_days"].where(gpu)
-    extra = sorted(c for c in columns(frame) if c not in COLUMNS)
+            told[column] = told[column].where(told[column].notna(), None)
+    told["device_days"] = told["device_seconds"] / SECONDS_PER_DAY
+    gpu = told["device"].map(is_gpu).astype(bool)
+    told["gpu_days"] = told["device_days"].where(gpu)
+    extra = sorted(c for c in columns(made) if c not in COLUMNS)
     kinds = (CHOICE, CONFIG, METRIC, COUNT, MEASURED_ON)
-    order = [c for kind in kinds for c in extra if c.startswith(kind)]
-    return frame[[*COLUMNS, *order]]
+    more = {c: _typed(made[c]) for kind in kinds for c in extra if c.startswith(kind)}
+    return pd.DataFrame(told | more, made.index)
+
+
+def _typed(values: pd.Series) -> pd.Series:
+    """Numbers and truth values as such, anything else as it is."""
+    return values if any(isinstance(v, str) for v in values) else values.infer_objects()
 
 
 def one_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:

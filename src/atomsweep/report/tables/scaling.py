@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from atomsweep.report.read.tidy import METRIC
-from atomsweep.report.tables.parts import Part
 from atomsweep.report.tables.statistics import t_quantile
+from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
 SIZES = {
@@ -47,16 +47,16 @@ def power_law(sizes: Sequence[float], errors: Sequence[float]) -> Fit | None:
     return Fit(slope, half, start, n)
 
 
-def alone(finished: pd.DataFrame, part: Part, column: str) -> bool:
+def alone(finished: pd.DataFrame, table: Table, column: str) -> bool:
     """Whether the size is what the rows differ in; parameters stand for width and depth."""
-    others = [row for row in part.rows if row != column and row not in SIZES and row != "name"]
+    others = [row for row in table.rows if row != column and row not in SIZES and row != "name"]
     return all(finished[row].nunique() <= 1 for row in others)
 
 
-def error_column(part: Part) -> str | None:
+def error_column(table: Table) -> str | None:
     """The average of the table's metric, or its first split."""
-    for split in reversed(list(dict.fromkeys(part.cells["split"]))):
-        column = METRIC + schema.metric_name(split, part.metric)
-        if column in part.frame and part.frame[column].notna().any():
+    for split in reversed(list(dict.fromkeys(table.cells["split"]))):
+        column = METRIC + schema.metric_name(split, table.metric)
+        if column in table.frame and table.frame[column].notna().any():
             return column
     return None

@@ -1,6 +1,6 @@
-"""Stores of made-up runs: what a report is measured and tried on without training anything.
+"""Made-up runs: what a report is measured and tried on without training anything.
 
-    python benchmarks/synthetic_store.py /tmp/store --runs 1000 --sweep forcenet/table5
+    python benchmarks/synthetic_runs.py /tmp/runs --runs 1000 --sweep forcenet/table5
 
 Runs have the files that the tracking room writes; every number is drawn from a formula.
 """
@@ -30,7 +30,7 @@ DEVICE = "cpu (made up)"
 EVALUATIONS = 12
 
 
-def make_store(
+def make_runs(
     root: Path,
     sweep: str,
     seeds: Sequence[int],
@@ -175,14 +175,14 @@ def _plain(value: str) -> bool:
 
 
 def main() -> None:
-    """Make a store."""
+    """Make them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--sweep", default="forcenet/table5")
     options = parser.parse_args()
     each = len(list(read_sweep(SWEEPS / f"{options.sweep}.yaml").settings()))
-    made = make_store(options.root, options.sweep, range(max(1, options.runs // each)))
+    made = make_runs(options.root, options.sweep, range(max(1, options.runs // each)))
     print(f"{made} runs in {options.root}")
 
 

@@ -1,7 +1,7 @@
 """One table of a report: runs of one data set, task and budget, and one metric."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ from atomsweep.tracking import schema
 
 
 @dataclass
-class Part:
+class Table:
     """A table, and what belongs to it."""
 
     frame: pd.DataFrame
@@ -142,7 +142,12 @@ class Part:
 
     def label(self, run: Mapping[str, Any] | pd.Series) -> str:
         """A run in the words of its table row, e.g. `Spherical, Swish`."""
-        return ", ".join(titles.label(c, run.get(c), self.reference) for c in self.rows)
+        return label_of(run, self.rows, self.reference)
+
+
+def label_of(run: Mapping[str, Any] | pd.Series, rows: Sequence[str], reference: str | None) -> str:
+    """A run in the words of a table row, which are the paper's where there is a `reference`."""
+    return ", ".join(titles.label(c, run.get(c), reference) for c in rows)
 
 
 GOING = (schema.RUNNING, schema.QUEUED)  # states of runs that come to an end by themselves
@@ -162,13 +167,13 @@ class Gap:
     of_sweep: bool = True
 
 
-def make_part(
+def make_table(
     runs: Runs,
     frame: pd.DataFrame,
     wanted: str | None,
     problems: list[str],
     styles: Styles | None = None,
-) -> Part:
+) -> Table:
     """The table of some runs.
 
     Args:
@@ -196,7 +201,7 @@ def make_part(
         cells = _cells(frame, rows, metric, splits, baselines, paper, within)
     problems += metric_problems(finished, metric, splits)
     order = None if asked else paper
-    cells = in_order(cells, rows, order)
+    cells, ordered = in_order(cells, rows, order), in_order(frame, rows, order)
     reference = None if paper is None or cells["published"].isna().all() else paper
     measured = reference is not None and splits[0] not in schema.OF_RUN  # sizes are told anyway
     unlike = words.unlike_paper(reference, frame, asked) if reference and measured else []
@@ -212,7 +217,7 @@ def make_part(
         caption.append(untrained_sentence(frame, rows, reference))
     if paper is not None and reference is None:
         caption.append(words.apart(paper))
-    return Part(
+    return Table(
         frame=frame,
         cells=cells,
         rows=rows,
@@ -228,11 +233,8 @@ def make_part(
         baseline_line=judged and not has_baseline(cells),
         paper=paper,
         unlike=unlike,
-        curves=_curves(runs, in_order(frame, rows, order), rows, metric, reference, styles),
-        styles={
-            ", ".join(titles.label(c, run.get(c), reference) for c in rows): styles.of(run, rows)
-            for run in records(in_order(frame, rows, order))
-        },
+        curves=_curves(runs, ordered, rows, metric, reference, styles),
+        styles={label_of(r, rows, reference): styles.of(r, rows) for r in records(ordered)},
     )
 
 
@@ -284,19 +286,18 @@ def _curves(
 def untrained_sentence(frame: pd.DataFrame, rows: list[str], reference: str | None) -> str:
     """Which runs decide nothing, and why."""
     told = [
-        f"{', '.join(titles.label(c, run.get(c), reference) for c in rows)}, seed "
-        f"{spelled.count(run['seed'])} ({run[UNTRAINED]})"
+        f"{label_of(run, rows, reference)}, seed {spelled.count(run['seed'])} ({run[UNTRAINED]})"
         for run in records(frame)
         if run.get(UNTRAINED)
     ]
     return f"{UNTRAINED_MARK}: not trained, so it decides no claim: {'; '.join(told)}."
 
 
-def gaps_of(part: Part) -> list[Gap]:
+def gaps_of(table: Table) -> list[Gap]:
     """Cells without a number."""
     gaps = []
-    for run in records(part.frame[part.frame["state"] != schema.FINISHED]):
-        seed = f", seed {spelled.count(run['seed'])}" if (part.cells["planned"] > 1).any() else ""
+    for run in records(table.frame[table.frame["state"] != schema.FINISHED]):
+        seed = f", seed {spelled.count(run['seed'])}" if (table.cells["planned"] > 1).any() else ""
         progress = ""
         if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"] > 0:
             progress = f"step {spelled.count(run['step'])} of {spelled.count(run['total_steps'])}"
@@ -304,8 +305,8 @@ def gaps_of(part: Part) -> list[Gap]:
         told = (run["message"], progress, waits)
         reason = "; ".join(t for t in told if t) or spelled.NOTHING
         command = None if run["state"] in GOING else run["command"]
-        gaps.append(Gap(part.label(run) + seed, run["state"], reason, command))
-    for runs in lacks_baseline(part.frame, part.baselines, part.baseline_line):
+        gaps.append(Gap(table.label(run) + seed, run["state"], reason, command))
+    for runs in lacks_baseline(table.frame, table.baselines, table.baseline_line):
         command = baseline_command(runs)
         why = "no finished baseline on this data"
         gaps.append(Gap("Median", schema.MISSING, why, command, of_sweep=False))
