@@ -1,9 +1,12 @@
 """The code of a launch: the same from its first cell to its last, whatever is edited meanwhile."""
 
+import importlib.util
 import json
+import py_compile
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from atomsweep.launch import snapshot
 from atomsweep.tracking import schema
@@ -79,6 +82,21 @@ def test_the_code_is_noticed_to_have_changed_since_a_launch(tmp_path, monkeypatc
     file.write_text("2")
     code.warn_of_changes()
     assert "the code has changed since this launch began" in caplog.text
+
+
+def test_what_python_has_compiled_is_copied_unless_it_lies_elsewhere(tmp_path, monkeypatch):
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    monkeypatch.setattr(snapshot, "_files", lambda trusted: {"src/a.py": file})
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    py_compile.compile(str(file))
+    code = snapshot.take(tmp_path / "beside").folder
+    assert Path(importlib.util.cache_from_source(str(code / "src/a.py"))).is_file()
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "prefix"))  # PYTHONPYCACHEPREFIX
+    py_compile.compile(str(file))
+    code = snapshot.take(tmp_path / "elsewhere").folder
+    assert (code / "src/a.py").read_text() == "1"
+    assert not list(code.rglob("*.pyc"))
 
 
 def test_packages_that_are_trusted_are_in_the_snapshot(tmp_path, monkeypatch, caplog):

@@ -18,9 +18,10 @@ from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tasks.relax.calculator import PotentialCalculator
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
-from atomsweep.tasks.relax.potentials import Forces, ModelPotential, OraclePotential
+from atomsweep.tasks.relax.potentials import Forces, ModelPotential
 from tests.conftest import data_source
 from tests.contracts.compose import build_model
+from tests.tasks.oracle import OraclePotential
 
 
 def initial(dataset, count=None):

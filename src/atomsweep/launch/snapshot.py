@@ -142,7 +142,7 @@ def _copy(path: Path, to: Path) -> None:
     """A file and, of a module, what Python has compiled of it: starting needs no compiler then."""
     to.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path, to)
-    if path.suffix == ".py":
+    if path.suffix == ".py" and sys.pycache_prefix is None:  # else it lies by the path in use
         compiled = Path(importlib.util.cache_from_source(str(path)))
         if compiled.is_file():
             beside = Path(importlib.util.cache_from_source(str(to)))

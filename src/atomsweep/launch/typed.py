@@ -13,7 +13,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
@@ -27,6 +26,7 @@ from atomsweep.shipped import CONF, SWEEPS, places, shipped
 from atomsweep.stated import stated
 from atomsweep.sweep.file import Scalar, key_of, spelt
 from atomsweep.tracking import schema
+from atomsweep.tracking.files import read_yaml
 
 CONFIG = "config"  # name of the primary config
 LABELS = ("data.labels", "data.reader.labels")
@@ -74,7 +74,7 @@ class Vocabulary:
         path = next((path for path in files if path.is_file()), None)
         if path is None:
             return []
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(path.read_text(encoding="utf-8")) or {}
         parents = [one for one in content.get("defaults", ()) if isinstance(one, str)]
         return [content, *(self.content(group, one) for one in parents if one != "_self_")]
 
@@ -98,7 +98,7 @@ class Vocabulary:
 @cache
 def names_of_config() -> frozenset[str]:
     """Groups and keys that `conf/config.yaml` names."""
-    content = yaml.safe_load((shipped(CONF) / f"{CONFIG}.yaml").read_text(encoding="utf-8"))
+    content = read_yaml((shipped(CONF) / f"{CONFIG}.yaml").read_text(encoding="utf-8"))
     groups = {str(next(iter(one))) for one in content.pop("defaults") if isinstance(one, dict)}
     return frozenset(content) | {group for group in groups if " " not in group}
 

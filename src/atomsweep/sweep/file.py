@@ -39,7 +39,7 @@ from atomsweep.sweep.evaluation_settings import check_evaluations, evaluations_a
 from atomsweep.sweep.looks import Looks
 from atomsweep.sweep.names import UnknownNameError, check_claim, check_metric, check_published
 from atomsweep.sweep.places import doubled, place, told
-from atomsweep.tracking.files import DamagedFile, read_text, read_yaml
+from atomsweep.tracking.files import DamagedFile, YamlLoader, check_depth, read_text, read_yaml
 
 LABEL = "label"
 LAUNCH_KEYS = (
@@ -260,7 +260,8 @@ def read_as(path: Path, kind: Callable[[Mapping[str, Any]], type[File]]) -> File
     """
     try:
         text = read_text(path)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        check_depth(text)
+        node = yaml.compose(text, Loader=YamlLoader)
         content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

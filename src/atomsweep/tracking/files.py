@@ -272,8 +272,8 @@ def read_yaml(text: str) -> Any:
         DamagedFile: it is no YAML.
     """
     try:
-        _check_depth(text)
-        content = yaml.load(text, Loader=_Loader)
+        check_depth(text)
+        content = yaml.load(text, Loader=YamlLoader)
         if _size(content, {}) > LARGEST:
             raise DamagedFile(f"it stands for more than {LARGEST} values; its aliases repeat them")
         return content
@@ -291,23 +291,23 @@ def _size(content: Any, known: dict[int, int]) -> int:
     return known[id(content)]
 
 
-def _check_depth(text: str) -> None:
+def check_depth(text: str) -> None:
     """Refuse what is nested so deeply that the C library would end the process."""
     if sum(map(text.count, ("[", "{", "- "))) < DEEPEST:
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=YamlLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise DamagedFile(f"it is nested more than {DEEPEST} times")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML follows YAML 1.1, where `1e-3` is a string; YAML 1.2 and OmegaConf say float."""
 
 
-_Loader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
     list("-+0123456789"),

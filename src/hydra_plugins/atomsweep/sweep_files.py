@@ -9,7 +9,6 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -86,11 +85,13 @@ class SweepFiles(FileConfigSource):
 
 def _check_options(folder: Path) -> None:
     """A root may come from elsewhere: its options set nothing of Hydra's, which would be code."""
+    from atomsweep.tracking.files import DamagedFile, read_yaml
+
     for path in folder.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8", errors="replace")
         try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError:
+            content = read_yaml(text)
+        except DamagedFile:
             continue  # Hydra says so where it is chosen
         content = content if isinstance(content, dict) else {}
         keys = [*content, *(str(entry) for entry in content.get("defaults") or [])]

@@ -12,7 +12,7 @@ from ase.constraints import FixAtoms
 from hydra.errors import InstantiationException
 
 from atomsweep.data.formats.extxyz import ExtXYZ, ExtXYZReader
-from atomsweep.data.formats.find import find_files
+from atomsweep.data.formats.find import find
 from atomsweep.data.frames import TAGS_DERIVED, TAGS_STORED, TAGS_UNKNOWN
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.structure import DataError
@@ -403,13 +403,13 @@ def test_a_changed_file_of_the_same_size_is_noticed(systems, tmp_path):
 def test_directories_patterns_and_lists_name_files(systems, tmp_path):
     reader = ExtXYZReader("energy", "forces", ())
     (tmp_path / "notes.txt").write_text("no structures")
-    assert find_files(str(tmp_path), reader) == [systems]
-    assert find_files(str(tmp_path / "*.extxyz"), reader) == [systems]
-    assert find_files([str(systems), str(systems)], reader) == [systems, systems]
+    assert find(str(tmp_path), reader).files == [systems]
+    assert find(str(tmp_path / "*.extxyz"), reader).files == [systems]
+    assert find([str(systems), str(systems)], reader).files == [systems, systems]
     with pytest.raises(FileNotFoundError, match=r"no file of structures"):
-        find_files(str(tmp_path / "none*"), reader)
+        find(str(tmp_path / "none*"), reader)
     with pytest.raises(ValueError, match=r"is not .extxyz"):
-        find_files(str(tmp_path / "notes.txt"), reader)
+        find(str(tmp_path / "notes.txt"), reader)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from atomsweep.data.source import DataSource
 from atomsweep.sweep.evaluation_settings import Relax
 from atomsweep.tasks.relax import metrics
 from atomsweep.tasks.relax.loop import Relaxed, relax
-from atomsweep.tasks.relax.potentials import OraclePotential
 from atomsweep.worker.evaluate.relaxation import (
     NEEDS_DFT,
     energy_metrics,
@@ -21,6 +20,7 @@ from atomsweep.worker.evaluate.relaxation import (
 )
 from atomsweep.worker.trained import load
 from tests.data.formats.pyg_records import as_pyg_2, is2re_fields, write_lmdb
+from tests.tasks.oracle import OraclePotential
 
 
 def evaluated(model, **settings):

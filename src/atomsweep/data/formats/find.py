@@ -37,11 +37,6 @@ class Found:
     left_out: dict[Path, str] = field(default_factory=dict)
 
 
-def find_files(paths: Paths, reader: Reader) -> list[Path]:
-    """As `find`, the files alone."""
-    return find(paths, reader).files
-
-
 def find(paths: Paths, reader: Reader, called: str = "the path") -> Found:
     """Files of a reader's kind at a path, directory, glob pattern or list of them, in order.
 

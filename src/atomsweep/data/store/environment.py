@@ -13,7 +13,7 @@ from atomsweep.data.store.pages import page_fault
 from atomsweep.data.structure import DataError
 from atomsweep.tracking.files import check_regular
 
-_environments: dict[tuple[str, int, int], Any] = {}
+_environments: dict[tuple[int, int], tuple[str, Any]] = {}  # of device and inode; with its path
 _environments_lock = threading.Lock()
 _sound: set[tuple[str, int, int, int]] = set()  # files whose pages were looked at
 
@@ -30,7 +30,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def open_environment(path: Path) -> Any:
     """The one reader of a file in this process; LMDB refuses to open a file twice.
 
-    Keyed by inode too: a replaced file is another. A reader without locks only maps the file, so it
+    Keyed by inode: a replaced file is another. A reader without locks only maps the file, so it
     goes on working in a forked child.
 
     Raises:
@@ -39,22 +39,24 @@ def open_environment(path: Path) -> Any:
     """
     check_regular(path)
     stat = path.stat()
-    key = (str(path.resolve()), stat.st_ino, stat.st_dev)
+    key = (stat.st_dev, stat.st_ino)
     with _environments_lock:
         if key not in _environments:
-            as_it_is = (*key, stat.st_mtime_ns)
+            where = str(path.resolve())
+            as_it_is = (where, *key, stat.st_mtime_ns)
             if as_it_is not in _sound and (fault := page_fault(path)):
                 raise DataError(f"{path} {fault}; fetch or build it again")
             _sound.add(as_it_is)
             env = lmdb.open(
                 str(path), subdir=False, readonly=True, lock=False, readahead=False, meminit=False
             )
-            _environments[key] = env
-        return _environments[key]
+            _environments[key] = where, env
+        return _environments[key][1]
 
 
 def close_environment(path: Path) -> None:
     """Close the reader of a file, if there is one; whoever reads it again opens it anew."""
+    closed = str(path.resolve())
     with _environments_lock:
-        for key in [key for key in _environments if key[0] == str(path.resolve())]:
-            _environments.pop(key).close()
+        for key in [key for key, (where, _) in _environments.items() if where == closed]:
+            _environments.pop(key)[1].close()

@@ -1,4 +1,4 @@
-"""What relaxations ask for forces: a trained model in batches, or an oracle one by one."""
+"""What relaxations ask for forces: a potential, such as a trained model, for many at once."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from atomsweep.data.structure import Array, Structure
+from atomsweep.data.structure import Structure
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.graph.skin import MovingGraph
 from atomsweep.models.base import ForceField, Prediction
@@ -120,41 +120,6 @@ class ModelPotential:
         return Forces(
             None if energy is None else energy.detach().double(),
             prediction.forces.detach().double(),
-            faults,
-        )
-
-
-class OraclePotential:
-    """A function of one structure as a potential, called for one after the other.
-
-    Args:
-        oracle: energy (eV) and forces (N, 3) (eV/Å) of a structure; a `ValueError` is a fault of
-            that structure.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, oracle: Callable[[Structure], tuple[float, Array]]) -> None:
-        self.oracle = oracle
-
-    def refusal(self, structure: Structure) -> str | None:
-        """Nothing is known before it is called."""
-        return None
-
-    def __call__(self, batch: Batch) -> Forces:
-        """One call for each structure."""
-        energies, forces, faults = [], [], {}
-        for number, structure in enumerate(structures_of(batch)):
-            try:
-                energy, force = self.oracle(structure)
-            except ValueError as error:
-                faults[number] = str(error)
-                energy, force = np.nan, np.full((structure.natoms, 3), np.nan)
-            energies.append(energy)
-            forces.append(force)
-        return Forces(
-            torch.tensor(energies, dtype=torch.float64),
-            torch.from_numpy(np.concatenate(forces)).double(),
             faults,
         )
 
