@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from functools import cache
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
 
 def pytest_configure() -> None:
     """Let what tests start be interrupted: a shell makes what it runs with `&` ignore SIGINT."""
+    gc.disable()  # until everything is imported
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: no search for garbage need walk through them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -76,6 +76,8 @@ def config(*overrides):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
     overrides = [f"{group}={option}"]
+    if group in ("experiment", "model"):
+        overrides.append("size=small")  # published sizes are built in test_sizes.py
     if (group, option) == ("act", "none"):
         overrides.append("model=median")  # for models without an activation
     if (group, option) == ("task", "is2re"):

@@ -50,6 +50,12 @@ class Place:
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
+    def type(self, *words: str) -> tuple[int, str]:
+        """Exit code and output of `atomsweep <words>`."""
+        started = Started(["-m", "atomsweep", *words], self.path, self.env)
+        output, _ = started.communicate()
+        return started.returncode, output
+
     def runs(self, root: str = "runs") -> list[RunDirectory]:
         """The run directories below `root`."""
         return find_runs(self.path / root)

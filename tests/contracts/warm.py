@@ -7,7 +7,9 @@ fork server that a sweep starts is forked as well. Run by `tests.contracts.comma
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import json
 import multiprocessing.forkserver
 import multiprocessing.process
@@ -20,7 +22,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 MODES = "ATOMSWEEP_TEST_MODES"  # in the environment of a process that modes of files hold for
 START = "from multiprocessing.forkserver import main"
@@ -96,6 +98,29 @@ def obey_modes() -> None:
     assert libc.capset(header, sets) == 0
 
 
+def run(cwd: str) -> None:
+    """What the interpreter was asked for."""
+    if sys.argv[0] == "-m":
+        sys.path.insert(0, cwd)
+        name = sys.argv.pop(1)
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, os.path.dirname(sys.argv[0]))  # noqa: PTH120
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def leave(code: object) -> NoReturn:
+    """End as an interpreter does that takes nothing apart: that takes longer than most commands."""
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
+
+
 def _forked_server(path: bytes, args: list[Any], passfds: list[int], start: Any = None) -> int:
     """What `multiprocessing` starts an interpreter with; its fork server is forked instead."""
     code = args[-1]
@@ -133,13 +158,13 @@ if __name__ == "__main__":
     for module in (*PRELOAD, "atomsweep.launch.one", "atomsweep.launch.many", "optuna"):
         __import__(module)
     Plugins.instance()  # looks for Hydra's plugins in every installed package
+    gc.collect()
+    gc.freeze()  # what is forked looks for garbage among its own objects only
     wanted = serve(socket.socket(fileno=int(sys.argv[1])))
     if wanted is not None:
         become(wanted)
-        if sys.argv[0] == "-m":
-            sys.path.insert(0, wanted["cwd"])
-            name = sys.argv.pop(1)
-            runpy.run_module(name, run_name="__main__", alter_sys=True)
-        else:
-            sys.path.insert(0, os.path.dirname(sys.argv[0]))  # noqa: PTH120
-            runpy.run_path(sys.argv[0], run_name="__main__")
+        try:
+            run(wanted["cwd"])
+        except SystemExit as end:
+            leave(end.code)
+        leave(None)

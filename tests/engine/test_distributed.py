@@ -23,6 +23,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.train import job, train
 from tests.contracts.compose import compose_with_choices
+from tests.launch.slurm.fakes import Silent
 
 COMMON = [
     "data=mini_oc_tiny",
@@ -50,14 +51,6 @@ CASES = {
 
 SLOW = pytest.mark.slow
 AVERAGED = CASES["batch norm in micro-batches, averaged"]
-
-
-class Silent:
-    def update(self, running, done, total):
-        pass
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import functools
 import itertools
 import math
 import pydoc
@@ -71,6 +72,7 @@ def structures(num, seed):
     return made
 
 
+@functools.cache
 def splits():
     names = (schema.TRAIN, *schema.VAL_SPLITS)
     return {
@@ -131,20 +133,50 @@ def shake(batch, random):
     return batch
 
 
+class Undisturbed:
+    """A run from its first step to its last. Made once for its tests, which only look at it."""
+
+    def __init__(self, folder, dropout=0.0, **options):
+        self.run = new_run(folder / "a")
+        torch.manual_seed(SEED)
+        self.model, self.result = fit(self.run, model=Springs(dropout), **options)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return Undisturbed(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def with_dropout(tmp_path_factory):
+    return Undisturbed(tmp_path_factory.mktemp("dropout"), 0.3)
+
+
+IN_PARTS = dataclasses.replace(RECIPE, accumulate=2)
+AVERAGED = dataclasses.replace(IN_PARTS, ema_decay=0.9, clip_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory):
+    return Undisturbed(tmp_path_factory.mktemp("parts"), recipe=IN_PARTS, augment=shake)
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("averaged")
+    return Undisturbed(folder, 0.3, recipe=AVERAGED, augment=shake)
+
+
 @pytest.mark.parametrize("stop_at", [4, 5, 8, 10, 12, 20])
-def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(tmp_path, stop_at):
-    recipe = dataclasses.replace(RECIPE, ema_decay=0.9, accumulate=2, clip_norm=1.0)
-    torch.manual_seed(SEED)
-    straight, expected = fit(
-        whole := new_run(tmp_path / "a"), recipe=recipe, model=Springs(0.3), augment=shake
-    )
+def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(averaged, tmp_path, stop_at):
+    straight, expected, whole = averaged.model, averaged.result, averaged.run
     run = new_run(tmp_path / "b")
     torch.manual_seed(SEED)
     with pytest.raises(Interrupted, match="the same command continues"):
-        fit(run, recipe=recipe, stop_at=stop_at, model=Springs(0.3), augment=shake)
+        fit(run, recipe=AVERAGED, stop_at=stop_at, model=Springs(0.3), augment=shake)
     torch.manual_seed(999)
     other = Springs(0.3)  # its own weights are replaced by the checkpoint's
-    continued, result = fit(run, recipe=recipe, model=other, augment=shake)
+    continued, result = fit(run, recipe=AVERAGED, model=other, augment=shake)
     assert torch.equal(weights(straight), weights(continued))
     assert result["metrics"] == expected["metrics"]
     assert metrics_of(run) == metrics_of(whole)
@@ -152,9 +184,8 @@ def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(tmp_path, 
     assert all(torch.equal(last[0]["model"][k], v) for k, v in last[1]["model"].items())
 
 
-def test_work_after_the_last_checkpoint_is_done_again_not_doubled(tmp_path):
+def test_work_after_the_last_checkpoint_is_done_again_not_doubled(plain, tmp_path):
     """A kill between checkpoints leaves journal lines that the checkpoint does not know."""
-    _, expected = fit(whole := new_run(tmp_path / "a"))
     run = new_run(tmp_path / "b")
     with pytest.raises(Interrupted):
         fit(run, stop_at=10)
@@ -164,8 +195,8 @@ def test_work_after_the_last_checkpoint_is_done_again_not_doubled(tmp_path):
     (run.path / schema.RESULT).unlink(missing_ok=True)
     torch.save(early, run.path / "checkpoints" / "last.pt")  # as if killed at step 24
     _, result = fit(run)
-    assert metrics_of(run) == metrics_of(whole)
-    assert result["metrics"] == expected["metrics"]
+    assert metrics_of(run) == metrics_of(plain.run)
+    assert result["metrics"] == plain.result["metrics"]
 
 
 def full_disk(*_, **__):
@@ -186,9 +217,8 @@ FAULTS = {  # what fails, and the call of it that does
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("once", [True, False], ids=["once", "until the end"])
 def test_what_fails_in_mid_run_is_made_again_and_the_end_is_the_undisturbed_one(
-    tmp_path, monkeypatch, fault, once
+    plain, tmp_path, monkeypatch, fault, once
 ):
-    whole, expected = fit(run_whole := new_run(tmp_path / "whole"))
     name, which = FAULTS[fault]
     real, calls = pydoc.locate(name), itertools.count(1)
 
@@ -205,10 +235,10 @@ def test_what_fails_in_mid_run_is_made_again_and_the_end_is_the_undisturbed_one(
             fit(run)
     assert not (run.path / schema.RESULT).exists()
     again, result = fit(run)
-    assert torch.equal(weights(again), weights(whole))
-    assert metrics_of(run) == metrics_of(run_whole)
-    assert result["metrics"] == expected["metrics"]
-    assert result["checkpoint_step"] == expected["checkpoint_step"]
+    assert torch.equal(weights(again), weights(plain.model))
+    assert metrics_of(run) == metrics_of(plain.run)
+    assert result["metrics"] == plain.result["metrics"]
+    assert result["checkpoint_step"] == plain.result["checkpoint_step"]
 
 
 def test_training_learns_and_the_best_checkpoint_is_what_is_evaluated(tmp_path):
@@ -350,8 +380,7 @@ def whole_folder(file):
     ],
 )
 @pytest.mark.parametrize("how", ["cut", "gone", "other weights", "no step", "weights of text"])
-def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice, how):
-    _, undisturbed = fit(new_run(tmp_path / "a"))
+def test_the_advice_about_a_lost_checkpoint_works(plain, tmp_path, name, follow, advice, how):
     run = new_run(tmp_path / "b")
     if name == "last.pt":
         with pytest.raises(Interrupted):
@@ -365,7 +394,7 @@ def test_the_advice_about_a_lost_checkpoint_works(tmp_path, name, follow, advice
             fit(run)
         follow(file)
     _, result = fit(run)
-    assert result["metrics"] == undisturbed["metrics"]
+    assert result["metrics"] == plain.result["metrics"]
     assert [one["step"] for one in run.journal()] == sorted(one["step"] for one in run.journal())
 
 
@@ -431,13 +460,11 @@ class StopsInEvaluation(Springs):
 # Splits of 30 in batches of 16: two forwards for val_id at each of steps 10, 20 and 24, then at the
 # end two for each of four splits. A stop is seen before the next batch.
 @pytest.mark.parametrize("at", [1, 3, 5, 6, 7, 8, 9, 12, 13])
-def test_a_run_stopped_while_it_is_evaluated_continues_there(tmp_path, at, monkeypatch):
+def test_a_run_stopped_while_it_is_evaluated_continues_there(
+    with_dropout, tmp_path, at, monkeypatch
+):
     monkeypatch.setattr(final, "write_sample", lambda *_: None)  # its forwards are not counted
     trainer = dataclasses.replace(TRAINER, workers=at % 2)
-    torch.manual_seed(SEED)
-    whole = new_run(tmp_path / "a")
-    torch.manual_seed(SEED)
-    straight, expected = fit(whole, trainer, model=Springs(0.3))
     run = new_run(tmp_path / "b")
     stop = StopFlag()
     torch.manual_seed(SEED)
@@ -446,25 +473,23 @@ def test_a_run_stopped_while_it_is_evaluated_continues_there(tmp_path, at, monke
         fit_run(trainer, model, S2F(), RECIPE, splits(), None, run, SEED, stop)
     counting = StopsInEvaluation(StopFlag(), 1000)
     continued, result = fit(run, trainer, model=counting)
-    assert torch.equal(weights(straight), weights(continued))
-    assert result["metrics"] == expected["metrics"]
-    assert metrics_of(run) == metrics_of(whole)
+    assert torch.equal(weights(with_dropout.model), weights(continued))
+    assert result["metrics"] == with_dropout.result["metrics"]
+    assert metrics_of(run) == metrics_of(with_dropout.run)
     if at > 6:  # a split that was done is not evaluated again
         assert 1000 - counting.left == 2 * (4 - (at - 6) // 2)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_workers_change_nothing_but_the_time(tmp_path, workers):
-    recipe = dataclasses.replace(RECIPE, accumulate=2)
-    one, expected = fit(whole := new_run(tmp_path / "a"), recipe=recipe, augment=shake)
+def test_workers_change_nothing_but_the_time(in_parts, tmp_path, workers):
     trainer = dataclasses.replace(TRAINER, workers=workers)
     run = new_run(tmp_path / "b")
     with pytest.raises(Interrupted):
-        fit(run, trainer, recipe, stop_at=7, augment=shake)
-    other, result = fit(run, trainer, recipe, augment=shake)
-    assert torch.equal(weights(one), weights(other))
-    assert result["metrics"] == expected["metrics"]
-    assert metrics_of(run) == metrics_of(whole)
+        fit(run, trainer, IN_PARTS, stop_at=7, augment=shake)
+    other, result = fit(run, trainer, IN_PARTS, augment=shake)
+    assert torch.equal(weights(in_parts.model), weights(other))
+    assert result["metrics"] == in_parts.result["metrics"]
+    assert metrics_of(run) == metrics_of(in_parts.run)
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 

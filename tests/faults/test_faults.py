@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
@@ -120,6 +119,8 @@ def test_rights_that_are_taken_away_are_named(place):
 @pytest.mark.slow
 def test_signals_while_mlflow_comes_and_goes(place):
     """Its process is among those that are killed; at the end it holds every cell."""
+    from mlflow import MlflowClient
+
     attack = Attack(place, SEED + 6, "tracking.every_s=1")
     attack.signals(max(4, SIGNALS // 4))
     assert place.run(*attack.command, root="last")[0] == 0

@@ -33,12 +33,6 @@ def place(tmp_path_factory):
     return Place(path, environment(ATOMSWEEP_DATA=str(path / "datasets")))
 
 
-def command(place, *words):
-    started = Started(["-m", "atomsweep", *words], place.path, place.env)
-    told, _ = started.communicate()
-    return started.returncode, told
-
-
 def test_one_command_trains_and_one_reports(place):
     code, told = place.run("data=extxyz", "data.path=my.extxyz", *SHORT)
     assert code == 0, told
@@ -54,7 +48,7 @@ def test_one_command_trains_and_one_reports(place):
         "median",
     ]
 
-    code, told = command(place, "report", "latest")
+    code, told = place.type("report", "latest")
     assert code == 0, told
     assert "on my.extxyz" in told.splitlines()[0]
     assert "Energy MAE in meV/atom" in told

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.contracts.commands import Place, Started, environment
+from tests.contracts.commands import Place, environment
 from tests.contracts.trained_run import TINY
 
 FILE = """
@@ -22,23 +22,13 @@ claims:
 """
 
 
-class Desk(Place):
-    """A folder with a sweep file of one's own."""
-
-    def type(self, *words):
-        """`atomsweep <words>`: exit code and output."""
-        started = Started(["-m", "atomsweep", *words], self.path, self.env)
-        told, _ = started.communicate()
-        return started.returncode, told
-
-
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory):
+def desk(tmp_path_factory, mini_oc_tiny):
     path = tmp_path_factory.mktemp("table5")
     (path / "sweeps" / "mine").mkdir(parents=True)
     overrides = ", ".join(TINY)
     (path / "sweeps" / "mine" / "table5.yaml").write_text(f"{FILE}overrides: [{overrides}]\n")
-    return Desk(path, environment(ATOMSWEEP_DATA=str(path / "datasets")))
+    return Place(path, environment(ATOMSWEEP_DATA=str(mini_oc_tiny.directory.parent)))
 
 
 @pytest.fixture(scope="module")

@@ -57,12 +57,6 @@ def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothin
     [
         (["until=decided"], "until=decided needs a sweep file with claims; name it: sweeps=…"),
         (["-m", "seed=0,1", "until=decided"], "until=decided needs claims, which a sweep file has"),
-        (["sweeps=forcenet/table8", "until=decided"], "needs `seeds: {first: 3, most: 16}` in"),
-        (["sweeps=forcenet/table5", "until=decided", "seed=0"], "chooses the seeds itself"),
-        (
-            ["sweeps=forcenet/table5", "until=decided", "until.device_hours=0"],
-            "until.device_hours must be a number above 0 or null, got 0",
-        ),
         (["sweeps=forcenet/table5", "until=soon"], "until"),
     ],
 )

@@ -151,6 +151,24 @@ def test_a_missing_label_is_told(tmp_path, kind):
         (row_of(1, positions=None), "the row has no positions; there is"),
         (b"\x80\x04garbage", "key 2 of .* is no packed JSON"),
         (packed([1]), "row 2 is no record"),
+        (row_of(1, energy=True), "energy must be a number, got True"),
+        (row_of(1, energy="-1.5 eV"), "energy must be a number"),
+        (row_of(1, energy=[1.0, 2.0]), "energy must be one number"),
+        (row_of(1, forces=[[True] * 3] * 3), "forces must be numbers"),
+        (row_of(1, forces=[[1.0, None, 2.0]] * 3), "forces must be numbers"),
+        (row_of(1, forces=[[1.0], [2.0, 3.0]]), "forces is no regular array"),
+        (row_of(1, numbers=[29, 29, 8.5]), "numbers must be whole numbers, got 8.5"),
+        (row_of(1, tags=[0, 1, 1.5]), "tags must be whole numbers"),
+        (row_of(1, pbc="maybe"), "pbc must be three flags"),
+        (row_of(1, pbc=[True, True]), "pbc must be three flags"),
+        (row_of(1, cell=[5.0, 5.0, 5.0]), "a cell of 3 numbers, expected 9"),
+        (row_of(1, constraints=[{"name": "FixAtoms", "kwargs": {"indices": [7]}}]), "not there"),
+        (row_of(1, constraints={"name": "FixAtoms"}), "constraints that are no list"),
+        (row_of(1, constraints=[3]), "no record"),
+        (row_of(1, data=[1]), "data that are no record"),
+        (row_of(1, positions={"__ndarray__": [[3, 3], "float64", [1.0]]}), "cannot reshape"),
+        (row_of(1, positions={"__ndarray__": 3}), "the row"),
+        (row_of(1, energy=10**400), "energy must be"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, message):
@@ -210,36 +228,6 @@ def test_labels_are_found_in_key_value_pairs_and_data(tmp_path, kind, place):
     dataset = read(path, tmp_path, energy_key="REF_energy").split("train")
     for seed in range(2):
         assert dataset[seed].energy == atoms_of(seed).calc.results["energy"] + 1
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (row_of(1, energy=True), "energy must be a number, got True"),
-        (row_of(1, energy="-1.5 eV"), "energy must be a number"),
-        (row_of(1, energy=[1.0, 2.0]), "energy must be one number"),
-        (row_of(1, forces=[[True] * 3] * 3), "forces must be numbers"),
-        (row_of(1, forces=[[1.0, None, 2.0]] * 3), "forces must be numbers"),
-        (row_of(1, forces=[[1.0], [2.0, 3.0]]), "forces is no regular array"),
-        (row_of(1, numbers=[29, 29, 8.5]), "numbers must be whole numbers, got 8.5"),
-        (row_of(1, tags=[0, 1, 1.5]), "tags must be whole numbers"),
-        (row_of(1, pbc="maybe"), "pbc must be three flags"),
-        (row_of(1, pbc=[True, True]), "pbc must be three flags"),
-        (row_of(1, cell=[5.0, 5.0, 5.0]), "a cell of 3 numbers, expected 9"),
-        (row_of(1, constraints=[{"name": "FixAtoms", "kwargs": {"indices": [7]}}]), "not there"),
-        (row_of(1, constraints={"name": "FixAtoms"}), "constraints that are no list"),
-        (row_of(1, constraints=[3]), "no record"),
-        (row_of(1, data=[1]), "data that are no record"),
-        (row_of(1, positions={"__ndarray__": [[3, 3], "float64", [1.0]]}), "cannot reshape"),
-        (row_of(1, positions={"__ndarray__": 3}), "the row"),
-        (row_of(1, energy=10**400), "energy must be"),
-    ],
-)
-def test_values_that_are_not_what_they_should_be_are_refused(tmp_path, row, message):
-    path = aselmdb(tmp_path / "a.aselmdb", [row_of(0), row, row_of(2)])
-    with pytest.raises(DataError, match=message) as error:
-        read(path, tmp_path).prepare()
-    assert f"frame 1 of {path}" in str(error.value)
 
 
 def test_periodic_directions_and_cells_in_other_notations_are_read(tmp_path):

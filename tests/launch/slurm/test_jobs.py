@@ -20,7 +20,7 @@ from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
 from tests.launch.slurm.fakes import Silent, settings
 
-PLAYER = """#!{python}
+PLAYER = """#!{python} -IS
 import json, re, sys, time
 from pathlib import Path
 base = Path("{base}")

@@ -19,7 +19,7 @@ STUDY = f"""
 title: Tiny
 objectives: {{val_id/forces_mae: minimize}}
 constraints: [parameters <= 4000]
-overrides: [{", ".join(SMALL)}, engine.steps=400]
+overrides: [{", ".join(SMALL)}, engine.steps=120]
 space:
   basis: [identity, linact]
   optim.optimizer.lr: {{low: 1e-5, high: 1e-2, log: true}}
@@ -61,7 +61,7 @@ def test_a_study_prunes_finds_its_best_and_is_done(project):
     runs = {run.identity: run for run in project.runs()}
     pruned, infeasible = (runs[trials[i]["identities"][0]] for i in (1, 2))
     assert pruned.state() == schema.PRUNED
-    assert 30 <= pruned.journal()[-1]["step"] < 400
+    assert 30 <= pruned.journal()[-1]["step"] < 120
     assert (pruned.path / "checkpoints" / "last.pt").exists()
     assert infeasible.segments() == []
 
@@ -141,16 +141,9 @@ def test_a_plan_of_a_study_writes_nothing(project):
     assert study_store.read_study(statement, project.path / "runs", "hpo/tiny") is None
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["search.trials=0"], "error: search.trials: "),
-        (["engine.wings=2"], "engine.wings"),
-    ],
-)
-def test_a_wrong_word_is_a_sentence(project, arguments, sentence):
-    code, output = project.run("sweeps=hpo/tiny", *arguments)
+def test_a_wrong_word_is_a_sentence(project):
+    code, output = project.run("sweeps=hpo/tiny", "search.trials=0")
     assert code != 0
-    assert sentence in output
+    assert "error: search.trials: " in output
     assert "Traceback" not in output
     assert not list(project.runs())

@@ -15,6 +15,7 @@ from atomsweep.sweep.study import StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
+from tests.launch.slurm.fakes import Silent
 
 METRIC = "val_id/forces_mae"
 EXTRA = {}  # of the config of a run
@@ -93,14 +94,6 @@ def driver(root, wanted=None, parallel=2, rerun="failed", check=size):
     made = Driver(wanted, study, "toy", root, "run.py", cell, check, parallel, rerun)
     made.changed = lambda: study_record.write_plan(study, wanted, root, "toy", made.wanted, {})
     return made
-
-
-class Silent:
-    def update(self, running, done, total):
-        pass
-
-    def close(self):
-        pass
 
 
 def main(root, trials):

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from atomsweep.tracking.mlflow.connect import (
     check_reachable,
 )
 from tests.places import SOURCE
+from tests.tracking.mlflow.test_mirror import closed_port
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
@@ -63,12 +63,6 @@ def test_relative_sqlite_path_becomes_absolute(tmp_path, monkeypatch):
     assert absolute("sqlite:///runs/m.db") == f"sqlite:///{tmp_path}/runs/m.db"
     assert absolute("sqlite:////a/m.db") == "sqlite:////a/m.db"
     assert absolute("http://host:5000") == "http://host:5000"
-
-
-def closed_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_server_that_is_down_is_said_at_once_and_without_mlflow():
