@@ -150,7 +150,7 @@ def test_code_edited_while_a_sweep_runs_is_in_none_of_its_cells_and_the_record_i
     place.env["PYTHONPATH"] = str(copy / "src")
     place.script = copy / "run.py"
     package = copy / "src" / "atomsweep"
-    cells = ["-m", "seed=0,1", *SMALL, "engine.steps=200", "cluster.parallel=1"]
+    cells = ["-m", "seed=0,1", *SMALL, "engine.steps=100", "cluster.parallel=1"]
     process = place.start(*cells, fresh=True)
     wait_for_step(place.path / "runs", 5, process)
     preloaded, later = (

@@ -1,8 +1,11 @@
 """The driver of a study: refill, pruning, seeds, constraints, failures, kills."""
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -15,9 +18,9 @@ from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
-from tests.contracts.commands import Started, environment
 from tests.launch.study import toys as study_toys
 from tests.launch.study.toys import METRIC, driver, error, statement, train
+from tests.places import REPOSITORY
 
 DONE = Outcome(schema.FINISHED)
 
@@ -336,8 +339,13 @@ def test_the_plan_lists_every_trial_and_its_run(tmp_path):
 
 
 def start(root, trials):
-    words = ["-m", study_toys.__name__, str(root), str(trials)]
-    return Started(words, root, environment())
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", study_toys.__name__, str(root), str(trials)],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_drivers_killed_at_random_lose_and_double_no_trial(tmp_path):
@@ -352,7 +360,7 @@ def test_drivers_killed_at_random_lose_and_double_no_trial(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     process = start(tmp_path, 8)
-    assert process.wait(120) == 0, process.output()
+    assert process.wait(120) == 0, process.stderr.read()
     trials = study_store.read_study(statement(), tmp_path, "toy").trials
     assert len(trials) == 8
     ends = [(trial.state.name, trial.user_attrs.get("message")) for trial in trials]
