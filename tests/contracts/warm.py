@@ -163,8 +163,9 @@ if __name__ == "__main__":
     wanted = serve(socket.socket(fileno=int(sys.argv[1])))
     if wanted is not None:
         become(wanted)
+        code = None
         try:
             run(wanted["cwd"])
         except SystemExit as end:
-            leave(end.code)
-        leave(None)
+            code = end.code
+        leave(code)  # not above: what the error holds is let go first, as an interpreter does

@@ -23,7 +23,7 @@ def assert_all_were_looked_at(lines, count):
 
 
 def test_a_mutant_of_any_file_is_read_or_refused_by_name(tmp_path):
-    assert_all_were_looked_at(fuzz(tmp_path, 4, 0), 4)
+    assert_all_were_looked_at(fuzz(tmp_path, 6, 0), 6)
 
 
 @pytest.mark.slow
