@@ -23,7 +23,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 from atomsweep.worker.train import job, train
 from tests.contracts.compose import compose_with_choices
-from tests.launch.slurm.fakes import Silent
+from tests.launch.silent import Silent
 
 COMMON = [
     "data=mini_oc_tiny",

@@ -20,7 +20,8 @@ from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import holder_of
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.commands import last_of_each
-from tests.launch.slurm.fakes import Silent, settings
+from tests.launch.silent import Silent
+from tests.launch.slurm.fakes import settings
 from tests.slurm import toys
 
 pytestmark = pytest.mark.slurm

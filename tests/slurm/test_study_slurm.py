@@ -6,7 +6,8 @@ from atomsweep.launch.slurm.jobs import run_cells_on_slurm
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
-from tests.launch.slurm.fakes import Silent, settings
+from tests.launch.silent import Silent
+from tests.launch.slurm.fakes import settings
 from tests.launch.study import toys as study_toys
 
 pytestmark = pytest.mark.slurm

@@ -1,8 +1,8 @@
-"""Settings of a cell, and a display that shows nothing: shared by tests with and without SLURM."""
+"""Settings of a cell: shared by tests with and without SLURM."""
 
 from atomsweep.launch.slurm.settings import SlurmSettings
 from atomsweep.tracking.files import read_yaml
-from tests.contracts.compose import CONF
+from tests.places import CONF
 
 
 def settings(**changes) -> SlurmSettings:
@@ -10,11 +10,3 @@ def settings(**changes) -> SlurmSettings:
     known = read_yaml((CONF / "cluster" / "slurm_cpu.yaml").read_text())
     known.pop("_target_")
     return SlurmSettings(**(known | changes))
-
-
-class Silent:
-    def update(self, running, done, total):
-        pass
-
-    def close(self):
-        pass

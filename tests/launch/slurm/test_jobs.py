@@ -18,7 +18,8 @@ from atomsweep.launch.study.driver import Driver
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.compose import CONF
-from tests.launch.slurm.fakes import Silent, settings
+from tests.launch.silent import Silent
+from tests.launch.slurm.fakes import settings
 
 PLAYER = """#!{python} -IS
 import json, re, sys, time

@@ -15,7 +15,7 @@ from atomsweep.sweep.study import StudyFile
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive
 from atomsweep.tracking.run import RunDirectory
-from tests.launch.slurm.fakes import Silent
+from tests.launch.silent import Silent
 
 METRIC = "val_id/forces_mae"
 EXTRA = {}  # of the config of a run
