@@ -1,12 +1,13 @@
 """What a large data set costs before and beside training: memory, CPU seconds, bytes on disk.
 
-    OMP_NUM_THREADS=1 python benchmarks/data_scale.py [--frames 20000] [--index 20000000] [--only …]
+    OMP_NUM_THREADS=1 python benchmarks/data_scale.py [--frames 20000] [--index 20000000]
+        [--layers 4] [--only index,conversion]
 
 Each row is a process of its own; the memory is the most that it held (`VmHWM`, which counts pages
 of files that it has mapped and that all processes share), less what it held after its imports; its
 own is what no other process can share (`RssAnon`), at the end.
 `index` opens a store of that many frames and draws batches from it: its records are not there, so
-any size can be tried. The others read a store of `--frames` slabs of 66 atoms.
+any size can be tried. The others read a store of `--frames` slabs of 66 atoms (`--layers 4`).
 """
 
 from __future__ import annotations
@@ -38,15 +39,14 @@ from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.parts import Conversion
 from atomsweep.data.store.record import GROUP, GROUPED, INDEX, META
 from atomsweep.data.store.writer import StoreWriter
-from atomsweep.graph.neighbors import RadiusGraph
 
 
-def make_store(path: Path, frames: int, graph: RadiusGraph | None = None) -> None:
+def make_store(path: Path, frames: int, layers: int = 4) -> None:
     """Slabs, each a little moved, in relaxations of 200 frames."""
-    rng, few = np.random.default_rng(0), [slab(seed, 4) for seed in range(16)]
-    with StoreWriter(path, f"made-{frames}", graph=graph) as writer:
+    rng, few = np.random.default_rng(0), [slab(seed, layers) for seed in range(16)]
+    with StoreWriter(path, f"made-{frames}-{layers}") as writer:
         for number in range(frames):
-            one = few[number % len(few)]
+            one = few[number // 200 % len(few)]
             one.sid, one.fid = number // 200, number % 200
             one.pos = one.pos + rng.normal(0, 1e-3, one.pos.shape).astype("f4")
             one.energy, one.forces = float(rng.normal()), rng.normal(size=one.pos.shape)
@@ -77,10 +77,13 @@ def index(where: Path, frames: int) -> dict[str, Any]:
     """Open, and the batches of 1 000 steps of one of 64 ranks."""
     dataset = GraphDataset(StoreDataset(where / "index.lmdb"), None, budget=0)
     sampler = BalancedSampler(dataset.natoms, 2048, 0, 5, 64)
+    opened = _held("RssFile:")
     start = time.process_time()
     for step in range(0, 1000 * 50, 50):
         sampler.parts(step)
-    return {"ms_per_step": round(time.process_time() - start, 2)}
+    told = {"ms_per_step": round(time.process_time() - start, 2)}
+    files = {"opened": opened, "at_the_end": _held("RssFile:")}
+    return told | {f"file_pages_{name}_mb": round(kib / 1024) for name, kib in files.items()}
 
 
 def statistics(where: Path, frames: int) -> dict[str, Any]:
@@ -141,7 +144,8 @@ def conversion(where: Path, frames: int) -> dict[str, Any]:
 
 def description(where: Path, frames: int) -> dict[str, Any]:
     """`atomsweep data describe`."""
-    describe(StoreReader(), [where / "plain.lmdb"]).report()
+    workers = len(os.sched_getaffinity(0))
+    describe(StoreReader(), [where / "plain.lmdb"], workers=workers).report()
     return {}
 
 
@@ -153,15 +157,15 @@ ROWS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 def _measure(name: str, where: Path, frames: int, connection: Any) -> None:
     before, own_before = _held(), _held("RssAnon:")
-    start = time.perf_counter()
+    start, cpu_before = time.perf_counter(), time.process_time()
     told = ROWS[name](where, frames)
-    wall = time.perf_counter() - start
-    own, others = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    cpu = sum(one.ru_utime + one.ru_stime for one in (own, others))
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu_before
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    of_workers = others.ru_utime + others.ru_stime
     memory = (_held() - before) / 1024
     alone = (_held("RssAnon:") - own_before) / 1024
     child = others.ru_maxrss / 1024
-    connection.send((wall, cpu, memory, alone, child, told))
+    connection.send((wall, cpu, of_workers, memory, alone, child, told))
 
 
 def _held(what: str = "VmHWM:") -> int:
@@ -175,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--index", type=int, default=20_000_000)
+    parser.add_argument("--layers", type=int, default=4, help="of 16 atoms each")
     parser.add_argument("--only", default=",".join(ROWS))
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -183,7 +188,7 @@ def main() -> None:
         if "index" in names:
             make_index(where / "index.lmdb", options.index)
         if set(names) - {"index"}:
-            make_store(where / "plain.lmdb", options.frames)
+            make_store(where / "plain.lmdb", options.frames, options.layers)
             size = (where / "plain.lmdb").stat().st_size / options.frames
             print(f"{options.frames} frames, {size:.0f} bytes of the store for each", flush=True)
         for name in names:
@@ -191,10 +196,11 @@ def main() -> None:
             process = context.Process(target=_measure, args=(name, where, options.frames, theirs))
             process.start()
             theirs.close()
-            wall, cpu, memory, alone, child, told = ours.recv()
+            wall, cpu, of_workers, memory, alone, child, told = ours.recv()
             process.join()
             print(
-                f"{name:<12} {wall:8.1f} s, {cpu:8.1f} CPU s, {memory:7.0f} MB more than its "
+                f"{name:<12} {wall:8.1f} s, {cpu:7.1f} CPU s and {of_workers:7.1f} of workers with "
+                f"their imports, {memory:5.0f} MB more than its "
                 f"imports ({alone:.0f} its own), {child:5.0f} MB its largest worker; {told}",
                 flush=True,
             )

@@ -43,6 +43,7 @@ def test_a_good_structure_has_no_fault():
         ({"pos": np.array([[0, 0, np.nan], [0, 0, 0]])}, "pos of atom 0 is NaN or Inf"),
         ({"forces": np.zeros((1, 3))}, r"forces must have shape \(2, 3\)"),
         ({"forces": np.array([[0, 0, 0], [0, np.inf, 0]])}, "forces of atom 1 is NaN or Inf"),
+        ({"pos": np.array([[0, 0, 0], [0, 1e39, 0]])}, "pos of atom 1 is too large for float32"),
         ({"energy": float("nan")}, "energy is nan"),
         ({"tags": np.zeros(3, dtype=int)}, "tags must have shape"),
         ({"tags": np.array([0, 300])}, "tags must be"),
@@ -58,6 +59,21 @@ def test_faults_are_told_in_words(changes, message):
     assert re.search(message, structure_fault(structure) or "")
     with pytest.raises(DataError, match=r"structure 0 of mine \(sid 0, fid 0\)"):
         InMemoryDataset([structure], "mine")[0]
+
+
+def test_a_cell_has_a_volume_where_its_singular_values_say_so():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        vectors = np.linalg.qr(rng.normal(size=(3, 3)))[0] * 10.0 ** rng.uniform(-9, 3, 3)
+        cell = vectors @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        pbc = rng.random(3) < 0.7
+        fault = structure_fault(two_atoms(cell=cell, pbc=pbc))
+        spanned = np.linalg.svd(cell[pbc])[1].min(initial=1.0) > 1e-6
+        assert (fault is None) == spanned, cell
+        found.append(spanned)
+    assert 50 < sum(found) < 250
+    huge = np.diag([1e30, 1e30, 1e30])  # whose volume float64 cannot hold
+    assert structure_fault(two_atoms(cell=1e8 * huge)) is None
 
 
 def test_a_subset_keeps_names_of_the_whole():

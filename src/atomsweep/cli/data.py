@@ -9,6 +9,8 @@ import logging
 import math
 import os
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomsweep.console import to_terminal
+from atomsweep.processes import leaving_when_asked
 from atomsweep.tracking.files import told, write_atomic
 from atomsweep.tracking.lock import exclusive
 
@@ -31,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     to_terminal()
     try:
-        options.command(options)
+        with leaving_when_asked(signal.SIGTERM):
+            options.command(options)
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
@@ -143,11 +147,13 @@ def _convert(options: argparse.Namespace) -> None:
     ]
     fingerprint = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
     more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+    parts = out.with_name(f"{out.name}.parts-{fingerprint}")
     source = Provenance(
         f"{files[0].name}{more}", options.licence, "converted from the user's files"
     )
     with exclusive(out.with_name(f"{out.name}.lock"), math.inf):
         if out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint:
+            shutil.rmtree(parts, ignore_errors=True)  # of one that was killed at its very end
             _check(out, conversion, said)
             log.info("%s is there already, made from the same files in the same way", out)
             return
@@ -157,7 +163,7 @@ def _convert(options: argparse.Namespace) -> None:
             conversion,
             files,
             out,
-            out.with_name(f"{out.name}.parts-{fingerprint}"),
+            parts,
             fingerprint,
             {"provenance": source.as_dict()},
             workers=options.workers,
@@ -220,7 +226,8 @@ def _describe(options: argparse.Namespace) -> None:
     )
     files = there.files
     said = Said(options.energy_unit, options.force_unit)
-    found = describe(reader, files, options.max_force or None, said)
+    workers = len(os.sched_getaffinity(0))
+    found = describe(reader, files, options.max_force or None, said, workers, progress=True)
     beside = {other for file in files for other in reader.beside(file)}
     left_out = {path: why for path, why in there.left_out.items() if path not in beside}
     found.left_out = summary(left_out) or "none"

@@ -12,6 +12,7 @@ Array = NDArray[Any]
 MAX_ATOMIC_NUMBER = 118
 MAX_TAG = 127
 LARGEST = float(np.finfo("f4").max)
+FLAT = 1e-6  # Å: a cell that is thinner has no volume
 
 
 class DataError(ValueError):
@@ -67,10 +68,8 @@ def structure_fault(structure: Structure) -> str | None:
             continue
         if value.shape != (n, 3):
             return f"{name} must have shape ({n}, 3) for {n} atoms, got {value.shape}"
-        if not np.isfinite(value).all():
-            return f"{name} of atom {int(np.argmax(~np.isfinite(value).all(1)))} is NaN or Inf"
-        if (large := np.abs(value) > LARGEST).any():
-            return f"{name} of atom {int(np.argmax(large.any(1)))} is too large for float32"
+        if not np.abs(value).max() <= LARGEST:  # NaN is not either
+            return f"{name} of atom {_first_bad(value)}"
     for name in ("sid", "fid"):
         if not -(1 << 63) <= getattr(structure, name) < 1 << 63:
             return f"{name} does not fit into 64 bits"
@@ -89,10 +88,29 @@ def structure_fault(structure: Structure) -> str | None:
     if structure.energy is not None and abs(structure.energy) > LARGEST:
         return f"energy is {structure.energy}, too large for float32"
     cell = structure.cell
-    if cell.shape != (3, 3) or not np.isfinite(cell).all() or np.abs(cell).max() > LARGEST:
+    if cell.shape != (3, 3) or not np.abs(cell).max() <= LARGEST:
         return f"cell must be a finite (3, 3) matrix (of float32), got {cell.tolist()}"
-    if structure.pbc.any():
-        periodic = cell[structure.pbc]
-        if np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
-            return "its cell has no volume along the periodic directions"
+    if structure.pbc.any() and not _spans(cell, structure.pbc):
+        return "its cell has no volume along the periodic directions"
     return None
+
+
+def _first_bad(value: Array) -> str:
+    """The first row (of N, 3) that float32 cannot hold, and why."""
+    if not np.isfinite(value).all():
+        return f"{int(np.argmax(~np.isfinite(value).all(1)))} is NaN or Inf"
+    return f"{int(np.argmax((np.abs(value) > LARGEST).any(1)))} is too large for float32"
+
+
+def _spans(cell: Array, pbc: Array) -> bool:
+    """Whether the periodic vectors have a volume: no singular value is below `FLAT`."""
+    if pbc.all():
+        (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
+        volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+        squares = a * a + b * b + c * c + d * d + e * e + f * f + g * g + h * h + i * i
+        # the least singular value is the volume over the other two, whose product is at most half
+        # the sum of squares; the other half is for rounding
+        if abs(volume) > FLAT * squares:
+            return True
+    periodic = cell[pbc]
+    return int(np.linalg.matrix_rank(periodic, tol=FLAT)) == len(periodic)

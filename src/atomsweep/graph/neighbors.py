@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RIM = 0.01  # Å: neighbours this little beyond the last one kept are kept too
 COINCIDENT = 1e-3  # Å: closer atoms have no direction between them
-FINEST = 1.0  # Å: vesin divides space into cells of the cutoff, by the million if it is smaller
+FINEST = 2.0  # Å: vesin divides space into cells of the cutoff: more than atoms, if it is smaller
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,13 @@ class RadiusGraph:
                 f"atoms {source[worst]} and {target[worst]} are {dist[worst]:.1e} Å apart; "
                 "remove the duplicate"
             )
-        order = np.lexsort((source, dist, target))
-        target, source, offsets, dist = target[order], source[order], offsets[order], dist[order]
+        order = _order(target, dist, source)
+        target, source, dist = target[order], source[order], dist[order]
+        offsets = offsets.take(order, 0)
         if self.max_neighbors is not None:
             keep = _nearest(target, dist, len(pos), self.max_neighbors)
-            target, source, offsets = target[keep], source[keep], offsets[keep]
+            if not keep.all():
+                target, source, offsets = target[keep], source[keep], offsets[keep]
         return np.stack([source, target]), offsets
 
 
@@ -104,6 +106,26 @@ def shortest_distance(
         return None
     nearest = int(dist.argmin())
     return float(dist[nearest]), int(min(i[nearest], j[nearest])), int(max(i[nearest], j[nearest]))
+
+
+def _order(
+    target: NDArray[np.int64], dist: NDArray[np.float64], source: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(E,) edges by target, then distance, then source: as `np.lexsort`, in a third of its time.
+
+    Distances are sorted first, in any order where two are equal; only if such are of one target do
+    the sources matter. Small integers are sorted by radix.
+    """
+    few = max(target.max(initial=0), source.max(initial=0)) < 1 << 16
+    targets, sources = (one.astype(np.uint16) if few else one for one in (target, source))
+    order = np.argsort(dist)
+    order = order[np.argsort(targets[order], kind="stable")]
+    near, far = dist[order[:-1]], dist[order[1:]]
+    if ((near == far) & (target[order[:-1]] == target[order[1:]])).any():
+        order = np.argsort(sources, kind="stable")
+        order = order[np.argsort(dist[order], kind="stable")]
+        order = order[np.argsort(targets[order], kind="stable")]
+    return order
 
 
 def _nearest(

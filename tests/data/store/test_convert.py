@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import pytest
 
 from atomsweep.cli.data import main
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.formats.describe import describe
 from atomsweep.data.formats.files import FileSource
 from atomsweep.data.formats.ocp_lmdb import S2EF
+from atomsweep.data.formats.store import StoreReader
 from atomsweep.data.store import convert as convert_module
 from atomsweep.data.store import parts as parts_module
 from atomsweep.data.store.convert import convert
@@ -57,6 +60,23 @@ def test_the_store_does_not_depend_on_workers_or_parts(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.parts-*"))
 
 
+def test_a_frame_is_looked_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "in.lmdb"
+    write(path, [random_structure(seed) for seed in range(30)])
+    seen = []
+    for name in ("store.dataset", "store.parts", "store.writer", "formats.describe"):
+        module = importlib.import_module(f"atomsweep.data.{name}")
+        fault = module.structure_fault
+        monkeypatch.setattr(
+            module, "structure_fault", lambda one, f=fault: (seen.append(one.fid), f(one))[1]
+        )
+    how, out = Conversion(StoreReader(), None), tmp_path / "out.lmdb"
+    convert(how, [path], out, tmp_path / "parts", "f", {}, progress=False)
+    assert seen == list(range(30))
+    describe(StoreReader(), [path])
+    assert seen == [*range(30), *range(30)]
+
+
 def test_what_is_there_is_not_made_again(tmp_path, caplog):
     source, out = lmdb_of(tmp_path / "in.lmdb"), tmp_path / "out.lmdb"
     assert main(["convert", str(source), str(out)]) == 0
@@ -97,34 +117,48 @@ def test_a_conversion_that_fails_leaves_no_store_and_goes_on_afterwards(
 
 KILLED = """
 import sys
-from atomsweep.data.store import parts as module
+from atomsweep.data.store import parts, writer
 from atomsweep.cli.data import main
 if __name__ == "__main__":
-    module.PART = 4
+    parts.PART, writer._BATCH_BYTES = 4, 0
     sys.exit(main(["convert", sys.argv[1], sys.argv[2], "--workers", sys.argv[3]]))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_conversion_that_is_killed_goes_on(tmp_path, workers):
+def test_a_conversion_that_is_killed_goes_on(tmp_path, workers, number):
     source, out = lmdb_of(tmp_path / "in.lmdb", 3000), tmp_path / "out.lmdb"
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, str(script), str(source), str(out), workers]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("out.lmdb.parts-*/0*.lmdb"))) < 20:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not out.exists()
+
+    def left():
+        return {p.name: p.stat().st_ino for p in tmp_path.glob("out.lmdb.parts-*/0*.lmdb")}
+
+    def killed_when(ready):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while not ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        told = process.communicate()[1]
+        if number == signal.SIGTERM:
+            assert told.endswith("stopped; the same command continues\n")
+            assert process.returncode == 130
+        assert not out.exists()
+
+    killed_when(lambda: len(left()) >= 20)
     time.sleep(1.0)  # workers end with their parent
-    left = {p.name: p.stat().st_ino for p in tmp_path.glob("out.lmdb.parts-*/0*.lmdb")}
+    before = left()
     time.sleep(0.5)
-    assert left == {p.name: p.stat().st_ino for p in tmp_path.glob("out.lmdb.parts-*/0*.lmdb")}
+    assert left() == before
+    killed_when(lambda: list(tmp_path.glob("*.parts-*/whole*")) and 100 < len(left()) < 600)
+    between = left()
+    assert set(before) - set(between)  # copied, and given back
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     assert [s.fid for s in frames_of(out)] == list(range(3000))
     assert not list(tmp_path.glob("*.parts-*"))
@@ -224,15 +258,15 @@ def test_a_store_is_never_there_without_its_relaxed_ends(tmp_path, monkeypatch):
     records = [as_pyg_2(is2re_fields(seed)) for seed in range(2)]
     source = write_lmdb(tmp_path / "in.lmdb", records, length=False)
     out, ends = tmp_path / "out.lmdb", tmp_path / "out_relaxations.lmdb"
-    copy, done = convert_module._copy, []
+    merge, done = convert_module.merge_parts, []
 
     def killed_after_the_first(*arguments):
         if done:
             raise KeyboardInterrupt
-        copy(*arguments)
+        merge(*arguments)
         done.append(arguments[1])
 
-    monkeypatch.setattr(convert_module, "_copy", killed_after_the_first)
+    monkeypatch.setattr(convert_module, "merge_parts", killed_after_the_first)
     assert main(["convert", str(source), str(out)]) == 130
     assert done == [ends]
     assert not out.exists()

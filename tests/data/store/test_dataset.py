@@ -248,7 +248,7 @@ def test_an_open_store_can_be_read_in_a_child_process(tmp_path, method):
 
 
 def test_a_large_set_outgrows_its_first_map(tmp_path, monkeypatch):
-    monkeypatch.setattr("atomsweep.data.store.writer._FIRST_MAP", 1 << 16)
+    monkeypatch.setattr("atomsweep.data.store.writer.FIRST_MAP", 1 << 16)
     monkeypatch.setattr("atomsweep.data.store.writer._BATCH_BYTES", 1 << 14)
     store = write(tmp_path / "a.lmdb", [random_structure(seed, natoms=100) for seed in range(200)])
     assert store[199].fid == 199
@@ -271,7 +271,7 @@ def test_a_full_disk_is_called_full_whatever_lmdb_calls_it(tmp_path, monkeypatch
         monkeypatch.setattr(
             store_writer.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
         )
-        with pytest.raises(OSError, match=told), store_writer._named_errors(tmp_path / "a.lmdb"):
+        with pytest.raises(OSError, match=told), store_writer.named_errors(tmp_path / "a.lmdb"):
             raise lmdb.Error("mdb_txn_commit: Input/output error")
 
 

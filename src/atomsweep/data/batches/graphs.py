@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 BUDGET = 4 << 30  # bytes
-_LOOKED_AT = 1 << 16  # structures whose sizes tell those of all
+_RUNS, _RUN = 64, 1024  # structures whose sizes tell those of all
 
 log = logging.getLogger(__name__)
 
@@ -175,11 +175,20 @@ class GraphDataset:
 
 def _size(dataset: StructureDataset, graph: RadiusGraph | None) -> float:
     """Bytes that the arrays of a split take, about; of a large one some sizes stand for all."""
-    every = -(-len(dataset) // _LOOKED_AT) or 1
-    natoms = dataset.natoms[::every]
-    atoms = float(natoms.sum()) / max(1, len(natoms)) * len(dataset)
+    atoms = _mean(dataset.natoms) * len(dataset)
     degree = 0 if graph is None else (graph.max_neighbors or 100)
     return BYTES_PER_STRUCTURE * len(dataset) + atoms * (BYTES_PER_ATOM + BYTES_PER_EDGE * degree)
+
+
+def _mean(sizes: Array) -> float:
+    """Mean, of many by runs of neighbours: a page of a mapped array is read if one of it is.
+
+    Shape: (S,).
+    """
+    if len(sizes) > _RUNS * _RUN:
+        starts = np.linspace(0, len(sizes) - _RUN, _RUNS).astype(int).tolist()
+        sizes = np.concatenate([sizes[start : start + _RUN] for start in starts])
+    return float(sizes.sum()) / max(1, len(sizes))
 
 
 def _tell_of_finding(name: str, graph: RadiusGraph, size: float, budget: float) -> None:

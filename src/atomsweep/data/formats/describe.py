@@ -9,18 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from atomsweep.data.formats.running import Drawn, Identities, Range, Reasons, share
-from atomsweep.data.formats.sane import Said, UnitSigns
+from atomsweep.console import Progress
+from atomsweep.data.formats.running import (
+    Drawn,
+    Identities,
+    Range,
+    Reasons,
+    identity,
+    share,
+)
+from atomsweep.data.formats.sane import Histogram, Said, UnitSigns
 from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import Part, frames_of, parts_of
+from atomsweep.data.store.systems import ROW
 from atomsweep.data.structure import MAX_ATOMIC_NUMBER, Array, DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import shortest_distance
+from atomsweep.processes import ProcessLost, in_order
 
 MAX_FORCE = 50.0  # eV/Å, above which OC20 leaves frames out
 CLOSE = 0.5  # Å: no two atoms of a molecule or solid are closer
+LARGE = 8  # parts; of more, other processes read some
 LOOK = 3.0  # Å: how far the first frames are searched for near atoms
 _BINS = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 141)])  # eV/Å, |force component|
+_MERGED = (
+    *("energies", "energies_per_atom", "some_energies", "forces", "components"),
+    *("signs", "odd", "faults"),
+)
 
 
 @dataclass
@@ -34,7 +49,7 @@ class Description:
         elements: (119,) atoms of each atomic number.
         tags: atoms of tag 0, 1, 2.
         fixed: number of fixed atoms.
-        force_counts: histogram over `_BINS` of |component| on free atoms.
+        components: |component| of forces on free atoms, eV/Å.
         force_sum: of |component| on free atoms.
         odd: frames with a force above `max_force`.
         faults: frames that cannot be used.
@@ -56,7 +71,7 @@ class Description:
     tags: Array = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
     fixed: int = 0
     periodic: int = 0
-    force_counts: Array = field(default_factory=lambda: np.zeros(len(_BINS) - 1, dtype=np.int64))
+    components: Histogram = field(default_factory=lambda: Histogram(_BINS))
     force_sum: float = 0.0
     odd: Reasons = field(default_factory=Reasons)
     faults: Reasons = field(default_factory=Reasons)
@@ -69,12 +84,11 @@ class Description:
         """Frames that can be used."""
         return self.sizes.total()
 
-    def add(self, frame: Frame, file: int, where: str) -> None:
+    def add(self, frame: Frame, where: str) -> None:
         """Count a frame that can be used."""
         structure = frame.structure
         assert structure is not None
         self.sizes[structure.natoms] += 1
-        self.identities.add(frame, file)
         self.unkept.update(frame.unkept)
         self.elements += np.bincount(structure.atomic_numbers, minlength=len(self.elements))
         self.tags += np.bincount(np.clip(structure.tags, 0, 2), minlength=3)
@@ -89,13 +103,24 @@ class Description:
         if structure.forces is not None:
             self._add_forces(structure.forces, structure.fixed, where)
 
+    def merge(self, other: Description) -> None:
+        """Take the frames of another, which come after, but for their identities."""
+        for name in ("sizes", "unkept"):
+            getattr(self, name).update(getattr(other, name))
+        for name in ("elements", "tags", "fixed", "periodic", "force_sum"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _MERGED:
+            getattr(self, name).merge(getattr(other, name))
+        if other.distance[1] and (not self.distance[1] or other.distance[0] < self.distance[0]):
+            self.distance = other.distance
+
     def _add_forces(self, forces: Array, fixed: Array, where: str) -> None:
         largest = float(np.abs(forces).max())
         self.forces.add(largest, where)
         if self.max_force is not None and largest > self.max_force:
             self.odd.add(f"|F| = {largest:.0f} eV/Å", where)
         free = np.abs(forces[~fixed]).ravel()
-        self.force_counts += np.histogram(free, _BINS)[0]
+        self.components.add(free)
         self.force_sum += float(free.sum())
 
     def _add_distance(self, structure: Structure, where: str) -> None:
@@ -111,7 +136,7 @@ class Description:
 
     def quantile(self, part: float) -> float:
         """Of |force component|, to the width of a bin (12 %)."""
-        total = np.cumsum(self.force_counts)
+        total = np.cumsum(self.components.counts)
         return float(_BINS[1 + int(np.searchsorted(total, part * total[-1]))])
 
     def report(self) -> list[tuple[str, str]]:
@@ -162,7 +187,7 @@ class Description:
                 ("energy range", energies.ends()),
                 ("energy per atom", f"{self.energies_per_atom.ends()} eV"),
             ]
-        if components := int(self.force_counts.sum()):
+        if components := int(self.components.counts.sum()):
             shares = " / ".join(f"{self.quantile(q):.3g}" for q in (0.1, 0.5, 0.9, 0.99))
             rows += [
                 ("|F| component, free", f"mean {self.force_sum / components:.4f} eV/Å"),
@@ -222,8 +247,8 @@ class Description:
                 drawn, bins=60, weights=np.full(len(drawn), self.energies.count / len(drawn))
             )
         energies.set(xlabel="energy (eV)", ylabel="frames", yscale="log")
-        if self.force_counts.any():
-            forces.stairs(self.force_counts[1:], _BINS[1:], fill=True)
+        if (counts := self.components.counts).any():
+            forces.stairs(counts[1:], _BINS[1:], fill=True)
         forces.set(xlabel="|force component|, free atoms (eV/Å)", ylabel="components", xscale="log")
         there = np.flatnonzero(self.elements)
         elements.bar([chemical_symbols[z] for z in there], self.elements[there])
@@ -238,22 +263,35 @@ def describe(
     files: Iterable[Path],
     max_force: float | None = MAX_FORCE,
     said: Said | None = None,
+    workers: int = 1,
+    progress: bool = False,
 ) -> Description:
-    """Read every frame of files once.
+    """Read every frame of files once. What is found does not depend on the number of processes.
 
     Args:
         reader: of the files.
         files: in order.
         max_force: eV/Å, as of a conversion.
         said: units of the labels.
+        workers: processes.
+        progress: show how far it is, where there are many frames.
 
     Raises:
         DataError: there is no usable frame.
     """
     files = list(files)
     found = Description(max_force, said if said is not None else Said())
-    for part in parts_of(reader, files):
-        _add_part(found, reader, part)
+    parts = [(reader, part, max_force, found.said) for part in parts_of(reader, files)]
+    large = len(parts) > LARGE
+    workers = workers if large else 1
+    try:
+        with Progress("reading frames", "part", len(parts), 0, progress and large) as bar:
+            for one, rows in in_order(_of_part, parts, workers):
+                found.merge(one)
+                found.identities.add(rows)
+                bar.update(1)
+    except ProcessLost as error:
+        raise OSError(f"the files cannot be read: {error}") from error
     if not found.frames:
         count = found.faults.counts.total()
         raise DataError(
@@ -264,8 +302,13 @@ def describe(
     return found
 
 
-def _add_part(found: Description, reader: Reader, part: Part) -> None:
-    for frame in frames_of(reader, part, found.said.units):
+def _of_part(
+    reader: Reader, part: Part, max_force: float | None, said: Said
+) -> tuple[Description, Array]:
+    """What is found in a part, and its frames as `ROW`s."""
+    found, rows = Description(max_force, said), list[tuple[int, ...]]()
+    found.some_energies.place = part.number << 40 | part.start
+    for frame in frames_of(reader, part, said.units):
         where = f"frame {frame.index} of {part.file}"
         fault: str | None = frame.fault
         if frame.structure is not None:
@@ -273,8 +316,10 @@ def _add_part(found: Description, reader: Reader, part: Part) -> None:
         if fault:
             found.faults.add(fault, where)
         else:
-            found.add(frame, part.number, where)
+            found.add(frame, where)
+            rows.append(identity(frame, part.number, len(rows)))
     close_environment(part.file)  # whose pages would count as memory
+    return found, np.array(rows, ROW)
 
 
 def as_text(rows: list[tuple[str, str]]) -> str:

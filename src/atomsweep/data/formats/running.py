@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory
+from typing import IO
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from atomsweep.data.structure import Array
 SHOWN = 5  # reasons
 REASONS = 200  # that are counted each
 IN_MEMORY = 16 << 20  # bytes of identities, beyond which they are in a temporary file
-PIECE, WAITING = 1 << 20, 4096  # frames
+PIECE = 1 << 20  # frames
+WAITING = 4096  # numbers
 _NUMBERS = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -40,6 +41,17 @@ class Range:
         self.least = min(self.least, (value, where), key=lambda one: one[0])
         self.largest = max(self.largest, (value, where), key=lambda one: one[0])
 
+    def merge(self, other: Range) -> None:
+        """Take the numbers of another, which come after."""
+        if not other.count:
+            return
+        both, change = self.count + other.count, other.mean - self.mean
+        self._squares += other._squares + change**2 * self.count * other.count / both
+        self.mean += change * other.count / both
+        self.count = both
+        self.least = min(self.least, other.least, key=lambda one: one[0])
+        self.largest = max(self.largest, other.largest, key=lambda one: one[0])
+
     @property
     def std(self) -> float:
         """Standard deviation."""
@@ -52,25 +64,62 @@ class Range:
 
 
 class Drawn:
-    """Some of many numbers, each as likely as any other: all of them while there are few."""
+    """Some of many numbers, each as likely as any other: all of them while there are few.
 
-    def __init__(self, most: int = 100_000) -> None:
-        self.most, self.count = most, 0
-        self._values = array("d")
-        self._random = np.random.default_rng(0)
+    Each gets a random key by its place among all, and those with the least keys are kept, so that
+    it does not matter in how many pieces they are looked at.
+    """
+
+    def __init__(self, most: int = 100_000, place: int = 0) -> None:
+        self.most, self.place = most, place  # of the next number
+        self._kept = np.zeros((2, 0))  # keys, values
+        self._waiting: list[float] = []
 
     def add(self, value: float) -> None:
         """Take or pass over one more."""
-        self.count += 1
-        if len(self._values) < self.most:
-            self._values.append(value)
-        elif (place := int(self._random.integers(self.count))) < self.most:
-            self._values[place] = value
+        self._waiting.append(value)
+        if len(self._waiting) == WAITING:
+            self._draw()
+
+    def _draw(self) -> None:
+        count = len(self._waiting)
+        keys = random_keys(np.arange(self.place, self.place + count))
+        self._keep(np.stack([keys, self._waiting]))
+        self.place, self._waiting = self.place + count, []
+
+    def _keep(self, more: Array) -> None:
+        every = np.concatenate([self._kept, more], axis=1)
+        if every.shape[1] > 2 * self.most:
+            every = self._least(every)
+        self._kept = every
+
+    def _least(self, every: Array) -> Array:
+        if every.shape[1] <= self.most:
+            return every
+        places = np.sort(np.argpartition(every[0], self.most)[: self.most])
+        return np.asarray(every[:, places])
+
+    def merge(self, other: Drawn) -> None:
+        """Take the numbers of another, whose places come after."""
+        self._draw()
+        other._draw()
+        self._keep(other._kept)
+        self.place = other.place
 
     @property
     def values(self) -> Array:
-        """Those that were taken."""
-        return np.array(self._values)
+        """Those that were taken, in their order."""
+        self._draw()
+        return self._least(self._kept)[1]
+
+
+def random_keys(places: Array) -> Array:
+    """Numbers in [0, 1) that look random: SplitMix64 of each place. Shape: (K,) -> (K,)."""
+    mixed = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) / (1 << 53)
 
 
 class Reasons:
@@ -82,10 +131,17 @@ class Reasons:
 
     def add(self, reason: str, where: str) -> None:
         """Count one more."""
-        kind = _NUMBERS.sub("#", reason)
+        self._add(_NUMBERS.sub("#", reason), 1, reason, where)
+
+    def merge(self, other: Reasons) -> None:
+        """Take the messages of another, which come after."""
+        for kind, count in other.counts.items():
+            self._add(kind, count, *other._first[kind])
+
+    def _add(self, kind: str, count: int, reason: str, where: str) -> None:
         if kind not in self.counts and len(self.counts) >= REASONS:
             kind = reason = "other reasons"
-        self.counts[kind] += 1
+        self.counts[kind] += count
         self._first.setdefault(kind, (reason, where))
 
     @property
@@ -114,30 +170,22 @@ class Identities:
 
     def __init__(self) -> None:
         self.count = 0
-        self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (goes with this object)
-        self._waiting: list[tuple[int, ...]] = []
+        self._file: IO[bytes] | None = None
 
-    def add(self, frame: Frame, file: int) -> None:
-        """Take a frame."""
-        assert frame.structure is not None
-        structure = frame.structure
-        content, atoms = digests(encode(structure))
-        atoms = 0 if frame.numbered else atoms  # a file without ids is one system
-        ids = (structure.sid, structure.fid, file)
-        self._waiting.append((*ids, content, atoms, self.count, int(frame.numbered)))
-        self.count += 1
-        if len(self._waiting) == WAITING:
-            self._write()
-
-    def _write(self) -> None:
+    def add(self, rows: Array) -> None:
+        """Take frames as `ROW`s, numbered from 0."""
+        rows = rows.copy()
+        rows["place"] += self.count
+        self.count += len(rows)
+        if self._file is None:
+            self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (goes with this object)
         self._file.seek(0, 2)
-        self._file.write(np.array(self._waiting, ROW).tobytes())
-        self._waiting = []
+        self._file.write(rows.tobytes())
 
     def rows(self) -> Iterator[Array]:
         """All frames in order, as `ROW`s."""
-        if self._waiting:
-            self._write()
+        if self._file is None:
+            return
         self._file.seek(0)
         while data := self._file.read(PIECE * ROW.itemsize):
             yield np.frombuffer(data, ROW)
@@ -163,6 +211,15 @@ class Identities:
             ("equal frames, ids included", str(len(again))),
             ("equal frames under other ids", str(len(equal))),
         ]
+
+
+def identity(frame: Frame, file: int, place: int) -> tuple[int, ...]:
+    """A frame that can be used as a `ROW`."""
+    assert frame.structure is not None
+    structure = frame.structure
+    content, atoms = digests(encode(structure))
+    atoms = 0 if frame.numbered else atoms  # a file without ids is one system
+    return structure.sid, structure.fid, file, content, atoms, place, int(frame.numbered)
 
 
 def share(count: int, frames: int) -> str:

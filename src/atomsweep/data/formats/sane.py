@@ -14,7 +14,13 @@ from atomsweep.data.normalizer import spacing_fault
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import Part, frames_of
-from atomsweep.data.structure import Array, DataError, Structure, structure_fault
+from atomsweep.data.structure import (
+    MAX_ATOMIC_NUMBER,
+    Array,
+    DataError,
+    Structure,
+    structure_fault,
+)
 from atomsweep.units import BOHR, ENERGY_UNITS, FORCE_UNITS, HARTREE, LabelUnits
 
 MOST_LEFT_OUT = 0.2  # of all frames
@@ -26,6 +32,7 @@ ALL_ELECTRONS = (0.98, 1.04)  # of the atoms' energies: what molecules and solid
 NEAR = 0.04  # relative: how well the work of forces tells a unit
 STEP = 0.3  # Å: the farthest that an atom moves between frames whose work is taken
 _DIFFERENCES = 4096
+_TOGETHER = 64  # frames whose forces are counted at once
 _STEPS = sorted(  # eV, of float32 numbers of 1 to 10 million
     (unit * 2.0**power for unit in ENERGY_UNITS.values() for power in range(-23, 1)), reverse=True
 )
@@ -40,8 +47,45 @@ def atoms_energy(atomic_numbers: Array) -> float:
     The Thomas-Fermi energy with Scott's and Schwinger's corrections, -0.7687 Z^(7/3) + Z²/2 -
     0.2699 Z^(5/3) (Schwinger, Phys. Rev. A 24, 2353, 1981).
     """
-    z = atomic_numbers.astype(np.float64)
-    return float((-0.7687 * z ** (7 / 3) + 0.5 * z**2 - 0.2699 * z ** (5 / 3)).sum())
+    return float(_ATOMS[atomic_numbers].sum())
+
+
+_Z = np.arange(MAX_ATOMIC_NUMBER + 1, dtype=np.float64)
+_ATOMS = -0.7687 * _Z ** (7 / 3) + 0.5 * _Z**2 - 0.2699 * _Z ** (5 / 3)
+
+
+class Histogram:
+    """Numbers counted between bins, many at once: `np.histogram` takes as long for few.
+
+    Args:
+        bins: (B,) ascending.
+    """
+
+    def __init__(self, bins: Array) -> None:
+        self.bins = bins
+        self._counts = np.zeros(len(bins) - 1, dtype=np.int64)
+        self._waiting: list[Array] = []
+
+    def add(self, values: Array) -> None:
+        """Take numbers. Shape: (K,)."""
+        self._waiting.append(values)
+        if len(self._waiting) == _TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._counts += np.histogram(np.concatenate(self._waiting), self.bins)[0]
+            self._waiting = []
+
+    def merge(self, other: Histogram) -> None:
+        """Take the numbers of another of the same bins."""
+        self._counts = self.counts + other.counts
+
+    @property
+    def counts(self) -> Array:
+        """(B - 1,) int64."""
+        self._count()
+        return self._counts
 
 
 class EnergyGrid:
@@ -56,17 +100,29 @@ class EnergyGrid:
     def __init__(self) -> None:
         self._first: dict[bytes, float] = {}
         self._differences: list[float] = []
+        self._taken: list[tuple[bytes, float]] = []
 
     def add(self, structure: Structure) -> None:
         """Take a frame."""
-        if structure.energy is None or len(self._differences) >= _DIFFERENCES:
+        if structure.energy is not None and len(self._differences) < _DIFFERENCES:
+            numbers = np.sort(structure.atomic_numbers.astype(np.uint8))
+            self._take(numbers.tobytes(), structure.energy)
+
+    def merge(self, other: EnergyGrid) -> None:
+        """Take the frames of another, as if each had been added."""
+        for composition, energy in other._taken:
+            self._take(composition, energy)
+
+    def _take(self, composition: bytes, energy: float) -> None:
+        if len(self._differences) >= _DIFFERENCES:
             return
-        energy = structure.energy
-        composition = np.sort(structure.atomic_numbers).tobytes()
         if composition in self._first:
             self._differences.append(energy - self._first[composition])
         elif len(self._first) < _DIFFERENCES:
             self._first[composition] = energy
+        else:
+            return
+        self._taken.append((composition, energy))
 
     @property
     def step(self) -> float:
@@ -104,17 +160,18 @@ class UnitSigns:
 
     energies: int = 0
     units: dict[str, int] = field(default_factory=dict)
-    forces: Array = field(default_factory=lambda: np.zeros(len(_BINS) - 1, dtype=np.int64))
+    forces: Histogram = field(default_factory=lambda: Histogram(_BINS))
     grid: EnergyGrid = field(default_factory=EnergyGrid)
     pairs: int = 0
     _sums: Array = field(default_factory=lambda: np.zeros(3))
+    _first: Structure | None = None
     _before: Structure | None = None
 
     def add(self, structure: Structure) -> None:
         """Take a frame; what follows the one before it in its file also makes a pair."""
         if structure.forces is not None:
             sizes = np.linalg.norm(structure.forces[~structure.fixed], axis=1)
-            self.forces += np.histogram(sizes, _BINS)[0]
+            self.forces.add(sizes)
         if structure.energy is not None:
             self.grid.add(structure)
             self.energies += 1
@@ -123,8 +180,23 @@ class UnitSigns:
                 low, high = (x * HARTREE / ENERGY_UNITS[name] for x in ALL_ELECTRONS)
                 if low < ratio < high and structure.atomic_numbers.max() > 2:
                     self.units[name] = self.units.get(name, 0) + 1
-            self._add_pair(structure)
+        self._add_pair(structure)
+        self._first = structure if self._first is None else self._first
         self._before = structure
+
+    def merge(self, other: UnitSigns) -> None:
+        """Take the frames of another, which follow."""
+        self.energies += other.energies
+        self.forces.merge(other.forces)
+        self.grid.merge(other.grid)
+        for name, count in other.units.items():
+            self.units[name] = self.units.get(name, 0) + count
+        if other._first is not None:
+            self._add_pair(other._first)
+            self._first = other._first if self._first is None else self._first
+            self._before = other._before
+        self.pairs += other.pairs
+        self._sums += other._sums
 
     def _add_pair(self, structure: Structure) -> None:
         before = self._before
@@ -150,7 +222,7 @@ class UnitSigns:
     @property
     def median_force(self) -> float:
         """Of |F| on free atoms, eV/Å, within 5 %."""
-        total = np.cumsum(self.forces)
+        total = np.cumsum(self.forces.counts)
         return float(_BINS[1 + int(np.searchsorted(total, total[-1] / 2))]) if total[-1] else 0.0
 
     @property

@@ -31,7 +31,7 @@ class StoreReader(Reader):
         store = StoreDataset(file)
         for index in range(start, stop if stop is not None else len(store)):
             try:
-                yield Frame(index, store[index], "as in the store")
+                yield Frame(index, store.decoded(index), "as in the store")
             except DataError as error:
                 yield Frame(index, None, fault=str(error))
 

@@ -1,8 +1,8 @@
 """Files of any kind → one native store: in parallel, resumable, in bounded memory, or not at all.
 
 The work is cut into parts. Each becomes a small store of its own that appears complete or not at
-all, so a conversion that was killed goes on with the parts that are missing. At the end the parts
-are copied, record by record under their checksums, into the store.
+all, so a conversion that was killed goes on with the parts that are missing. What they tell
+together is kept, and then they are copied into the store (`merge.py`).
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from atomsweep.console import Progress
 from atomsweep.data.dataset import report_skipped
-from atomsweep.data.store.dataset import StoreDataset
-from atomsweep.data.store.environment import close_environment
+from atomsweep.data.store.merge import can_go_on, merge_parts
 from atomsweep.data.store.parts import Conversion, Part, Report, convert_part, ends_of, parts_of
-from atomsweep.data.store.record import check_record, with_sid
 from atomsweep.data.store.whole import Whole, combined
-from atomsweep.data.store.writer import StoreWriter
-from atomsweep.data.structure import Array, DataError
-from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.data.structure import DataError
 from atomsweep.processes import ProcessLost, calls
 
 PARTS = 2  # version of what a part holds; those of another are made again
-_TOGETHER = 256  # records copied at once
 log = logging.getLogger(__name__)
 
 
@@ -73,21 +66,22 @@ def convert(
     for left in parts_dir.glob(".*.tmp"):  # half a part of a conversion that was killed
         left.unlink()
     paths = [parts_dir / f"{place:06d}.{PARTS}.lmdb" for place in range(len(parts))]
-    missing = [(p, path) for p, path in zip(parts, paths, strict=True) if not path.exists()]
-    done = len(parts) - len(missing)
-    with Progress(f"converting {out.stem}", "part", len(parts), done, progress) as bar:
-        for _ in _converted(conversion, missing, workers):
-            bar.update(1)
-    whole = combined(parts, paths, conversion.on_error, parts_dir, contents)
+    stores = {out: paths}
+    if conversion.reader.relaxations:  # first, since `out` counts as a conversion that is done
+        stores = {ends_of(out): [ends_of(path) for path in paths], out: paths}
+    told = parts_dir / f"whole.{PARTS}.npz"
+    whole = _left(told, stores, fingerprint)
+    if whole is None:
+        _make_parts(conversion, parts, paths, workers, progress, out.stem)
+        whole = combined(parts, paths, conversion.on_error, parts_dir, contents)
+        if not whole.report.frames:
+            faults = whole.report.skipped
+            raise DataError(
+                f"no usable frame for {out.stem} in {_called(files)}"
+                + (f"; first fault: {faults[0]}" if faults else "")
+            )
+        whole.save(told)  # from here on parts are given back to the disk
     report = whole.report
-    if not report.frames:
-        raise DataError(
-            f"no usable frame for {out.stem} in {_called(files)}"
-            + (f"; first fault: {report.skipped[0]}" if report.skipped else "")
-        )
-    if conversion.reader.relaxations:
-        ends = [ends_of(path) for path in paths]
-        _copy(ends, ends_of(out), fingerprint, meta, None, whole, progress, 2)
     made = {
         "frames": report.frames,
         "skipped": len(report.skipped),
@@ -96,11 +90,39 @@ def convert(
         "unkept": dict(report.unkept),
         "relaxed_energy": conversion.reader.relaxed_energy,
     }
-    # last, since a store that is there counts as a conversion that is done
-    _copy(paths, out, fingerprint, {**meta, "conversion": made}, conversion.graph, whole, progress)
+    about = {**meta, "conversion": made}
+    if conversion.reader.relaxations:
+        merge_parts(stores[ends_of(out)], ends_of(out), fingerprint, meta, None, whole, progress, 2)
+    merge_parts(paths, out, fingerprint, about, conversion.graph, whole, progress)
     _tell(out.stem, report, conversion.max_force)
     shutil.rmtree(parts_dir)
     return report
+
+
+def _left(told: Path, stores: dict[Path, list[Path]], fingerprint: str) -> Whole | None:
+    """What the parts told before a kill; None where they have not, or cannot be copied any more."""
+    whole = Whole.load(told)
+    if whole is None or all(can_go_on(*one, fingerprint) for one in stores.items()):
+        return whole
+    log.warning("%s: parts of an earlier conversion are missing, beginning anew", told.parent)
+    for left in told.parent.iterdir():
+        left.unlink()
+    return None
+
+
+def _make_parts(
+    conversion: Conversion,
+    parts: Sequence[Part],
+    paths: Sequence[Path],
+    workers: int,
+    progress: bool,
+    name: str,
+) -> None:
+    missing = [(p, path) for p, path in zip(parts, paths, strict=True) if not path.exists()]
+    done = len(parts) - len(missing)
+    with Progress(f"converting {name}", "part", len(parts), done, progress) as bar:
+        for _ in _converted(conversion, missing, workers):
+            bar.update(1)
 
 
 def _called(files: Sequence[Path]) -> str:
@@ -136,50 +158,3 @@ def _converted(
         for part in missing:
             convert_part(conversion, *part)
             yield
-
-
-def _copy(
-    paths: Sequence[Path],
-    out: Path,
-    fingerprint: str,
-    meta: dict[str, Any],
-    graph: RadiusGraph | None,
-    whole: Whole,
-    progress: bool,
-    each: int = 1,  # records of a frame
-) -> None:
-    with (
-        StoreWriter(out, fingerprint, meta, graph) as writer,
-        Progress(
-            f"copying {out.stem}", "part", len(paths), 0, progress and len(paths) > 100
-        ) as bar,
-    ):
-        for number, path in enumerate(paths):
-            store = StoreDataset(path)
-            chosen = whole.of_part(number, store.sids[::each])
-            _copy_part(store, writer, *(np.repeat(one, each) for one in chosen))
-            close_environment(path)
-            bar.update(1)
-
-
-def _copy_part(store: StoreDataset, writer: StoreWriter, sids: Array, kept: Array) -> None:
-    renamed = sids != store.sids
-    for start in range(0, len(store), _TOGETHER):
-        places = start + np.flatnonzero(kept[start : start + _TOGETHER])
-        records = store.records(places.tolist())
-        for at in np.flatnonzero(renamed[places]).tolist():
-            records[at] = with_sid(records[at], int(sids[places[at]]))
-        try:
-            writer.add_records(records)
-        except DataError as error:
-            wrong = places[_first_wrong(records)]
-            raise DataError(f"{store.where(wrong)} {error}; remove {store.path.parent}") from None
-
-
-def _first_wrong(records: Sequence[bytes]) -> int:
-    for number, record in enumerate(records):
-        try:
-            check_record(record)
-        except DataError:
-            return number
-    return 0

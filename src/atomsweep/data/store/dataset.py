@@ -102,6 +102,18 @@ class StoreDataset(StructureDataset):
         return len(self._natoms)
 
     def __getitem__(self, index: int) -> Structure:
+        structure = self.decoded(index)
+        if fault := structure_fault(structure):
+            raise self._unusable(index, structure, fault)
+        return structure
+
+    def decoded(self, index: int) -> Structure:
+        """The structure of a record that is what the index says; its values are not checked.
+
+        Raises:
+            DataError: the record is missing, damaged, or another than the index says.
+            IndexError: outside the data set.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"structure {index} of {len(self)} in {self.path}")
         record = self.record(index)
@@ -109,7 +121,7 @@ class StoreDataset(StructureDataset):
             structure = decode(record)
         except DataError as error:
             raise DataError(f"{self.where(index)} {error}") from None
-        fault = structure_fault(structure)
+        fault = ""
         told = (self._natoms[index], self.sids[index], self.fids[index])
         if (structure.natoms, structure.sid, structure.fid) != told:
             fault = "the file's index tells another size or other ids"
@@ -117,10 +129,12 @@ class StoreDataset(StructureDataset):
             if promised and getattr(structure, label) is None:
                 fault = f"it carries no {label}, while the file says that all do"
         if fault:
-            raise DataError(
-                f"{self.where(index)} (sid {structure.sid}, fid {structure.fid}): {fault}"
-            )
+            raise self._unusable(index, structure, fault)
         return structure
+
+    def _unusable(self, index: int, structure: Structure, fault: str) -> DataError:
+        ids = f"(sid {structure.sid}, fid {structure.fid})"
+        return DataError(f"{self.where(index)} {ids}: {fault}")
 
     def record(self, index: int) -> bytes:
         """The bytes of a record, not checked.

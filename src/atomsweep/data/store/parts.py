@@ -112,7 +112,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
             for frame in _usable(conversion, part, report):
                 assert frame.structure is not None
                 try:
-                    record = writer.add(frame.structure)
+                    record = writer.add_checked(frame.structure)
                 except DataError as error:  # a neighbour list that cannot be made
                     _fault(report, f"{_called(frame, part)}: {error}", conversion.on_error)
                     continue
@@ -126,7 +126,7 @@ def convert_part(conversion: Conversion, part: Part, path: Path) -> None:
             if conversion.reader.relaxations:
                 with StoreWriter(ends_of(path)) as second:
                     for structure in ends:
-                        second.add(structure)
+                        second.add_checked(structure)
             writer.meta["report"] = {
                 "skipped": report.skipped,
                 "filtered": report.filtered,

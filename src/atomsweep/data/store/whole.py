@@ -6,8 +6,13 @@ on disk, and each bucket is looked at alone.
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import os
+import zipfile
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +27,7 @@ from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import HINT, Part, Report
 from atomsweep.data.store.systems import ROW, copies, table, told_apart
 from atomsweep.data.structure import Array, DataError
+from atomsweep.tracking.files import write_atomic
 
 BUCKET = 1 << 21  # frames, which take 0.3 GB as a table
 _DEALT = 1 << 17  # frames dealt at once
@@ -35,7 +41,7 @@ class Whole:
 
     Attributes:
         report: of all parts.
-        starts: place of the first frame of each part.
+        starts: place of the first frame of each part, and of one behind the last.
         dropped: places of copies that are left out, ascending.
         renamed: places of frames that are of another system than their id says, ascending.
         systems: of those.
@@ -47,6 +53,12 @@ class Whole:
     renamed: Array
     systems: Array
 
+    def kept_in(self, number: int) -> int:
+        """How many frames of a part are kept."""
+        first, end = self.starts[number : number + 2]
+        dropped = _within(self.dropped, first, end - first)
+        return end - first - (dropped.stop - dropped.start)
+
     def of_part(self, number: int, sids: Array) -> tuple[Array, Array]:
         """Systems of a part's frames, whose ids are `sids`, and which are kept."""
         first = self.starts[number]
@@ -55,6 +67,32 @@ class Whole:
         news = _within(self.renamed, first, len(sids))
         sids[self.renamed[news] - first] = self.systems[news]
         return sids, kept
+
+    def save(self, path: Path) -> None:
+        """Keep all of it in a file, whole or not at all, on disk."""
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name) for name in ("starts", *_PLACES)}
+        report = np.frombuffer(json.dumps(vars(self.report)).encode(), "u1")
+        np.savez(buffer, report=report, **arrays)
+        write_atomic(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Whole | None:
+        """From such a file; None where there is none, or not all of it."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                told = json.loads(file["report"].tobytes())
+                report = Report(**told | {name: Counter(told[name]) for name in _COUNTS})
+                return cls(report, file["starts"].tolist(), *(file[name] for name in _PLACES))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("beginning anew, %s is damaged: %s", path, error)
+            return None
+
+
+_PLACES = ("dropped", "renamed", "systems")
+_COUNTS = ("tags", "unkept")
 
 
 def _within(places: Array, first: int, count: int) -> slice:
@@ -105,6 +143,8 @@ def combined(
             for rows in found.rows():
                 kept = ~np.isin(rows["place"], whole.dropped)
                 file.write(rows["content"][kept].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
     return whole
 
 
@@ -136,10 +176,11 @@ class _Frames:
             self.starts.append(self.count)
             self.count += len(store)
             close_environment(path)
+        self.starts.append(self.count)
 
     def rows(self) -> Iterator[Array]:
         """Frames as `ROW`s, those of one part after another."""
-        for part, path, start in zip(self.parts, self.paths, self.starts, strict=True):
+        for part, path, start in zip(self.parts, self.paths, self.starts, strict=False):
             store = StoreDataset(path)
             told, rows = store.meta["report"], np.zeros(len(store), ROW)
             digests = np.frombuffer(bytes.fromhex(told["digests"]), "<u8").reshape(-1, 2)

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import lmdb
 import numpy as np
@@ -36,7 +37,7 @@ from atomsweep.data.structure import DataError, Structure, structure_fault
 from atomsweep.graph.neighbors import RadiusGraph
 
 _BATCH_BYTES = 32 << 20  # written in one transaction
-_FIRST_MAP = 64 << 20
+FIRST_MAP = 64 << 20
 _SPOOL = 1 << 20  # bytes of a column of the index that are held in memory
 MOST_INSIDE = 1 << 22  # structures whose index LMDB takes as values
 _NEARLY_FULL = 1 << 20  # bytes that a failed write leaves on a full disk
@@ -79,17 +80,23 @@ class StoreWriter:
         self._pending_bytes = 0
         self._env: Any = None
 
-    def __enter__(self) -> StoreWriter:
+    def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for name in INDEX:
-            if name != "num_edges" or self.graph is not None:
-                self._index[name] = SpooledTemporaryFile(_SPOOL, dir=str(self.path.parent))
-        self._temporary.unlink(missing_ok=True)
-        with _named_errors(self.path):
-            self._env = lmdb.open(
-                str(self._temporary), subdir=False, lock=False, map_size=_FIRST_MAP, sync=False
-            )
+        self._open()
         return self
+
+    def _columns(self) -> list[str]:
+        return [name for name in INDEX if name != "num_edges" or self.graph is not None]
+
+    def _open(self) -> None:
+        for name in self._columns():
+            folder = str(self.path.parent)
+            self._index[name] = SpooledTemporaryFile(_SPOOL, dir=folder)  # noqa: SIM115
+        self._temporary.unlink(missing_ok=True)
+        with named_errors(self.path):
+            self._env = lmdb.open(
+                str(self._temporary), subdir=False, lock=False, map_size=FIRST_MAP, sync=False
+            )
 
     def add(self, structure: Structure) -> bytes:
         """Append a structure; returns its record.
@@ -97,13 +104,24 @@ class StoreWriter:
         Raises:
             DataError: it is unusable.
         """
-        name = f"structure {self._count} for {self.path} (sid {structure.sid}, fid {structure.fid})"
         if fault := structure_fault(structure):
-            raise DataError(f"{name}: {fault}")
+            raise DataError(f"{self._called(structure)}: {fault}")
+        return self.add_checked(structure)
+
+    def _called(self, structure: Structure) -> str:
+        ids = f"(sid {structure.sid}, fid {structure.fid})"
+        return f"structure {self._count} for {self.path} {ids}"
+
+    def add_checked(self, structure: Structure) -> bytes:
+        """Append a structure in which `structure_fault` has found nothing; returns its record.
+
+        Raises:
+            DataError: its neighbour list cannot be made or stored.
+        """
         edges = None
         if self.graph is not None:
             flat = FlatStructures.collect([structure], energy=False, forces=False)
-            edges = FlatEdges.build(flat, self.graph, lambda _: name)
+            edges = FlatEdges.build(flat, self.graph, lambda _: self._called(structure))
         record = encode(structure, edges)
         self._append([record], [structure.natoms], [structure.sid], [structure.fid])
         return record
@@ -135,8 +153,9 @@ class StoreWriter:
                 COUNT.unpack_from(record, edges_at(record[5], n))[0]
                 for record, n in zip(records, natoms, strict=True)
             ]
-        for name, column in values.items():
-            self._index[name].write(np.array(column, INDEX[name]).tobytes())
+        with named_errors(self.path):
+            for name, column in values.items():
+                self._index[name].write(np.array(column, INDEX[name]).tobytes())
         for record in records:
             self._group.append(record)
             self._count += 1
@@ -155,7 +174,7 @@ class StoreWriter:
             self._flush()
 
     def _flush(self) -> None:
-        with _named_errors(self.path):
+        with named_errors(self.path):
             while True:
                 try:
                     with self._env.begin(write=True) as transaction:
@@ -169,40 +188,43 @@ class StoreWriter:
     def _finish(self) -> None:
         self._close_group()
         large = self._count > MOST_INSIDE
-        header = {
-            "version": GROUPED,
-            "group": GROUP,
-            "count": self._count,
-            "fingerprint": self.fingerprint,
-            "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(self._count),
-            "has_forces": bool(self._all_flags & HAS_FORCES) and bool(self._count),
-            **self.meta,
-        }
-        if self.graph is not None:
-            header["neighbors"] = asdict(self.graph)
-        self._pending.append((META, json.dumps(header, sort_keys=True).encode()))
-        for name, file in self._index.items():
-            file.seek(0)
-            if not large:
-                self._pending.append((name.encode(), file.read()))
+        self._pending.append((META, self._header(self._count)))
+        if not large:
+            for name, file in self._index.items():
+                self._pending.append((name.encode(), _content(file)))
         self._flush()
-        with _named_errors(self.path):
+        with named_errors(self.path):
             self._env.sync(True)
             size = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
             self._env.close()
             self._env = None
-            if self._temporary.stat().st_size < size:  # so that readers can tell a file cut off
+            if self._temporary.stat().st_size != size:  # so that readers can tell a file cut off
                 os.truncate(self._temporary, size)
             if large:  # LMDB would hold each array in memory, twice
                 self._append_index(size)
             os.replace(self._temporary, self.path)  # noqa: PTH105 (atomic also over an existing file)
             sync_directory(self.path.parent)
 
+    def _header(self, count: int) -> bytes:
+        header = {
+            "version": GROUPED,
+            "group": GROUP,
+            "count": count,
+            "fingerprint": self.fingerprint,
+            "has_energy": bool(self._all_flags & HAS_ENERGY) and bool(count),
+            "has_forces": bool(self._all_flags & HAS_FORCES) and bool(count),
+            **self.meta,
+        }
+        if self.graph is not None:
+            header["neighbors"] = asdict(self.graph)
+        return json.dumps(header, sort_keys=True).encode()
+
     def _append_index(self, end: int) -> None:
         with self._temporary.open("r+b") as file:
             file.truncate(end)
             file.seek(end)
             for column in self._index.values():
+                column.seek(0)
                 shutil.copyfileobj(column, file, 1 << 20)
             file.flush()
             os.fsync(file.fileno())
@@ -217,16 +239,25 @@ class StoreWriter:
             if kind is None:
                 self._finish()
         finally:
-            if self._env is not None:
-                self._env.close()
-                self._env = None
-            for column in self._index.values():
-                column.close()
+            self._close()
             self._temporary.unlink(missing_ok=True)
 
+    def _close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        for column in self._index.values():
+            with suppress(OSError):  # what a full disk does not take was told already
+                column.close()
 
-class _named_errors:
-    """Turn LMDB's errors of the file system into an OSError that names the path."""
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+class named_errors:
+    """Turn errors of the file system, LMDB's too, into an OSError that names the path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -234,6 +265,8 @@ class _named_errors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and error.filename is None:  # of a file that was open
+            raise OSError(error.errno, str(error.strerror), str(self.path)) from error
         if isinstance(error, lmdb.Error) and not isinstance(error, lmdb.MapFullError):
             full = "No space left" in str(error) or "File too large" in str(error)
             # where only a part of a page fitted, LMDB says "Input/output error"
