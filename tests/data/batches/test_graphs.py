@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms
 from torch_geometric.data import Batch
 
 from atomsweep import keys
-from atomsweep.data.batches import arrays
+from atomsweep.data.batches import arrays, graphs
 from atomsweep.data.batches.graphs import GraphDataset, atoms_to_batch, eval_batches
 from atomsweep.data.batches.sampler import EpochSampler
 from atomsweep.data.dataset import InMemoryDataset
@@ -425,3 +425,21 @@ def test_an_element_that_the_model_lacks_is_named_with_its_structure_or_skipped(
     kept = GraphDataset(dataset, GRAPH, on_error="skip", unsupported=frozenset({85}))
     assert kept.indices.tolist() == [0, 1, 3]
     assert len(kept.skipped) == 1
+
+
+def test_the_size_of_a_large_set_is_told_by_few_runs_of_its_structures(monkeypatch):
+    """A mapped index of 134 M frames is not read through to decide how its batches are made."""
+    monkeypatch.setattr(graphs, "_RUNS", 4)
+    monkeypatch.setattr(graphs, "_RUN", 8)
+    asked = []
+
+    class Sizes(np.ndarray):
+        def __getitem__(self, places):
+            asked.append(np.asarray(super().__getitem__(places)))
+            return asked[-1]
+
+    sizes = np.arange(1000).view(Sizes)
+    assert graphs._mean(sizes) == 499.5
+    assert [len(run) for run in asked] == [8] * 4
+    assert graphs._mean(np.arange(32)) == 15.5
+    assert graphs._mean(np.arange(0)) == 0.0
