@@ -34,6 +34,16 @@ ROOM = str(Path(atomsweep.__file__).parent)
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "_linalg_check_errors"}  # a value
 SIZES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
 
+RELAXATION = {  # where a step of a relaxation waits, and why
+    "graph.skin.MovingGraph._moved": "who has moved so far that its neighbours are searched",
+    "graph.skin.MovingGraph.attach": "who has a fault, and how many edges there are",
+    "tasks.relax.loop._Active.advance": "largest forces decide who is done",
+}
+SEARCH = {  # where one waits further in which structures enter, are searched, or leave
+    "graph.skin.MovingGraph._search": "positions of all, which tell whose pairs still do",
+    "graph.skin.MovingGraph._join": "how many pairs were found",
+    "tasks.relax.potentials.batch_of": "structures that enter are sent",
+}
 TRAINING = {  # where a training step may wait, and why
     "engine.optim.MovingAverage.update_parameters": "once in a process: is there an average yet",
 }
@@ -117,16 +127,19 @@ class Watch(TorchDispatchMode):
     """What an operation would make the host wait for raises `Waited`, or is allowed and noted.
 
     Args:
-        allowed: `<module>.<function>` of atomsweep in which a wait must be; a value that is read
-            there is 1, and so is a size.
+        allowed: `<module>.<function>` of atomsweep in which a wait must be. All that is asked for
+            there is True, but for values.
+        values: that are read in such a place, else 1.
 
     Attributes:
         seen: the places of `allowed` that have waited.
     """
 
-    def __init__(self, mode: FakeTensorMode, allowed: Mapping[str, str]) -> None:
+    def __init__(
+        self, mode: FakeTensorMode, allowed: Mapping[str, str], values: Mapping[str, int]
+    ) -> None:
         super().__init__()
-        self.mode = mode
+        self.mode, self.values = mode, values
         self.allowed, self.seen = allowed, set[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -137,10 +150,14 @@ class Watch(TorchDispatchMode):
             if place not in self.allowed:
                 raise Waited(f"{place}: {why}")
             self.seen.add(place)
-            if func.overloadpacket.__name__ == "_local_scalar_dense":
-                return 1.0 if args[0].dtype.is_floating_point else 1
-            if func.overloadpacket.__name__ == "nonzero":
-                return args[0].new_empty((1, args[0].ndim), dtype=torch.int64)
+            name = func.overloadpacket.__name__
+            if name == "_local_scalar_dense":
+                value = self.values.get(place, 1)
+                return float(value) if args[0].dtype.is_floating_point else value
+            if name == "nonzero":
+                return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
+            if name == "index":
+                args = (args[0], [_all_of(part) for part in args[1]])
         if func.overloadpacket.__name__ == "_to_copy" and not isinstance(args[0], FakeTensor):
             args = (self.mode.from_tensor(args[0]), *args[1:])  # would be copied in truth
         return func(*args, **kwargs)
@@ -174,6 +191,13 @@ class _Literals(TorchFunctionMode):
                 raise Waited(f"{place}: {func.__name__} of Python's numbers on the device")
             self.watch.seen.add(place)
         return func(*args, **kwargs)
+
+
+def _all_of(chosen: Tensor | None) -> Tensor | None:
+    """Indices of a mask (n,) that is True everywhere."""
+    if chosen is None or chosen.dtype != torch.bool:
+        return chosen
+    return torch.empty(len(chosen), dtype=torch.int64, device=chosen.device)
 
 
 def _waits(func: Any, args: Any, kwargs: Mapping[str, Any]) -> str | None:
@@ -227,17 +251,20 @@ def _pin(tensor: Tensor, *_: Any) -> Tensor:
 
 @contextmanager
 def fake_gpu(
-    allowed: Mapping[str, str] | None = None, mode: FakeTensorMode | None = None
+    allowed: Mapping[str, str] | None = None,
+    mode: FakeTensorMode | None = None,
+    values: Mapping[str, int] | None = None,
 ) -> Iterator[Watch]:
     """Within it the device is there: modules move to it, and batches are sent.
 
     Args:
         allowed: see `Watch`.
         mode: of an earlier one, `Watch.mode`, whose tensors are used again.
+        values: see `Watch`.
     """
     register()
     mode = FakeTensorMode(allow_non_fake_inputs=True) if mode is None else mode
-    watch = Watch(mode, allowed or {})
+    watch = Watch(mode, allowed or {}, values or {})
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", _pin))
         stack.enter_context(mock.patch.object(nn.Module, "to", _module_to))

@@ -1,30 +1,35 @@
 """What one GPU does with this package, in at most six minutes.
 
     python benchmarks/gpu.py --out gpu.json            # on the first CUDA device
-    python benchmarks/gpu.py --device cpu --quick      # the script itself, in a minute
+    python benchmarks/gpu.py --device cpu --quick      # the script itself, in some minutes
+    python benchmarks/gpu.py --minutes 60 --rows "forcenet compiled" "schnet compiled"
 
 Rows, each by itself: one that fails says why, and the next begins; one that no time is left for is
 left out. What is found is printed as it comes and written after every row. Steps are those of the
 training loop, with its loader, on slabs of 86 atoms: seconds of the wall, the device waited for at
-the end, after steps that are not measured. `loader` is what the loader alone gives; a row is bound
-by it where the two are near one another. The other form of a model is that of `training_step.py`.
+the end, after steps that are not measured. `loader` is what the loader alone gives. Beside a model
+in TF32 stands a plain form of it, that of `training_step.py` or `so3.py`: concatenation of what an
+edge knows, torch_geometric's own, products of e3nn. Compiling takes the most time, so it comes
+last, and `--rows` with more `--minutes` measures what was left out.
 """
 
 import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -33,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from atomsweep.build import build
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.batches.tensors import to_device
+from atomsweep.graph import search
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
@@ -47,7 +53,8 @@ from benchmarks.training_step import (
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
-COMPILED = ("default", "max")  # the latter not on a CPU
+GRACE = 45.0  # s after `Options.until`, at which a row that has not ended is ended
+BOUND = 1.2  # a row is bound by the loader that gives less than so many times its speed
 
 
 @dataclass
@@ -123,6 +130,7 @@ def training(options: Options, choices: list[str], batch: int, steps: int, other
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     found |= _speed(options, bare, batch, steps)
+    found["bound by the loader"] = found["loader structures/s"] < BOUND * found["structures/s"]
     if cuda:
         found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
     if other:
@@ -157,6 +165,10 @@ def _other_form(
     bare: BareTraining, config: Row, options: Options
 ) -> tuple[str, AbstractContextManager[Any]]:
     target = config["model"]["_target_"].rpartition(".")[2]
+    if target == "EquiformerV2":
+        from benchmarks.so3 import over_e3nn  # e3nn is of the tests' environment
+
+        return "e3nn", over_e3nn()
     public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
     if public is None:
         return "concatenation", with_concatenation(bare.model)
@@ -171,14 +183,24 @@ def relaxations(options: Options, count: int, steps: int) -> Row:
         count, steps = 2, 2
     config = config_of(["model=forcenet", "size=small", "task=s2ef"])
     bare = BareTraining(config, slabs(count), "cpu", 0)
-    potential = ModelPotential(bare.model.to(options.device).eval())
+    bare.model.to(options.device).eval()
     made = [bare.data.dataset[index] for index in range(count)]
-    found: Row = {"structures": count}
-    for name, size in (("one by one", 1), ("all at once", count)):
+    there = search.device_search() is not None and options.device.startswith("cuda")
+    found: Row = {"structures": count, "neighbours searched on the device": there}
+
+    def speed(size: int) -> float:
+        potential = ModelPotential(bare.model)  # that knows no neighbours yet
         start = time.perf_counter()
         list(relax(made, potential, LBFGS(), fmax=0.0, steps=steps, batch_size=size))
         options.synchronise()
-        found[f"{name}, steps/s"] = count * steps / (time.perf_counter() - start)
+        return count * steps / (time.perf_counter() - start)
+
+    speed(count)  # kernels are made and loaded
+    for name, size in (("one by one", 1), ("all at once", count)):
+        found[f"{name}, steps/s"] = speed(size)
+    if there:
+        with mock.patch.object(search, "device_search", return_value=None):
+            found["all at once, searched on the CPU, steps/s"] = speed(count)
     return found
 
 
@@ -234,36 +256,54 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
         "forcenet_large": (["model=forcenet_large", *s2f], 32, 10),
         "dimenet_pp": (["model=dimenet_pp", *s2f, "augmentation=none"], 16, 10),
     }
-    for precision in ("tf32", "float32", "bf16"):
-        for name, (choices, batch, steps) in models.items():
-            other = precision == "tf32" and not name.startswith("equiformer")
-            found[f"{name}, {precision}"] = partial(
-                training,
-                choices=[*choices, f"engine.precision={precision}"],
-                batch=batch,
-                steps=steps,
-                other=other,
-            )
-            for mode in _modes(name, precision, options.quick):
-                found[f"{name} compiled {mode}, {precision}"] = partial(
-                    training,
-                    choices=[*choices, f"engine.precision={precision}", f"engine.compile={mode}"],
-                    batch=batch,
-                    steps=steps,
-                    other=False,
-                )
-        if precision == "tf32":
-            found["relaxations"] = partial(relaxations, count=32, steps=5)
-            found["300 steps"] = partial(precisions, steps=300)
-            found["a sweep of two cells"] = sweep
+
+    def row(name: str, precision: str, mode: str = "none") -> None:
+        choices, batch, steps = models[name]
+        title = name if mode == "none" else f"{name} compiled {mode}"
+        choices = [*choices, f"engine.precision={precision}", f"engine.compile={mode}"]
+        other = precision == "tf32" and mode == "none"
+        found[f"{title}, {precision}"] = partial(
+            training, choices=choices, batch=batch, steps=steps, other=other
+        )
+
+    for name in models:
+        row(name, "tf32")
+    found["relaxations"] = partial(relaxations, count=32, steps=5)
+    found["300 steps"] = partial(precisions, steps=300)
+    found["a sweep of two cells"] = sweep
+    if options.quick:  # on a CPU a model takes a minute to compile, so one stands for all
+        row("forcenet", "tf32", "default")
+        row("forcenet", "bf16")
+        return found
+    for name in models:
+        row(name, "tf32", "default")
+    for precision, mode in (("bf16", "none"), ("float32", "none"), ("bf16", "default")):
+        for name in models:
+            row(name, precision, mode)
+    for precision, mode in (("tf32", "max"), ("float32", "default")):
+        for name in models:
+            row(name, precision, mode)
     return found
 
 
-def _modes(name: str, precision: str, quick: bool) -> Sequence[str]:
-    """Ways to compile a row: on a CPU that takes a minute each, so quickly one stands for all."""
-    if precision != "tf32":
-        return ()
-    return COMPILED if not quick else COMPILED[: name == "forcenet"]
+class Late(BaseException):
+    """No time is left; no failure of what was going on, so nothing that expects one takes it."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """What takes longer is ended by `Late`, as soon as Python runs again."""
+
+    def ends(*_: object) -> None:
+        raise Late(f"no time was left after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ends)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def measure(options: Options, wanted: list[str] | None, out: Path) -> dict[str, Row]:
@@ -277,8 +317,9 @@ def measure(options: Options, wanted: list[str] | None, out: Path) -> dict[str, 
             found[name] = {"left out": "no time is left"}
         else:
             try:
-                found[name] = row(options)
-            except Exception as error:
+                with limited(options.until + GRACE - start):
+                    found[name] = row(options)
+            except (Exception, Late) as error:
                 found[name] = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
                 traceback.print_exc()
             found[name]["seconds"] = time.monotonic() - start

@@ -15,12 +15,13 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ase.build import molecule
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,7 +29,10 @@ from torch.utils.flop_counter import flop_registry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from atomsweep.data.atoms import structure_from_atoms
+from atomsweep.data.dataset import InMemoryDataset, StructureDataset
 from benchmarks.bare_training import BareTraining, config_of, slabs
+from benchmarks.compiled_kernels import lowered
 from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu, is_fake
 
 COUNTS = Path(__file__).parent / "roofline.json"  # as they were; a test holds them against today's
@@ -38,20 +42,43 @@ DEVICES = {  # TB/s, TFLOP/s in float32, in TF32 or else float32; vendors' data 
     "H100": (3.35, 67.0, 494.5),
     "H200": (4.8, 67.0, 494.5),
 }
-MODELS = {
-    "forcenet": ["task=s2f", "augmentation=rotate_z"],
-    "forcenet_large": ["task=s2f", "augmentation=rotate_z"],
-    "forcenet_small": ["task=s2f", "augmentation=rotate_z"],
-    "gns": ["task=s2f", "augmentation=rotate_z"],
+S2F, OC20 = ["task=s2f", "augmentation=rotate_z"], ["task=s2ef_oc20"]
+MD17, IS2RE = ["task=s2ef_md17", "augmentation=none"], ["task=is2re"]
+MODELS = {  # each is counted eagerly, and compiled where `COMPILED` says so
+    "forcenet": S2F,
+    "forcenet_large": S2F,
+    "forcenet_small": S2F,
+    "gns": S2F,
     "schnet": ["task=s2f"],
     "dimenet_pp": ["task=s2f"],
-    "equiformer_v2_31m": ["task=s2ef_oc20"],
-    "escn": ["task=s2ef_oc20"],
-    "egnn_72k": ["task=is2re"],
-    "egnn_629k": ["task=is2re"],
-    "megnet_986k": ["task=is2re"],
-    "megnet_1_2m": ["task=is2re"],
+    "dimenet_pp_large": ["task=s2f"],
+    "equiformer_v2_31m": OC20,
+    "equiformer_v2_31m, DeNS": [*OC20, "dens=oc20"],
+    "equiformer_v2_83m": OC20,
+    "equiformer_v2_153m": OC20,
+    "equiformer_v2_153m, DeNS": [*OC20, "dens=oc20_all_md"],
+    "equiformer_v2_oc22": ["task=s2ef_oc22"],
+    "equiformer_v2_oc22, DeNS": ["task=s2ef_oc22", "dens=oc22"],
+    "escn_l4": OC20,
+    "escn": OC20,
+    "escn, DeNS": [*OC20, "dens=oc20_escn"],
+    "escn_large": OC20,
+    "equiformer_l2": MD17,
+    "equiformer_l2, DeNS": [*MD17, "dens=md17"],
+    "equiformer_l3": ["task=s2ef_md17_l3", "augmentation=none"],
+    "equiformer_l3, DeNS": ["task=s2ef_md17_l3", "augmentation=none", "dens=md17"],
+    "egnn_72k": IS2RE,
+    "egnn_629k": IS2RE,
+    "megnet_986k": IS2RE,
+    "megnet_1_2m": IS2RE,
+    "gala": IS2RE,
 }
+COMPILED = {
+    name: f"{name}, compiled"
+    for name in ("forcenet", "forcenet_large", "forcenet_small", "gns", "schnet", "egnn_629k")
+}
+ROWS = [row for name in MODELS for row in (name, COMPILED.get(name)) if row is not None]
+PACKED = 8  # structures of a compiled micro-batch, of which `engine.batch_edges` holds the edges
 FREE = {  # of CUDA: nothing is launched
     "detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty",
     "new_empty_strided",
@@ -118,20 +145,46 @@ def _moved(tensor: Tensor) -> int:
     return prod(shape) * tensor.element_size()
 
 
-def count(name: str, batch: int = 2, more: Sequence[str] = ()) -> Count:
+def count(row: str, batch: int = 2) -> Count:
     """Count the second step of a row: the first also makes the optimiser's state."""
-    config = config_of([f"model={name.partition(',')[0]}", *MODELS[name], *more])
-    bare = BareTraining(config, slabs(batch), DEVICE, 1, batch_size=batch, accumulate=1)
-    with fake_gpu(TRAINING), bare.steps() as steps:
+    name = row.removesuffix(", compiled")
+    compiled = row != name
+    choices = [f"model={name.partition(',')[0]}", *MODELS[name]]
+    if compiled:
+        batch = PACKED
+        choices += ["engine.compile=default"]
+    sets = molecules(batch) if name.startswith("equiformer_l") else slabs(batch)
+    bare = BareTraining(config_of(choices), sets, DEVICE, 1, batch_size=batch, accumulate=1)
+    if compiled:
+        edges = int(bare.data.num_edges.sum())
+        bare.trainer = replace(bare.trainer, batch_edges=edges)
+    with lowered() as kept, fake_gpu(TRAINING), bare.steps() as steps:
         steps.run(steps.next())
         made = steps.next()
         with Kernels() as kernels:
             steps.run(made)
+    if compiled:
+        more, moved, flops = kept.count()
+        assert len(kept.graphs) == len(made) == 1
+        kernels.number, kernels.bytes = kernels.number + more, kernels.bytes + moved
+        kernels.flops += flops
     edges = made[0].edge_index.shape[1] / batch if "edge_index" in made[0] else 0.0
     return Count(kernels.number, kernels.bytes / batch, kernels.flops / batch, edges)
 
 
-def row(name: str, found: Count) -> str:
+def molecules(count: int) -> StructureDataset:
+    """Benzene, a molecule of MD17, with random labels."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        atoms = molecule("C6H6")
+        atoms.rattle(0.05, seed=number)
+        one = structure_from_atoms(atoms, sid=number)
+        made.append(replace(one, forces=rng.normal(size=(one.natoms, 3)), energy=rng.normal()))
+    return InMemoryDataset(made, "molecules")
+
+
+def line(name: str, found: Count) -> str:
     """Of the table in Markdown."""
     cells = [name, f"{found.edges:.0f}", f"{found.kernels}"]
     cells += [f"{found.bytes / 1e9:.2f}", f"{found.flops / 1e9:.1f}"]
@@ -157,7 +210,7 @@ def grown(found: Count, kept: dict[str, float]) -> list[str]:
 def main() -> int:
     """Print the table; keep the counts, or hold them against those that are kept."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=ROWS, choices=ROWS)
     parser.add_argument("--batch", type=int, default=2, help="structures")
     parser.add_argument("--write", action="store_true", help=f"keep the counts in {COUNTS.name}")
     parser.add_argument("--check", action="store_true", help="1 where a count has grown by 5 %%")
@@ -167,11 +220,11 @@ def main() -> int:
     worse = []
     for name in options.models:
         found = count(name, options.batch)
-        print(row(name, found), flush=True)
+        print(line(name, found), flush=True)
         if options.check:
             worse += [f"{name}: {told}" for told in grown(found, kept[name])]
-        kept[name] = vars(found)
         if options.write:
+            kept = json.loads(COUNTS.read_text()) | {name: vars(found)}
             COUNTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     print("\n".join(worse), file=sys.stderr)
     return int(bool(worse))

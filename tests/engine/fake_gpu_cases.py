@@ -20,10 +20,16 @@ from atomsweep.data.structure import Structure
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.loop import Training
 from atomsweep.engine.signals import StopFlag
+from atomsweep.graph import skin
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.search import Pairs, find_pairs
+from atomsweep.graph.skin import SKIN
 from atomsweep.launch.compose import cell_of
 from atomsweep.models.base import ForceField
-from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu
+from atomsweep.tasks.relax.lbfgs import LBFGS
+from atomsweep.tasks.relax.loop import _Active
+from atomsweep.tasks.relax.potentials import ModelPotential
+from benchmarks.fake_gpu import DEVICE, RELAXATION, SEARCH, TRAINING, fake_gpu
 from tests.contracts.compose import compose_with_choices
 from tests.models.slabs import slab
 
@@ -157,6 +163,51 @@ def two_ranks():
         yield World(0, 2)
 
 
+def relaxation(made, steps):
+    """A relaxation of slabs: all enter, step, and leave."""
+    slabs = structures(4)
+    graph = made.data["train"].graph
+    found = [graph_pairs(one, graph.cutoff + SKIN) for one in slabs]
+
+    def find_pairs(pos, cell, pbc, natoms, cutoff, threads):
+        """As many pairs as there are, on the device."""
+        assert natoms == [one.natoms for one in slabs]
+        assert pos.device == torch.device(DEVICE)
+        return [
+            Pairs(*(torch.empty(part.shape, dtype=part.dtype, device=DEVICE) for part in one[:3]))
+            for one in found
+        ]
+
+    values = {
+        "graph.skin.MovingGraph._moved": 0,
+        "graph.skin.MovingGraph.attach": 0,
+        "graph.skin.MovingGraph._search": slabs[0].natoms,
+        "graph.skin.MovingGraph._join": 100,  # pairs of an atom, more than are kept
+    }
+    with (
+        mock.patch.object(skin, "find_pairs", find_pairs),
+        mock.patch.object(torch.Tensor, "numpy", lambda tensor: np.ones(tensor.shape)),
+        fake_gpu(RELAXATION | SEARCH, values=values) as watch,
+    ):
+        potential = ModelPotential(made.model.to(torch.device(DEVICE)).eval())
+        active = _Active(potential, LBFGS(), 0.05, steps, paths=False)
+        active.admit(list(enumerate(slabs)))
+        assert list(active.advance()) == []
+        assert watch.seen >= set(SEARCH)
+        for _ in range(steps - 1):
+            watch.seen.clear()
+            assert list(active.advance()) == []
+            assert watch.seen == set(RELAXATION)
+        assert active.batch.pos.device == torch.device(DEVICE)
+
+
+def graph_pairs(structure, cutoff):
+    """Pairs of a structure, found on the CPU."""
+    pos, cell, pbc = (torch.as_tensor(getattr(structure, n)) for n in ("pos", "cell", "pbc"))
+    (pairs,) = find_pairs(pos, cell[None], pbc[None], [structure.natoms], cutoff)
+    return pairs
+
+
 def run(case):
     made = Case(case["overrides"], case.get("steps", 1), case.get("batches", 1))
     what = case.get("what", "train")
@@ -173,14 +224,14 @@ def run(case):
         assert watch.seen == set(EVALUATION)
     elif what == "compiled":  # all but the compiler, which has nothing to make kernels for
         made.trainer = dataclasses.replace(made.trainer, compile="default")
-        edges = made.data["train"].num_edges.copy()  # which cannot be read within
         with (
             mock.patch.object(torch, "compile", lambda graph, **options: graph),
-            mock.patch.object(GraphDataset, "num_edges", edges),
             fake_gpu(TRAINING),
         ):
             training = made.train(case.get("steps", 1))
         assert training.forward.failed is None, training.forward.failed
+    elif what == "relaxation":
+        relaxation(made, 3)
     elif what == "ranks":
         with two_ranks() as world, fake_gpu(TRAINING | RANKS):
             made.train(1, world)

@@ -27,7 +27,7 @@ def script(tmp_path):
 
 @pytest.mark.parametrize(
     "models",
-    [CHEAP, pytest.param([m for m in roofline.MODELS if m not in CHEAP], marks=pytest.mark.slow)],
+    [CHEAP, pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.slow)],
     ids=["cheap", "others"],
 )
 def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):
@@ -55,10 +55,10 @@ def test_the_limit_is_that_of_the_scarcer_thing():
 def test_the_table_in_the_docs_is_made_of_the_counts_that_are_kept():
     kept = json.loads(roofline.COUNTS.read_text())
     page = (REPOSITORY / "docs" / "gpus.md").read_text()
-    assert set(kept) == set(roofline.MODELS)
+    assert set(kept) == set(roofline.ROWS)
     assert roofline.HEAD in page
-    for name in roofline.MODELS:
-        assert roofline.row(name, roofline.Count(**kept[name])) in page, name
+    for name in roofline.ROWS:
+        assert roofline.line(name, roofline.Count(**kept[name])) in page, name
 
 
 def test_a_row_that_fails_stops_no_other_and_time_that_is_over_leaves_rows_out(
@@ -82,6 +82,38 @@ def test_a_row_that_fails_stops_no_other_and_time_that_is_over_leaves_rows_out(
     assert "b: speed 1.25" in capsys.readouterr().out
 
 
+def test_a_row_that_takes_too_long_is_ended_and_nothing_takes_that_for_its_own_failure(
+    tmp_path, monkeypatch
+):
+    def hangs(options):
+        try:
+            time.sleep(60)
+        except Exception:  # as a compiler's, where training goes on eagerly
+            return {"speed": 1.0}
+
+    monkeypatch.setattr(gpu, "GRACE", 0.05)
+    monkeypatch.setattr(gpu, "rows", lambda options: {"a": hangs})
+    options = gpu.Options("cpu", True, time.monotonic() + 0.2, 0)
+    start = time.monotonic()
+    found = gpu.measure(options, None, tmp_path / "found.json")
+    assert time.monotonic() - start < 30
+    assert found["a"]["error"].startswith("Late: no time was left")
+
+
+def test_every_row_that_was_asked_for_is_there():
+    """Six models, eager and compiled, in three precisions, and what is not a speed."""
+    names = list(gpu.rows(gpu.Options("cuda", False, 0.0, 0)))
+    models = ["forcenet", "forcenet_large", "schnet", "dimenet_pp"]
+    models += ["equiformer_v2_31m", "equiformer_v2_31m with DeNS"]
+    for model in models:
+        for precision in ("tf32", "float32", "bf16"):
+            assert f"{model}, {precision}" in names
+            assert f"{model} compiled default, {precision}" in names
+    assert {"about", "tests marked gpu", "relaxations", "300 steps", "a sweep of two cells"} < {
+        *names
+    }
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -101,5 +133,6 @@ def test_the_script_for_a_gpu_runs_on_the_cpu(script, tmp_path, rows):
     assert row["structures/s"] > 0
     assert row["loader structures/s"] > 0
     assert row["torch_geometric structures/s"] > 0
+    assert row["bound by the loader"] in (True, False)
     if rows is None:
         assert found["relaxations"]["all at once, steps/s"] > 0

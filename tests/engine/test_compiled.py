@@ -24,6 +24,7 @@ from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.tracking.run import RunDirectory
 from tests.engine.fake_gpu_cases import Case, structures
 
+AS_FAR = 100.0  # roundings
 SMALL = ["size=small", "model.num_layers=1"]
 MODELS = {
     "schnet": [*SMALL, "task=s2ef"],
@@ -135,7 +136,7 @@ def first_gradients(made):
     return outputs, dict(zip(weights, found, strict=True)), statistics
 
 
-def assert_near(found, expected, tolerance):
+def assert_near(found, expected, nudged, tolerance):
     """Relative to the largest number of each, but one that is zero, as of a bias before a norm."""
     assert set(found) == set(expected)
     sizes = {n: 0.0 if v is None else float(v.abs().max()) for n, v in expected.items()}
@@ -143,19 +144,39 @@ def assert_near(found, expected, tolerance):
     for name, value in expected.items():
         assert (found[name] is None) == (value is None), name
         if value is not None:
-            allowed = tolerance * max(sizes[name], least)
-            torch.testing.assert_close(found[name], value, atol=allowed, rtol=0)
+            rounding = float((nudged[name] - value).abs().max())
+            allowed = max(tolerance * max(sizes[name], least), 5.0 * rounding)
+            torch.testing.assert_close(found[name], value, atol=allowed, rtol=0, msg=name)
 
 
-def compare(overrides, steps, double):
+def nudge(made):
+    """The weights, half of them larger by one rounding and half smaller."""
+    numbers = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in made.model.parameters():
+            sign = torch.rand(weight.shape, generator=numbers).to(weight).sub(0.5).sign()
+            weight.mul_(1 + torch.finfo(weight.dtype).eps * sign)
+    return made
+
+
+def compare(overrides, steps, double, nudges=False):
+    """Compiled beside eager; where that is more, `AS_FAR` as a rounding carries an eager run.
+
+    Training amplifies roundings: 50 steps of ForceNet carry one by 1e-9 in float64, 1e-3 in
+    float32.
+    """
     tolerance = 1e-10 if double else 1e-5
     one = training(overrides, double)
     other = training(overrides, double, compile="default")
-    for found, expected in zip(first_gradients(other), first_gradients(one), strict=True):
-        assert_near(found, expected, tolerance)
-    expected, found = curve(one, steps), curve(other, steps)
+    third = nudge(training(overrides, double)) if nudges else training(overrides, double)
+    for parts in zip(*map(first_gradients, (other, one, third)), strict=True):
+        assert_near(*parts, tolerance)
+    expected, found = np.array(curve(one, steps)), np.array(curve(other, steps))
+    carried = np.maximum.accumulate(np.abs(curve(third, steps) - expected)) if nudges else 0.0
     assert len(set(expected)) == steps
-    np.testing.assert_allclose(found, expected, rtol=tolerance)
+    away = np.abs(found - expected)
+    print("relative", (away / expected).max(), "of a rounding", np.max(carried / expected))
+    assert (away <= np.maximum(tolerance * expected, AS_FAR * carried)).all()
     assert other.forward.failed is None
     assert len(other.forward.graphs) == 1
     counters = torch._dynamo.utils.counters
@@ -173,7 +194,7 @@ def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_fifty_steps_are_those_of_eager_training(model, either):
-    compare([f"model={model}", *MODELS[model]], 50, either)
+    compare([f"model={model}", *MODELS[model]], 50, either, nudges=True)
 
 
 def packed(**engine):

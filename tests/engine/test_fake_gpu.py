@@ -74,6 +74,8 @@ def test_training_evaluation_and_ranks_never_wait_and_faults_do():
         case("gns", *SMALL, "task=s2f", what="ranks"),
         case("forcenet_small", *SMALL, "task=s2f", "engine.precision=bf16", what="compiled"),
         case(*schnet, what="compiled", steps=2),
+        case(*schnet, what="relaxation"),
+        case("gns", *SMALL, "task=s2f", what="relaxation"),
     ]
     bad = [case(*schnet, what=fault) for fault in FAULTS]
     found = list(outcomes([*good, *bad]).items())

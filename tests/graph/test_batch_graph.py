@@ -6,6 +6,7 @@ import torch
 
 from atomsweep.graph import skin
 from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.graph.search import find_pairs
 from atomsweep.graph.skin import SKIN, MovingGraph
 from tests.contracts.graphs import make_batch, random_atoms
 
@@ -34,13 +35,14 @@ def assert_edges(batch, graph):
 
 @pytest.fixture
 def searches(monkeypatch):
-    """Sizes of the structures that vesin was asked for."""
-    seen, find = [], MovingGraph._pairs
-    monkeypatch.setattr(
-        MovingGraph,
-        "_pairs",
-        lambda self, pos, *rest: seen.append(len(pos)) or find(self, pos, *rest),
-    )
+    """Sizes of the structures that were searched."""
+    seen = []
+
+    def find(pos, cell, pbc, natoms, *rest):
+        seen.extend(natoms)
+        return find_pairs(pos, cell, pbc, natoms, *rest)
+
+    monkeypatch.setattr(skin, "find_pairs", find)
     return seen
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RIM = 0.01  # Å: neighbours this little beyond the last one kept are kept too
 COINCIDENT = 1e-3  # Å: closer atoms have no direction between them
+WIDEST = 1e5  # Å: vesin counts its cells in 32 bits, and a wider span ends the process
 FINEST = 2.0  # Å: vesin divides space into cells of the cutoff: more than atoms, if it is smaller
 
 
@@ -53,20 +54,23 @@ class RadiusGraph:
             such that the edge is `pos[source] - pos[target] + cell_offsets @ cell`.
 
         Raises:
-            ValueError: shapes do not fit, or two atoms lie on the same spot.
+            ValueError: shapes do not fit, positions are not finite or span more than `WIDEST`, or
+                two atoms lie on the same spot.
 
         Shape: pos (N, 3), cell (3, 3), pbc (3,).
         """
         pos = np.ascontiguousarray(pos, dtype=np.float64)
         pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
-        cell = np.array(cell, dtype=np.float64)
+        cell = np.asarray(cell, dtype=np.float64)
         if pos.ndim != 2 or pos.shape[1] != 3 or cell.shape != (3, 3):
             raise ValueError(
                 f"expected pos (N, 3) and cell (3, 3), got {pos.shape} and {cell.shape}"
             )
         if not len(pos):
             return np.zeros((2, 0), np.int64), np.zeros((0, 3), np.int32)
-        target, source, offsets, dist = _pairs(pos, _full_rank(cell, pbc), pbc, self.cutoff)
+        if fault := position_fault(pos):
+            raise ValueError(fault)
+        target, source, offsets, dist = _pairs(pos, full_rank(cell, pbc), pbc, self.cutoff)
         if len(dist) and dist.min() < COINCIDENT:
             worst = int(dist.argmin())
             raise ValueError(
@@ -92,7 +96,7 @@ def shortest_distance(
         pos: Å; atoms may lie outside the cell.
         cell: Å, rows are lattice vectors.
         pbc: periodic directions.
-        below: Å; None is returned where no two atoms are nearer.
+        below: Å; None is returned where no two atoms are nearer, or positions cannot be searched.
 
     Shape: pos (N, 3), cell (3, 3), pbc (3,).
     """
@@ -100,7 +104,9 @@ def shortest_distance(
         return None
     pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
     pos = np.ascontiguousarray(pos, dtype=np.float64)
-    cell = _full_rank(np.array(cell, dtype=np.float64), pbc)
+    cell = full_rank(np.asarray(cell, dtype=np.float64), pbc)
+    if position_fault(pos):
+        return None
     i, j, _, dist = _pairs(pos, cell, pbc, below)
     if not len(dist):
         return None
@@ -140,13 +146,27 @@ def _nearest(
     return dist <= rim[target]
 
 
-def _full_rank(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+def position_fault(pos: NDArray[np.float64]) -> str | None:
+    """Why neighbours cannot be searched among these positions (N, 3), or None."""
+    if not np.isfinite(pos).all():
+        return f"pos of atom {int(np.argmax(~np.isfinite(pos).all(1)))} is NaN or Inf"
+    if (span := float(np.ptp(pos, axis=0).max())) > WIDEST:
+        return (
+            f"its atoms span {span:.1e} Å, and neighbours are searched within {WIDEST:.0e} Å; "
+            "wrap the positions into the cell"
+        )
+    return None
+
+
+def full_rank(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The cell with its non-periodic rows replaced by unit vectors normal to the periodic ones.
 
-    Without periodicity a row only has to exist; the offsets along it are zero.
+    Without periodicity a row only has to exist; the offsets along it are zero. `cell` is left as
+    it is.
     """
     if pbc.all() or not pbc.any():
         return cell if pbc.all() else np.eye(3)
+    cell = cell.copy()
     complement = np.linalg.svd(cell[pbc])[2][int(pbc.sum()) :]
     cell[~pbc] = complement
     return cell

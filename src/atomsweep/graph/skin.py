@@ -1,31 +1,26 @@
 """Radius graphs of structures that move little from call to call: lists with a skin."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.graph.neighbors import COINCIDENT, RIM, RadiusGraph
+from atomsweep.graph.search import Pairs, find_pairs
 
 SKIN = 0.8  # Å: L-BFGS moves an atom by 0.2 Å at most, and mostly by far less
 
 
 @dataclass
-class _Pairs:
-    """Pairs of one structure within cutoff and skin, found where its atoms were at `pos`."""
+class _Known:
+    """Pairs of one structure within cutoff and skin, and where its atoms were then, on the host."""
 
     pos: Tensor  # (n, 3)
     cell: Tensor  # (3, 3)
     pbc: Tensor  # (3,)
-    source: Tensor  # (P,), within the structure
-    target: Tensor  # (P,), ascending
-    offsets: Tensor  # (P, 3)
-    fault: str | None = None
+    pairs: Pairs
 
     def hold(self, pos: Tensor, cell: Tensor, pbc: Tensor) -> bool:
         """Whether every pair within the cutoff is among them."""
@@ -41,10 +36,13 @@ def _far(pos: Tensor, before: Tensor) -> Tensor:
 class MovingGraph:
     """Graphs of all structures of a batch, for batches of the same structures a little moved.
 
-    Pairs within cutoff and skin (Verlet, Phys. Rev. 159 (1967) 98) are found anew, by vesin, only
-    for a structure of which an atom has moved by half the skin; which of them are edges is told for
+    Pairs within cutoff and skin (Verlet, Phys. Rev. 159 (1967) 98) are found anew only for a
+    structure of which an atom has moved by half the skin; which of them are edges is told for
     all at once, on the device. Edges are those of `RadiusGraph`, sorted by target; a target's are
     in no order of distance. Structures may leave, others may enter behind those that stay.
+
+    The host waits for the device three times in a call that finds nothing anew: who has moved, who
+    has a fault, and how many edges there are.
 
     Args:
         graph: what an edge is.
@@ -53,8 +51,8 @@ class MovingGraph:
 
     def __init__(self, graph: RadiusGraph, threads: int = 1) -> None:
         self.graph, self.threads = graph, threads
-        self._wide = RadiusGraph(graph.cutoff + SKIN, None)
-        self._found: list[_Pairs] = []
+        self._reach = graph.cutoff + SKIN
+        self._found: list[_Known] = []
         self._natoms: Tensor | None = None
 
     def attach(self, batch: Batch) -> dict[int, str]:
@@ -76,98 +74,103 @@ class MovingGraph:
             rim = table.kthvalue(count, dim=1).values + RIM
             edge &= dist <= rim[self._target]
         structure = batch.batch[self._target]
-        faults = {n: one.fault for n, one in enumerate(self._found) if one.fault is not None}
-        for number in structure[dist < COINCIDENT].unique().tolist():
-            faults[number] = self._wrong(number, batch)
+        faults = {n: one.pairs.fault for n, one in enumerate(self._found) if one.pairs.fault}
+        counts = _count(edge, structure, batch)
+        near = _count(dist < COINCIDENT, structure, batch)
+        wrong = torch.stack([near, (counts == 0).to(near.dtype)], dim=1)
+        for number, (coincide, lonely) in enumerate(wrong.tolist()):
+            if coincide:
+                faults[number] = self._wrong(number, batch)
+            elif lonely:
+                faults.setdefault(number, f"it has no edges within {self.graph.cutoff} Å")
         if faults:
             good = torch.ones(len(cell), dtype=torch.bool, device=pos.device)
             good[list(faults)] = False
             edge &= good[structure]
-        batch.edge_index = torch.stack([self._source[edge], self._target[edge]])
-        batch.cell_offsets = self._offsets[edge]
-        counts = torch.bincount(structure[edge], minlength=len(cell))
+            counts = counts * good
+        kept = edge.nonzero().flatten()
+        batch.edge_index = torch.stack([self._source[kept], self._target[kept]])
+        batch.cell_offsets = self._offsets[kept]
         batch.num_edges_per_structure = counts
-        for number in (counts == 0).nonzero().flatten().tolist():
-            faults.setdefault(number, f"it has no edges within {self.graph.cutoff} Å")
         return dict(sorted(faults.items()))
 
     def _look(self, pos: Tensor, cell: Tensor, batch: Batch) -> None:
         """Find pairs anew where those of the last call do not do."""
-        moved: list[int] | None = None  # places, where the structures may be those of the last call
+        moved = self._moved(pos, cell, batch)
+        if moved is None or moved:
+            self._search(pos, cell, batch, moved)
+
+    def _moved(self, pos: Tensor, cell: Tensor, batch: Batch) -> list[int] | None:
+        """Which structures have moved far; None where these may not be those of the last call."""
         if (
-            self._natoms is not None
-            and torch.equal(self._natoms, batch.natoms)
-            and torch.equal(self._cell, cell)
-            and torch.equal(self._pbc, batch.pbc)
+            self._natoms is None
+            or len(self._natoms) != len(batch.natoms)
+            or len(self._pos) != len(pos)
         ):
-            moved = batch.batch[_far(pos, self._pos)].unique().tolist()
-            if not moved:
-                return
-        spans = list(pairwise(batch.ptr.tolist()))
-        pairs: list[_Pairs | None]
-        if moved is not None and len(moved) <= len(spans) // 2:
-            pairs = list(self._found)
-            for number in moved:
-                pairs[number] = None
-        else:
-            pairs = self._of_those_that_stay(pos, cell, batch, spans)
-        missing = [number for number, one in enumerate(pairs) if one is None]
+            return None
+        other = (self._natoms != batch.natoms).any()
+        other = other | (self._cell != cell).any() | (self._pbc != batch.pbc).any()
+        far = _count(_far(pos, self._pos), batch.batch, batch)
+        others, *atoms = torch.cat([other[None].to(far.dtype), far]).tolist()
+        return None if others else [number for number, count in enumerate(atoms) if count]
 
-        def find(number: int) -> _Pairs:
-            start, end = spans[number]
-            return self._pairs(pos[start:end], cell[number], batch.pbc[number])
-
-        if self.threads > 1 and len(missing) > 1:
-            with ThreadPoolExecutor(self.threads) as pool:
-                made = list(pool.map(find, missing))
+    def _search(self, pos: Tensor, cell: Tensor, batch: Batch, moved: list[int] | None) -> None:
+        natoms = batch.natoms.tolist()
+        host = list(zip(pos.cpu().split(natoms), cell.cpu(), batch.pbc.cpu(), strict=True))
+        known: list[_Known | None]
+        if moved is not None and len(moved) <= len(natoms) // 2:
+            known = [None if number in moved else one for number, one in enumerate(self._found)]
         else:
-            made = [find(number) for number in missing]
-        for number, one in zip(missing, made, strict=True):
-            pairs[number] = one
-        self._join([one for one in pairs if one is not None], batch, cell)
+            known = self._of_those_that_stay(host)
+        missing = [number for number, one in enumerate(known) if one is None]
+        if missing:
+            parts = pos.split(natoms)
+            found = find_pairs(
+                torch.cat([parts[number] for number in missing]),
+                torch.stack([cell[number] for number in missing]),
+                torch.stack([batch.pbc[number] for number in missing]),
+                [natoms[number] for number in missing],
+                self._reach,
+                self.threads,
+            )
+            for number, pairs in zip(missing, found, strict=True):
+                where, *rest = host[number]
+                if pairs.fault is not None:
+                    where = torch.full_like(where, torch.nan)  # looked at again at the next call
+                known[number] = _Known(where, *rest, pairs)
+        self._join([one for one in known if one is not None], batch, cell)
 
     def _of_those_that_stay(
-        self, pos: Tensor, cell: Tensor, batch: Batch, spans: Sequence[tuple[int, int]]
-    ) -> list[_Pairs | None]:
+        self, host: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> list[_Known | None]:
         """Pairs that still do, of each structure: some have left, others are new and come last."""
-        pairs: list[_Pairs | None] = []
+        known: list[_Known | None] = []
         left = self._found
-        for number, (start, end) in enumerate(spans):
-            here = pos[start:end], cell[number], batch.pbc[number]
+        for here in host:
             place = next((p for p, one in enumerate(left) if one.hold(*here)), None)
-            pairs.append(None if place is None else left[place])
+            known.append(None if place is None else left[place])
             if place is not None:
                 left = left[place + 1 :]
-        return pairs
+        return known
 
-    def _pairs(self, pos: Tensor, cell: Tensor, pbc: Tensor) -> _Pairs:
-        device = pos.device
-        try:
-            index, offsets = self._wide(pos.cpu().numpy(), cell.cpu().numpy(), pbc.cpu().numpy())
-            fault = None
-        except ValueError as error:
-            index, offsets, fault = (
-                np.zeros((2, 0), np.int64),
-                np.zeros((0, 3), np.int32),
-                str(error),
-            )
-            pos = torch.full_like(pos, torch.nan)  # looked at again at the next call
-        source, target = torch.from_numpy(index).to(device)
-        return _Pairs(pos, cell, pbc, source, target, torch.from_numpy(offsets).to(device), fault)
-
-    def _join(self, found: list[_Pairs], batch: Batch, cell: Tensor) -> None:
-        self._found = found
+    def _join(self, known: list[_Known], batch: Batch, cell: Tensor) -> None:
+        self._found = known
         self._natoms, self._cell, self._pbc = batch.natoms, cell, batch.pbc
-        self._pos = torch.cat([one.pos for one in found])
-        sizes = torch.tensor([len(one.source) for one in found], device=cell.device)
-        first = torch.repeat_interleave(batch.ptr[:-1].to(cell.device), sizes)
-        self._source = torch.cat([one.source for one in found]) + first
-        self._target = torch.cat([one.target for one in found]) + first
-        offsets = torch.cat([one.offsets for one in found])
+        pairs = [one.pairs for one in known]
+        self._pos = torch.cat([one.pos for one in known]).to(cell.device)
+        sizes = [len(one.source) for one in pairs]
+        first = torch.repeat_interleave(
+            batch.ptr[:-1], torch.tensor(sizes).to(cell.device), output_size=sum(sizes)
+        )
+        self._source = torch.cat([one.source for one in pairs]) + first
+        self._target = torch.cat([one.target for one in pairs]) + first
+        offsets = torch.cat([one.offsets for one in pairs])
         self._offsets = offsets.to(torch.int16)
         structure = batch.batch[self._target]
         self._shifts = torch.einsum("pi,pij->pj", offsets.double(), cell[structure])
-        degree = torch.bincount(self._target, minlength=len(self._pos))
+        degree = torch.zeros_like(batch.batch).index_add_(
+            0, self._target, torch.ones_like(self._target)
+        )
         begin = degree.cumsum(0) - degree
         self._rank = torch.arange(len(self._target), device=cell.device) - begin[self._target]
         self._width = int(degree.max()) if len(degree) else 0
@@ -181,3 +184,8 @@ class MovingGraph:
         except ValueError as error:
             return str(error)
         return "two of its atoms lie on the same spot"
+
+
+def _count(chosen: Tensor, structure: Tensor, batch: Batch) -> Tensor:
+    """How many of each structure's atoms or pairs are chosen. Shape: (P,), (P,) -> (B,)."""
+    return torch.zeros_like(batch.natoms).index_add_(0, structure, chosen.to(batch.natoms.dtype))

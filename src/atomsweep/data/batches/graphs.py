@@ -85,6 +85,7 @@ class GraphDataset:
         self._kept: Array | None = None
         self.device = torch.device("cpu")
         self._tensors: FlatTensors | None = None
+        self._num_edges: Array | None = None
         size = _size(dataset, graph)
         self.preloaded = size <= budget
         if self.preloaded:
@@ -100,6 +101,7 @@ class GraphDataset:
             report_skipped(self.dataset.name, arrays.faults, len(self.dataset))
             self.skipped, self._kept = arrays.faults, arrays.kept
         self._tensors = FlatTensors(arrays.values)
+        self._num_edges = arrays.values.get("num_edges")  # a number, wherever tensors have none
 
     @property
     def indices(self) -> Array:
@@ -119,7 +121,7 @@ class GraphDataset:
         """(len,) int64 number of edges; None where they are neither in memory nor stored."""
         if self._tensors is None:
             return stored_num_edges(self.dataset, self.graph)
-        return self._tensors.num_edges.numpy() if self._tensors.num_edges is not None else None
+        return self._num_edges
 
     def label_statistics(self) -> dict[str, Any]:
         """`LabelStatistics.result` of its structures, of which no graph is made."""

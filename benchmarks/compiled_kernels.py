@@ -1,0 +1,163 @@
+"""What a compiled forward and backward ask of a device, without a compiler or a device.
+
+The graph that `engine.compile` makes goes through torch's inductor as far as the kernels are
+settled: derivative, decompositions, partition, lowering and fusion, by the rules that it has for
+CPUs, since a GPU's backend starts on no other machine. Each kernel that is left reads its inputs
+from memory and writes its outputs there once. What a GPU gets differs where inductor's rules do:
+its large reductions are cut in two, and loops nest differently.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._functorch import config as functorch
+from torch._functorch.aot_autograd import aot_module_simplified
+from torch._guards import TracingContext, tracing
+from torch._inductor import compile_fx, config, ir
+from torch._inductor.debug import DebugContext
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.graph import GraphLowering
+from torch._inductor.scheduler import NopKernelSchedulerNode
+from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.utils.flop_counter import flop_registry
+
+
+class Lowered:
+    """Takes the place of `torch.compile`: keeps the graph, and does nothing where it would run.
+
+    Attributes:
+        graphs: that were to be compiled, with the inputs they are called with.
+    """
+
+    def __init__(self) -> None:
+        self.graphs: list[tuple[GraphModule, list[Any]]] = []
+
+    def __call__(self, graph: GraphModule, **options: Any) -> Callable[..., list[Tensor]]:
+        """What runs in place of the graph: outputs and gradients without values."""
+        outputs = [node.meta["val"] for node in next(iter(reversed(graph.graph.nodes))).args[0]]
+        calls: list[Any] = []
+
+        def run(*inputs: Tensor) -> list[Tensor]:
+            if not calls:
+                described = [(t.shape, t.stride(), t.dtype, t.requires_grad) for t in inputs]
+                calls.append(described)
+                self.graphs.append((graph, described))
+            return list(_Nothing.apply(outputs, *inputs))
+
+        return run
+
+    def count(self) -> tuple[int, int, int]:
+        """Kernels, bytes and operations of forward and backward of the graphs."""
+        found = _Found()
+        for graph, inputs in self.graphs:
+            _lower(graph, inputs, found)
+        return found.kernels, found.bytes, found.flops
+
+
+class _Found:
+    def __init__(self) -> None:
+        self.kernels, self.bytes, self.flops = 0, 0, 0
+
+
+class _Nothing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, outputs: list[Tensor], *inputs: Tensor) -> Any:
+        ctx.save_for_backward(*inputs)
+        device = inputs[0].device
+        return tuple(torch.empty(o.shape, dtype=o.dtype, device=device) for o in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        return (None, *(torch.empty_like(t) if needs else None for t, needs in wanted))
+
+
+@contextmanager
+def lowered() -> Iterator[Lowered]:
+    """Within it nothing is compiled, and what would be is kept."""
+    kept = Lowered()
+    with mock.patch.object(torch, "compile", kept):
+        yield kept
+
+
+def _lower(graph: GraphModule, described: list[Any], found: _Found) -> None:
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    graph = _on_cpu(graph, mode)
+    with mode:
+        inputs = [
+            torch.empty_strided(shape, stride, dtype=dtype).requires_grad_(needs)
+            for shape, stride, dtype, needs in described
+        ]
+    settle = partial(_settle, found=found, mode=mode)
+    with (
+        tracing(TracingContext(mode)),
+        V.set_fake_mode(mode),
+        functorch.patch(force_non_lazy_backward_lowering=True),
+        config.patch(fx_graph_cache=False),
+    ):
+        aot_module_simplified(
+            graph,
+            inputs,
+            fw_compiler=settle,
+            bw_compiler=settle,
+            partition_fn=compile_fx.partition_fn,
+            decompositions=select_decomp_table(),
+        )
+
+
+def _settle(
+    graph: GraphModule, inputs: list[Any], found: _Found, mode: FakeTensorMode
+) -> Callable[..., Any]:
+    for node in graph.graph.nodes:
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet in flop_registry:
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+            found.flops += flop_registry[packet](*args, **kwargs, out_val=node.meta["val"])
+    compile_fx._recursive_post_grad_passes(graph, is_inference=False)
+    lowering = GraphLowering(graph, example_inputs=inputs)
+    with (
+        V.set_graph_handler(lowering),
+        V.set_fake_mode(mode),
+        V.set_debug_handler(DebugContext()),
+    ):
+        lowering.run(*inputs)
+        lowering._update_scheduler()
+        for node in lowering.scheduler.nodes:
+            if isinstance(node, NopKernelSchedulerNode) or isinstance(node.node, ir.MultiOutput):
+                continue
+            found.kernels += 1
+            found.bytes += node.get_read_write_buffers_sizes()
+    return graph.forward
+
+
+def _on_cpu(graph: GraphModule, mode: FakeTensorMode) -> GraphModule:
+    """The same graph, and its constants, of another device."""
+    constants = {name: value for name, value in vars(graph).items() if isinstance(value, Tensor)}
+    constants |= dict(graph.named_buffers())
+    cpu = torch.device("cpu")
+    other = GraphModule(nn.Module(), copy.deepcopy(graph.graph)) if not constants else None
+    if other is None:
+        root = nn.Module()
+        with mode:
+            for name, value in constants.items():
+                root.register_buffer(name, torch.empty(value.shape, dtype=value.dtype))
+        other = GraphModule(root, copy.deepcopy(graph.graph))
+    for node in other.graph.nodes:
+        node.meta.pop("val", None)
+        move = partial(_moved, cpu=cpu)
+        node.args = torch.utils._pytree.tree_map(move, node.args)
+        node.kwargs = torch.utils._pytree.tree_map(move, node.kwargs)
+    other.recompile()
+    return other
+
+
+def _moved(value: Any, cpu: torch.device) -> Any:
+    return cpu if isinstance(value, torch.device) else value
