@@ -92,9 +92,15 @@ def test_a_sweep_is_queued_watched_cancelled_and_queued_again(cluster):
     assert len(cluster.jobs()) == 2
 
 
-def test_what_slurm_refuses_is_one_sentence_and_nothing_is_queued(cluster):
-    told_by_slurm = "Invalid account or account/partition combination"
-    code, told = cluster.run(*words(account="other"))
+@pytest.mark.parametrize(
+    ("changes", "told_by_slurm"),
+    [
+        ({"partition": "gpux"}, "Invalid partition name specified"),
+        ({"account": "other"}, "Invalid account or account/partition combination"),
+    ],
+)
+def test_what_slurm_refuses_is_one_sentence_and_nothing_is_queued(cluster, changes, told_by_slurm):
+    code, told = cluster.run(*words(**changes))
     assert code == 1
     (error,) = errors(told)
     assert "2 cells are not submitted: sbatch failed" in error
@@ -108,6 +114,7 @@ def test_what_slurm_refuses_is_one_sentence_and_nothing_is_queued(cluster):
 def test_settings_that_no_cluster_has_are_refused_before_anything_is_queued(cluster):
     for key, value, sentence in (
         ("time", 60, "there is no cluster.time; did you mean"),
+        ("on_interrupt", "kill", "on_interrupt must be"),
         ("preamble", "module", "preamble"),
     ):
         code, told = cluster.run(*words(**{key: value}))

@@ -480,6 +480,7 @@ def test_an_interrupt_follows_the_rule(player, root, monkeypatch, rule, left):
     ("changes", "sentence"),
     [
         ({"time_min": 3, "signal_s": 120}, "leaves a job no time"),
+        ({"time_min": 0}, "time_min"),
         ({"nodes": 0}, "cluster.nodes must be at least 1"),
         ({"poll_s": 0.1}, "at least 1 s"),
     ],

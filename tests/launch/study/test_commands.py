@@ -141,9 +141,13 @@ def test_a_plan_of_a_study_writes_nothing(project):
     assert study_store.read_study(statement, project.path / "runs", "hpo/tiny") is None
 
 
-def test_a_wrong_word_is_a_sentence(project):
-    code, output = project.run("sweeps=hpo/tiny", "search.trials=0")
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [("search.trials=0", "error: search.trials: "), ("engine.wings=2", "engine.wings")],
+)
+def test_a_wrong_word_is_a_sentence(project, argument, sentence):
+    code, output = project.run("sweeps=hpo/tiny", argument)
     assert code != 0
-    assert "error: search.trials: " in output
+    assert sentence in output
     assert "Traceback" not in output
     assert not list(project.runs())
