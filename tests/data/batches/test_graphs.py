@@ -439,7 +439,7 @@ def test_the_size_of_a_large_set_is_told_by_few_runs_of_its_structures(monkeypat
             return asked[-1]
 
     sizes = np.arange(1000).view(Sizes)
-    assert graphs._mean(sizes) == 499.5
+    assert graphs._mean(sizes) == pytest.approx(499.5, abs=1)
     assert [len(run) for run in asked] == [8] * 4
     assert graphs._mean(np.arange(32)) == 15.5
     assert graphs._mean(np.arange(0)) == 0.0
