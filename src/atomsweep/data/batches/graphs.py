@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 BUDGET = 4 << 30  # bytes
-_RUNS, _RUN = 64, 1024  # structures whose sizes tell those of all
+_RUNS, _RUN = 16, 4096  # structures whose sizes tell those of all
 
 log = logging.getLogger(__name__)
 
