@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.neighborlist import neighbor_list
 
+from atomsweep.graph import neighbors
 from atomsweep.graph.neighbors import RadiusGraph, shortest_distance
 
 PBC = list(itertools.product((True, False), repeat=3))
@@ -177,3 +178,16 @@ def test_atoms_that_are_almost_one_make_no_search_of_millions_of_cells(monkeypat
     edges, _ = RadiusGraph(cutoff=0.6)(pos[1:], cell, pbc)
     assert edges.T.tolist() == [[2, 1], [1, 2]]
     assert min(asked) >= 1.0
+
+
+@pytest.mark.parametrize("first", [0, 70_000])
+@pytest.mark.parametrize("distances", [7, 100_000])
+def test_edges_are_in_the_order_of_a_sort_by_all_three(first, distances):
+    """Equal distances of one target, and atoms that 16 bits do not count."""
+    rng = np.random.default_rng(0)
+    target, source = rng.integers(first, first + 30, (2, 4000))
+    dist = rng.integers(0, distances, 4000) / 7.0
+    _, once = np.unique(np.stack([target, dist, source]), axis=1, return_index=True)
+    target, dist, source = (one[rng.permutation(once)] for one in (target, dist, source))
+    wanted = np.lexsort((source, dist, target))
+    assert (neighbors._order(target, dist, source) == wanted).all()
