@@ -33,7 +33,7 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@echo "1 of 3: $$(grep '^torch==' requirements.lock)$(if $(TORCH_INDEX),,; on Linux it may bring CUDA's libraries: gigabytes; without a GPU TORCH_INDEX=<index of CPU builds that pytorch.org names> spares them)"
 	@$(BIN)/pip install --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
-	@echo "2 of 3: $$(grep -c == requirements.lock) locked packages; with torch for the CPU all of it takes 2 GB"
+	@echo "2 of 3: $$(grep -c == requirements.lock) locked packages; with torch for the CPU all of it takes 2.4 GB"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	@echo "3 of 3: atomsweep, as this folder has it"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .

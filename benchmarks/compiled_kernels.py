@@ -27,6 +27,7 @@ from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
 
@@ -140,24 +141,17 @@ def _settle(
 
 def _on_cpu(graph: GraphModule, mode: FakeTensorMode) -> GraphModule:
     """The same graph, and its constants, of another device."""
-    constants = {name: value for name, value in vars(graph).items() if isinstance(value, Tensor)}
-    constants |= dict(graph.named_buffers())
-    cpu = torch.device("cpu")
-    other = GraphModule(nn.Module(), copy.deepcopy(graph.graph)) if not constants else None
-    if other is None:
-        root = nn.Module()
-        with mode:
-            for name, value in constants.items():
-                root.register_buffer(name, torch.empty(value.shape, dtype=value.dtype))
-        other = GraphModule(root, copy.deepcopy(graph.graph))
+    root = nn.Module()
+    with mode:
+        for name, value in graph.named_buffers():
+            root.register_buffer(name, torch.empty(value.shape, dtype=value.dtype))
+    other = GraphModule(root, copy.deepcopy(graph.graph))
     for node in other.graph.nodes:
         node.meta.pop("val", None)
-        move = partial(_moved, cpu=cpu)
-        node.args = torch.utils._pytree.tree_map(move, node.args)
-        node.kwargs = torch.utils._pytree.tree_map(move, node.kwargs)
+        node.args, node.kwargs = tree_map(_moved, (node.args, node.kwargs))
     other.recompile()
     return other
 
 
-def _moved(value: Any, cpu: torch.device) -> Any:
-    return cpu if isinstance(value, torch.device) else value
+def _moved(value: Any) -> Any:
+    return torch.device("cpu") if isinstance(value, torch.device) else value

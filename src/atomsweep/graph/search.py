@@ -74,7 +74,8 @@ def device_search() -> Callable[..., Any] | None:
         from nvalchemiops.torch.neighbors import neighbor_list
     except ImportError:
         return None
-    return neighbor_list  # type: ignore[no-any-return]
+    found: Callable[..., Any] = neighbor_list
+    return found
 
 
 def pairs_on_device(

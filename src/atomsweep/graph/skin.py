@@ -134,10 +134,10 @@ class MovingGraph:
                 self.threads,
             )
             for number, pairs in zip(missing, found, strict=True):
-                where, *rest = host[number]
+                where, box, periodic = host[number]
                 if pairs.fault is not None:
                     where = torch.full_like(where, torch.nan)  # looked at again at the next call
-                known[number] = _Known(where, *rest, pairs)
+                known[number] = _Known(where, box, periodic, pairs)
         self._join([one for one in known if one is not None], batch, cell)
 
     def _of_those_that_stay(
