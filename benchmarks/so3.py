@@ -66,7 +66,7 @@ def convolution(
     extra, rows = scalars[:, : self.extra_scalars], scalars[:, self.extra_scalars :]
     outputs.append(rows.unflatten(1, (-1, self.out_channels)))
     for size, layer in zip(self.sizes[1:], self.pairs, strict=True):
-        part = x[:, start : start + 2 * size].reshape(len(x), 2, -1)
+        part = x[:, start : start + 2 * size].reshape(len(x), 2, size * x.shape[2])
         if weights is not None:
             part = part * weights[:, None, used : used + size * x.shape[2]]
         real, imag = layer(part).chunk(2, 2)
