@@ -127,10 +127,9 @@ class ModelContract:
     def test_a_prepared_batch_gives_the_same_and_the_same_gradients(self, model, batch):
         if not list(model.parameters()):
             pytest.skip("nothing to train")
-        model.train()
 
         def gradients(batch):
-            trained = copy.deepcopy(model)
+            trained = copy.deepcopy(model).train()
             prediction = trained(batch)
             prediction.forces.square().sum().backward()
             grads = [p.grad for p in trained.parameters() if p.grad is not None]
