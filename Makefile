@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
+NEIGHBORS := nvalchemi-toolkit-ops==0.5.0 warp-lang==1.19.0 # the extra of that name, which few need
 BIN := $(VENV)/bin
 ACCEPTED := Python 3.11, 3.12, 3.13 or 3.14
 IS_ACCEPTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
@@ -16,7 +17,7 @@ define CHECK_PYTHON
 @$(PYTHON) -c '$(IS_ACCEPTED)' 2>/dev/null || { echo "error: $(ACCEPTED) is needed, but $(PYTHON) $$(version=$$($(PYTHON) -V 2>&1) && echo "is $$version" || echo "does not start"); name another: make setup PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
-.PHONY: help python setup sweep report test test-slow test-wheel test-browser test-slurm slurm-up slurm-down lint format bench ui clean
+.PHONY: help python setup sweep report test test-slow test-wheel test-neighbors test-browser test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,7 +34,7 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@echo "1 of 3: $$(grep '^torch==' requirements.lock)$(if $(TORCH_INDEX),,; on Linux it may bring CUDA's libraries: gigabytes; without a GPU TORCH_INDEX=<index of CPU builds that pytorch.org names> spares them)"
 	@$(BIN)/pip install --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.lock)"
-	@echo "2 of 3: $$(grep -c == requirements.lock) locked packages; with torch for the CPU all of it takes 2.4 GB"
+	@echo "2 of 3: $$(grep -c == requirements.lock) locked packages; with torch for the CPU all of it takes 2 GB"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	@echo "3 of 3: atomsweep, as this folder has it"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
@@ -59,6 +60,10 @@ test-slow: setup ## the slow tests
 
 test-wheel: setup ## the wheel in an environment and a folder of its own
 	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+test-neighbors: setup ## neighbours as they are searched on a GPU, here on the CPU; installs 0.4 GB
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(NEIGHBORS)
+	$(BIN)/python -m pytest tests/graph/test_search.py -m "not gpu"
 
 test-browser: setup ## the report's pages in Chromium, where it is installed; AXE_CORE=<axe.min.js> checks its rules too
 	$(BIN)/python -m pytest -m slow -rs tests/report/pages/test_browser.py
