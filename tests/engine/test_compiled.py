@@ -159,12 +159,13 @@ def nudge(made):
 
 
 def side_by_side(one, other, steps):
-    """Losses of both, the second's each time from the weights of the first.
+    """Losses of both, the second's each time from the weights of the first, and of gradients the
+    largest difference, relative to the largest number of each or a tenth of the largest of all.
 
     Left to itself a run carries a rounding as far as training does: 50 steps of ForceNet by 1e-9 in
     float64 and by 1e-3 in float32, eager ones as much as compiled ones.
     """
-    runs, losses = (one, other), ([], [])
+    runs, losses, away = (one, other), ([], []), 0.0
     optimizers = [made.recipe.new_optimizer(made.model) for made in runs]
     with closing(one.batches.start(0)) as first, closing(other.batches.start(0)) as second:
         for _ in range(steps):
@@ -176,7 +177,12 @@ def side_by_side(one, other, steps):
                 made._step(next(batches), optimizer, None)
                 made.step += 1
                 found.append(float(made.loss_sum))
-    return map(np.array, losses)
+            pairs = zip(one.parameters, other.parameters, strict=True)
+            grads = [(a.grad, b.grad) for a, b in pairs if a.grad is not None]
+            sizes = torch.stack([a.abs().max() for a, _ in grads])
+            apart = torch.stack([(a - b).abs().max() for a, b in grads])
+            away = max(away, float((apart / sizes.clamp(min=0.1 * sizes.max())).max()))
+    return *map(np.array, losses), away
 
 
 def compare(overrides, steps, double):
@@ -187,10 +193,11 @@ def compare(overrides, steps, double):
     third = nudge(training(overrides, double))
     for parts in zip(*map(first_gradients, (other, one, third)), strict=True):
         assert_near(*parts, tolerance)
-    expected, found = side_by_side(one, other, steps)
+    expected, found, away = side_by_side(one, other, steps)
     assert len(set(expected)) == steps
-    print("largest difference of a loss", np.abs(found / expected - 1).max())
+    print("largest difference of a loss", np.abs(found / expected - 1).max(), "gradient", away)
     np.testing.assert_allclose(found, expected, rtol=tolerance)
+    assert away < 100 * tolerance
     assert other.forward.failed is None
     assert len(other.forward.graphs) == 1
     counters = torch._dynamo.utils.counters

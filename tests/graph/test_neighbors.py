@@ -191,3 +191,12 @@ def test_edges_are_in_the_order_of_a_sort_by_all_three(first, distances):
     target, dist, source = (one[rng.permutation(once)] for one in (target, dist, source))
     wanted = np.lexsort((source, dist, target))
     assert (neighbors._order(target, dist, source) == wanted).all()
+
+
+def test_neighbours_more_cells_apart_than_16_bits_tell_are_refused():
+    cell, pos = 2.5 * np.eye(3), np.array([[0.0, 0, 0], [90_001.0, 0, 0]])
+    with pytest.raises(ValueError, match="lie 3600. cells apart, at most 32767 are told; wrap"):
+        RadiusGraph(3.0, None)(pos, cell, True)
+    index, offsets = RadiusGraph(3.0, None)(pos * 0.9, cell, True)
+    assert index.shape[1] > 0
+    assert abs(offsets).max() > 32_000

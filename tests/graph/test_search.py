@@ -2,6 +2,7 @@
 
 import itertools
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,9 +167,15 @@ def test_without_the_library_vesin_searches_for_a_gpu_too(monkeypatch):
     """What lies on a device is searched by whom is there, and never elsewhere than asked."""
     asked = []
     monkeypatch.setattr(search, "pairs_on_device", lambda *a: asked.append("there"))
-    on_gpu = type("OnGPU", (), {"device": torch.device("cuda")})()
+    pos, cell, pbc, natoms = batched([of(molecule("H2O"))])
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), cpu=lambda: pos)
     monkeypatch.setattr(search, "device_search", lambda: object())
-    find_pairs(on_gpu, None, None, [1], 5.0)
+    find_pairs(on_gpu, cell, pbc, natoms, 5.0)
     assert asked == ["there"]
-    find_pairs(*batched([of(molecule("H2O"))]), 5.0)
+    find_pairs(pos, cell, pbc, natoms, 5.0)
     assert asked == ["there"]
+    monkeypatch.setattr(search, "device_search", lambda: None)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)  # there is no GPU here
+    (pairs,) = find_pairs(on_gpu, cell, pbc, natoms, 5.0)
+    assert asked == ["there"]
+    assert len(pairs.source) == 6

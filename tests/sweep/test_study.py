@@ -16,7 +16,9 @@ from tests.contracts.compose import CONF, compose_with_choices
 
 SWEEPS = CONF.parent / "sweeps"
 FILES = sorted(
-    path.relative_to(SWEEPS).with_suffix("").as_posix() for path in SWEEPS.glob("hpo/*.yaml")
+    path.relative_to(SWEEPS).with_suffix("").as_posix()
+    for path in SWEEPS.rglob("*.yaml")
+    if "\nspace:" in path.read_text()
 )
 
 GOOD = """\

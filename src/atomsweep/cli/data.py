@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from atomsweep.data.formats.sane import Said
     from atomsweep.data.store.parts import Conversion, Report
 
+MOST_READERS = 16  # processes of describe: each imports for seconds
+
 log = logging.getLogger(__name__)
 
 
@@ -226,7 +228,7 @@ def _describe(options: argparse.Namespace) -> None:
     )
     files = there.files
     said = Said(options.energy_unit, options.force_unit)
-    workers = len(os.sched_getaffinity(0))
+    workers = min(MOST_READERS, len(os.sched_getaffinity(0)))
     found = describe(reader, files, options.max_force or None, said, workers, progress=True)
     beside = {other for file in files for other in reader.beside(file)}
     left_out = {path: why for path, why in there.left_out.items() if path not in beside}

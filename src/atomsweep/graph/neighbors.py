@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 RIM = 0.01  # Å: neighbours this little beyond the last one kept are kept too
 COINCIDENT = 1e-3  # Å: closer atoms have no direction between them
 WIDEST = 1e5  # Å: vesin counts its cells in 32 bits, and a wider span ends the process
+MOST_CELLS = 32767  # between an atom and its neighbour: offsets are kept in 16 bits
 FINEST = 2.0  # Å: vesin divides space into cells of the cutoff: more than atoms, if it is smaller
 
 
@@ -54,8 +55,8 @@ class RadiusGraph:
             such that the edge is `pos[source] - pos[target] + cell_offsets @ cell`.
 
         Raises:
-            ValueError: shapes do not fit, positions are not finite or span more than `WIDEST`, or
-                two atoms lie on the same spot.
+            ValueError: shapes do not fit, positions are not finite or span more than `WIDEST` or
+                `MOST_CELLS`, or two atoms lie on the same spot.
 
         Shape: pos (N, 3), cell (3, 3), pbc (3,).
         """
@@ -76,6 +77,11 @@ class RadiusGraph:
             raise ValueError(
                 f"atoms {source[worst]} and {target[worst]} are {dist[worst]:.1e} Å apart; "
                 "remove the duplicate"
+            )
+        if len(offsets) and (far := int(np.abs(offsets).max())) > MOST_CELLS:
+            raise ValueError(
+                f"atoms that are neighbours lie {far} cells apart, at most {MOST_CELLS} are told; "
+                "wrap the positions into the cell"
             )
         order = _order(target, dist, source)
         target, source, dist = target[order], source[order], dist[order]

@@ -85,11 +85,13 @@ class SchNet(EnergyForceField):
         return frozenset({0, *range(NUM_EMBEDDINGS, MAX_ATOMIC_NUMBER + 1)})
 
     def prepare(self, batch: Batch) -> Batch:
-        """With the pairs of its edges."""
+        """With the pairs of its edges, if they can be told."""
+        try:
+            pairs = pairs_of_edges(batch.edge_index, batch.cell_offsets, len(batch.pos))
+        except ValueError:  # atoms hundreds of cells apart: each edge is computed by itself
+            return batch
         prepared = copy(batch)
-        prepared[keys.PAIR_EDGES], prepared[keys.PAIR] = pairs_of_edges(
-            batch.edge_index, batch.cell_offsets, len(batch.pos)
-        )
+        prepared[keys.PAIR_EDGES], prepared[keys.PAIR] = pairs
         return prepared
 
     def vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

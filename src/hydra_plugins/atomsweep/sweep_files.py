@@ -85,13 +85,14 @@ class SweepFiles(FileConfigSource):
 
 def _check_options(folder: Path) -> None:
     """A root may come from elsewhere: its options set nothing of Hydra's, which would be code."""
-    from atomsweep.tracking.files import DamagedFile, read_yaml
+    import yaml
+    from omegaconf._utils import get_yaml_loader  # what Hydra reads with: no file may fool it alone
 
     for path in folder.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8", errors="replace")
         try:
-            content = read_yaml(text)
-        except DamagedFile:
+            content = yaml.load(text, Loader=get_yaml_loader())
+        except (yaml.YAMLError, ValueError, RecursionError):
             continue  # Hydra says so where it is chosen
         content = content if isinstance(content, dict) else {}
         keys = [*content, *(str(entry) for entry in content.get("defaults") or [])]

@@ -34,6 +34,7 @@ def test_frames_in_pieces_are_described_as_together(tmp_path, monkeypatch, part)
     assert together.signs.pairs == 34  # 7 of each system, less one, as a frame is damaged
     assert together.odd.counts.total() == 3
     monkeypatch.setattr(parts_module, "PART", part)
+    monkeypatch.setattr(describe_module, "TOGETHER", 3)
     cut = describe(StoreReader(), [tmp_path / "a.lmdb"])
     assert cut.report() == together.report()
     assert cut.signs.pairs == together.signs.pairs

@@ -13,6 +13,11 @@ from hydra_plugins.atomsweep.sweep_files import _check_options
         "# @package _global_\ndefaults:\n- override hydra/launcher: theirs\n",
         "# @package _global_\ndefaults:\n- {override /hydra/sweeper: theirs}\n",
         "# @package _global_\nhydra.run.dir: /tmp\n",
+        # what other readers of YAML refuse and Hydra's does not
+        "# @package _global_\n%YAML 1.3\n---\nhydra: {run: {dir: /tmp}}\n",
+        "# @package _global_\nhydra: {run: {dir: /tmp}}\nnote: 2026-13-45\n",
+        "# @package _global_\nhydra: {run: {dir: /tmp}}\n"
+        f"note: {{a: &a [{', '.join('1' * 400)}], b: [{', '.join(['*a'] * 400)}]}}\n",
     ],
 )
 def test_an_option_that_sets_something_of_hydra_is_refused(tmp_path, text):

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -285,6 +286,35 @@ def test_names_of_numbers_do_not_matter():
     assert normal(True) == "true"
     assert normal(None) == normal(float("nan")) == ""
     assert normal("none") == "none"
+
+
+def test_hashes_and_large_whole_numbers_are_not_rounded_into_one_another():
+    """An identity of digits and one e is no number, though it can be read as one."""
+    for name in (
+        "8643446e4577",
+        "1234567890e1",
+        "012345678901",
+        "12345e678",
+        "1_000",
+        "nan",
+        "12e456",
+    ):
+        assert normal(name) == name
+    seeds = [1234567890123, "1234567890124", 1234567890125.0, 2**70, 2**70 + 1]
+    assert [normal(seed) for seed in seeds] == [str(int(seed)) for seed in seeds]
+    assert (normal(-0.0), normal("1e3"), normal("-2.50"), normal(".5")) == (
+        "0",
+        "1000",
+        "-2.5",
+        "0.5",
+    )
+    assert (normal(math.inf), normal("inf"), normal(1e20)) == ("inf", "inf", "1e+20")
+    assert (normal(True), normal("True"), normal(None), normal(math.nan)) == (
+        "true",
+        "True",
+        "",
+        "",
+    )
 
 
 def test_latest_is_the_newest_run_where_no_sweep_is(root):

@@ -29,6 +29,7 @@ from atomsweep.processes import ProcessLost, in_order
 
 MAX_FORCE = 50.0  # eV/Å, above which OC20 leaves frames out
 CLOSE = 0.5  # Å: no two atoms of a molecule or solid are closer
+TOGETHER = 4096  # frames whose identities become an array
 LARGE = 8  # parts; of more, other processes read some
 LOOK = 3.0  # Å: how far the first frames are searched for near atoms
 _BINS = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 141)])  # eV/Å, |force component|
@@ -306,7 +307,7 @@ def _of_part(
     reader: Reader, part: Part, max_force: float | None, said: Said
 ) -> tuple[Description, Array]:
     """What is found in a part, and its frames as `ROW`s."""
-    found, rows = Description(max_force, said), list[tuple[int, ...]]()
+    found, told, rows = Description(max_force, said), list[Array](), list[tuple[int, ...]]()
     found.some_energies.place = part.number << 40 | part.start
     for frame in frames_of(reader, part, said.units):
         where = f"frame {frame.index} of {part.file}"
@@ -317,9 +318,12 @@ def _of_part(
             found.faults.add(fault, where)
         else:
             found.add(frame, where)
-            rows.append(identity(frame, part.number, len(rows)))
+            rows.append(identity(frame, part.number, len(told) * TOGETHER + len(rows)))
+        if len(rows) == TOGETHER:  # an array is a fifth as large
+            told.append(np.array(rows, ROW))
+            rows = []
     close_environment(part.file)  # whose pages would count as memory
-    return found, np.array(rows, ROW)
+    return found, np.concatenate([*told, np.array(rows, ROW)])
 
 
 def as_text(rows: list[tuple[str, str]]) -> str:

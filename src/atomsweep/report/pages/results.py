@@ -36,7 +36,7 @@ HEADER += ["seeds", "values", "not_trained"]  # of these runs, in their order
 
 PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
-OF_TIME = re.compile(r", on average [^,]+ of training on [^,]+, evaluation apart")
+OF_TIME = re.compile(r", on average .+? of training on .+?, evaluation apart")
 """What a caption says of device time."""
 
 
