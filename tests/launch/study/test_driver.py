@@ -115,6 +115,21 @@ def test_a_worse_trial_gets_a_flag_and_its_run_is_pruned_not_failed(tmp_path):
     assert bad.asked_to_stop is None
 
 
+def test_a_trial_that_has_made_its_last_step_is_let_end(tmp_path):
+    """Its result comes seconds later, and then it counts; the rung lies at the end of the budget."""
+    made = asked(driver(tmp_path, asha()), asha())
+    good, bad = made({})
+    for run in (good, bad):
+        run.update_status(state=schema.RUNNING, total_steps=2)
+        train(run, 2, until=2)
+    assert made({}) == []
+    assert bad.asked_to_stop is None
+    for run in (good, bad):
+        train(run, 2)
+    made({})
+    assert states(made)[:2] == ["COMPLETE", "COMPLETE"]
+
+
 def test_a_trial_of_several_seeds_is_judged_by_the_mean_at_steps_that_all_have(tmp_path):
     made = asked(driver(tmp_path, asha(seeds=[0, 1])), asha(seeds=[0, 1]))
     runs = made({})
