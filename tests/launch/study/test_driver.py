@@ -116,7 +116,7 @@ def test_a_worse_trial_gets_a_flag_and_its_run_is_pruned_not_failed(tmp_path):
 
 
 def test_a_trial_that_has_made_its_last_step_is_let_end(tmp_path):
-    """Its result comes seconds later, and then it counts; the rung lies at the end of the budget."""
+    """Its result comes seconds later, and counts; the rung lies at the end of the budget."""
     made = asked(driver(tmp_path, asha()), asha())
     good, bad = made({})
     for run in (good, bad):
