@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import lmdb
@@ -80,17 +79,8 @@ class GrowingStore(StoreWriter):
         for name in self._columns():
             self._column(name).unlink()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._close()
+    def _leave(self) -> None:
+        """What has not become the store goes on later."""
 
 
 def grows_at(path: Path, folder: Path) -> Path:

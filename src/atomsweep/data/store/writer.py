@@ -240,7 +240,11 @@ class StoreWriter:
                 self._finish()
         finally:
             self._close()
-            self._temporary.unlink(missing_ok=True)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Remove what has not become the store."""
+        self._temporary.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._env is not None:
