@@ -15,7 +15,7 @@ INTERVAL = "the 95 % interval of Student’s t"
 MEANING = (
     "Effects are left − right, paired by seed, with {interval}; a claim over several comparisons "
     "holds when each holds, and fails when one fails at 1 − 0.05/m for m of them. Seeds to decide "
-    "are a guess at 80 % power. *equal*: the whole interval lies within the paper’s tolerance on "
+    "are a guess at 80 % power. “equal”: the whole interval lies within the paper’s tolerance on "
     "both sides, so neither is better for practical purposes; a claim over several comparisons is "
     "equal when each holds or is equal. A sentence of the paper need not follow from its own "
     "table: the column on the paper’s numbers says whether it does."
