@@ -12,7 +12,11 @@ DEAR = frozenset({"torch_geometric.datasets"})
 
 
 class _Lazily(MetaPathFinder):
-    """Finds the modules of `DEAR` as always, and has them executed at the first use."""
+    """Finds the modules of `DEAR` as always, and has them executed at the first use.
+
+    A submodule that is imported before that first use is executed twice, so its classes are others
+    than those that the module names.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
