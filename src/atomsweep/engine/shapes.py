@@ -6,6 +6,7 @@ import numpy as np
 
 from atomsweep.data.batches.ghosts import Shape
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.mapped import give_back
 from atomsweep.data.structure import Array
 
 ROOM = 1.5  # times the structures and atoms that usually come with so many edges
@@ -14,8 +15,8 @@ LOOKED_AT = 1 << 16  # structures whose sizes tell those of all
 STEPS = 8  # a batch that is too large for a shape gets one larger by this part of it
 
 
-def limits(data: GraphDataset, batch_edges: int) -> tuple[Array, Array]:
-    """What each structure takes, and what a micro-batch of at most `batch_edges` holds.
+def limits(data: GraphDataset, batch_edges: int) -> tuple[tuple[Array, Array], Array]:
+    """Atoms and edges of each structure, and what a micro-batch of at most `batch_edges` holds.
 
     Structures and atoms are limited too, to `ROOM` times what usually comes with so many edges, so
     that batches of a fixed shape exist.
@@ -24,7 +25,7 @@ def limits(data: GraphDataset, batch_edges: int) -> tuple[Array, Array]:
         ValueError: neighbours are found for each batch, so that nobody knows how many there are; or
             a structure has more than `batch_edges`.
 
-    Shape: -> (num, 3), (3,): structures, atoms, edges.
+    Shape: -> ((num,), (num,)), (3,): structures, atoms, edges.
     """
     edges, natoms = data.num_edges, data.natoms
     if edges is None:
@@ -38,10 +39,12 @@ def limits(data: GraphDataset, batch_edges: int) -> tuple[Array, Array]:
             f"engine.batch_edges={batch_edges} is less than the largest structure has, {largest}; "
             "raise it to that at least"
         )
-    structures = max(1, math.ceil(ROOM * batch_edges / edges.mean()))
-    atoms = max(int(natoms.max()), math.ceil(ROOM * batch_edges * natoms.mean() / edges.mean()))
-    sizes = np.stack([np.ones_like(natoms), natoms, edges], axis=1)
-    return sizes, np.array([structures, atoms, batch_edges])
+    mean = float(edges.mean())
+    structures = max(1, math.ceil(ROOM * batch_edges / mean))
+    atoms = max(int(natoms.max()), math.ceil(ROOM * batch_edges * float(natoms.mean()) / mean))
+    give_back(edges)
+    give_back(natoms)
+    return (natoms, edges), np.array([structures, atoms, batch_edges])
 
 
 def usual_shape(data: GraphDataset, num_edges: Array | None, structures: int) -> Shape:

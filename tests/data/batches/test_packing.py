@@ -8,7 +8,7 @@ from atomsweep.data.batches.sampler import EpochSampler, PackedSampler, first_fi
 
 def sizes(num=60):
     edges = np.random.default_rng(1).integers(5, 60, num)
-    return np.stack([np.ones(num, dtype=np.int64), edges // 4 + 1, edges], axis=1)
+    return edges // 4 + 1, edges
 
 
 LIMITS = np.array([6, 40, 120])
@@ -21,8 +21,8 @@ def test_each_goes_into_the_first_that_has_room():
 
 
 def test_no_batch_holds_more_than_its_limits_and_each_structure_is_in_one():
-    every = sizes()
-    sampler, whole = PackedSampler(every, LIMITS, 20, 3), EpochSampler(60, 20, 3)
+    every = np.stack([np.ones(60, dtype=np.int64), *sizes()], axis=1)
+    sampler, whole = PackedSampler(sizes(), LIMITS, 20, 3), EpochSampler(60, 20, 3)
     for step in range(9):
         parts = sampler.parts(step)
         for part in parts:

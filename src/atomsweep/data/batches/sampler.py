@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from atomsweep.data.mapped import take
 from atomsweep.data.structure import Array
 
 SHUFFLED_WHOLE = 1 << 23  # structures, 64 MiB of places: OC22 and all of OC20's sets up to 2M
@@ -154,7 +155,7 @@ class BalancedSampler(EpochSampler):
         for start in range(0, len(chosen), self.cut):
             places = np.arange(start, min(start + self.cut, len(chosen)))
             if self.world_size > 1:
-                owner = deal(self.sizes[chosen[places]], self.world_size)
+                owner = deal(take(self.sizes, chosen[places]), self.world_size)
                 places = places[owner == self.rank]
             found.append(Part(chosen[places], places))
         return found
@@ -168,8 +169,8 @@ class PackedSampler(EpochSampler):
     cut in two. A rank may have one micro-batch more than another.
 
     Args:
-        sizes: (num, K) what each structure takes of each limit.
-        limits: (K,) what a micro-batch holds.
+        sizes: K of (num,), what each structure takes of each limit.
+        limits: (1 + K,) what a micro-batch holds: structures, then of each of `sizes`.
         batch_size: structures of a step, over all ranks and micro-batches.
         seed: of the permutations.
         rank: of this process.
@@ -181,19 +182,20 @@ class PackedSampler(EpochSampler):
 
     def __init__(
         self,
-        sizes: Array,
+        sizes: Sequence[Array],
         limits: Array,
         batch_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        super().__init__(len(sizes), batch_size, seed)
-        self.sizes, self.limits = np.asarray(sizes), np.asarray(limits)
+        super().__init__(len(sizes[0]), batch_size, seed)
+        self.sizes, self.limits = sizes, np.asarray(limits)
         self.rank, self.world_size = rank, world_size
-        if (self.sizes.max(0) > self.limits).any():
+        largest = np.array([1, *(size.max() for size in sizes)])
+        if (largest > self.limits).any():
             raise ValueError(
-                f"a structure of {self.sizes.max(0).tolist()} does not fit into a micro-batch of "
+                f"a structure of {largest.tolist()} does not fit into a micro-batch of "
                 f"{self.limits.tolist()}"
             )
         if self.batch_size < world_size:
@@ -204,7 +206,8 @@ class PackedSampler(EpochSampler):
     def parts(self, step: int) -> list[Part]:
         """This rank's structures of a step, for each micro-batch."""
         chosen = self.indices(step)
-        bins = first_fit(self.sizes[chosen], self.limits)
+        takes = [np.ones_like(chosen), *(take(size, chosen) for size in self.sizes)]
+        bins = first_fit(np.stack(takes, axis=1), self.limits)
         while len(bins) < self.world_size:
             most = max(range(len(bins)), key=lambda place: len(bins[place]))
             half = len(bins[most]) // 2

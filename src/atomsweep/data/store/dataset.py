@@ -12,6 +12,7 @@ import lmdb
 import numpy as np
 
 from atomsweep.data.dataset import StructureDataset, Subset
+from atomsweep.data.mapped import take
 from atomsweep.data.store.environment import close_environment, open_environment
 from atomsweep.data.store.flat import FlatEdges, FlatStructures
 from atomsweep.data.store.pages import end_of_pages, place_of
@@ -185,7 +186,8 @@ class StoreDataset(StructureDataset):
             # bytearray: torch wants to write into it
             columns = [bytearray().join(parts) for parts in zip(*rows, strict=True)]
         flags, pbc, natoms, sid, fid, energy = map(np.array, zip(*heads, strict=True))
-        told = (self._natoms[places], self.sids[places], self.fids[places])
+        which = np.array(places)
+        told = [take(column, which) for column in (self._natoms, self.sids, self.fids)]
         promised = self.has_energy * HAS_ENERGY | self.has_forces * HAS_FORCES
         if (flags & promised != promised).any() or any(
             (one != other).any() for one, other in zip((natoms, sid, fid), told, strict=True)
