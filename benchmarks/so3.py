@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from atomsweep.data.batches.graphs import atoms_to_batch
 from atomsweep.graph.neighbors import RadiusGraph
-from atomsweep.nn.so3 import frames, grid, so2, wigner
+from atomsweep.nn.so3 import grid, rotations, so2, wigner
 from atomsweep.nn.so3.layout import m_primary
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +51,8 @@ def edge_matrices(self: wigner.EdgeWigner, direction: Tensor) -> Tensor:
     return dense[:, torch.as_tensor(m_primary(self.l_max, m_max))]
 
 
-def gather(self: frames.Frames, x: Tensor, pairs: Tensor) -> Tensor:
-    """`Frames.into_pairs` as indexing and concatenation."""
+def gather(self: rotations.Rotations, x: Tensor, pairs: Tensor) -> Tensor:
+    """`Rotations.into_pairs` as indexing and concatenation."""
     return torch.bmm(self.there, torch.cat([x[pairs[0]], x[pairs[1]]], 2))
 
 
@@ -87,7 +87,7 @@ def over_e3nn() -> ExitStack:
     stack = ExitStack()
     for owner, name, function in (
         (wigner.EdgeWigner, "forward", edge_matrices),
-        (frames.Frames, "into_pairs", gather),
+        (rotations.Rotations, "into_pairs", gather),
         (so2.SO2Convolution, "forward", convolution),
         (grid, "_grid_silu", whole_grid),
     ):

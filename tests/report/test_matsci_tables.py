@@ -17,7 +17,7 @@ SPLITS = [*schema.VAL_SPLITS, schema.VAL_AVERAGE]
 
 
 @pytest.fixture
-def frame(root):
+def df(root):
     """Two models on 24 ranks, two seeds each, with losses of 0.3 and 0.4 on every split."""
     for number, ((task, model), parameters) in enumerate(RUNS.items()):
         for seed in (0, 1):
@@ -29,20 +29,20 @@ def frame(root):
             (path / schema.RESULT).write_text(json.dumps(told))
             part = {"start": 0.0, "heartbeat": 9.0, "end": 9.0, "world_size": 24}
             (path / schema.SEGMENTS).write_text(json.dumps(part) + "\n")
-    return read_directories(root.path).frame
+    return read_directories(root.path).df
 
 
-def table(frame, metric, splits, reference):
+def table(df, metric, splits, reference):
     better = titles.better(metric)
     cells = cells_of(
-        frame, ROWS, metric, splits, better=better, reference=reference, declared=["task"]
+        df, ROWS, metric, splits, better=better, reference=reference, declared=["task"]
     )
     grid = paper_grid(cells, ROWS, reference, None)
     return cells, list(grid.header), [[cell.text for cell in row] for row in grid.rows]
 
 
-def test_parameters_and_ranks_stand_beside_the_papers(frame):
-    cells, header, lines = table(frame, "parameters", ["run"], "matsci.table1")
+def test_parameters_and_ranks_stand_beside_the_papers(df):
+    cells, header, lines = table(df, "parameters", ["run"], "matsci.table1")
     assert header == ["Task", "Model", "Seeds", "Parameters", "Paper Parameters"]
     assert [line[3:] for line in lines] == [
         ["66\u202f145", "72\u202f000"],
@@ -50,19 +50,19 @@ def test_parameters_and_ranks_stand_beside_the_papers(frame):
     ]
     assert not cells["best"].any()
     assert not cells["published_best"].any()
-    _, header, lines = table(frame, "ranks", ["run"], "matsci.table1")
+    _, header, lines = table(df, "ranks", ["run"], "matsci.table1")
     assert header[3:] == ["Ranks", "Paper Ranks"]
     assert [line[3:] for line in lines] == [["24", "24"]] * 2
-    assert words.caption(frame, cells, None, "parameters", "cpu")[0] == "Parameters."
+    assert words.caption(df, cells, None, "parameters", "cpu")[0] == "Parameters."
 
 
-def test_without_a_papers_average_its_numbers_of_all_splits_are_shown(frame):
-    _, header, lines = table(frame, "normalised_l1", SPLITS, "matsci.table2")
+def test_without_a_papers_average_its_numbers_of_all_splits_are_shown(df):
+    _, header, lines = table(df, "normalised_l1", SPLITS, "matsci.table2")
     shown = ["Paper ID", "Paper OOD Ads", "Paper OOD Cat", "Paper OOD Both"]
     assert header[-5:] == ["Avg", *shown]
     assert lines[0][-4:] == ["0.2560", "0.3210", "0.2390", "0.2710"]
     assert lines[1][-4:] == ["0.2400", "0.2760", "0.2170", "0.2350"]
-    _, header, lines = table(frame, "normalised_l1", ["val_id"], "matsci.table2")
+    _, header, lines = table(df, "normalised_l1", ["val_id"], "matsci.table2")
     assert header[-2:] == ["Paper ID", "Difference"]
     assert lines[0][-2:] == ["0.2560", "+0.0440"]
 

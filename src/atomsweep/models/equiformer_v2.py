@@ -27,11 +27,11 @@ from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_softmax, segment_sum
 from atomsweep.nn.so3.activation import GateActivation, SeparableGridActivation, SmoothLeakyReLU
-from atomsweep.nn.so3.frames import EdgeFrames, FramedEdges
 from atomsweep.nn.so3.grid import SphereGrid
 from atomsweep.nn.so3.linear import DegreeLinear, ForceEncoding
 from atomsweep.nn.so3.norm import RMSNorm, SeparableLayerNorm
 from atomsweep.nn.so3.radial import EdgeRadial, GaussianSmearing
+from atomsweep.nn.so3.rotations import AlignedEdges, EdgeRotations
 from atomsweep.nn.so3.so2 import SO2Convolution
 
 
@@ -61,7 +61,7 @@ class EquiformerV2(ForceField):
     Args:
         num_layers: blocks.
         l_max: highest degree L of an atom's coefficients.
-        m_max: highest order M in an edge's frame.
+        m_max: highest order M of what is aligned with an edge.
         channels: C of every coefficient.
         attn_hidden_channels: channels between the two convolutions of an attention block.
         num_heads: attention heads.
@@ -140,7 +140,7 @@ class EquiformerV2(ForceField):
             path_drop=path_drop,
         )
         self.smearing = GaussianSmearing(cutoff, num_basis, basis_width)
-        self.frames = EdgeFrames(l_max, m_max)
+        self.rotations = EdgeRotations(l_max, m_max)
         self.embedding = nn.Embedding(num_elements, channels)
         self.edge_degree = EdgeRadial(
             num_basis, edge_channels, (l_max + 1) * channels, num_elements
@@ -176,28 +176,28 @@ class EquiformerV2(ForceField):
         parts = [edges]
         if self.noise_head is not None and keys.DENS_MOVED_EDGES in batch:
             parts = [edges.part(batch[k]) for k in (keys.DENS_LEFT_EDGES, keys.DENS_MOVED_EDGES)]
-        pairs = [part.frames.into_pairs(x, part.pairs) for part in parts]  # heads can share one
+        pairs = [part.rotations.into_pairs(x, part.pairs) for part in parts]  # heads can share one
         forces = self.force_head(pairs[0], parts[0], len(x))
         if self.noise_head is None:
             return Prediction(energy, forces)
         return Prediction(energy, forces, self.noise_head(pairs[-1], parts[-1], len(x)))
 
-    def _edges(self, batch: Batch) -> FramedEdges:
+    def _edges(self, batch: Batch) -> AlignedEdges:
         with full_precision(batch.pos):
             vec = edge_vectors(batch)
             dist = vec.norm(dim=-1)
             source, target = batch.edge_index
-            return FramedEdges(
+            return AlignedEdges(
                 batch.edge_index,
                 (batch.atomic_numbers[source], batch.atomic_numbers[target]),
                 self.smearing(dist),
-                self.frames(vec / dist[:, None]),
+                self.rotations(vec / dist[:, None]),
             )
 
-    def _embed(self, batch: Batch, edges: FramedEdges) -> Tensor:
+    def _embed(self, batch: Batch, edges: AlignedEdges) -> Tensor:
         weights = self.edge_degree(edges.radial, edges.elements)
-        size = self.frames.l_max + 1
-        message = edges.frames.back(weights.unflatten(1, (size, -1)))  # of the rows m = 0
+        size = self.rotations.l_max + 1
+        message = edges.rotations.back(weights.unflatten(1, (size, -1)))  # of the rows m = 0
         x = segment_sum(message.flatten(1), edges.pairs[1], len(batch.pos)) / self.mean_degree
         x = x.unflatten(1, (size**2, -1))
         scalar = self.embedding(batch.atomic_numbers)[:, None]  # (N, 1, C)
@@ -230,7 +230,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(sizes, sizes.channels)
 
     def forward(
-        self, x: Tensor, edges: FramedEdges, structure: Tensor, num_structures: int
+        self, x: Tensor, edges: AlignedEdges, structure: Tensor, num_structures: int
     ) -> Tensor:
         """Update the atoms."""
         update = self.attention(self.attention_norm(x), edges)
@@ -283,16 +283,16 @@ class GraphAttention(nn.Module):
         self.conv2 = SO2Convolution(hidden, values, l_max, m_max)
         self.project = DegreeLinear(values, out_channels, l_max)
 
-    def forward(self, x: Tensor, edges: FramedEdges) -> Tensor:
+    def forward(self, x: Tensor, edges: AlignedEdges) -> Tensor:
         """Sum of messages of each atom."""
-        pair = edges.frames.into_pairs(x, edges.pairs)  # (E, R, 2C)
+        pair = edges.rotations.into_pairs(x, edges.pairs)  # (E, R, 2C)
         hidden, alpha = self._hidden(pair, edges, len(x))
         message, _ = self.conv2(hidden)  # (E, R, heads V)
-        message = edges.frames.back(message * alpha[:, None])
+        message = edges.rotations.back(message * alpha[:, None])
         total = segment_sum(message.flatten(1), edges.pairs[1], len(x))
         return self.project(total.unflatten(1, (x.shape[1], -1)))
 
-    def _hidden(self, pair: Tensor, edges: FramedEdges, num_atoms: int) -> tuple[Tensor, Tensor]:
+    def _hidden(self, pair: Tensor, edges: AlignedEdges, num_atoms: int) -> tuple[Tensor, Tensor]:
         """Coefficients between the convolutions, and attention of each value (E, heads V)."""
         message, scalars = self.conv1(pair, self.radial(edges.radial, edges.elements))
         alpha, gates = scalars.split(self.extra, 1)
@@ -315,7 +315,7 @@ class VectorAttention(GraphAttention):
     Args:
         sizes: see `EquiformerV2`.
 
-    Shape: source and target in the frames of their edges (E, R, 2C) -> (N, 3).
+    Shape: source and target aligned with their edges (E, R, 2C) -> (N, 3).
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -326,11 +326,11 @@ class VectorAttention(GraphAttention):
             self.conv1.pairs[1:].requires_grad_(False)  # gates mix no orders
 
     def forward(  # type: ignore[override]
-        self, pair: Tensor, edges: FramedEdges, num_atoms: int
+        self, pair: Tensor, edges: AlignedEdges, num_atoms: int
     ) -> Tensor:
         """A vector for each atom."""
         hidden, alpha = self._hidden(pair, edges, num_atoms)
-        message = edges.frames.vectors_back(self.conv2.vectors(hidden) * alpha[:, None])
+        message = edges.rotations.vectors_back(self.conv2.vectors(hidden) * alpha[:, None])
         total = segment_sum(message.flatten(1), edges.pairs[1], num_atoms)
         total = total.unflatten(1, (3, -1))
         return F.linear(total, self.project.weight[1]).squeeze(-1).to(edges.radial.dtype)

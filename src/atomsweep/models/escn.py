@@ -26,24 +26,24 @@ from atomsweep.nn.elements import MAX_ATOMIC_NUMBER
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
 from atomsweep.nn.so3.constants import ConstantModule
-from atomsweep.nn.so3.frames import EdgeFrames, Frames
 from atomsweep.nn.so3.grid import SphereGrid, default_resolution
 from atomsweep.nn.so3.harmonics import harmonics_table
 from atomsweep.nn.so3.layout import num_degrees
 from atomsweep.nn.so3.linear import ForceEncoding
 from atomsweep.nn.so3.radial import ElementPair, GaussianSmearing
+from atomsweep.nn.so3.rotations import EdgeRotations, Rotations
 
 ENERGY_SCALE = 0.001  # of the public code
 FORCE_ENCODING_BOUND = 0.001  # the same, for DeNS
 
 
 class ESCN(ForceField):
-    """Layers of messages in the frames of edges, each followed by a perceptron on the sphere.
+    """Layers of messages aligned with edges, each followed by a perceptron on the sphere.
 
     Args:
         num_layers: layers.
         l_max: highest degree L of an atom's coefficients.
-        m_max: highest order M in an edge's frame.
+        m_max: highest order M of what is aligned with an edge.
         channels: C of every coefficient.
         hidden_channels: channels inside an SO(2) block.
         edge_channels: channels of the edge's features.
@@ -83,7 +83,7 @@ class ESCN(ForceField):
         self.max_neighbors = max_neighbors
         self.num_rows = (l_max + 1) ** 2
         self.smearing = GaussianSmearing(cutoff, num_basis, basis_width)
-        self.frames = EdgeFrames(l_max, m_max, rescale=False)
+        self.rotations = EdgeRotations(l_max, m_max, rescale=False)
         self.embedding = nn.Embedding(num_elements, channels)
         self.force_encoding = ForceEncoding(channels, l_max, FORCE_ENCODING_BOUND) if dens else None
         self.sigma_encoding = nn.Linear(1, channels) if sigma_encoding else None
@@ -134,17 +134,17 @@ class ESCN(ForceField):
                 batch.edge_index,
                 (batch.atomic_numbers[source], batch.atomic_numbers[target]),
                 self.smearing(dist),
-                self.frames(vec / dist[:, None]),
+                self.rotations(vec / dist[:, None]),
             )
 
 
 class _Edges(NamedTuple):
-    """Pairs (2, E), their elements, radial basis (E, K), and rotations to and from their frames."""
+    """Pairs (2, E), their elements, radial basis (E, K), and rotations to the edges and back."""
 
     pairs: Tensor
     elements: tuple[Tensor, Tensor]
     radial: Tensor
-    frames: Frames
+    rotations: Rotations
 
 
 class SphereSamples(ConstantModule):
@@ -264,9 +264,9 @@ class Layer(nn.Module):
         edge = edge + self.elements.source(edges.elements[0])
         edge = F.silu(edge + self.elements.target(edges.elements[1]))
         edge = F.silu(self.edge_mix(edge))
-        message = self.source(edges.frames.into(x, source), edge)
-        message = message + self.target(edges.frames.into(x, target), edge)
-        message = edges.frames.back(self.edge_grid.silu(message)).flatten(1)
+        message = self.source(edges.rotations.into(x, source), edge)
+        message = message + self.target(edges.rotations.into(x, target), edge)
+        message = edges.rotations.back(self.edge_grid.silu(message)).flatten(1)
         total = segment_sum(message, target, len(x)).unflatten(1, (*x.shape[1:2], -1))
         return self.grid.pointwise(torch.cat([x, total.to(x.dtype)], 2), self.mlp)
 

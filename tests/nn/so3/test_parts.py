@@ -14,12 +14,12 @@ from atomsweep.nn.so3.activation import (
     SeparableGridActivation,
     SmoothLeakyReLU,
 )
-from atomsweep.nn.so3.frames import EdgeFrames
 from atomsweep.nn.so3.grid import SphereGrid, product_grid
 from atomsweep.nn.so3.harmonics import spherical_harmonics
 from atomsweep.nn.so3.linear import DegreeLinear, ForceEncoding, force_harmonics
 from atomsweep.nn.so3.norm import DegreesNorm, RMSNorm, SeparableLayerNorm
 from atomsweep.nn.so3.radial import EdgeRadial, ExpNormalSmearing, GaussianSmearing
+from atomsweep.nn.so3.rotations import EdgeRotations
 from atomsweep.nn.so3.so2 import SO2Convolution
 from atomsweep.nn.so3.tensor_product import DepthwiseProduct, EdgeProduct, wigner_3j
 from atomsweep.nn.so3.wigner import wigner_by_quadrature
@@ -147,16 +147,16 @@ def test_depthwise_product_is_that_of_e3nn():
         torch.testing.assert_close(part, torch.cat(wanted, 2), rtol=1e-6, atol=1e-6)
 
 
-def turned_frames(l_max, m_max, turn):
-    """Frames of one direction and of the turned direction."""
-    frames = EdgeFrames(l_max, m_max, rescale=False).double()
+def turned_rotations(l_max, m_max, turn):
+    """Rotations of one direction and of the turned direction."""
+    rotations = EdgeRotations(l_max, m_max, rescale=False).double()
     n = normal(4, 3)
     n = n / n.norm(dim=1, keepdim=True)
-    return frames(n), frames(n @ turn.T)
+    return rotations(n), rotations(n @ turn.T)
 
 
 @pytest.mark.parametrize("act", ["gate", "none"])
-def test_convolution_in_the_frame_of_an_edge_commutes_with_rotations(act):
+def test_convolution_aligned_with_an_edge_commutes_with_rotations(act):
     l_max, m_max = 4, 2
     torch.manual_seed(0)
     convolution = SO2Convolution(6, 5, l_max, m_max, extra_scalars=l_max * 5).double()
@@ -165,11 +165,11 @@ def test_convolution_in_the_frame_of_an_edge_commutes_with_rotations(act):
     x = normal(2, 25, 3)
     pairs = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 0]])
 
-    def messages(frames, x):
-        out, extra = convolution(frames.into_pairs(x, pairs), weights)
-        return frames.back(gate(out, extra) if act == "gate" else out)
+    def messages(rotations, x):
+        out, extra = convolution(rotations.into_pairs(x, pairs), weights)
+        return rotations.back(gate(out, extra) if act == "gate" else out)
 
-    here, there = turned_frames(l_max, m_max, rotation())
+    here, there = turned_rotations(l_max, m_max, rotation())
     matrix = wigner(l_max)
     torch.testing.assert_close(messages(there, matrix @ x), matrix @ messages(here, x))
 
@@ -193,12 +193,12 @@ def test_products_for_gpus_and_cpus_are_the_same():
 
 
 def test_gathered_pairs_have_the_gradient_of_plain_indexing():
-    frames, _ = turned_frames(3, 1, rotation())
+    rotations, _ = turned_rotations(3, 1, rotation())
     pairs = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 0]])
     x = normal(3, 16, 2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: frames.into_pairs(x, pairs), x)
-    both = torch.cat([frames.into(x, pairs[0]), frames.into(x, pairs[1])], 2)
-    torch.testing.assert_close(frames.into_pairs(x, pairs), both)
+    assert torch.autograd.gradcheck(lambda x: rotations.into_pairs(x, pairs), x)
+    both = torch.cat([rotations.into(x, pairs[0]), rotations.into(x, pairs[1])], 2)
+    torch.testing.assert_close(rotations.into_pairs(x, pairs), both)
 
 
 @pytest.mark.parametrize("layer", [SeparableLayerNorm, RMSNorm])

@@ -24,9 +24,9 @@ AXES = ["choice.basis", "choice.act"]
 @pytest.fixture
 def points(table5):
     runs = read_directories(table5.path)
-    frame = runs.sweep("latest")
-    logged = runs.curves(frame, ["val_id/forces_mae"])
-    return series(logged, frame, AXES, "forcenet.table5")
+    df = runs.sweep("latest")
+    logged = runs.curves(df, ["val_id/forces_mae"])
+    return series(logged, df, AXES, "forcenet.table5")
 
 
 def test_lines_of_one_basis_share_a_hue_and_of_one_act_a_dash(points):
@@ -45,7 +45,7 @@ def test_series_are_the_logged_points_in_time_order(points):
 
 def test_a_run_with_one_point_or_only_nan_has_no_line(table5):
     runs = read_directories(table5.path)
-    frame = runs.sweep("latest")
+    df = runs.sweep("latest")
     logged = pd.DataFrame(
         {
             "identity": ["0" * 12, "000000000001", "000000000001"],
@@ -54,7 +54,7 @@ def test_a_run_with_one_point_or_only_nan_has_no_line(table5):
             "value": [0.1, 0.1, math.nan],
         }
     )
-    assert series(logged, frame, AXES).empty
+    assert series(logged, df, AXES).empty
 
 
 def test_a_figure_names_its_lines_axes_and_units(points):
@@ -75,7 +75,7 @@ def test_a_row_is_one_line_the_mean_of_its_seeds_in_a_band_from_lowest_to_highes
         root.run(f"{seed:012x}", seed=seed, val_id=val_id)
     root.run("a" * 12, seed=3, state="failed", val_id=9.0)
     runs = read_directories(root.path)
-    points = series(runs.curves(), runs.frame, AXES)
+    points = series(runs.curves(), runs.df, AXES)
     drawn = lines(points)
     last = drawn.iloc[-1]
     assert (last["step"], last["device_seconds"], last["n"]) == (800, 80.0, 3)  # of the finished
@@ -90,7 +90,7 @@ def test_of_very_many_seeds_the_first_count_and_that_is_told(root):
     for seed in range(MOST_OF_ROW + 2):
         root.run(f"{seed:012x}", seed=seed)
     runs = read_directories(root.path)
-    points = series(runs.curves(), runs.frame, AXES)
+    points = series(runs.curves(), runs.df, AXES)
     assert lines(points)["n"].unique().tolist() == [MOST_OF_ROW]
     assert told(points).endswith(f"runs the first {MOST_OF_ROW} count.")
     assert "first" not in told(points[points["rank"] < 5])
@@ -98,12 +98,12 @@ def test_of_very_many_seeds_the_first_count_and_that_is_told(root):
 
 def test_a_setting_looks_the_same_in_every_figure_and_unlike_any_other():
     styles = Styles()
-    frame = [{"choice.basis": basis, "choice.act": act} for basis in "abcdefg" for act in "xy"]
-    given = [styles.of(run, AXES) for run in frame]
-    assert len(set(given)) == len(frame)
-    assert [styles.of(run, AXES) for run in reversed(frame)] == given[::-1]  # whatever the order
+    df = [{"choice.basis": basis, "choice.act": act} for basis in "abcdefg" for act in "xy"]
+    given = [styles.of(run, AXES) for run in df]
+    assert len(set(given)) == len(df)
+    assert [styles.of(run, AXES) for run in reversed(df)] == given[::-1]  # whatever the order
     in_grey = {(looks(s)["marker"], str(looks(s)["dashes"])) for s in given}
-    assert len(in_grey) == len(frame)
+    assert len(in_grey) == len(df)
 
 
 def test_colours_are_told_apart_by_eyes_that_lack_a_cone():

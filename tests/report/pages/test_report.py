@@ -306,7 +306,7 @@ def test_energies_have_a_table_where_they_were_trained_beside_forces(root):
 
 
 def test_a_file_of_ones_own_is_called_by_its_name(root):
-    root.run("a" * 12, overrides=["data=extxyz", "data.path=/x/my.extxyz", "data.split_by=frame"])
+    root.run("a" * 12, overrides=["data=extxyz", "data.path=/x/my.extxyz", "data.split_by=df"])
     run = next(root.path.glob("*/run.json"))
     about = json.loads(run.read_text())
     about["data"]["provenance"] = {"source": "my.extxyz", "note": "converted from the user's files"}
@@ -314,7 +314,7 @@ def test_a_file_of_ones_own_is_called_by_its_name(root):
     made = filtered(root, identity="a" * 12)
     assert made.heading == "forcenet_small on my.extxyz"
     assert "Data: my.extxyz, 1 200 training" in made.text.replace("\n", " ")
-    assert "Split by frame." in made.text.replace("\n", " ")
+    assert "Split by df." in made.text.replace("\n", " ")
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -388,7 +388,7 @@ def test_unlike_runs_get_tables_of_their_own(root):
     root.run("b" * 12, act="relu")
     root.run("c" * 12, steps=1600, name="longer")
     made = built(root, "basis_act-1a2b3c")
-    assert [len(table.frame) for table in made.tables] == [2, 1]
+    assert [len(table.df) for table in made.tables] == [2, 1]
     assert "800 steps" in made.tables[0].caption[2]
     assert "1600 steps" in made.tables[1].caption[2]
     _, page = page_of(made)
@@ -408,7 +408,7 @@ def test_two_runs_in_one_row_are_told_and_shown_apart(root):
 
 def test_a_finished_run_without_a_split_is_a_problem(table5):
     runs = read_directories(table5.path)
-    runs.frame.loc[runs.frame["identity"] == "0" * 12, "metric.val_ood_cat/forces_mae"] = None
+    runs.df.loc[runs.df["identity"] == "0" * 12, "metric.val_ood_cat/forces_mae"] = None
     made = report.build(runs, runs.sweep("latest"))
     assert any("without a number for val_ood_cat/forces_mae" in p for p in made.problems)
 

@@ -69,18 +69,18 @@ def test_each_metric_has_a_table_and_evaluations_have_no_baseline(place):
 
 
 def test_another_scale_is_found_by_the_name_of_its_sweep(place):
-    frame = read_directories(place / "runs").sweep("mine-node")
-    assert frame.attrs["asked"].scale == "node"
-    assert "data=mini_oc_large" in frame["command"].iloc[0]
-    assert frame.attrs["command"] == "atomsweep run sweeps=mine scale=node"
+    df = read_directories(place / "runs").sweep("mine-node")
+    assert df.attrs["asked"].scale == "node"
+    assert "data=mini_oc_large" in df["command"].iloc[0]
+    assert df.attrs["command"] == "atomsweep run sweeps=mine scale=node"
 
 
 def test_runs_of_one_sweep_fill_the_cells_of_another_that_asks_for_the_same(tmp_path):
     make_runs(tmp_path / "runs", "forcenet/table6", range(3))
     runs = read_directories(tmp_path / "runs")
-    frame = runs.sweep("forcenet/table3")  # never launched: the same cells under another name
-    assert (frame["state"] == schema.FINISHED).all()
-    made = report.build(runs, frame)
+    df = runs.sweep("forcenet/table3")  # never launched: the same cells under another name
+    assert (df["state"] == schema.FINISHED).all()
+    made = report.build(runs, df)
     assert made.tables[0].reference == "forcenet.table3"
 
 
@@ -102,8 +102,8 @@ def test_a_run_that_no_launch_of_the_table_made_stands_in_its_cell(make_root, pl
         return _identities(overrides, axes)
 
     runs.identities = identities
-    frame = runs.sweep("mine")
-    finished = frame[frame["state"] == schema.FINISHED]
+    df = runs.sweep("mine")
+    finished = df[df["state"] == schema.FINISHED]
     assert finished["identity"].tolist() == [identity]
     assert finished["label"].tolist() == ["small"]
     assert words in asked
@@ -112,10 +112,10 @@ def test_a_run_that_no_launch_of_the_table_made_stands_in_its_cell(make_root, pl
 
 def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
     make_runs(tmp_path / "runs", "matsci/figure3", [0, 1, 2])
-    frame = read_directories(tmp_path / "runs").sweep("matsci/figure3")
-    assert frame.attrs["asked"].dropped == 0
-    assert frame["identity"].is_unique
-    ranks = [setting[1]["cluster.ranks"] for setting in frame.attrs["asked"].settings.values()]
+    df = read_directories(tmp_path / "runs").sweep("matsci/figure3")
+    assert df.attrs["asked"].dropped == 0
+    assert df["identity"].is_unique
+    ranks = [setting[1]["cluster.ranks"] for setting in df.attrs["asked"].settings.values()]
     assert sorted(ranks) == ["1"] * 6 + ["2"] * 6 + ["4"] * 6
 
 
@@ -126,11 +126,11 @@ def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_
     plan["cells"] = plan["cells"][4:]
     path.write_text(json.dumps(plan))
     runs = read_directories(tmp_path / "runs")
-    frame = runs.sweep("forcenet/table5")
-    assert len(frame) == 36  # three seeds, and none beyond 15
-    assert (frame["state"] == schema.MISSING).sum() == 3
-    assert frame.attrs["asked"].dropped == 11
-    made = report.build(runs, frame)
+    df = runs.sweep("forcenet/table5")
+    assert len(df) == 36  # three seeds, and none beyond 15
+    assert (df["state"] == schema.MISSING).sum() == 3
+    assert df.attrs["asked"].dropped == 11
+    made = report.build(runs, df)
     assert "11 planned runs are no longer in the sweep file" in made.summary
     assert made.gaps[0].reason == "no launch has planned it yet"
 

@@ -1,4 +1,4 @@
-"""The frame from MLflow alone equals the one from run directories."""
+"""The df from MLflow alone equals the one from run directories."""
 
 import json
 
@@ -62,7 +62,7 @@ def same(left, right):
 
 def test_frames_of_all_runs_are_equal(places):
     root, uri = places
-    same(read_directories(root).frame, read_mlflow(uri).frame)
+    same(read_directories(root).df, read_mlflow(uri).df)
 
 
 def test_frames_of_a_sweep_are_equal(places):
@@ -124,7 +124,7 @@ def test_a_run_that_cannot_be_read_is_a_problem(places):
         name = f"odd{number}"
         client.create_run(experiment, tags=tags | more | {schema.TAG_NAME: name}, run_name=name)
     runs = read_mlflow(uri, "damaged")
-    assert len(runs.frame) == 0
+    assert len(runs.df) == 0
     assert len(runs.problems) == 3
     for name in ("odd0", "odd1", "odd2"):
         assert any(name in problem for problem in runs.problems)
@@ -145,7 +145,7 @@ def test_evaluations_and_predictions_are_mirrored_and_replaced_when_made_again(m
         evaluated(run, rate, 1786529000.0 + later)
         sync(root.path, uri)
         client = connect(uri, "atomsweep").client
-        found = read_mlflow(uri).frame
+        found = read_mlflow(uri).df
         assert found["metric.cost/structures_per_second"].tolist() == [rate]
         assert found["measured_on.cost"].tolist() == ["cpu (Other)"]
         mlflow_id = found["path"][0].removeprefix("mlflow:")
@@ -162,4 +162,4 @@ def test_a_run_has_a_link_where_it_was_read_from_a_server_and_nowhere_else(root)
     )
     assert _page("sqlite:////tmp/mlflow.db", "7", run) is None
     root.run("a" * 12)
-    assert read_directories(root.path).frame["link"].isna().all()
+    assert read_directories(root.path).df["link"].isna().all()

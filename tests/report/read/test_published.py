@@ -16,11 +16,11 @@ def raw():
 
 
 def value(reference, column, **key):
-    frame = published.frame(reference)
+    df = published.numbers(reference)
     for axis, wanted in key.items():
-        frame = frame[frame[axis] == wanted]
-    assert len(frame) == 1
-    return float(frame[column].iloc[0])
+        df = df[df[axis] == wanted]
+    assert len(df) == 1
+    return float(df[column].iloc[0])
 
 
 def test_every_table_of_the_paper_is_there():
@@ -74,23 +74,23 @@ def test_numbers_of_evaluations_stand_beside_ours_in_our_unit(reference, metric,
 
 @pytest.mark.parametrize("reference", published.references())
 def test_averages_are_the_mean_of_their_splits(reference):
-    table, frame = published.table(reference), published.frame(reference)
+    table, df = published.table(reference), published.numbers(reference)
     for column in table.columns:
         if column.average_of:
-            mean = frame[list(column.average_of)].mean(axis=1)
+            mean = df[list(column.average_of)].mean(axis=1)
             unit = 10.0**-column.decimals
-            assert ((frame[column.name] - mean).abs() <= unit * 1.001).all()
+            assert ((df[column.name] - mean).abs() <= unit * 1.001).all()
 
 
 def test_rows_that_occur_in_several_tables_agree():
     """Table 3 is the average of Table 6; the default ForceNet is in five tables."""
-    table3, table6 = published.frame("forcenet.table3"), published.frame("forcenet.table6")
+    table3, table6 = published.numbers("forcenet.table3"), published.numbers("forcenet.table6")
     assert list(table3["val_avg"]) == list(table6["val_avg"])
     splits = ["val_id", "val_ood_ads", "val_ood_cat", "val_ood_both", "val_avg"]
     default = [0.0313, 0.0355, 0.0334, 0.0439, 0.0360]
     for reference, row in (("1", 5), ("5", 1), ("6", 0), ("7", 0)):
-        frame = published.frame(f"forcenet.table{reference}")
-        assert frame[splits].iloc[row].tolist() == default
+        df = published.numbers(f"forcenet.table{reference}")
+        assert df[splits].iloc[row].tolist() == default
 
 
 def test_marks_of_recovered_and_inferred_cells_survive():

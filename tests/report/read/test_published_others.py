@@ -63,17 +63,17 @@ OTHERS = {  # row by row, as the tables print them
 
 @pytest.mark.parametrize("name", MD17)
 def test_md17_tables_have_the_papers_numbers(name):
-    frame = published.frame(f"dens.{name}")
-    axis = frame.columns[0]
+    df = published.numbers(f"dens.{name}")
+    axis = df.columns[0]
     for line in MD17[name].split("\n")[1:]:
         key, *cells = line.split()
-        rows = frame[frame[axis] == key]
+        rows = df[df[axis] == key]
         found = [
             f"{e:.1f}/{f:.1f}".replace("nan", "-")
             for e, f in zip(rows["energy"], rows["forces"], strict=True)
         ]
         assert found == cells
-    assert len(frame) == 8 * (len(MD17[name].split("\n")) - 1)
+    assert len(df) == 8 * (len(MD17[name].split("\n")) - 1)
 
 
 @pytest.mark.parametrize("reference", OTHERS)
@@ -88,13 +88,13 @@ def test_every_table_of_both_papers_is_checked_here():
 
 
 def test_numbers_follow_from_one_another_as_the_texts_say():
-    md17 = published.frame("dens.table4")
+    md17 = published.numbers("dens.table4")
     mean = md17.groupby("model")["forces"].mean().round(2)
     assert mean["equiformer_l2"] == 4.29
     assert mean["equiformer_l3"] == 4.30
     assert mean["equiformer_l2_dens"] == 3.70
     assert mean["equiformer_l3_dens"] == 3.41
-    hours = published.frame("dens.table1d").set_index(["model", "epochs", "dens"])["train"]
+    hours = published.numbers("dens.table1d").set_index(["model", "epochs", "dens"])["train"]
     saved = hours["equiformer_v2_83m", 30, "none"] / hours["equiformer_v2_83m", 12, "v1_multiscale"]
     assert round(saved, 2) == 2.33
     assert (md17.groupby("model")[["train", "parameters"]].nunique() <= 1).all(axis=None)
@@ -106,7 +106,7 @@ def test_numbers_follow_from_one_another_as_the_texts_say():
         "equiformer_l2_dens_final": (19, 4.00),
         "equiformer_l3_dens": (61, 6.35),
     }
-    cost = published.frame("matsci.table1")
+    cost = published.numbers("matsci.table1")
     assert ((cost["total"] / cost["epoch"]).between(44.9, 45.3)).all()
 
 

@@ -17,9 +17,9 @@ from atomsweep.tracking import schema
 
 def test_a_run_is_one_row(table5):
     runs = read_directories(table5.path)
-    frame = runs.frame
-    assert len(frame) == 5
-    row = frame.set_index("identity").loc["000000000002"]
+    df = runs.df
+    assert len(df) == 5
+    row = df.set_index("identity").loc["000000000002"]
     assert row["name"] == "forcenet_small-sine-swish"
     assert row["state"] == schema.FINISHED
     assert row["choice.basis"] == "sine"
@@ -42,10 +42,10 @@ def test_a_run_is_one_row(table5):
 def test_time_on_a_cpu_is_never_gpu_time(root):
     root.run("a" * 12, device="cpu (AMD EPYC 7B13)")
     root.run("b" * 12, device="NVIDIA H200")
-    frame = read_directories(root.path).frame.set_index("identity")
-    assert np.isnan(frame.loc["a" * 12, "gpu_days"])
-    assert frame.loc["b" * 12, "gpu_days"] == pytest.approx(80 / 86400)
-    assert frame["device_days"].tolist() == pytest.approx([80 / 86400] * 2)
+    df = read_directories(root.path).df.set_index("identity")
+    assert np.isnan(df.loc["a" * 12, "gpu_days"])
+    assert df.loc["b" * 12, "gpu_days"] == pytest.approx(80 / 86400)
+    assert df["device_days"].tolist() == pytest.approx([80 / 86400] * 2)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_only_known_gpus_are_gpus(device, gpu):
 
 def test_a_planned_cell_without_a_directory_is_missing(table5):
     shutil.rmtree(next(table5.path.glob("*-000000000003")))
-    frame = read_directories(table5.path).sweep("basis_act-1a2b3c")
-    assert frame["state"].tolist() == ["finished"] * 3 + ["missing"]
-    row = frame.iloc[3]
+    df = read_directories(table5.path).sweep("basis_act-1a2b3c")
+    assert df["state"].tolist() == ["finished"] * 3 + ["missing"]
+    row = df.iloc[3]
     assert row["identity"] == "000000000003"
     assert row["choice.basis"] == "sine"
     assert row["command"] == "atomsweep run basis=sine act=relu"
@@ -77,10 +77,10 @@ def test_a_planned_cell_without_a_directory_is_missing(table5):
 
 
 def test_rows_of_a_sweep_follow_its_plan_and_name_its_axes(table5):
-    frame = read_directories(table5.path).sweep("latest")
-    assert frame["identity"].tolist() == [f"{i:012x}" for i in range(4)]
-    assert frame.attrs["axes"] == ["choice.basis", "choice.act"]
-    assert frame.attrs["command"] == "atomsweep run -m basis=sph,sine act=swish,relu"
+    df = read_directories(table5.path).sweep("latest")
+    assert df["identity"].tolist() == [f"{i:012x}" for i in range(4)]
+    assert df.attrs["axes"] == ["choice.basis", "choice.act"]
+    assert df.attrs["command"] == "atomsweep run -m basis=sph,sine act=swish,relu"
 
 
 def test_latest_is_the_newest_plan(table5):
@@ -92,16 +92,16 @@ def test_latest_is_the_newest_plan(table5):
 
 def test_a_run_belongs_to_every_sweep_that_has_it_as_a_cell(table5):
     table5.plan({"0" * 12: {"basis": "sph"}}, {"basis": ["sph"]}, "other")
-    frame = read_directories(table5.path).frame.set_index("identity")
-    assert frame.loc["0" * 12, "sweeps"] == ("basis_act-1a2b3c", "other")
-    assert frame.loc["f" * 12, "sweeps"] == ()
+    df = read_directories(table5.path).df.set_index("identity")
+    assert df.loc["0" * 12, "sweeps"] == ("basis_act-1a2b3c", "other")
+    assert df.loc["f" * 12, "sweeps"] == ()
 
 
 def test_without_its_plan_a_sweep_is_found_by_its_runs(table5):
     shutil.rmtree(table5.path / schema.SWEEPS)
-    frame = read_directories(table5.path).sweep("basis_act-1a2b3c")
-    assert len(frame) == 4
-    assert sorted(frame.attrs["axes"]) == ["choice.act", "choice.basis"]
+    df = read_directories(table5.path).sweep("basis_act-1a2b3c")
+    assert len(df) == 4
+    assert sorted(df.attrs["axes"]) == ["choice.act", "choice.basis"]
 
 
 def test_an_unknown_sweep_lists_the_known_ones(table5):
@@ -124,8 +124,8 @@ def test_a_root_that_is_not_there_is_named(tmp_path):
 
 
 def test_filters_keep_runs_that_have_one_of_the_values(table5):
-    frame = read_directories(table5.path).where({"choice.basis": "sph,none", "choice.task": "s2f"})
-    assert sorted(frame["identity"]) == ["000000000000", "000000000001", "f" * 12]
+    df = read_directories(table5.path).where({"choice.basis": "sph,none", "choice.task": "s2f"})
+    assert sorted(df["identity"]) == ["000000000000", "000000000001", "f" * 12]
     by_number = read_directories(table5.path).where({"config.task.fixed_weight": "5e-2"})
     assert len(by_number) == 5
 
@@ -145,9 +145,9 @@ def test_an_axis_of_the_config_is_a_column(root):
         root.run(identity, config={"task": {"fixed_weight": float(weight)}})
     cells["2" * 12] = {"task.fixed_weight": "1", "act": "swish"}
     root.plan(cells, {"task.fixed_weight": ["0.0", "0.05", "1"]})
-    frame = read_directories(root.path).sweep("latest")
-    assert frame.attrs["axes"] == ["config.task.fixed_weight"]
-    assert frame["config.task.fixed_weight"].map(normal).tolist() == ["0", "0.05", "1"]
+    df = read_directories(root.path).sweep("latest")
+    assert df.attrs["axes"] == ["config.task.fixed_weight"]
+    assert df["config.task.fixed_weight"].map(normal).tolist() == ["0", "0.05", "1"]
 
 
 def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
@@ -155,7 +155,7 @@ def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
     root.run("a" * 12, name="second", val_id=0.05, created=200.0)
     root.run("a" * 12, name="third", state="failed", created=300.0)
     runs = read_directories(root.path)
-    assert runs.frame["name"].tolist() == ["second"]
+    assert runs.df["name"].tolist() == ["second"]
     (problem,) = runs.problems
     assert "different results" in problem
     assert "first" in problem
@@ -164,7 +164,7 @@ def test_of_two_finished_runs_the_newest_counts_and_contradiction_is_told(root):
 
 def test_an_unfinished_run_has_no_final_numbers(root):
     root.run("a" * 12, state="failed", message="loss is NaN at step 400")
-    row = read_directories(root.path).frame.iloc[0]
+    row = read_directories(root.path).df.iloc[0]
     assert (row["state"], row["message"]) == ("failed", "loss is NaN at step 400")
     assert (row["step"], row["total_steps"]) == (400, 800)
     assert np.isnan(row["parameters"])
@@ -173,7 +173,7 @@ def test_an_unfinished_run_has_no_final_numbers(root):
 
 def test_running_without_a_process_is_interrupted(root):
     root.run("a" * 12, state="running")
-    assert read_directories(root.path).frame["state"].tolist() == ["interrupted"]
+    assert read_directories(root.path).df["state"].tolist() == ["interrupted"]
 
 
 FAULTS = {
@@ -228,7 +228,7 @@ def test_a_damaged_run_is_a_problem_with_a_name_and_stops_nothing(table5, fault)
     damage(path)
     runs = read_directories(table5.path)
     assert any(told in problem and path.name in problem for problem in runs.problems)
-    states = dict(zip(runs.frame["identity"], runs.frame["state"], strict=True))
+    states = dict(zip(runs.df["identity"], runs.df["state"], strict=True))
     assert states.get("000000000001") == state
     assert [states[f"{i:012x}"] for i in (0, 2, 3)] == ["finished"] * 3
     in_sweep = runs.sweep("latest")
@@ -249,15 +249,15 @@ def test_what_is_no_run_is_left_alone(table5):
     (table5.path / "mlflow.db").write_text("")
     (table5.path / ".create.lock").write_text("")
     runs = read_directories(table5.path)
-    assert len(runs.frame) == 5
+    assert len(runs.df) == 5
     assert runs.problems == []
 
 
 def test_an_empty_root_is_an_empty_frame(root):
     root.path.mkdir()
-    frame = read_directories(root.path).frame
-    assert len(frame) == 0
-    assert "identity" in frame
+    df = read_directories(root.path).df
+    assert len(df) == 0
+    assert "identity" in df
 
 
 def test_curves_are_long_and_merged_by_step(root):

@@ -9,7 +9,7 @@ from atomsweep.cli.report import main
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.study.importance import importances
 from atomsweep.report.study.report import build_study, study_of
-from atomsweep.report.study.trials import history, trials_frame
+from atomsweep.report.study.trials import history, trials_df
 from atomsweep.tracking import schema
 from tests.report.conftest import Root
 
@@ -161,19 +161,19 @@ def test_a_study_without_a_value_is_a_sentence(root, capsys):
 def test_the_best_so_far_never_gets_worse_and_ignores_what_is_not_feasible():
     values = [0.3, 0.4, 0.1, 0.2, 0.15]
     trials = [trial(i, value=v, feasible=i != 2) for i, v in enumerate(values)]
-    frame = trials_frame(
+    df = trials_df(
         study(trials, []), pd.DataFrame({"identity": [], "device_seconds": [], "step": []})
     )
-    low = history(frame, OBJECTIVE, "minimize")
+    low = history(df, OBJECTIVE, "minimize")
     assert list(low["best"]) == [0.3, 0.3, 0.3, 0.2, 0.15]
-    assert list(history(frame, OBJECTIVE, "maximize")["best"]) == [0.3, 0.4, 0.4, 0.4, 0.4]
+    assert list(history(df, OBJECTIVE, "maximize")["best"]) == [0.3, 0.4, 0.4, 0.4, 0.4]
 
 
 def test_the_parameter_that_decides_weighs_most():
-    frame, told, number = importances(study(TRIALS, [0]))
-    assert frame["key"].iloc[0] == "basis"
-    assert frame["importance"].iloc[0] > 0.8
-    assert frame["importance"].sum() == pytest.approx(1.0)
+    df, told, number = importances(study(TRIALS, [0]))
+    assert df["key"].iloc[0] == "basis"
+    assert df["importance"].iloc[0] > 0.8
+    assert df["importance"].sum() == pytest.approx(1.0)
     assert number == 12
     assert told.startswith(f"{OBJECTIVE} of complete trials, over 12 trials: too few to rely on")
     _, many, _ = importances(
@@ -188,14 +188,14 @@ def test_pruned_trials_are_weighed_at_a_step_that_most_have_reached():
         for i, t in enumerate(TRIALS)
     ]
     pruned[0] |= {"state": "complete", "values": [0.01], "intermediate": {"250": 0.05, "500": 0.01}}
-    frame, told, _ = importances(study(pruned, [0]))
+    df, told, _ = importances(study(pruned, [0]))
     assert told.startswith(f"{OBJECTIVE} at step 250, over 12 trials")
-    assert frame["key"].iloc[0] == "basis"
+    assert df["key"].iloc[0] == "basis"
 
 
 def test_trials_count_the_device_time_of_all_their_seeds():
     runs = pd.DataFrame(
         {"identity": ["a", "b", "c"], "device_seconds": [1.0, 2.0, 4.0], "step": [10.0, 10.0, 5.0]}
     )
-    frame = trials_frame(study([trial(0, value=0.1, identities=["a", "c"])], [0]), runs)
-    assert frame["device_seconds"].iloc[0] == 5.0
+    df = trials_df(study([trial(0, value=0.1, identities=["a", "c"])], [0]), runs)
+    assert df["device_seconds"].iloc[0] == 5.0

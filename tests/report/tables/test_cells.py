@@ -30,8 +30,8 @@ def cell(cells, split="val_id", **key):
 
 
 def test_cells_hold_ours_the_papers_and_the_difference(runs):
-    frame = runs.sweep("latest")
-    cells = cells_of(frame, AXES, reference="forcenet.table5", best_within=0.0005)
+    df = runs.sweep("latest")
+    cells = cells_of(df, AXES, reference="forcenet.table5", best_within=0.0005)
     assert len(cells) == 4 * 5
     one = cell(cells, "val_ood_both", basis="sine", act="relu")
     assert one["mean"] == pytest.approx(0.052 + 0.010)
@@ -41,14 +41,14 @@ def test_cells_hold_ours_the_papers_and_the_difference(runs):
 
 
 def test_bold_is_the_best_and_what_is_within_the_papers_tolerance(runs):
-    frame = runs.sweep("latest")
-    frame = pd.concat([frame, frame.assign(seed=1)], ignore_index=True)
-    cells = cells_of(frame, AXES, reference="forcenet.table5", best_within=0.0005)
+    df = runs.sweep("latest")
+    df = pd.concat([df, df.assign(seed=1)], ignore_index=True)
+    cells = cells_of(df, AXES, reference="forcenet.table5", best_within=0.0005)
     best = {key: cell(cells, basis=key[0], act=key[1])["best"] for key in PAIRS}
     assert best == {PAIRS[0]: True, PAIRS[1]: False, PAIRS[2]: True, PAIRS[3]: False}
     theirs = {key: cell(cells, basis=key[0], act=key[1])["published_best"] for key in PAIRS}
     assert theirs == {PAIRS[0]: True, PAIRS[1]: False, PAIRS[2]: True, PAIRS[3]: False}
-    strict = cells_of(frame, AXES)
+    strict = cells_of(df, AXES)
     assert cell(strict, basis="sine", act="swish")["best"] == False  # noqa: E712
     alone = cells_of(runs.sweep("latest"), AXES, best_within=0.0005)
     assert not alone["best"].any()  # one seed shows no best
@@ -67,10 +67,10 @@ def test_the_baseline_is_the_newest_median_on_the_same_data_and_task(table5):
     table5.run("e" * 12, model="median", name="older", val_id=0.2, sweep=None, created=1.0)
     table5.run("d" * 12, model="median", name="else", val_id=0.3, sweep=None, fingerprint="other")
     runs = read_directories(table5.path)
-    frame = runs.sweep("latest")
-    baselines = baselines_of(runs.frame, frame)
+    df = runs.sweep("latest")
+    baselines = baselines_of(runs.df, df)
     assert baselines["identity"].tolist() == ["f" * 12]
-    cells = cells_of(frame, AXES, baselines=baselines)
+    cells = cells_of(df, AXES, baselines=baselines)
     assert cell(cells, basis="sph", act="swish")["ratio"] == pytest.approx(0.5)
     assert cell(cells, "val_ood_both", basis="sph", act="swish")["ratio"] == pytest.approx(
         0.06 / 0.11
@@ -80,8 +80,8 @@ def test_the_baseline_is_the_newest_median_on_the_same_data_and_task(table5):
 def test_without_a_median_run_there_is_no_ratio(root):
     root.run("a" * 12)
     runs = read_directories(root.path)
-    assert baselines_of(runs.frame, runs.frame).empty
-    cells = cells_of(runs.frame, AXES)
+    assert baselines_of(runs.df, runs.df).empty
+    cells = cells_of(runs.df, AXES)
     assert cells["ratio"].isna().all()
 
 
@@ -95,7 +95,7 @@ def seeds(root, values, basis="sph"):
 def test_seeds_become_mean_and_interval(root):
     values = [0.050, 0.052, 0.057]
     seeds(root, values)
-    one = cell(cells_of(read_directories(root.path).frame, AXES), basis="sph")
+    one = cell(cells_of(read_directories(root.path).df, AXES), basis="sph")
     low, high = stats.t.interval(0.95, 2, loc=stats.tmean(values), scale=stats.sem(values))
     assert one["mean"] == pytest.approx((low + high) / 2)
     assert one["half_width"] == pytest.approx((high - low) / 2)
@@ -111,7 +111,7 @@ def test_one_seed_has_no_interval(runs):
 def test_a_cell_with_a_failed_seed_is_empty_and_not_the_mean_of_the_rest(root):
     seeds(root, [0.050, None, 0.060])
     seeds(root, [0.070, 0.071, 0.072], basis="sine")
-    cells = cells_of(read_directories(root.path).frame, AXES)
+    cells = cells_of(read_directories(root.path).df, AXES)
     one = cell(cells, basis="sph")
     assert math.isnan(one["mean"])
     assert (one["n"], one["planned"]) == (2, 3)
@@ -121,9 +121,9 @@ def test_a_cell_with_a_failed_seed_is_empty_and_not_the_mean_of_the_rest(root):
 
 
 def test_a_metric_missing_for_one_split_empties_that_cell_only(runs):
-    frame = runs.sweep("latest")
-    frame.loc[0, "metric.val_ood_cat/forces_mae"] = float("nan")
-    cells = cells_of(frame, AXES)
+    df = runs.sweep("latest")
+    df.loc[0, "metric.val_ood_cat/forces_mae"] = float("nan")
+    cells = cells_of(df, AXES)
     assert math.isnan(cell(cells, "val_ood_cat", basis="sph", act="swish")["mean"])
     assert cell(cells, "val_id", basis="sph", act="swish")["mean"] == 0.05
 
@@ -140,10 +140,10 @@ def test_unlike_runs_share_no_table(root, other, told):
     root.run("a" * 12)
     root.run("b" * 12, act="relu", **other)
     root.run("c" * 12, act="tanh")
-    frame = read_directories(root.path).frame
+    df = read_directories(root.path).df
     with pytest.raises(UnlikeRuns, match=told):
-        cells_of(frame, AXES)
-    parts = comparable(frame)
+        cells_of(df, AXES)
+    parts = comparable(df)
     assert [sorted(part["choice.act"]) for part in parts] == [["swish", "tanh"], ["relu"]]
     assert len(cells_of(parts[0], AXES)) == 2 * 5
 
@@ -165,7 +165,7 @@ def test_two_runs_in_one_place_are_refused_by_what_tells_them_apart(root):
     root.run("a" * 12, optim="laptop")
     root.run("b" * 12, optim="forcenet", name="other")
     with pytest.raises(UnlikeRuns, match=r"they differ in choice\.optim"):
-        cells_of(read_directories(root.path).frame, AXES)
+        cells_of(read_directories(root.path).df, AXES)
 
 
 def test_rows_follow_the_paper_and_unknown_ones_come_last(root):
@@ -179,7 +179,7 @@ def test_rows_follow_the_paper_and_unknown_ones_come_last(root):
         ]
     ):
         root.run(str(number) * 12, basis=basis, act=act)
-    cells = cells_of(read_directories(root.path).frame, AXES, reference="forcenet.table5")
+    cells = cells_of(read_directories(root.path).df, AXES, reference="forcenet.table5")
     ordered = in_order(cells, AXES, "forcenet.table5").drop_duplicates(AXES)
     assert list(zip(ordered["choice.basis"], ordered["choice.act"], strict=True)) == [
         ("sph", "relu"), ("sph", "swish"), ("sine", "swish"), ("none", "tanh"), ("bessel", "swish")
@@ -190,8 +190,8 @@ def test_rows_follow_the_paper_and_unknown_ones_come_last(root):
 def test_published_numbers_join_on_axes_that_were_not_swept(root):
     root.run("a" * 12, basis="sine", act="relu")
     root.run("b" * 12, basis="gauss", act="relu")
-    frame = read_directories(root.path).frame
-    cells = cells_of(frame, ["choice.basis"], reference="forcenet.table5")
+    df = read_directories(root.path).df
+    cells = cells_of(df, ["choice.basis"], reference="forcenet.table5")
     assert cells[cells["split"] == "val_id"]["published"].tolist() == [
         0.0335,
         0.0324,
@@ -201,8 +201,8 @@ def test_published_numbers_join_on_axes_that_were_not_swept(root):
 def test_published_numbers_join_on_numbers(root):
     for number, weight in enumerate((0.05, 1.0)):
         root.run(str(number) * 12, config={"task": {"fixed_weight": weight}}, name=str(weight))
-    frame = read_directories(root.path).frame
-    cells = cells_of(frame, ["config.task.fixed_weight"], reference="forcenet.table7")
+    df = read_directories(root.path).df
+    cells = cells_of(df, ["config.task.fixed_weight"], reference="forcenet.table7")
     assert cells[cells["split"] == "val_avg"]["published"].tolist() == [0.0360, 0.0419]
 
 
@@ -212,29 +212,29 @@ def test_each_row_is_held_against_the_baseline_of_its_data(root):
             root.run(f"{n}{seed}" * 6, data=molecule, fingerprint=molecule, val_id=value, seed=seed)
     root.run("a" * 12, model="median", data="ethanol", fingerprint="ethanol", val_id=0.1)
     runs = read_directories(root.path)
-    frame = runs.frame[runs.frame["choice.model"] != "median"]
+    df = runs.df[runs.df["choice.model"] != "median"]
     rows = ["choice.act", "choice.data"]
-    baselines = baselines_of(runs.frame, frame)
-    cells = cells_of(frame, rows, splits=["val_id"], baselines=baselines)
+    baselines = baselines_of(runs.df, df)
+    cells = cells_of(df, rows, splits=["val_id"], baselines=baselines)
     ratios = cells.set_index("choice.data")["ratio"]
     assert ratios["ethanol"] == pytest.approx(0.5)
     assert math.isnan(ratios["aspirin"])
     assert cells["best"].all()  # each on its own data: ethanol's 0.05 does not beat aspirin's 0.08
     lines = {labels[1]: values for labels, values in baseline_lines(cells, rows, None)}
     assert lines == {"ethanol": ["0.1000"], "aspirin": ["–"]}
-    (lacking,) = lacks_baseline(frame, baselines)
+    (lacking,) = lacks_baseline(df, baselines)
     assert lacking["choice.data"].unique().tolist() == ["aspirin"]
 
 
 def test_one_baseline_of_all_rows_has_no_label_but_its_name(runs):
-    frame = runs.sweep("latest")
-    baselines = baselines_of(runs.frame, frame)
-    cells = cells_of(frame, AXES, splits=["val_id"], baselines=baselines)
+    df = runs.sweep("latest")
+    baselines = baselines_of(runs.df, df)
+    cells = cells_of(df, AXES, splits=["val_id"], baselines=baselines)
     assert baseline_lines(cells, AXES, None) == [(["Median", ""], ["0.1000"])]
 
 
 def test_the_papers_best_is_that_of_a_molecule_where_its_table_has_several():
-    table, numbers = published.table("dens.table5"), published.frame("dens.table5")
+    table, numbers = published.table("dens.table5"), published.numbers("dens.table5")
     best = _published_best(table, numbers["forces"], 0.0, "low")
     molecule = [axis.name for axis in table.axes if "molecule" in axis.column]
     lowest = numbers.groupby(molecule)["forces"].transform("min")

@@ -138,9 +138,9 @@ def test_evaluations_after_training_are_metrics_and_give_the_pareto_front(table5
         content = {"metrics": {"cost/structures_per_second": rate}}
         evaluated(table5, f"{number:012x}", content=content)
     runs = read_directories(table5.path)
-    frame = runs.sweep("latest")
-    assert frame["metric.cost/structures_per_second"].tolist() == [100.0, 200.0, 400.0, 50.0]
-    made = report.build(runs, frame)
+    df = runs.sweep("latest")
+    assert df["metric.cost/structures_per_second"].tolist() == [100.0, 200.0, 400.0, 50.0]
+    made = report.build(runs, df)
     section = next(s for s in made.sections if s.slug == "inference-1")
     lines = {row[0].text: row for row in section.grids[0][1].rows}
     assert lines["Sine, Swish"][2].text == render_hours(400.0)
@@ -171,5 +171,5 @@ def render_hours(rate):
 def test_what_is_wrong_with_an_evaluation_is_a_problem(table5, name, content, told):
     evaluated(table5, "000000000001", name, content)
     runs = read_directories(table5.path)
-    assert len(runs.frame) == 5
+    assert len(runs.df) == 5
     assert any(told in problem for problem in runs.problems)

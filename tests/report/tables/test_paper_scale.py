@@ -28,39 +28,39 @@ def made(root):
                 name=dens,
                 **CHOICES,
             )
-        return read_directories(root.path).frame
+        return read_directories(root.path).df
 
     return make
 
 
-def table(frame, metric, splits):
-    return cells_of(frame, ROWS, metric, splits, reference="dens.table1d", better="low")
+def table(df, metric, splits):
+    return cells_of(df, ROWS, metric, splits, reference="dens.table1d", better="low")
 
 
 @pytest.mark.parametrize(
     ("model", "forces"), [("escn", (20.61, 19.07)), ("equiformer_v2_83m", (19.78, 18.49))]
 )
 def test_the_papers_numbers_stand_beside_and_nothing_differs(made, model, forces):
-    frame = made(model, "oc20_2m")
+    df = made(model, "oc20_2m")
     common = {"choice.model": model, "config.engine.epochs": 20, "choice.ablation": "none"}
     assert published.matching(ROWS, common | {"choice.task": "s2ef_oc20"}) == "dens.table1d"
-    cells = table(frame, "forces_mae", ["val_avg"])
+    cells = table(df, "forces_mae", ["val_avg"])
     assert cells["published"].tolist() == [pytest.approx(value / 1000) for value in forces]
-    told = words.caption(frame, cells, "dens.table1d", "forces_mae", "Tesla V100")
+    told = words.caption(df, cells, "dens.table1d", "forces_mae", "Tesla V100")
     assert not [line for line in told if "differ" in line or "judges neither" in line]
 
 
 def test_a_stand_in_on_other_data_says_both(made):
-    frame = made("escn_small", "mini_oc")
-    told = words.unlike_paper("dens.table1d", frame, None)
+    df = made("escn_small", "mini_oc")
+    told = words.unlike_paper("dens.table1d", df, None)
     assert "ours are on mini_oc" in told
     assert "model escn_small (paper: eSCN)" in told
 
 
 def test_device_hours_stand_beside_the_papers_and_name_the_device(made):
-    frame = made("escn", "oc20_2m")
-    cells = table(frame, "device_hours", ["run"])
+    df = made("escn", "oc20_2m")
+    cells = table(df, "device_hours", ["run"])
     assert cells["mean"].tolist() == [pytest.approx(80 / 3600)] * 2  # of what the fixture spent
     assert cells["published"].tolist() == [1802, 1829]
-    told = words.caption(frame, cells, "dens.table1d", "device_hours", "Tesla V100")
+    told = words.caption(df, cells, "dens.table1d", "device_hours", "Tesla V100")
     assert "Times are on Tesla V100." in told

@@ -35,7 +35,7 @@ def m_primary(l_max: int, m_max: int) -> np.ndarray:
 def truncation_rescale(l_max: int, m_max: int) -> np.ndarray:
     """sqrt((2l + 1) / (2 m_max + 1)) where l > m_max, else 1: keeps the size of truncated degrees.
 
-    EquiformerV2's public code multiplies with it what is rotated out of the edge's frame.
+    EquiformerV2's public code multiplies with it what is rotated back from the edge.
 
     Shape: ((l_max + 1)²,), l-primary.
     """

@@ -1,4 +1,4 @@
-"""Coefficients of atoms in the frames of their edges and back."""
+"""Coefficients of atoms, rotated until their edge lies along +y, and back."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from atomsweep.nn.so3.wigner import EdgeWigner, edge_rotation
 from atomsweep.tracing import is_traced
 
 
-class Frames(NamedTuple):
+class Rotations(NamedTuple):
     """Rotations of the edges of one batch.
 
     Attributes:
@@ -30,14 +30,14 @@ class Frames(NamedTuple):
     vector_home: Tensor
 
     def into_pairs(self, x: Tensor, pairs: Tensor) -> Tensor:
-        """Coefficients of source and target side by side, in the edge's frame.
+        """Coefficients of source and target side by side, aligned with the edge.
 
         Shape: (N, (L + 1)², C), (2, E) -> (E, R, 2C).
         """
         return _rotate(self.there, self.there_back, _gather_pairs(x, pairs))
 
     def into(self, x: Tensor, atom: Tensor) -> Tensor:
-        """Coefficients of one atom of each edge, in the edge's frame.
+        """Coefficients of one atom of each edge, aligned with it.
 
         Shape: (N, (L + 1)², C), (E,) -> (E, R, C).
         """
@@ -45,32 +45,32 @@ class Frames(NamedTuple):
         return _rotate(self.there, self.there_back, gathered)
 
     def back(self, message: Tensor) -> Tensor:
-        """Out of the frame; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
+        """Turned back; fewer rows than R are the first ones. Shape: (E, r, C) -> (E, …, C)."""
         rows = message.shape[1]
         return _rotate(self.home[:, :, :rows], self.home_back[:, :rows], message)
 
     def vectors_back(self, message: Tensor) -> Tensor:
-        """Vectors (x, y, z) out of the frame. Shape: (E, 3, C) -> (E, 3, C)."""
+        """Vectors (x, y, z) turned back. Shape: (E, 3, C) -> (E, 3, C)."""
         return torch.bmm(self.vector_home.to(message.dtype), message)
 
 
-class FramedEdges(NamedTuple):
-    """Pairs (2, E), their elements, radial basis (E, K), and rotations to and from their frames."""
+class AlignedEdges(NamedTuple):
+    """Pairs (2, E), their elements, radial basis (E, K), and rotations to the edges and back."""
 
     pairs: Tensor
     elements: tuple[Tensor, ...]
     radial: Tensor
-    frames: Frames
+    rotations: Rotations
 
-    def part(self, numbers: Tensor) -> "FramedEdges":
+    def part(self, numbers: Tensor) -> "AlignedEdges":
         """The edges of these numbers."""
         pairs, *elements = (x.index_select(-1, numbers) for x in (self.pairs, *self.elements))
-        radial, *frames = (x.index_select(0, numbers) for x in (self.radial, *self.frames))
-        return FramedEdges(pairs, tuple(elements), radial, Frames(*frames))
+        radial, *rotations = (x.index_select(0, numbers) for x in (self.radial, *self.rotations))
+        return AlignedEdges(pairs, tuple(elements), radial, Rotations(*rotations))
 
 
-class EdgeFrames(ConstantModule):
-    """Makes `Frames` from directions.
+class EdgeRotations(ConstantModule):
+    """Makes `Rotations` from directions.
 
     Args:
         l_max: highest degree.
@@ -89,7 +89,7 @@ class EdgeFrames(ConstantModule):
             self.add_table("scale", truncation_rescale(l_max, m_max))
             self.scale: Tensor
 
-    def forward(self, direction: Tensor) -> Frames:
+    def forward(self, direction: Tensor) -> Rotations:
         """Rotations of unit vectors."""
         there = self.wigner(direction)
         home = there * self.scale if self.scaled else there
@@ -97,7 +97,7 @@ class EdgeFrames(ConstantModule):
         transposed = there.transpose(1, 2).contiguous()
         home_back = home
         home = home.transpose(1, 2).contiguous() if self.scaled else transposed
-        return Frames(there, transposed, home, home_back, vectors.transpose(1, 2))
+        return Rotations(there, transposed, home, home_back, vectors.transpose(1, 2))
 
 
 def _rotate(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:

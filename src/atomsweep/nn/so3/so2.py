@@ -1,4 +1,4 @@
-"""SO(2) convolution: in the frame of an edge, rotations about it only turn ±m into one another."""
+"""SO(2) convolution: aligned with an edge, rotations about it only turn ±m into one another."""
 
 from typing import Any
 

@@ -104,9 +104,9 @@ class Wigner(ConstantModule):
         features = _features(x, y * sign, z * sign, max(self.degrees)).index_select(
             0, self.by_total
         )
-        frame = edge_rotation(direction)
-        cos = (rotation[:, 2] * frame[:, 2]).sum(-1)  # of the turn R R_n^T about y
-        sin = (rotation[:, 0] * frame[:, 2]).sum(-1)
+        own = edge_rotation(direction)
+        cos = (rotation[:, 2] * own[:, 2]).sum(-1)  # of the turn R R_n^T about y
+        sin = (rotation[:, 0] * own[:, 2]).sum(-1)
         cos, sin = _powers(cos, sin, max(self.degrees))
         blocks = []
         for degree, size in zip(self.degrees, self.order, strict=True):

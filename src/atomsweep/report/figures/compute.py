@@ -58,14 +58,14 @@ def compute_section(runs: Runs, table: Table, number: int) -> Section:
     rows = _rows(runs, table, members, split)
     if not rows:
         return section
-    if (table.frame["state"] != schema.FINISHED).any():
+    if (table.df["state"] != schema.FINISHED).any():
         section.notes.append("Rows with a run that is not finished are left out.")
     if any(len(own) > MOST_SEEDS for own in members.values()):
         section.notes.append(
             f"Of rows with more than {MOST_SEEDS} seeds the first {MOST_SEEDS} count."
         )
     saved = _saved(rows, table, members)[:MOST_SAVINGS]
-    section.text += [told(one, table.split_title(split), is_shared(table.frame)) for one in saved]
+    section.text += [told(one, table.split_title(split), is_shared(table.df)) for one in saved]
     if clock := clock_note(table):
         section.notes.append(clock)
     if (grid := _compute_grid(rows, table.metric)) is not None:
@@ -84,7 +84,7 @@ def _rows(
     """Label → seed → curve, of the first seeds of each row whose curves have two points."""
     first = {label: list(own.items())[:MOST_SEEDS] for label, own in members.items()}
     devices = {run["identity"]: run["device"] for own in first.values() for _, run in own}
-    chosen = table.frame[table.frame["identity"].isin(devices)]
+    chosen = table.df[table.df["identity"].isin(devices)]
     points = runs.curves(chosen, [schema.metric_name(split, table.metric)])
     found = curves_of(points, devices, titles.better(table.metric))
     long = {identity: curve for identity, curve in found.items() if len(curve.times) > 1}
@@ -126,7 +126,7 @@ def clock_note(table: Table) -> str:
     """What times of a CPU are worth; empty where they are of GPUs."""
     if is_gpu(table.device):
         return ""
-    finished = table.frame[table.frame["state"] == schema.FINISHED]
+    finished = table.df[table.df["state"] == schema.FINISHED]
     shared = sum(value is True for value in finished["shared"])
     if not shared:
         return "Times are wall time; what else the machine did meanwhile is not known."

@@ -29,12 +29,12 @@ Points = dict[str, tuple[float, float]]  # label → cost, error
 def inference_section(table: Table, number: int) -> Section:
     """Error against device-hours per million structures, with the Pareto front."""
     section = Section(f"inference-{number}", "Error against inference cost")
-    column = METRIC + (HOURS if METRIC + HOURS in table.frame else THROUGHPUT)
+    column = METRIC + (HOURS if METRIC + HOURS in table.df else THROUGHPUT)
     error = error_column(table)
     theirs = published_points(table.reference, "inference")
-    if column not in table.frame or error is None or len(set(_devices(table, column))) > 1:
+    if column not in table.df or error is None or len(set(_devices(table, column))) > 1:
         return section
-    if len(data_of(table.frame)) > 1:
+    if len(data_of(table.df)) > 1:
         section.text.append("Rows are on different data: no error is held against another's.")
         return section
     points = _points(table, column, error)
@@ -100,5 +100,5 @@ def _draw(
 
 
 def _devices(table: Table, column: str) -> list[str]:
-    runs = records(table.frame[table.frame[column].notna()])
+    runs = records(table.df[table.df[column].notna()])
     return [device_of(run, column.removeprefix(METRIC)) for run in runs]

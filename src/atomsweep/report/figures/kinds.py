@@ -39,7 +39,7 @@ def _grid(table: Table, split: str) -> Grid:
     """A line for each row of the table."""
     paper = _paper(table, split)
     lines = []
-    for _, members in by_row(table.frame, table.rows):
+    for _, members in by_row(table.df, table.rows):
         done = members[members["state"] == schema.FINISHED]
         line = [Text(titles.label(c, members[c].iloc[0], table.reference)) for c in table.rows]
         line += [_mean(done, split, *shown) for shown in product(schema.FRAME_KINDS, SHOWN)]
@@ -73,7 +73,7 @@ def _paper(table: Table, split: str) -> dict[tuple[str, ...], str]:
 
 def _told(table: Table, split: str) -> bool:
     column = METRIC + schema.metric_name(schema.part_name(split, RELAXATION), SHOWN[0])
-    return column in table.frame and bool(table.frame[column].notna().any())
+    return column in table.df and bool(table.df[column].notna().any())
 
 
 def _mean(done: Any, split: str, kind: str, metric: str) -> Text:

@@ -26,7 +26,7 @@ def scaling_section(table: Table, number: int) -> Section:
     error = error_column(table)
     if error is None or titles.better(table.metric) == "high":
         return section
-    finished = table.frame[(table.frame["state"] == schema.FINISHED) & table.frame[error].notna()]
+    finished = table.df[(table.df["state"] == schema.FINISHED) & table.df[error].notna()]
     found: dict[str, tuple[pd.DataFrame, Fit]] = {}
     for column, name in SIZES.items():
         if column not in finished or (column not in table.rows and column.startswith(CONFIG)):

@@ -13,13 +13,13 @@ from atomsweep.report.tables.statistics import interval
 from atomsweep.tracking import schema
 
 
-def spent_section(frame: pd.DataFrame) -> Section:
+def spent_section(df: pd.DataFrame) -> Section:
     """Device-hours of a sweep: trained, evaluated, lost, and a guess of what the rest will cost.
 
     Each kind of device is counted for itself; nothing converts one to another.
     """
     section = Section("spent", "What it cost")
-    begun = frame[frame["device_seconds"].notna() | frame["allocated_seconds"].notna()]
+    begun = df[df["device_seconds"].notna() | df["allocated_seconds"].notna()]
     if begun.empty:
         return section
     lines = []
@@ -51,21 +51,21 @@ def spent_section(frame: pd.DataFrame) -> Section:
             Grid(header, lines, "l" + "r" * 7),
         )
     )
-    if rest := _rest_of(frame):
+    if rest := _rest_of(df):
         section.text.append(rest)
-    again = frame["processes"] > 1
+    again = df["processes"] > 1
     if again.any():
         section.text.append(
             f"{int(again.sum())} runs took more than one process (requeued or continued), "
-            f"{int(frame.loc[again, 'processes'].max())} at most."
+            f"{int(df.loc[again, 'processes'].max())} at most."
         )
     return section
 
 
-def _rest_of(frame: pd.DataFrame) -> str:
+def _rest_of(df: pd.DataFrame) -> str:
     """A sentence on what the unfinished runs will cost, guessed from the finished ones."""
-    finished = frame[frame["state"] == schema.FINISHED]
-    left = frame[frame["state"] != schema.FINISHED]
+    finished = df[df["state"] == schema.FINISHED]
+    left = df[df["state"] != schema.FINISHED]
     if left.empty:
         return ""
     spent = finished["device_seconds"] + finished["eval_seconds"]

@@ -45,7 +45,7 @@ def structures_section(
         pictured: identities whose structures another table of the page shows; this one is added.
     """
     section = Section(f"structures-{number}", "Structures")
-    finished = table.frame[table.frame["state"] == schema.FINISHED]
+    finished = table.df[table.df["state"] == schema.FINISHED]
     split = table.cells["split"].iloc[0]
     column = f"{METRIC}{schema.metric_name(split, table.metric)}"
     if column not in finished:

@@ -78,7 +78,7 @@ def _drawn(report: Report, number: int, detailed: Collection[str]) -> dict[str, 
         "rows": _rows(table, number, detailed),
         "figures": figures,
         "no_curves": report.without_curves(number),
-        "anew": not (table.frame["state"] == schema.FINISHED).any(),
+        "anew": not (table.df["state"] == schema.FINISHED).any(),
         "paper": None if table.paper is None else printed_of(table.paper),
         "first": table.paper not in [other.paper for other in report.tables[: number - 1]],
         "seeds": bool((table.cells["planned"] > 1).any()),
@@ -96,7 +96,7 @@ def _curve_caption(table: Table, metric: str, across: str) -> str:
 def _rows(table: Table, number: int, detailed: Collection[str]) -> list[dict[str, Any]]:
     """Table rows, each with the runs behind it."""
     behind: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in records(table.frame):
+    for run in records(table.df):
         behind.setdefault(tuple(normal(run.get(c)) for c in table.rows), []).append(run)
     rows: list[dict[str, Any]] = []
     for position, (key, group) in enumerate(by_row(table.cells, table.rows)):
@@ -162,9 +162,9 @@ def _run_behind(run: dict[str, Any], table: Table) -> dict[str, Any]:
 
 def _tiles(report: Report) -> list[dict[str, str]]:
     """The few numbers that a reader looks for first."""
-    frame = report.trained
-    done = int((frame["state"] == schema.FINISHED).sum())
-    first = {"value": f"{done} / {len(frame)}", "name": "runs finished", "note": report.level or ""}
+    df = report.trained
+    done = int((df["state"] == schema.FINISHED).sum())
+    first = {"value": f"{done} / {len(df)}", "name": "runs finished", "note": report.level or ""}
     tiles = [first]
     for table in report.tables[:1]:
         best = table.best()
@@ -186,7 +186,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
                         "note": f"Median {spelled.number(best['baseline'])}",
                     }
                 )
-    spent = frame["device_seconds"].sum()
+    spent = df["device_seconds"].sum()
     devices = ", ".join(dict.fromkeys(table.device for table in report.tables))
     tiles.append({"value": console.duration(spent), "name": "of training in all", "note": devices})
     return tiles

@@ -19,6 +19,6 @@ def write_paper(reference: str, out: Path) -> Path:
     text += [grids.markdown(shown.grid), shown.caption]
     text += ["\n".join(f"- {note}" for note in shown.footnotes)]
     write_atomic(out / "report.md", "\n\n".join(t for t in text if t) + "\n", durable=False)
-    table = published.frame(reference).to_csv(index=False)
+    table = published.numbers(reference).to_csv(index=False)
     write_atomic(out / "table.csv", table, durable=False)
     return out / "report.html"

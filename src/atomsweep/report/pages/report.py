@@ -76,7 +76,7 @@ class Report:
     def without_curves(self, number: int) -> str:
         """Why a table, from 1, with finished runs has no curves; empty where it has, or no runs."""
         table = self.tables[number - 1]
-        if table.curves or not (table.frame["state"] == schema.FINISHED).any():
+        if table.curves or not (table.df["state"] == schema.FINISHED).any():
             return ""
         return curves.why_none(titles.title_of(table.metric)[0], table.splits[0])
 
@@ -140,18 +140,18 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, TERMINAL, break_on_hyphens=False, break_long_words=False)
 
 
-def build(runs: Runs, frame: pd.DataFrame) -> Report:
-    """The report on a frame from `runs.sweep` or `runs.where`.
+def build(runs: Runs, df: pd.DataFrame) -> Report:
+    """The report on runs from `runs.sweep` or `runs.where`.
 
     Raises:
-        NothingFinished: no run of the frame is finished, and none is on its way.
+        NothingFinished: none of the runs is finished, and none is on its way.
     """
-    name = str(frame.attrs.get("sweep") or "runs")
-    command = frame.attrs.get("command")
-    axes = list(frame.attrs.get("axes") or [])
-    asked: Asked | None = frame.attrs.get("asked")
+    name = str(df.attrs.get("sweep") or "runs")
+    command = df.attrs.get("command")
+    axes = list(df.attrs.get("axes") or [])
+    asked: Asked | None = df.attrs.get("asked")
     problems = list(runs.problems)
-    trained = mark_untrained(_trained(frame, axes), runs.frame)
+    trained = mark_untrained(_trained(df, axes), runs.df)
     if asked is None and not trained["state"].isin((schema.FINISHED, *GOING)).any():
         raise NothingFinished(nothing_finished(name, trained, command))
     styles = Styles()
@@ -161,7 +161,7 @@ def build(runs: Runs, frame: pd.DataFrame) -> Report:
         if asked is not None or table["state"].isin((schema.FINISHED, *GOING)).any()
         for metric in metrics_of(table, asked)
     ]
-    everything = pd.concat([frame, *(p.baselines for p in tables)]).drop_duplicates("identity")
+    everything = pd.concat([df, *(p.baselines for p in tables)]).drop_duplicates("identity")
     evidence = _evidence(runs, trained, tables[0].rows, asked)
     claims = judge(evidence) if evidence else []
     claims = with_reasons(claims, runs.plans.get(name, {}).get(schema.CLAIMS) or {})
@@ -216,37 +216,37 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
     return [*found, spent_section(report.trained)]
 
 
-def _trained(frame: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+def _trained(df: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
     """Runs without the baseline, unless the baseline is what was asked for."""
-    models = frame.get("choice.model", pd.Series(None, frame.index))
+    models = df.get("choice.model", pd.Series(None, df.index))
     is_baseline = models == BASELINE_MODEL
-    trained = frame[~is_baseline].copy() if "choice.model" not in axes else frame.copy()
+    trained = df[~is_baseline].copy() if "choice.model" not in axes else df.copy()
     if trained.empty:
-        trained = frame.copy()
-    trained.attrs.update(frame.attrs)
+        trained = df.copy()
+    trained.attrs.update(df.attrs)
     return trained
 
 
 def look(runs: Runs, sweep: str) -> Look:
     """How the claims of a sweep stand, as its page would say."""
-    frame = runs.sweep(sweep)
-    axes = list(frame.attrs.get("axes") or [])
-    trained = mark_untrained(_trained(frame, axes), runs.frame)
-    evidence = _evidence(runs, trained, axes, frame.attrs.get("asked"))
+    df = runs.sweep(sweep)
+    axes = list(df.attrs.get("axes") or [])
+    trained = mark_untrained(_trained(df, axes), runs.df)
+    evidence = _evidence(runs, trained, axes, df.attrs.get("asked"))
     return look_at(evidence) if evidence else Look()
 
 
 def _evidence(
-    runs: Runs, frame: pd.DataFrame, rows: list[str], asked: Asked | None
+    runs: Runs, df: pd.DataFrame, rows: list[str], asked: Asked | None
 ) -> Evidence | None:
     """What the claims of a sweep file are judged by; None where it has none."""
     if asked is None or not asked.statement.claims:
         return None
-    devices = dict(zip(frame["identity"], frame["device"], strict=True))
+    devices = dict(zip(df["identity"], df["device"], strict=True))
 
     @cache
     def logged(metric: str) -> dict[str, Curve]:
-        return curves_of(runs.curves(frame, [metric]), devices, titles.better(metric))
+        return curves_of(runs.curves(df, [metric]), devices, titles.better(metric))
 
     def cell_words(cell: Cell) -> str:
         label, setting = cell
@@ -257,4 +257,4 @@ def _evidence(
         return label or ", ".join(told)
 
     reference = reference_of(asked, rows, {}, [])
-    return Evidence(asked, frame, reference, logged, cell_words)
+    return Evidence(asked, df, reference, logged, cell_words)

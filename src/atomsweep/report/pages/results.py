@@ -51,7 +51,7 @@ def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
         file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
     ]
     frames = [runs.sweep(file) for file in names]
-    found = [build(runs, frame) for frame in frames if (frame["state"] == schema.FINISHED).any()]
+    found = [build(runs, df) for df in frames if (df["state"] == schema.FINISHED).any()]
     found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
     if not found:
         raise UnknownSweep(
@@ -162,7 +162,7 @@ def _members(table: Table, key: tuple[str, ...]) -> list[dict[str, Any]]:
     """Finished runs of a table row, by seed."""
     found = [
         run
-        for run in records(table.frame[table.frame["state"] == schema.FINISHED])
+        for run in records(table.df[table.df["state"] == schema.FINISHED])
         if tuple(normal(run.get(column)) for column in table.rows) == key
     ]
     return sorted(found, key=lambda run: run["seed"])

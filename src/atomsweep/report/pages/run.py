@@ -65,10 +65,10 @@ def told_of(run: OneRun) -> dict[str, Any]:
     return {"run": run, "facts": facts, "commands": commands, "sparks": sparks[:2]}
 
 
-def details_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def details_of(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The first runs of a report one by one; only those whose directory is there."""
     found = []
-    for row in records(frame.head(MOST_DETAILED)):
+    for row in records(df.head(MOST_DETAILED)):
         path = Path(str(row["path"]))
         if (path / schema.RUN).is_file():
             found.append(told_of(read_one(RunDirectory(path), str(row["command"]))))

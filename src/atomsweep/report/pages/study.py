@@ -7,7 +7,7 @@ from typing import Any
 from atomsweep import console
 from atomsweep.report.figures.files import inline, save
 from atomsweep.report.pages.jinja import render
-from atomsweep.report.read.tidy import frame_of, records
+from atomsweep.report.read.tidy import df_of, records
 from atomsweep.report.study.drawings import Drawing, drawings, objective_title
 from atomsweep.report.study.report import StudyReport, importance_grid
 from atomsweep.report.tables import grids, spelled
@@ -79,12 +79,12 @@ def write_study(report: StudyReport, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "report.html", study_page(report, drawn), durable=False)
     write_atomic(out / "report.md", _study_markdown(report, drawn), durable=False)
-    for frame, name in (
+    for df, name in (
         (report.trials, "trials.csv"),
         (report.importance, "importance.csv"),
-        (frame_of(records(report.provenance)), "runs.csv"),
+        (df_of(records(report.provenance)), "runs.csv"),
     ):
-        text = frame.to_csv(index=False, float_format="%.10g")
+        text = df.to_csv(index=False, float_format="%.10g")
         write_atomic(out / name, text, durable=False)
     tex = grids.latex(report.grid, f"{report.heading}.", report.summary, report.name)
     write_atomic(out / "table.tex", tex, durable=False)

@@ -19,22 +19,22 @@ def heading_of(tables: list[Table]) -> str:
 
 
 def summary_of(
-    tables: list[Table], frame: pd.DataFrame, claims: list[Judged], asked: Asked | None
+    tables: list[Table], df: pd.DataFrame, claims: list[Judged], asked: Asked | None
 ) -> str:
     """What is finished, the best of each table, and the verdicts.
 
     Args:
         tables: tables of the report.
-        frame: its runs, without the baseline.
+        df: its runs, without the baseline.
         claims: with their verdicts.
         asked: by its sweep file, None where there is none.
     """
-    done = int((frame["state"] == schema.FINISHED).sum())
-    told = [f"{done} of {len(frame)} runs finished."]
-    told += _going(frame)
-    if stale := sum(value is True for value in frame["stale"]):
+    done = int((df["state"] == schema.FINISHED).sum())
+    told = [f"{done} of {len(df)} runs finished."]
+    told += _going(df)
+    if stale := sum(value is True for value in df["stale"]):
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
-    if untrained := sum(map(bool, frame[UNTRAINED])):
+    if untrained := sum(map(bool, df[UNTRAINED])):
         told.append(f"{untrained} of them not trained: they decide no claim.")
     for table in tables:
         best = table.best()
@@ -60,10 +60,10 @@ def summary_of(
     return " ".join(told)
 
 
-def _going(frame: pd.DataFrame) -> list[str]:
+def _going(df: pd.DataFrame) -> list[str]:
     """How far the runs are that train or wait."""
-    waiting = int((frame["state"] == schema.QUEUED).sum())
-    running = frame[frame["state"] == schema.RUNNING]
+    waiting = int((df["state"] == schema.QUEUED).sum())
+    running = df[df["state"] == schema.RUNNING]
     told = []
     if len(running):
         done, total = running["step"].fillna(0).sum(), running["total_steps"].sum()
@@ -72,10 +72,10 @@ def _going(frame: pd.DataFrame) -> list[str]:
     return told + ([f"{waiting} waiting for their turn."] if waiting else [])
 
 
-def nothing_finished(name: str, frame: pd.DataFrame, command: str | None) -> str:
+def nothing_finished(name: str, df: pd.DataFrame, command: str | None) -> str:
     """That there is no number to report, in which state the runs are, and what fills them."""
-    states = ", ".join(f"{n} {state}" for state, n in frame["state"].value_counts().items())
-    failed = frame[frame["state"] == schema.FAILED]
+    states = ", ".join(f"{n} {state}" for state, n in df["state"].value_counts().items())
+    failed = df[df["state"] == schema.FAILED]
     first = f"; first failure: {failed['message'].iloc[0]}" if len(failed) else ""
     fill = f"; run `{command}`" if command else ""
     return f"nothing of {name} has finished ({states or 'no runs'}){first}{fill}"

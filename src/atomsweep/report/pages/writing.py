@@ -11,7 +11,7 @@ from atomsweep.report.pages.html import page
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.pages.report import Report
 from atomsweep.report.tables import grids
-from atomsweep.report.tables.verdict_grids import claims_frame
+from atomsweep.report.tables.verdict_grids import claims_df
 from atomsweep.tracking.files import write_atomic
 
 
@@ -38,7 +38,7 @@ def write(report: Report, out: Path) -> Path:
     if drawn:
         _write_csv(pd.concat(drawn), out / "curves.csv")
     if report.claims:
-        _write_csv(claims_frame(report.claims), out / "claims.csv")
+        _write_csv(claims_df(report.claims), out / "claims.csv")
     for section in report.sections:
         for picture in section.pictures:
             save(picture.figure, out / picture.name)
@@ -65,8 +65,8 @@ def _write_latex(report: Report, out: Path) -> None:
         write_atomic(out / f"table{ending}.tex", "\n".join(texts), durable=False)
 
 
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    write_atomic(path, frame.to_csv(index=False, float_format="%.10g"), durable=False)
+def _write_csv(df: pd.DataFrame, path: Path) -> None:
+    write_atomic(path, df.to_csv(index=False, float_format="%.10g"), durable=False)
 
 
 def slug(name: str) -> str:

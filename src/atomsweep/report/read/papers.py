@@ -48,7 +48,7 @@ class _Strict(BaseModel):
 
 
 class Axis(_Strict):
-    """What tells rows apart, and the column of a frame of runs that holds it."""
+    """What tells rows apart, and the column of the DataFrame of runs that holds it."""
 
     name: str
     column: str = Field(pattern=r"^((choice|config)\.\w+(\.\w+)*|label)$")

@@ -1,4 +1,4 @@
-"""Plans of sweeps: read and checked; their cells as rows, and their axes as columns of a frame."""
+"""Plans of sweeps: read and checked; their cells as rows, their axes as columns of a DataFrame."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,20 +66,20 @@ def cell_row(cell: Mapping[str, Any], sweep: str) -> dict[str, Any]:
     }
 
 
-def fill_axes(frame: pd.DataFrame, axes: Iterable[str]) -> list[str]:
+def fill_axes(df: pd.DataFrame, axes: Iterable[str]) -> list[str]:
     """Columns of the axes; a run made for another sweep may not have typed this axis."""
     found = []
     for axis in axes:
-        column = _axis_column(axis, frame)
-        planned = pd.Series([row.get(column) for row in frame[FALLBACK]], frame.index, dtype=object)
-        own = frame[column].astype(object) if column in frame else planned
-        frame[column] = own.where(own.notna(), planned)
+        column = _axis_column(axis, df)
+        planned = pd.Series([row.get(column) for row in df[FALLBACK]], df.index, dtype=object)
+        own = df[column].astype(object) if column in df else planned
+        df[column] = own.where(own.notna(), planned)
         found.append(column)
     return found
 
 
-def _axis_column(axis: str, frame: pd.DataFrame) -> str:
+def _axis_column(axis: str, df: pd.DataFrame) -> str:
     axis = axis.lstrip("+~").partition("@")[0].replace("/", ".")
     if axis in (SEED, "label"):
         return axis
-    return CHOICE + axis if CHOICE + axis in frame else CONFIG + axis
+    return CHOICE + axis if CHOICE + axis in df else CONFIG + axis

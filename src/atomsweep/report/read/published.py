@@ -66,8 +66,8 @@ def table(reference: str) -> Table:
     return found.tables[name]
 
 
-def frame(reference: str) -> pd.DataFrame:
-    """A table as a frame: one column per axis (our names), one per quantity, NaN where none."""
+def numbers(reference: str) -> pd.DataFrame:
+    """A table as a DataFrame: one column per axis (our names), one per quantity, NaN where none."""
     chosen = table(reference)
     names = [axis.name for axis in chosen.axes] + [column.name for column in chosen.columns]
     rows = [(*row.key, *row.values) for row in chosen.rows]
@@ -108,7 +108,7 @@ def matching(axes: Iterable[str], common: Mapping[str, Any]) -> str | None:
     what else the runs have in common; of several, the one with the fewest further axes is taken.
 
     Args:
-        axes: swept columns of the frame of runs, e.g. `choice.basis`.
+        axes: swept columns of the DataFrame of runs, e.g. `choice.basis`.
         common: columns with one value in all runs, e.g. `{"choice.model": "forcenet_small"}`.
     """
     swept = set(axes)

@@ -1,4 +1,4 @@
-"""A row of the tidy frame from the documents of one run.
+"""A row of the tidy DataFrame from the documents of one run.
 
 The documents are `run.json`, `status.json`, `result.json` and `environment.json`.
 """

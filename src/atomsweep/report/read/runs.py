@@ -22,7 +22,7 @@ from atomsweep.report.read.tidy import (
     METRIC,
     SEED,
     columns,
-    frame_of,
+    df_of,
     one_of_each,
     records,
     varying,
@@ -43,7 +43,7 @@ class Runs:
     """All runs of one place.
 
     Attributes:
-        frame: one row per run; of runs with one identity the newest finished.
+        df: one row per run; of runs with one identity the newest finished.
         plans: sweep name → its plan, as the sweeper wrote it.
         problems: what could not be read, or contradicts itself; one sentence each.
         source: where it was read from, for messages.
@@ -54,7 +54,7 @@ class Runs:
             nothing can tell.
     """
 
-    frame: pd.DataFrame
+    df: pd.DataFrame
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     source: str = ""
@@ -73,22 +73,22 @@ class Runs:
         journal: Callable[[str], Journal],
     ) -> "Runs":
         """Runs from rows of `row_of`; a run belongs to each sweep whose plan lists it."""
-        frame = one_of_each(frame_of(rows), problems)
+        df = one_of_each(df_of(rows), problems)
         member = {
             name: {cell["identity"] for cell in plan["cells"]} for name, plan in plans.items()
         }
-        frame["sweeps"] = [
+        df["sweeps"] = [
             tuple(
                 dict.fromkeys([*(own or ()), *(n for n in sorted(member) if identity in member[n])])
             )
-            for own, identity in zip(frame["sweeps"], frame["identity"], strict=True)
+            for own, identity in zip(df["sweeps"], df["identity"], strict=True)
         ]
-        return cls(frame, plans, problems, source, journal)
+        return cls(df, plans, problems, source, journal)
 
     def sweeps(self) -> list[str]:
         """Names of all sweeps, newest first."""
         planned = sorted(self.plans, key=lambda n: str(self.plans[n].get("created")), reverse=True)
-        tagged = {name for names in self.frame["sweeps"] for name in names}
+        tagged = {name for names in self.df["sweeps"] for name in names}
         return [*planned, *sorted(tagged - set(planned))]
 
     def sweep(self, name: str) -> pd.DataFrame:
@@ -96,7 +96,7 @@ class Runs:
 
         A table that has a sweep file need not have been launched: then every cell is missing.
 
-        `attrs` of the frame: `sweep`, `axes` (swept columns in order, the seed apart), `command`,
+        `attrs` of the df: `sweep`, `axes` (swept columns in order, the seed apart), `command`,
         `asked` (of its sweep file, or None), `columns` (those of the axes that are columns).
 
         Args:
@@ -106,9 +106,9 @@ class Runs:
             UnknownSweep: there is none of that name.
         """
         known = self.sweeps()
-        if name == "latest" and not known and len(self.frame):
-            own = self.frame[self.frame["choice.model"] != "median"]  # made beside others
-            among = own if len(own) else self.frame
+        if name == "latest" and not known and len(self.df):
+            own = self.df[self.df["choice.model"] != "median"]  # made beside others
+            among = own if len(own) else self.df
             newest = among.sort_values("created", key=lambda when: when.map(str)).iloc[-1]
             return self.where({"identity": str(newest["identity"])})
         if name == "latest" and known:
@@ -126,43 +126,43 @@ class Runs:
         if asked is not None:
             return self._as_asked(asked)
         if plan is None:
-            tagged = self.frame[[name in names for names in self.frame["sweeps"]]]
+            tagged = self.df[[name in names for names in self.df["sweeps"]]]
             return _labelled(tagged, name, varying(tagged), None)
-        frame = self._of_cells(plan["cells"], name)
-        axes = fill_axes(frame, [a for a in plan.get("groups") or {} if a != SEED])
-        return _labelled(frame.drop(columns=FALLBACK), name, axes, plan.get("command"))
+        df = self._of_cells(plan["cells"], name)
+        axes = fill_axes(df, [a for a in plan.get("groups") or {} if a != SEED])
+        return _labelled(df.drop(columns=FALLBACK), name, axes, plan.get("command"))
 
     def _run_of(self, overrides: list[str], axes: Iterable[str]) -> str | None:
         """Identity of the run that some overrides stand for; None where there is none."""
-        like = self.frame
+        like = self.df
         for key, value in (override.split("=", 1) for override in overrides):
             column = key if key == SEED else CHOICE + key
             if key in TELLING and column in like:  # composing costs more than looking
                 like = like[like[column].map(lambda v: str(normal(v))) == value]
         if like.empty:
             return None
-        there = set(self.frame["identity"])
+        there = set(self.df["identity"])
         return next((known for known in self.identities(overrides, axes) if known in there), None)
 
     def _as_asked(self, asked: Asked) -> pd.DataFrame:
         """Runs in the rows and columns of a sweep file."""
-        frame = self._of_cells(asked.cells, asked.name)
-        frame["command"] = frame["command"].map(self.placed)
-        frame["label"] = [asked.settings[identity][0] for identity in frame["identity"]]
+        df = self._of_cells(asked.cells, asked.name)
+        df["command"] = df["command"].map(self.placed)
+        df["label"] = [asked.settings[identity][0] for identity in df["identity"]]
         for axis in asked.settings_axes:  # a shared run may have been asked for in other words
-            if (column := CHOICE + axis) in frame:
-                told = [asked.settings[identity][1] for identity in frame["identity"]]
-                frame[column] = [s.get(axis, v) for s, v in zip(told, frame[column], strict=True)]
-        rows = fill_axes(frame, asked.rows)
-        across = fill_axes(frame, asked.columns)
-        frame = _labelled(
-            frame.drop(columns=FALLBACK),
+            if (column := CHOICE + axis) in df:
+                told = [asked.settings[identity][1] for identity in df["identity"]]
+                df[column] = [s.get(axis, v) for s, v in zip(told, df[column], strict=True)]
+        rows = fill_axes(df, asked.rows)
+        across = fill_axes(df, asked.columns)
+        df = _labelled(
+            df.drop(columns=FALLBACK),
             asked.name,
             [*rows, *across],
             self.placed(asked.command),
         )
-        frame.attrs.update(asked=asked, columns=across)
-        return frame
+        df.attrs.update(asked=asked, columns=across)
+        return df
 
     def placed(self, command: str) -> str:
         """A command that launches into this place, wherever it was launched before."""
@@ -177,12 +177,12 @@ class Runs:
         for identity in {problem.split(" ")[0].rpartition("-")[2] for problem in self.problems}:
             if identity in planned:
                 planned[identity]["message"] = UNREADABLE
-        here = self.frame[self.frame["identity"].isin(planned)]
+        here = self.df[self.df["identity"].isin(planned)]
         found = {row["identity"]: row for row in records(here.dropna(axis=1, how="all"))}
-        frame = frame_of([found.get(identity, row) for identity, row in planned.items()])
-        frame["command"] = frame["command"].map(self.placed)
-        frame[FALLBACK] = pd.Series(list(planned.values()), frame.index, dtype=object)
-        return frame
+        df = df_of([found.get(identity, row) for identity, row in planned.items()])
+        df["command"] = df["command"].map(self.placed)
+        df[FALLBACK] = pd.Series(list(planned.values()), df.index, dtype=object)
+        return df
 
     def where(self, filters: Mapping[str, str]) -> pd.DataFrame:
         """Runs that have, in each named column, one of the comma-separated values.
@@ -193,32 +193,32 @@ class Runs:
         Raises:
             UnknownSweep: runs have no such column, or no run passes.
         """
-        keep = pd.Series(True, self.frame.index)
+        keep = pd.Series(True, self.df.index)
         for column, values in filters.items():
-            if column not in self.frame:
+            if column not in self.df:
                 hidden = (CONFIG, METRIC, COUNT)
-                known = [c for c in columns(self.frame) if not c.startswith(hidden)]
+                known = [c for c in columns(self.df) if not c.startswith(hidden)]
                 raise UnknownSweep(f"runs have no column {column}; known: {', '.join(known)}")
             wanted = {normal(value) for value in values.split(",")}
-            keep &= self.frame[column].map(normal).isin(wanted)
-        chosen = self.frame[keep]
+            keep &= self.df[column].map(normal).isin(wanted)
+        chosen = self.df[keep]
         told = " ".join(f"{column}={values}" for column, values in filters.items())
         if chosen.empty:
-            raise UnknownSweep(f"no run of the {len(self.frame)} in {self.source} has {told}")
+            raise UnknownSweep(f"no run of the {len(self.df)} in {self.source} has {told}")
         return _labelled(chosen, told, varying(chosen), None)
 
     def curves(
-        self, frame: pd.DataFrame | None = None, metrics: Collection[str] | None = None
+        self, df: pd.DataFrame | None = None, metrics: Collection[str] | None = None
     ) -> pd.DataFrame:
         """Journals, long: identity, step, device_seconds, eval_seconds, metric, value.
 
         Args:
-            frame: runs to read; all if None.
+            df: runs to read; all if None.
             metrics: names such as `val_id/forces_mae`; all if None.
 
         Where a step was logged twice, the later value counts.
         """
-        chosen = self.frame if frame is None else frame
+        chosen = self.df if df is None else df
         parts = []
         for identity, path in zip(chosen["identity"], chosen["path"], strict=True):
             if isinstance(path, str):
@@ -228,11 +228,11 @@ class Runs:
 
 
 def _labelled(
-    frame: pd.DataFrame, sweep: str, axes: Iterable[str], command: str | None
+    df: pd.DataFrame, sweep: str, axes: Iterable[str], command: str | None
 ) -> pd.DataFrame:
-    """A frame with the `attrs` that `Runs.sweep` describes."""
-    frame = frame.reset_index(drop=True)
+    """A DataFrame with the `attrs` that `Runs.sweep` describes."""
+    df = df.reset_index(drop=True)
     if command is not None and command.startswith("run.py"):
         command = f"atomsweep run{command.removeprefix('run.py')}"
-    frame.attrs.update(sweep=sweep, axes=list(axes), command=command, asked=None, columns=[])
-    return frame
+    df.attrs.update(sweep=sweep, axes=list(axes), command=command, asked=None, columns=[])
+    return df

@@ -1,4 +1,4 @@
-"""The tidy frame of runs: names of its columns, one row for each identity.
+"""The tidy DataFrame of runs: names of its columns, one row for each identity.
 
 A row is made in `row.py`, of the documents that a run directory and MLflow both hold.
 """
@@ -55,11 +55,11 @@ COLUMNS: dict[str, Any] = {
     "link": None,  # to its page on an MLflow server, where it was read from one
     "path": None,
 }
-"""Columns that every frame of runs has, and their value where a run does not tell."""
+"""Columns that every DataFrame of runs has, and their value where a run does not tell."""
 
 
-def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A frame with `COLUMNS` first, then choices, config, metrics and counts, each sorted."""
+def df_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A DataFrame with `COLUMNS` first, then choices, config, metrics and counts, each sorted."""
     made = pd.DataFrame(list(rows), dtype=object)  # text as Python's: Arrow's is slow in few rows
     told = {c: made[c] if c in made else pd.Series(None, made.index, object) for c in COLUMNS}
     for column, empty in COLUMNS.items():
@@ -81,10 +81,10 @@ def _typed(values: pd.Series) -> pd.Series:
     return values if any(isinstance(v, str) for v in values) else values.infer_objects()
 
 
-def one_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+def one_of_each(df: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
     """One row per identity, as `tracking.state` chooses it; contradictions are problems."""
-    metrics = [c for c in columns(frame) if c.startswith(METRIC)]
-    for identity, twins in frame[frame.duplicated("identity", keep=False)].groupby("identity"):
+    metrics = [c for c in columns(df) if c.startswith(METRIC)]
+    for identity, twins in df[df.duplicated("identity", keep=False)].groupby("identity"):
         finished = twins[twins["state"] == schema.FINISHED]
         if len(finished) > 1 and (finished[metrics].nunique(dropna=False) > 1).any():
             unlike = next(m for m in metrics if finished[m].nunique(dropna=False) > 1)
@@ -96,12 +96,12 @@ def one_of_each(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
                 f"{told} are one run ({identity}) with different results, such as "
                 f"{unlike.removeprefix(METRIC)}; the newest by the present code is in the table"
             )
-    ranks = [-rank_of(shown_state(row)) for row in records(frame[["state", "stale"]])]
-    ranked = frame.assign(_rank=ranks, _when=frame["created"].map(str))
+    ranks = [-rank_of(shown_state(row)) for row in records(df[["state", "stale"]])]
+    ranked = df.assign(_rank=ranks, _when=df["created"].map(str))
     kept = ranked.sort_values(["_rank", "_when"], kind="stable").drop_duplicates(
         "identity", keep="last"
     )
-    return frame.loc[sorted(kept.index)].reset_index(drop=True)
+    return df.loc[sorted(kept.index)].reset_index(drop=True)
 
 
 def shown_state(run: Mapping[str, Any]) -> str:
@@ -109,33 +109,33 @@ def shown_state(run: Mapping[str, Any]) -> str:
     return schema.STALE if run["stale"] is True else str(run["state"])
 
 
-def varying(frame: pd.DataFrame) -> list[str]:
+def varying(df: pd.DataFrame) -> list[str]:
     """Choices that differ between runs; where none does, values of the config; without the seed."""
     passive = {"choice.tracking", "choice.cluster", "choice.engine", "choice.experiment"}
-    told = [c for c in columns(frame) if c.startswith((CHOICE, CONFIG))]
-    several = [c for c in told if frame[c].nunique() > 1]
+    told = [c for c in columns(df) if c.startswith((CHOICE, CONFIG))]
+    several = [c for c in told if df[c].nunique() > 1]
     choices = [c for c in several if c.startswith(CHOICE) and c not in passive]
     return choices or [c for c in several if c.startswith(CONFIG) and c != CONFIG + SEED]
 
 
-def common(frame: pd.DataFrame) -> dict[str, Any]:
+def common(df: pd.DataFrame) -> dict[str, Any]:
     """Columns that have one value in all rows that tell it."""
     shared = {}
-    for column in columns(frame):
-        values = list(frame[column].dropna().unique()) if column != "sweeps" else []
+    for column in columns(df):
+        values = list(df[column].dropna().unique()) if column != "sweeps" else []
         if len(values) == 1:
             shared[column] = values[0]
     return shared
 
 
-def columns(frame: pd.DataFrame) -> list[str]:
+def columns(df: pd.DataFrame) -> list[str]:
     """Names of the columns, as strings."""
-    return [str(column) for column in frame.columns]
+    return [str(column) for column in df.columns]
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(df: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dicts, with names as strings."""
-    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+    return [{str(k): v for k, v in row.items()} for row in df.to_dict("records")]
 
 
 def device_of(run: Mapping[str, Any], metric: str) -> str:
@@ -161,7 +161,7 @@ def share_machines(rows: Sequence[dict[str, Any]], spans: Mapping[str, Sequence[
     """Fill `shared` of runs on a CPU: whether another one trained on their host at the same time.
 
     Args:
-        rows: of the frame; changed.
+        rows: of the DataFrame; changed.
         spans: path of a run → host, start and end of each of its processes.
     """
     by_host: dict[str, list[tuple[float, float, str]]] = {}
@@ -181,11 +181,9 @@ def share_machines(rows: Sequence[dict[str, Any]], spans: Mapping[str, Sequence[
             row["shared"] = row["path"] in together
 
 
-def is_shared(frame: pd.DataFrame) -> bool:
+def is_shared(df: pd.DataFrame) -> bool:
     """Whether a finished run trained on a machine that trained another one at the same time."""
-    return bool(
-        (frame["shared"].map(lambda v: v is True) & (frame["state"] == schema.FINISHED)).any()
-    )
+    return bool((df["shared"].map(lambda v: v is True) & (df["state"] == schema.FINISHED)).any())
 
 
 def is_timed(metric: str) -> bool:
@@ -193,9 +191,9 @@ def is_timed(metric: str) -> bool:
     return bool(_TIMED.search(metric.rpartition("/")[2]))
 
 
-def by_row(frame: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+def by_row(df: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """Groups of one table row, in order of appearance."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for position, key in enumerate(frame[list(rows)].map(normal).itertuples(index=False)):
+    for position, key in enumerate(df[list(rows)].map(normal).itertuples(index=False)):
         groups.setdefault(tuple(key), []).append(position)
-    return [(key, frame.iloc[positions]) for key, positions in groups.items()]
+    return [(key, df.iloc[positions]) for key, positions in groups.items()]

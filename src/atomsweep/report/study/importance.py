@@ -38,10 +38,10 @@ def importances(study: Mapping[str, Any]) -> tuple[pd.DataFrame, str, int]:
     if len(values) < FEW or len(set(values.values())) < 2:
         return empty, f"{len(values)} trials are too few to weigh parameters", len(values)
     found = _weigh(study, values)
-    frame = pd.DataFrame({"key": list(found), "importance": list(found.values())})
+    df = pd.DataFrame({"key": list(found), "importance": list(found.values())})
     hint = ": too few to rely on, another study may order them otherwise"
     told = f"{told}, over {len(values)} trials{hint if len(values) < ENOUGH else ''}"
-    return frame, told, len(values)
+    return df, told, len(values)
 
 
 def _weigh(study: Mapping[str, Any], values: Mapping[int, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from atomsweep.report.study.trials import (
     ended,
     intermediate,
     repeated,
-    trials_frame,
+    trials_df,
 )
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid, Text
@@ -113,10 +113,10 @@ class StudyReport:
         header = ["Trial", "State", *self.space, *self.objectives, "Steps", "Device time"]
         rows = []
         better = self.objectives[self.first] == "minimize"
-        frame = self.trials.sort_values(
+        df = self.trials.sort_values(
             VALUE + self.first, ascending=better, na_position="last", kind="stable"
         )
-        for trial in records(frame):
+        for trial in records(df):
             best = bool(trial["best"])
             state = trial["state"] if trial["feasible"] else f"{trial['state']}, not feasible"
             rows.append(
@@ -150,10 +150,10 @@ def build_study(runs: Runs, name: str) -> StudyReport:
     Raises:
         NothingComplete: no trial has a value.
     """
-    frame = runs.sweep(name)
+    df = runs.sweep(name)
     plan = runs.plans[name]
     study = plan[schema.STUDY]
-    trials = trials_frame(study, frame)
+    trials = trials_df(study, df)
     if not (trials["state"] == COMPLETE).any():
         states = ", ".join(f"{n} {s}" for s, n in trials["state"].value_counts().items())
         raise NothingComplete(f"no trial of {name} is complete ({states or 'no trials'})")
@@ -183,8 +183,8 @@ def build_study(runs: Runs, name: str) -> StudyReport:
         weighed=weighed,
         weighed_trials=weighed_trials,
         curves=intermediate(study),
-        provenance=frame,
-        command=frame.attrs.get("command"),
+        provenance=df,
+        command=df.attrs.get("command"),
         source=runs.source,
         problems=problems,
     )

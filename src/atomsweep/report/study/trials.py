@@ -17,7 +17,7 @@ PARAM = "param."  # + key: value that a trial chose
 VALUE = "value."  # + objective: of a complete trial, mean over its seeds
 
 
-def trials_frame(study: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
+def trials_df(study: Mapping[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     """One row per trial, see `StudyReport.trials`; device-seconds are those of its runs."""
     seconds = dict(zip(runs["identity"], runs["device_seconds"], strict=True))
     steps = dict(zip(runs["identity"], runs["step"], strict=True))

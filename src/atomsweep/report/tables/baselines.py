@@ -11,8 +11,8 @@ from atomsweep.tracking import schema
 BASELINE_MODEL = "median"
 
 
-def baselines_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """The newest finished Median run on each data set of `frame`, from whatever sweep.
+def baselines_of(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
+    """The newest finished Median run on each data set of `df`, from whatever sweep.
 
     It is held against any task: all measure forces in the same way (tasks/force_metrics.py). On
     data of IS2RE it is the median energy.
@@ -22,25 +22,25 @@ def baselines_of(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     median = (runs["choice.model"] == BASELINE_MODEL) & (runs["state"] == schema.FINISHED)
     found = runs[median].sort_values("created", key=lambda c: c.map(str), kind="stable")
     found = found.drop_duplicates("data_fingerprint", keep="last")
-    return found[found["data_fingerprint"].isin(data_of(frame))]
+    return found[found["data_fingerprint"].isin(data_of(df))]
 
 
-def data_of(frame: pd.DataFrame) -> list[str]:
+def data_of(df: pd.DataFrame) -> list[str]:
     """Fingerprints of what the finished runs were trained on, each once."""
-    finished = frame.loc[frame["state"] == schema.FINISHED, "data_fingerprint"]
+    finished = df.loc[df["state"] == schema.FINISHED, "data_fingerprint"]
     return list(finished.dropna().unique())
 
 
 def lacks_baseline(
-    frame: pd.DataFrame, baselines: pd.DataFrame, judged: bool = True
+    df: pd.DataFrame, baselines: pd.DataFrame, judged: bool = True
 ) -> list[pd.DataFrame]:
     """Runs of each data set that has no baseline; all runs where none has finished."""
     if not judged:
         return []
-    data, there = data_of(frame), set(baselines.get("data_fingerprint", ()))
+    data, there = data_of(df), set(baselines.get("data_fingerprint", ()))
     if not data:
-        return [frame]
-    return [frame[frame["data_fingerprint"] == one] for one in data if one not in there]
+        return [df]
+    return [df[df["data_fingerprint"] == one] for one in data if one not in there]
 
 
 def has_baseline(cells: pd.DataFrame) -> bool:
@@ -49,9 +49,9 @@ def has_baseline(cells: pd.DataFrame) -> bool:
     return models is not None and bool((models == BASELINE_MODEL).any())
 
 
-def baseline_command(frame: pd.DataFrame) -> str:
+def baseline_command(df: pd.DataFrame) -> str:
     """What makes a Median run on the data of a finished run, or of the first."""
-    finished = frame.loc[frame["state"] == schema.FINISHED, "command"]
-    command = (finished if len(finished) else frame["command"]).iloc[0]
+    finished = df.loc[df["state"] == schema.FINISHED, "command"]
+    command = (finished if len(finished) else df["command"]).iloc[0]
     same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b|task=is2re$", o)]
     return fill_command(["model=median", *same])

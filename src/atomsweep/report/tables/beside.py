@@ -42,7 +42,7 @@ def beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) -> 
         reference: the published table.
     """
     table = published.table(reference)
-    numbers = published.frame(reference)
+    numbers = published.numbers(reference)
     theirs = [tuple(normal(value) for value in row.key) for row in table.rows]
     for column in published.measured(table):
         split = cells["split"].str.removesuffix(f"_{schema.FRAME_KINDS[0]}")  # as OC20's frames are
@@ -59,10 +59,10 @@ def beside(cells: pd.DataFrame, own: pd.Series, metric: str, reference: str) -> 
     return cells
 
 
-def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
+def in_order(df: pd.DataFrame, rows: Sequence[str], reference: str | None) -> pd.DataFrame:
     """Cells or runs in the order of the paper's rows; values that it does not have come last."""
     if reference is None or "label" in rows:
-        return frame
+        return df
     ranks: dict[str, dict[str, int]] = {}
     table = published.table(reference)
     for index, axis in enumerate(table.axes):
@@ -71,12 +71,12 @@ def in_order(frame: pd.DataFrame, rows: Sequence[str], reference: str | None) ->
         ranks[axis.column] = {value: rank for rank, value in enumerate(values)}
     order = pd.DataFrame(
         {
-            column: frame[column].map(lambda v, c=column: ranks.get(c, {}).get(normal(v), 10**6))
+            column: df[column].map(lambda v, c=column: ranks.get(c, {}).get(normal(v), 10**6))
             for column in rows
         },
-        index=frame.index,
+        index=df.index,
     )
-    return frame.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
+    return df.loc[order.sort_values(list(rows), kind="stable").index].reset_index(drop=True)
 
 
 def best_of(values: pd.Series, within: float, better: str) -> pd.Series:

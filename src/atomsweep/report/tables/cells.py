@@ -1,6 +1,6 @@
 """Frame of runs → cells of a table: mean over seeds with interval, baseline, ratio, the best.
 
-A cell is a row of a long frame: the columns that tell table rows apart, then those of `CELL`.
+A cell is a row of a long DataFrame: the columns that tell table rows apart, then those of `CELL`.
 """
 
 import math
@@ -39,7 +39,7 @@ CELL = (
 
 
 def cells_of(
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     rows: Sequence[str],
     metric: str = schema.FORCES_MAE,
     splits: Sequence[str] = SPLITS,
@@ -50,10 +50,10 @@ def cells_of(
     reference: str | None = None,
     declared: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Cells of a table: one per combination of `rows` in the frame and per split.
+    """Cells of a table: one per combination of `rows` in it and per split.
 
     Args:
-        frame: runs of one data set, task and budget; runs of one row differ by seed only.
+        df: runs of one data set, task and budget; runs of one row differ by seed only.
         rows: columns that tell table rows apart, e.g. `["choice.basis", "choice.act"]`.
         metric: name without split, e.g. `forces_mae`.
         splits: columns of the table, in order.
@@ -65,17 +65,17 @@ def cells_of(
         declared: axes of the sweep file; what they say may differ between rows.
 
     Returns:
-        Long frame: `rows`, then `CELL`. Rows in the order in which they came.
+        Long format: `rows`, then `CELL`. Rows in the order in which they came.
 
     Raises:
         UnlikeRuns: the runs must not share a table.
     """
-    check_comparable(frame, [*rows, *declared])
+    check_comparable(df, [*rows, *declared])
     found: list[dict[str, Any]] = []
     keys: list[tuple[str, ...]] = []
     data_sets: list[str] = []
-    there = set(data_of(frame))
-    for _, members in by_row(frame, rows):
+    there = set(data_of(df))
+    for _, members in by_row(df, rows):
         check_one_row(members, rows)
         # a row of which nothing has finished is on the data of the others
         data = set(members["data_fingerprint"]) & there or there

@@ -42,7 +42,7 @@ def metric_of(finished: pd.DataFrame, reference: str | None) -> str:
     return schema.FORCES_MAE
 
 
-def metrics_of(frame: pd.DataFrame, asked: Asked | None) -> list[str | None]:
+def metrics_of(df: pd.DataFrame, asked: Asked | None) -> list[str | None]:
     """Metrics that have a table each; None for the one that suits the runs.
 
     Those of the sweep file. Where nobody chose them, the error of energies is among them wherever
@@ -50,7 +50,7 @@ def metrics_of(frame: pd.DataFrame, asked: Asked | None) -> list[str | None]:
     """
     if asked is not None and "metrics" in asked.statement.model_fields_set:
         return list(asked.statement.metrics)
-    there = {c.partition("/")[2] for c in columns(frame) if c.startswith(METRIC)}
+    there = {c.partition("/")[2] for c in columns(df) if c.startswith(METRIC)}
     of_energies = (schema.ENERGY_PER_ATOM_MAE, schema.ENERGY_MAE)  # older runs have the second
     found = next((metric for metric in of_energies if metric in there), None)
     return [None, found] if found and schema.FORCES_MAE in there else [None]
@@ -84,12 +84,12 @@ def splits_of(finished: pd.DataFrame, table: Table | None, metric: str) -> tuple
     return name, found or theirs or [before + split for split in SPLITS]
 
 
-def is_alone(frame: pd.DataFrame) -> bool:
+def is_alone(df: pd.DataFrame) -> bool:
     """Whether finished runs have no split out of distribution; False where nothing has finished.
 
     Then their validation split is not one of several and is called so.
     """
-    finished = frame[frame["state"] == schema.FINISHED]
+    finished = df[df["state"] == schema.FINISHED]
     others = [f"{METRIC}{split}/" for split in schema.VAL_SPLITS[1:]]
     told = [c for c in columns(finished) if c.startswith(tuple(others))]
     return bool(len(finished)) and not bool(finished[told].notna().any().any())

@@ -27,41 +27,39 @@ def groups_of(axes: Sequence[str]) -> set[str]:
     return {axis.removeprefix(CHOICE).removeprefix(CONFIG).split(".")[0] for axis in axes}
 
 
-def comparable(frame: pd.DataFrame, axes: Sequence[str] = ()) -> list[pd.DataFrame]:
-    """Split a frame into parts of one data set, task and budget each, largest first.
+def comparable(df: pd.DataFrame, axes: Sequence[str] = ()) -> list[pd.DataFrame]:
+    """Split runs into parts of one data set, task and budget each, largest first.
 
     What a sweep file declares as an axis (`data`, `engine.steps`) may differ: its rows say so. A
     run that has not told one of these (it is missing or failed early) joins the first part that it
     does not contradict.
 
     Args:
-        frame: runs of a sweep.
+        df: runs of a sweep.
         axes: what its file declares, as keys or columns.
     """
     declared = groups_of(axes)
-    keys = [column for column, group in UNLIKE if column in frame and group not in declared]
+    keys = [column for column, group in UNLIKE if column in df and group not in declared]
     if not keys:
-        return [frame]
-    finished = frame[frame["state"] == schema.FINISHED]
+        return [df]
+    finished = df[df["state"] == schema.FINISHED]
     parts: dict[tuple[str, ...], list[int]] = {}
     sizes = finished[keys].map(normal).value_counts(sort=True) if len(finished) else pd.Series()
     for key in sizes.index:
         parts[key if isinstance(key, tuple) else (key,)] = []
-    for position, values in enumerate(frame[keys].map(normal).itertuples(index=False)):
+    for position, values in enumerate(df[keys].map(normal).itertuples(index=False)):
         own = tuple(values)
         fits = [key for key in parts if all(a in ("", b) for a, b in zip(own, key, strict=True))]
         parts.setdefault(fits[0] if fits else own, []).append(position)
-    split = [
-        frame.iloc[positions].reset_index(drop=True) for positions in parts.values() if positions
-    ]
+    split = [df.iloc[positions].reset_index(drop=True) for positions in parts.values() if positions]
     for part in split:
-        part.attrs.update(frame.attrs)
+        part.attrs.update(df.attrs)
     return split
 
 
-def check_comparable(frame: pd.DataFrame, axes: Sequence[str]) -> None:
+def check_comparable(df: pd.DataFrame, axes: Sequence[str]) -> None:
     """Refuse runs of several data sets, tasks or budgets that no axis declares."""
-    finished = frame[frame["state"] == schema.FINISHED]
+    finished = df[df["state"] == schema.FINISHED]
     declared = groups_of(axes)
     for column, what, group in (
         ("data_fingerprint", "data sets", "data"),

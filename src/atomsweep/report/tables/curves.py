@@ -16,7 +16,7 @@ MOST_OF_ROW = 20  # runs of one table row whose curves are read
 
 def series(
     curves: pd.DataFrame,
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     rows: Sequence[str],
     reference: str | None = None,
     styles: Styles | None = None,
@@ -25,7 +25,7 @@ def series(
 
     Args:
         curves: from `Runs.curves`, of one metric.
-        frame: the runs of a table.
+        df: the runs of a table.
         rows: columns that tell its rows apart.
         reference: published table that gives the words.
         styles: of the page.
@@ -36,7 +36,7 @@ def series(
     """
     styles = Styles() if styles is None else styles
     told = []
-    for run in records(frame):
+    for run in records(df):
         style = styles.of(run, rows)
         label = ", ".join(titles.label(column, run[column], reference) for column in rows)
         done = run["state"] == schema.FINISHED

@@ -28,14 +28,14 @@ class Evidence:
 
     Attributes:
         asked: of the sweep file.
-        frame: its runs.
+        df: its runs.
         reference: published table, or None.
         curves: metric → identity → learning curve.
         words: label and setting of a cell → how it is called.
     """
 
     asked: Asked
-    frame: pd.DataFrame
+    df: pd.DataFrame
     reference: str | None
     curves: Callable[[str], Mapping[str, Curve]]
     words: Callable[[Cell], str]
@@ -56,7 +56,7 @@ def members_of(evidence: Evidence) -> list[Member]:
     for identity, (label, setting) in evidence.asked.settings.items():
         key = (label, tuple((k, normal(v)) for k, v in sorted(setting.items())))
         grouped.setdefault(key, []).append(identity)
-    rows = {row["identity"]: row for row in records(evidence.frame)}
+    rows = {row["identity"]: row for row in records(evidence.df)}
     members = []
     for identities in grouped.values():
         runs = [rows[i] for i in identities if i in rows]
@@ -82,7 +82,7 @@ def metric_of_claim(claim: Claim, evidence: Evidence) -> str:
         papers = [c.split for c in table.columns if c.split and c.metric == bare] if table else []
         splits = (schema.VAL_AVERAGE, *papers, *schema.VAL_SPLITS)
         names = {s: METRIC + before + schema.metric_name(s, bare) for s in splits}
-        there = [s for s in splits if names[s] in evidence.frame.columns]
+        there = [s for s in splits if names[s] in evidence.df.columns]
         split = there[0] if there else schema.VAL_AVERAGE
     return before + schema.metric_name(split, bare)
 

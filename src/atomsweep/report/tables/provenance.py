@@ -13,7 +13,7 @@ from atomsweep.report.tables.grids import Grid
 MOST_RUNS = 2000  # in the table of a report; runs.csv has all
 
 
-def provenance_grid(frame: pd.DataFrame) -> Grid:
+def provenance_grid(df: pd.DataFrame) -> Grid:
     """One line per run: what it was, on what, from which code, at which cost."""
     header = ["Run", "Identity", "State", "Seed", "Steps", "Parameters", "Training", "Evaluation"]
     header += ["GPU-days", "Device", "Commit", "Data"]
@@ -33,7 +33,7 @@ def provenance_grid(frame: pd.DataFrame) -> Grid:
             " ".join(str(v) for v in (run["data"], run["data_fingerprint"]) if v)
             or spelled.NOTHING,
         ]
-        for run in records(frame)
+        for run in records(df)
     ]
     return grids.plain(header, rows, "lll" + "r" * 6 + "lll")
 

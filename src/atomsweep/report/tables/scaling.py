@@ -57,6 +57,6 @@ def error_column(table: Table) -> str | None:
     """The average of the table's metric, or its first split."""
     for split in reversed(list(dict.fromkeys(table.cells["split"]))):
         column = METRIC + schema.metric_name(split, table.metric)
-        if column in table.frame and table.frame[column].notna().any():
+        if column in table.df and table.df[column].notna().any():
             return column
     return None

@@ -31,7 +31,7 @@ class Styles:
         """The style of a run, which is that of its table row.
 
         Args:
-            run: a row of a frame.
+            run: a row of `df`.
             rows: columns that tell table rows apart.
         """
         keys = [normal(run.get(column)) for column in rows]

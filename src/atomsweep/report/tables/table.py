@@ -43,7 +43,7 @@ from atomsweep.tracking import schema
 class Table:
     """A table, and what belongs to it."""
 
-    frame: pd.DataFrame
+    df: pd.DataFrame
     cells: pd.DataFrame
     rows: list[str]
     metric: str
@@ -116,7 +116,7 @@ class Table:
 
     def baseline_value(self, metric: str) -> float:
         """Final value of the baseline, NaN where there is none or there are several."""
-        one = len(data_of(self.frame)) == len(self.baselines) == 1
+        one = len(data_of(self.df)) == len(self.baselines) == 1
         return as_float(self.baselines.iloc[0].get(METRIC + metric)) if one else math.nan
 
     def best(self) -> pd.Series | None:
@@ -132,7 +132,7 @@ class Table:
         """Label of each table row → seed → run, of rows all of whose runs are finished."""
         found: dict[str, dict[float, dict[str, Any]]] = {}
         open_ = set()
-        for run in records(self.frame):
+        for run in records(self.df):
             label = self.label(run)
             if run["state"] == schema.FINISHED:
                 found.setdefault(label, {})[run["seed"]] = run
@@ -169,7 +169,7 @@ class Gap:
 
 def make_table(
     runs: Runs,
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     wanted: str | None,
     problems: list[str],
     styles: Styles | None = None,
@@ -178,47 +178,47 @@ def make_table(
 
     Args:
         runs: everything, for baseline and curves.
-        frame: runs that may share a table.
+        df: runs that may share a table.
         wanted: metric that the sweep file names; None to choose one.
         problems: what is missing or wrong is added.
         styles: of the page.
     """
     styles = Styles() if styles is None else styles
-    asked: Asked | None = frame.attrs.get("asked")
-    rows = [axis for axis in frame.attrs.get("axes") or [] if axis in frame] or [words.RUN_AXIS]
-    finished = frame[frame["state"] == schema.FINISHED]
+    asked: Asked | None = df.attrs.get("asked")
+    rows = [axis for axis in df.attrs.get("axes") or [] if axis in df] or [words.RUN_AXIS]
+    finished = df[df["state"] == schema.FINISHED]
     shared = common(finished)
     paper = reference_of(asked, rows, shared, problems)
     metric = metric_of(finished, paper) if wanted is None else wanted
     metric, splits = splits_of(finished, published.table(paper) if paper else None, metric)
-    baselines = baselines_of(runs.frame, frame)
+    baselines = baselines_of(runs.df, df)
     within = published.table(paper).within(metric) if paper else 0.0
     try:
-        cells = _cells(frame, rows, metric, splits, baselines, paper, within)
+        cells = _cells(df, rows, metric, splits, baselines, paper, within)
     except UnlikeRuns as error:
         problems.append(f"{error}; each run has a row of its own")
-        rows, paper = [words.RUN_AXIS] if frame["name"].is_unique else ["identity"], None
-        cells = _cells(frame, rows, metric, splits, baselines, paper, within)
+        rows, paper = [words.RUN_AXIS] if df["name"].is_unique else ["identity"], None
+        cells = _cells(df, rows, metric, splits, baselines, paper, within)
     problems += metric_problems(finished, metric, splits)
     order = None if asked else paper
-    cells, ordered = in_order(cells, rows, order), in_order(frame, rows, order)
+    cells, ordered = in_order(cells, rows, order), in_order(df, rows, order)
     reference = None if paper is None or cells["published"].isna().all() else paper
     measured = reference is not None and splits[0] not in schema.OF_RUN  # sizes are told anyway
-    unlike = words.unlike_paper(reference, frame, asked) if reference and measured else []
+    unlike = words.unlike_paper(reference, df, asked) if reference and measured else []
     if unlike:
         cells[["published", "difference"]], cells["published_best"] = math.nan, False
     device = words.devices(finished)
     # what the medians can be held against: of energies only where they are all that is learned
     of_energies = shared.get("choice.task") == "is2re"
     judged = is_split(splits[0]) and (of_energies or metric.startswith("forces_"))
-    lacking = lacks_baseline(frame, baselines, judged)
-    caption = words.caption(frame, cells, reference, metric, device, lacking, unlike)
+    lacking = lacks_baseline(df, baselines, judged)
+    caption = words.caption(df, cells, reference, metric, device, lacking, unlike)
     if cells["untrained"].any():
-        caption.append(untrained_sentence(frame, rows, reference))
+        caption.append(untrained_sentence(df, rows, reference))
     if paper is not None and reference is None:
         caption.append(words.apart(paper))
     return Table(
-        frame=frame,
+        df=df,
         cells=cells,
         rows=rows,
         metric=metric,
@@ -227,8 +227,8 @@ def make_table(
         title=asked.statement.title if asked else words.title(rows, reference, shared),
         caption=caption,
         device=device,
-        across=[c for c in frame.attrs.get("columns") or [] if c in rows],
-        alone=is_alone(frame),
+        across=[c for c in df.attrs.get("columns") or [] if c in rows],
+        alone=is_alone(df),
         against_baseline=judged,
         baseline_line=judged and not has_baseline(cells),
         paper=paper,
@@ -239,7 +239,7 @@ def make_table(
 
 
 def _cells(
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     rows: list[str],
     metric: str,
     splits: list[str],
@@ -248,9 +248,9 @@ def _cells(
     within: float,
 ) -> pd.DataFrame:
     """Cells as the sweep file and the published table want them judged."""
-    asked: Asked | None = frame.attrs.get("asked")
+    asked: Asked | None = df.attrs.get("asked")
     return cells_of(
-        frame,
+        df,
         rows,
         metric,
         splits,
@@ -264,7 +264,7 @@ def _cells(
 
 def _curves(
     runs: Runs,
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     rows: list[str],
     metric: str,
     reference: str | None,
@@ -272,22 +272,22 @@ def _curves(
 ) -> dict[str, pd.DataFrame]:
     """Points of the first split and of the average, where they were logged during training."""
     names = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
-    keys = frame[rows].map(normal).apply(tuple, axis=1)
-    frame = frame[frame.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
-    logged = runs.curves(frame, names)
+    keys = df[rows].map(normal).apply(tuple, axis=1)
+    df = df[df.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
+    logged = runs.curves(df, names)
     found = {}
     for name in names:
-        points = series(logged[logged["metric"] == name], frame, rows, reference, styles)
+        points = series(logged[logged["metric"] == name], df, rows, reference, styles)
         if not points.empty:
             found[name] = points
     return found
 
 
-def untrained_sentence(frame: pd.DataFrame, rows: list[str], reference: str | None) -> str:
+def untrained_sentence(df: pd.DataFrame, rows: list[str], reference: str | None) -> str:
     """Which runs decide nothing, and why."""
     told = [
         f"{label_of(run, rows, reference)}, seed {spelled.count(run['seed'])} ({run[UNTRAINED]})"
-        for run in records(frame)
+        for run in records(df)
         if run.get(UNTRAINED)
     ]
     return f"{UNTRAINED_MARK}: not trained, so it decides no claim: {'; '.join(told)}."
@@ -296,7 +296,7 @@ def untrained_sentence(frame: pd.DataFrame, rows: list[str], reference: str | No
 def gaps_of(table: Table) -> list[Gap]:
     """Cells without a number."""
     gaps = []
-    for run in records(table.frame[table.frame["state"] != schema.FINISHED]):
+    for run in records(table.df[table.df["state"] != schema.FINISHED]):
         seed = f", seed {spelled.count(run['seed'])}" if (table.cells["planned"] > 1).any() else ""
         progress = ""
         if run["state"] in (schema.RUNNING, schema.INTERRUPTED) and run["total_steps"] > 0:
@@ -306,7 +306,7 @@ def gaps_of(table: Table) -> list[Gap]:
         reason = "; ".join(t for t in told if t) or spelled.NOTHING
         command = None if run["state"] in GOING else run["command"]
         gaps.append(Gap(table.label(run) + seed, run["state"], reason, command))
-    for runs in lacks_baseline(table.frame, table.baselines, table.baseline_line):
+    for runs in lacks_baseline(table.df, table.baselines, table.baseline_line):
         command = baseline_command(runs)
         why = "no finished baseline on this data"
         gaps.append(Gap("Median", schema.MISSING, why, command, of_sweep=False))

@@ -15,7 +15,7 @@ from atomsweep.report.read.tidy import CHOICE, CONFIG, METRIC, records
 from atomsweep.report.tables.baselines import BASELINE_MODEL, baselines_of
 from atomsweep.tracking import schema
 
-UNTRAINED = "untrained"  # column of a frame: why a run decides nothing, "" where it may
+UNTRAINED = "untrained"  # column of runs: why a run decides nothing, "" where it may
 APART = 2.0  # between the errors of two components
 NEAR = 0.05  # of the Median
 HARDLY = 0.05  # of the Median's largest component: a smaller one is no direction of these data
@@ -28,17 +28,17 @@ WITHOUT_DIRECTION = (f"{CONFIG}model.edge_features", "only_dist")
 """A part of a model that reads no direction: x and y are out of its reach, and its row says so."""
 
 
-def mark_untrained(frame: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the column `untrained`.
+def mark_untrained(df: pd.DataFrame, everything: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the column `untrained`.
 
     Args:
-        frame: runs.
+        df: runs.
         everything: all runs that there are, the Median of each data set among them.
     """
-    medians = {row["data_fingerprint"]: row for row in records(baselines_of(everything, frame))}
-    reasons = [why_untrained(run, medians.get(run["data_fingerprint"])) for run in records(frame)]
-    marked = frame.assign(**{UNTRAINED: pd.Series(reasons, frame.index, dtype=object)})
-    marked.attrs.update(frame.attrs)
+    medians = {row["data_fingerprint"]: row for row in records(baselines_of(everything, df))}
+    reasons = [why_untrained(run, medians.get(run["data_fingerprint"])) for run in records(df)]
+    marked = df.assign(**{UNTRAINED: pd.Series(reasons, df.index, dtype=object)})
+    marked.attrs.update(df.attrs)
     return marked
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on claims as grids and as a frame."""
+"""Verdicts on claims as grids and as a DataFrame."""
 
 import math
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def _shown(looks: Looks) -> list[int]:
     return sorted({n for n in wanted if looks.first <= n <= min(looks.most, 16)})
 
 
-def claims_frame(claims: list[Judged]) -> pd.DataFrame:
+def claims_df(claims: list[Judged]) -> pd.DataFrame:
     """One line per comparison, as numbers."""
     rows = [
         {

@@ -125,7 +125,7 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
         note = f"minus {base}"
     if claim.hours:
         note = f"at {claim.hours:g} device-hours of training, of the best value until then"
-    if (claim.hours is not None or is_timed(metric)) and is_shared(evidence.frame):
+    if (claim.hours is not None or is_timed(metric)) and is_shared(evidence.df):
         note = "; ".join(t for t in (note, "wall time on a shared machine") if t)
     return Judged(claim.text, metric, verdict, found, paper, note)
 

@@ -54,7 +54,7 @@ def devices(finished: pd.DataFrame) -> str:
 
 
 def caption(
-    frame: pd.DataFrame,
+    df: pd.DataFrame,
     cells: pd.DataFrame,
     reference: str | None,
     metric: str,
@@ -63,12 +63,12 @@ def caption(
     unlike: Sequence[str] = (),
 ) -> list[str]:
     """Sentences that a reader needs to read the table rightly."""
-    finished = frame[frame["state"] == schema.FINISHED]
+    finished = df[df["state"] == schema.FINISHED]
     shared = common(finished)
     title, unit, _ = titles.title_of(metric)
     better = {"high": ", higher is better", "low": ", lower is better"}
     told = [f"{title}{f' in {unit}' if unit else ''}{better.get(titles.better(metric), '')}."]
-    told += _scale_sentence(frame.attrs.get("asked"))
+    told += _scale_sentence(df.attrs.get("asked"))
     if finished.empty:
         return [*told, "Nothing of it has finished."]
     several = [str(d) for d in finished["data"].dropna().unique()]
@@ -128,7 +128,7 @@ def _seed_sentences(cells: pd.DataFrame) -> list[str]:
     return told
 
 
-def unlike_paper(reference: str, frame: pd.DataFrame, asked: Asked | None) -> list[str]:
+def unlike_paper(reference: str, df: pd.DataFrame, asked: Asked | None) -> list[str]:
     """Why numbers of the paper must not stand in one cell with ours; empty where they may.
 
     They may where data and size are the paper's: its data set, its setting, no smaller stand-in for
@@ -136,33 +136,33 @@ def unlike_paper(reference: str, frame: pd.DataFrame, asked: Asked | None) -> li
 
     Args:
         reference: the published table.
-        frame: the runs of a table.
+        df: the runs of a table.
         asked: by its sweep file, None where there is none.
     """
     table, paper = published.table(reference), published.paper(reference)
-    finished = frame[frame["state"] == schema.FINISHED]
-    frame = finished if len(finished) else frame
+    finished = df[df["state"] == schema.FINISHED]
+    df = finished if len(finished) else df
     told = []
-    data = list(dict.fromkeys(frame["choice.data"].dropna())) if "choice.data" in frame else []
+    data = list(dict.fromkeys(df["choice.data"].dropna())) if "choice.data" in df else []
     if not data or any(name not in paper.data_names for name in data):
         told.append(f"ours are on {', '.join(map(str, data)) or 'other data'}")
     for column, theirs in table.setting.items():
-        told += _unlike(column.partition(".")[2], frame, column, {normal(theirs)}, normal(theirs))
+        told += _unlike(column.partition(".")[2], df, column, {normal(theirs)}, normal(theirs))
     for axis in table.axes:
-        if axis.column.startswith("choice.") and axis.column in frame:
+        if axis.column.startswith("choice.") and axis.column in df:
             small = {key: axis.label(value) for key, value in axis.stand_ins.items()}
-            used = dict.fromkeys(v for v in map(normal, frame[axis.column]) if v in small)
+            used = dict.fromkeys(v for v in map(normal, df[axis.column]) if v in small)
             told += [f"{axis.name} {value} (paper: {small[value]})" for value in used]
     if asked is not None and "paper" in asked.statement.scale and asked.scale != "paper":
         told.append(f"scale {asked.scale}, not paper")
     return told
 
 
-def _unlike(name: str, frame: pd.DataFrame, column: str, theirs: set[str], shown: str) -> list[str]:
+def _unlike(name: str, df: pd.DataFrame, column: str, theirs: set[str], shown: str) -> list[str]:
     """What runs have in a column that the paper has not."""
-    if column not in frame:
+    if column not in df:
         return []
-    values = dict.fromkeys(v for v in map(normal, frame[column]) if v and v not in theirs)
+    values = dict.fromkeys(v for v in map(normal, df[column]) if v and v not in theirs)
     return [f"{name} {', '.join(values)} (paper: {shown})"] if values else []
 
 
