@@ -59,7 +59,7 @@ def make_runs(
         )
     make_run(root, "f" * 12, {"model": "median"}, {}, ["model=median"], None)
     write(
-        root / schema.SWEEPS / f"{sweep}.json",
+        root / schema.PLANS / f"{sweep}.json",
         {
             "schema": schema.SCHEMA_VERSION,
             "sweep": sweep,

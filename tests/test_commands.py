@@ -131,7 +131,7 @@ def test_a_failing_cell_leaves_the_others_alone_and_is_the_only_one_run_again(pl
     assert all((p / schema.RESULT).stat().st_mtime_ns == t for p, t in stamps.items())
     assert all(len(RunDirectory(p).segments()) == n + 1 for p, n in tried.items())
 
-    (plan,) = (place.path / "runs" / schema.SWEEPS).glob("*.json")
+    (plan,) = (place.path / "runs" / schema.PLANS).glob("*.json")
     content = json.loads(plan.read_text())
     assert content["groups"] == {
         "optim.optimizer.lr": ["0.001", "1e+30"],

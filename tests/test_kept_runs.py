@@ -66,7 +66,7 @@ def test_finished_runs_are_found_and_not_made_again(root):
 
 def test_a_sweep_keeps_its_name_and_its_plan_the_identities_of_its_runs(root):
     cells = [cell("basis=sine", f"act={act}", *FINISHED) for act in ("swish", "relu")]
-    (known,) = (path.stem for path in (root / schema.SWEEPS).glob("*.json"))
+    (known,) = (path.stem for path in (root / schema.PLANS).glob("*.json"))
     plan = Plan.of(cells, Grid({"act": ["swish", "relu"]}, []), ["run.py"], root)
     assert plan.sweep == known
     text = plan.save(root, [one.find(root) for one in plan.cells], {}).read_text()

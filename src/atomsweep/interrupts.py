@@ -6,16 +6,16 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+EXIT_INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command continues\n"
 
 
 def leave_when_asked(*numbers: signal.Signals) -> None:
     """From here on these signals end this process at once, with a sentence and no traceback.
 
-    For the time in which nothing has to be brought to an end: what is half done is as after a
-    kill -9, which every file survives. What is ignored, as Ctrl-C is in the background of a shell,
-    stays ignored. Outside the main thread nothing changes.
+    For the start, when nothing needs a clean end: half-done work is left as after kill -9, which
+    every file survives. A signal that is ignored already (Ctrl-C of a shell's background job) stays
+    ignored. Outside the main thread nothing changes.
     """
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -27,4 +27,4 @@ def leave(number: int, frame: FrameType | None) -> NoReturn:
     """Signal handler: end at once, with a sentence."""
     with suppress(OSError):
         os.write(2, STOPPED.encode())
-    os._exit(INTERRUPTED)
+    os._exit(EXIT_INTERRUPTED)

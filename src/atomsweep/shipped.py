@@ -1,7 +1,7 @@
 """What is shipped with the code: `conf`, `sweeps` and `published`, the papers' numbers.
 
 In a checkout they are folders of the repository, in an installed package they lie inside it. What
-the folder has in which a command is typed comes first.
+the present folder has comes first.
 """
 
 from pathlib import Path

@@ -36,8 +36,8 @@ def root(tmp_path):
     ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_bytes(b"x" * 1000)
-    (tmp_path / schema.SWEEPS).mkdir()
-    (tmp_path / schema.SWEEPS / "lr.host.1.launcher").write_text("{}")
+    (tmp_path / schema.PLANS).mkdir()
+    (tmp_path / schema.PLANS / "lr.host.1.launcher").write_text("{}")
     return tmp_path
 
 
@@ -50,16 +50,16 @@ def test_what_an_open_run_may_need_is_kept_and_the_rest_is_listed(root):
         "_snapshots/bbbbbbbbbbbb",
         "_slurm/sweep-0",
         f"r-{'0' * 12}/{schema.EARLIER}/1",
-        f"{schema.SWEEPS}/lr.host.1.launcher",
+        f"{schema.PLANS}/lr.host.1.launcher",
     }
 
 
 def test_while_something_works_no_code_is_touched(root):
     with RunDirectory(root / f"r-{'1' * 12}").lock():
         assert not any(name.startswith("_snapshots") for name in names(root))
-    launcher = root / schema.SWEEPS / "lr.host.1.launcher"
+    launcher = root / schema.PLANS / "lr.host.1.launcher"
     with exclusive(launcher):
-        assert not any(name.startswith(("_snapshots", schema.SWEEPS)) for name in names(root))
+        assert not any(name.startswith(("_snapshots", schema.PLANS)) for name in names(root))
 
 
 def test_nothing_is_deleted_unless_asked_and_then_what_was_listed(root, capsys):

@@ -48,9 +48,9 @@ def test_status_shows_state_step_metric_and_time(root, capsys):
 def test_status_of_a_sweep_is_that_of_its_own_and_its_planned_runs(root, capsys):
     assert main(["status", "one"]) == 0
     assert "1 runs, 1 finished" in capsys.readouterr().out
-    (root / schema.SWEEPS).mkdir()
+    (root / schema.PLANS).mkdir()
     plan = {"cells": [{"identity": "1" * 12}]}
-    write_atomic(root / schema.SWEEPS / "two.json", dumps(plan))
+    write_atomic(root / schema.PLANS / "two.json", dumps(plan))
     assert main(["status", "two"]) == 0
     assert "1 runs, 1 interrupted" in capsys.readouterr().out
     assert main(["status", "three"]) == 1
@@ -135,9 +135,9 @@ def test_sync_puts_the_report_of_a_sweep_on_its_parent(tmp_path, monkeypatch, ca
     about = {"identity": "2" * 12, "science": {}, "sweep": "both"}
     run = RunDirectory.create(root / f"r-{'2' * 12}", config, about)
     run.finish({"step": 1, "device_seconds": 1.0, "metrics": {METRIC: 0.5}})
-    (root / schema.SWEEPS).mkdir()
+    (root / schema.PLANS).mkdir()
     plan = {"sweep": "both", "groups": {}, "cells": [{"identity": "2" * 12, "run": run.name}]}
-    write_atomic(root / schema.SWEEPS / "both.json", dumps(plan))
+    write_atomic(root / schema.PLANS / "both.json", dumps(plan))
     (tmp_path / "reports" / "both").mkdir(parents=True)
     (tmp_path / "reports" / "both" / "report.md").write_text("a table")
     assert main(["sync"]) == 0

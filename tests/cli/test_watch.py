@@ -262,7 +262,7 @@ def test_half_written_files_stop_no_page(root):
     (root / "half" / schema.CONFIG).write_text("a: 1")
     with served(root) as ask:
         answers = [ask(address)[:2] for address in ("/", SWEEP, f"/run/{paths[1].name}")]
-        (root / schema.SWEEPS / "paper" / "table.json").write_text('{"cells": [')
+        (root / schema.PLANS / "paper" / "table.json").write_text('{"cells": [')
         answers.append(ask("/")[:2])
         assert ask(SWEEP)[0] == 404
     assert [code for code, _ in answers] == [200] * 4

@@ -4,6 +4,8 @@
 """
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import sys
@@ -14,6 +16,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import atomsweep
 from tests.places import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "docs" / "first-steps.ipynb"
@@ -73,6 +76,57 @@ def test_its_cells_are_python_and_its_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", cell.source):
             if cell.cell_type == "markdown":
                 assert (NOTEBOOK.parent / target).exists(), target
+
+
+def returned_by(function):
+    """The class that a function says it returns, though only a type checker may import it.
+
+    None where it says more than a class.
+    """
+    kind = function.__annotations__["return"]
+    if not isinstance(kind, str):
+        return kind
+    module = inspect.getmodule(function)
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ImportFrom) and kind in [one.name for one in node.names]:
+            return getattr(importlib.import_module(node.module), kind)
+    return getattr(module, kind, None)
+
+
+def test_what_its_cells_ask_of_ours_is_there():
+    """Each attribute of what one of our functions gives, by the types that they say they give."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    tree = ast.parse(re.sub(r"^!.*$|\{python\}.*$", "", code, flags=re.M))
+    known: dict[str, object] = {"atomsweep": atomsweep}
+    kinds: dict[str, type] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("atomsweep"):
+            module = importlib.import_module(node.module)
+            known |= {one.name: getattr(module, one.name) for one in node.names}
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        made_by = node.value.func
+        function = known.get(made_by.id) if isinstance(made_by, ast.Name) else None
+        if isinstance(made_by, ast.Attribute) and isinstance(made_by.value, ast.Name):
+            of = made_by.value.id
+            function = getattr(kinds.get(of) or known.get(of), made_by.attr, None)
+        kind = returned_by(function) if inspect.isfunction(function) else None
+        if kind and isinstance(node.targets[0], ast.Name):
+            kinds[node.targets[0].id] = kind
+    assert {"found", "model", "source"} <= set(kinds)
+    asked = [
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in kinds
+    ]
+    assert len(asked) > 6
+    for name, attribute in asked:
+        kind = kinds[name]
+        fields = getattr(kind, "__dataclass_fields__", {})
+        assert hasattr(kind, attribute) or attribute in fields, f"{name}.{attribute}"
 
 
 @pytest.mark.slow

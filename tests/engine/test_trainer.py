@@ -322,6 +322,26 @@ def test_a_budget_in_device_time_ends_when_it_is_used_and_evaluates(tmp_path):
     assert run.journal()[-1]["step"] == result["step"]
 
 
+@pytest.mark.parametrize("budget", [{"steps": 12}, {"epochs": 2.0}, {"device_hours": 0.1 / 3600}])
+def test_that_the_budget_is_used_is_told_before_the_last_value(tmp_path, budget):
+    """A study that sees the last value knows then that there is nothing left to stop."""
+    run, seen = new_run(tmp_path / "a"), []
+
+    def watch(update):
+        if update.fraction >= 1.0 and not seen:
+            seen.append((update.step, [line["step"] for line in valued(run)]))
+
+    def valued(run):
+        return [line for line in run.journal() if "val_id/forces_mae" in line]
+
+    trainer = dataclasses.replace(TRAINER, **{"steps": None, **budget})
+    torch.manual_seed(SEED)
+    fit_run(trainer, Springs(), S2F(), RECIPE, splits(), None, run, SEED, StopFlag(), watch)
+    ((step, before),) = seen
+    assert step not in before
+    assert valued(run)[-1]["step"] == step
+
+
 def test_evaluation_is_not_counted_as_training(tmp_path, monkeypatch):
     """By a clock that stands still but for one second a step, and a hundred a batch evaluated."""
     passed = {True: 0.0, False: 0.0}

@@ -244,7 +244,7 @@ def make_runs(folder):
 def read_runs(path, turn):
     """The report, and `status`; what cannot be read is told and the rest goes on."""
     runs = read_directories(path)
-    assert len(runs.frame) + len(runs.problems) >= 3
+    assert len(runs.df) + len(runs.problems) >= 3
     if turn % 4 == 0:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             assert main(["status", "--root", str(path)]) in (0, 1)

@@ -78,8 +78,8 @@ def test_a_pipe_in_place_of_a_file_of_a_run_stops_no_command(
 
 def test_a_pipe_in_place_of_a_plan_is_told(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / schema.SWEEPS).mkdir()
-    os.mkfifo(tmp_path / "runs" / schema.SWEEPS / "mine.json")
+    (tmp_path / "runs" / schema.PLANS).mkdir()
+    os.mkfifo(tmp_path / "runs" / schema.PLANS / "mine.json")
     assert main(["status"]) == 0
     assert "mine.json: is a pipe" in capsys.readouterr().err
     assert main(["report", "latest"]) in (0, 1)

@@ -78,6 +78,8 @@ def test_offset_of_hundreds_of_cells_is_refused():
     pairs, offsets = torch.tensor([[0], [0]]), torch.tensor([[0, 600, 0]])
     with pytest.raises(ValueError, match="within ±511 cells, got 600; wrap"):
         reverse_edges(pairs, offsets, 1)
+    with pytest.raises(ValueError, match="at most 92681 atoms"):  # keys of edges would overflow
+        reverse_edges(pairs, torch.zeros_like(offsets), 92_682)
 
 
 def test_no_edges_have_no_reverse():

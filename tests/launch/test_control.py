@@ -80,7 +80,7 @@ def test_a_sweep_tells_states_and_time_spent_and_to_come(sweep):
 
 
 def test_files_that_are_no_plans_are_passed_over(sweep):
-    folder = sweep / schema.SWEEPS
+    folder = sweep / schema.PLANS
     (folder / "._mine.json").write_bytes(b"\x00\x05")  # what macOS leaves beside a copy
     (folder / "gone.json").symlink_to(folder / "nowhere.json")
     assert sweeps(sweep) == list(Overview(sweep).look().sweeps) == ["paper/table"]
@@ -104,7 +104,7 @@ def test_launchers_are_known_while_they_live(tmp_path):
         assert [launcher["pid"] for launcher in launchers(tmp_path, "paper/table")] == [os.getpid()]
         assert launchers(tmp_path, "paper/tab") == []
     assert launchers(tmp_path, "paper/table") == []
-    assert list((tmp_path / schema.SWEEPS / "paper").iterdir()) == []
+    assert list((tmp_path / schema.PLANS / "paper").iterdir()) == []
 
 
 def test_the_launcher_of_lr_2_is_none_of_lr(tmp_path):
@@ -121,9 +121,9 @@ def test_what_a_killed_launcher_left_is_swept_away_by_the_next(tmp_path):
     process.kill()
     process.wait()
     assert launchers(tmp_path, "paper/table") == []
-    assert len(list((tmp_path / schema.SWEEPS / "paper").iterdir())) == 1
+    assert len(list((tmp_path / schema.PLANS / "paper").iterdir())) == 1
     with launching(tmp_path, "paper/table"):
-        assert len(list((tmp_path / schema.SWEEPS / "paper").iterdir())) == 1
+        assert len(list((tmp_path / schema.PLANS / "paper").iterdir())) == 1
 
 
 def test_cancel_stops_the_launcher_and_then_what_still_works(sweep):
@@ -191,7 +191,7 @@ def test_the_folder_of_a_plan_is_not_entered(sweep, tmp_path_factory):
     ],
 )
 def test_a_plan_of_elsewhere_starts_no_program_and_sets_nothing_of_hydra(sweep, word):
-    path = sweep / schema.SWEEPS / "paper" / "table.json"
+    path = sweep / schema.PLANS / "paper" / "table.json"
     plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1", word]}
     plan |= {"directory": "/gone"}
     path.write_text(json.dumps(plan))
@@ -204,7 +204,7 @@ def test_retry_starts_atomsweep_and_never_the_plans_program(sweep, monkeypatch):
     started = []
     monkeypatch.chdir(sweep)  # and back at the end
     monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
-    path = sweep / schema.SWEEPS / "paper" / "table.json"
+    path = sweep / schema.PLANS / "paper" / "table.json"
     plan = plan_of(sweep, "paper/table") | {"argv": ["/tmp/evil.py", "a=1"], "directory": "/gone"}
     path.write_text(json.dumps(plan))
     with pytest.raises(AssertionError, match="exec does not return"):

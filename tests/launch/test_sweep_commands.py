@@ -35,7 +35,7 @@ def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place):
     assert [run.state() for run in runs] == [schema.FINISHED] * 2
     assert [len(run.segments()) for run in runs] == [1, 1]
 
-    (path,) = (place.path / "runs" / schema.SWEEPS / "forcenet").glob("*.json")
+    (path,) = (place.path / "runs" / schema.PLANS / "forcenet").glob("*.json")
     plan = json.loads(path.read_text())
     assert plan["sweep"] == f"forcenet/{path.stem}"
     assert plan["groups"] == {"basis": ["sph", "sine"]}
@@ -113,7 +113,7 @@ def test_cancel_from_another_shell_and_retry(place):
     long = [*TABLE, "engine.steps=400"]
     process = place.start(*long)
     wait_for_step(place.path / "runs", 20, process)
-    name = next((place.path / "runs" / schema.SWEEPS / "forcenet").glob("*.json")).stem
+    name = next((place.path / "runs" / schema.PLANS / "forcenet").glob("*.json")).stem
     told = control(place, "cancel", f"forcenet/{name}")
     assert "launcher" in told
     output, _ = process.communicate(timeout=90)

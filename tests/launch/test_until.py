@@ -98,7 +98,7 @@ class Toy:
 
     @property
     def claims(self):
-        return read_json(self.root / schema.SWEEPS / "toy.json")[schema.CLAIMS]
+        return read_json(self.root / schema.PLANS / "toy.json")[schema.CLAIMS]
 
     @property
     def given(self):
@@ -175,7 +175,7 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     assert not made.gaps or all("Median" in gap.cell for gap in made.gaps)
     plan = whole.further.plan
     plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
-    content = read_json(tmp_path / schema.SWEEPS / "toy.json")
+    content = read_json(tmp_path / schema.PLANS / "toy.json")
     seeds = [c["seed"] for c in content["cells"] if c["choices"] == {"kind": "c"}]
     assert sorted(seeds) == list(range(6))
 

@@ -32,7 +32,7 @@ def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothin
     typed = words(place)
     code, output = place.run(*typed, "until=decided")
     assert code == 0, output
-    (path,) = (place.path / "runs" / schema.SWEEPS).glob("mine*.json")
+    (path,) = (place.path / "runs" / schema.PLANS).glob("mine*.json")
     plan = json.loads(path.read_text())
     settled, open_ = plan[schema.CLAIMS]["settled"], plan[schema.CLAIMS]["open"]
     seeds = {(cell["overrides"][0], cell["seed"]) for cell in plan["cells"]}

@@ -148,7 +148,7 @@ class Root:
     def plan(self, cells, groups, sweep="basis_act-1a2b3c", created="2026-08-12T10:00:00+00:00"):
         """Args: cells: identity -> choices."""
         write(
-            self.path / schema.SWEEPS / f"{sweep}.json",
+            self.path / schema.PLANS / f"{sweep}.json",
             {
                 "sweep": sweep,
                 "created": created,

@@ -14,7 +14,7 @@ from atomsweep.tracking import schema
 from atomsweep.tracking import segments as segments_module
 from atomsweep.tracking.files import dumps, write_atomic
 from atomsweep.tracking.find import find_runs, run_name
-from atomsweep.tracking.run import RunDirectory, RunLocked, claiming
+from atomsweep.tracking.run import RunDirectory, RunLocked, creating
 from tests.places import SOURCE
 
 IDENTITY = "0123456789ab"
@@ -83,7 +83,7 @@ def test_identity_is_found_whatever_the_directory_is_called(tmp_path, run):
     assert RunDirectory.for_identity(tmp_path, IDENTITY).path == run.path
     assert RunDirectory.for_identity(tmp_path, IDENTITY[1:]) is None
     assert RunDirectory.for_identity(tmp_path / "none", IDENTITY) is None
-    claimed = RunDirectory.claim(tmp_path, f"other-{IDENTITY}", CONFIG, RUN)
+    claimed = RunDirectory.find_or_create(tmp_path, f"other-{IDENTITY}", CONFIG, RUN)
     assert claimed.path == run.path
 
 
@@ -96,13 +96,14 @@ def test_of_two_directories_of_one_identity_the_finished_one_counts(tmp_path, ru
 def test_many_claims_at_once_get_one_directory(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         claims = pool.map(
-            lambda i: RunDirectory.claim(tmp_path, f"n{i}-{IDENTITY}", CONFIG, RUN), range(16)
+            lambda i: RunDirectory.find_or_create(tmp_path, f"n{i}-{IDENTITY}", CONFIG, RUN),
+            range(16),
         )
         assert len({claim.path for claim in claims}) == 1
 
 
 def test_runs_are_found_by_name_and_other_directories_are_not(tmp_path, run):
-    (tmp_path / schema.SWEEPS).mkdir()
+    (tmp_path / schema.PLANS).mkdir()
     (tmp_path / "mlflow.db").write_text("")
     assert [found.name for found in find_runs(tmp_path)] == [run.name]
     assert find_runs(tmp_path / "none") == []
@@ -371,21 +372,21 @@ def test_making_a_run_waits_for_the_disk_twice(tmp_path, monkeypatch):
         synced.append(Path(f"/proc/self/fd/{fd}").readlink())
 
     monkeypatch.setattr(os, "fsync", fsync)
-    run = RunDirectory.claim(tmp_path, f"sph-{IDENTITY}", CONFIG, RUN)
+    run = RunDirectory.find_or_create(tmp_path, f"sph-{IDENTITY}", CONFIG, RUN)
     names = [path.name.split(".")[1] for path in synced]
     assert names == ["config", "run"]  # what run.json says is there by then
     (run.path / schema.STATUS).unlink()  # which a power cut may take
     assert run.state() == schema.QUEUED
 
 
-def test_many_claims_look_through_the_root_once(tmp_path, monkeypatch):
+def test_many_that_are_made_look_through_the_root_once(tmp_path, monkeypatch):
     looked = []
     iterdir = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda self: looked.append(self) or iterdir(self))
-    with claiming(tmp_path) as claims:
+    with creating(tmp_path) as there:
         runs = [
-            RunDirectory.claim(
-                tmp_path, f"n-{i:012x}", CONFIG, {**RUN, "identity": f"{i:012x}"}, (), claims
+            RunDirectory.find_or_create(
+                tmp_path, f"n-{i:012x}", CONFIG, {**RUN, "identity": f"{i:012x}"}, (), there
             )
             for i in (1, 2, 3, 2)
         ]

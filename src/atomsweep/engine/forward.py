@@ -9,7 +9,7 @@ from atomsweep.models.base import ForceField, Prediction
 
 
 def forward_of(model: ForceField, trainer: Trainer) -> Callable[[Batch], Prediction]:
-    """The forward of a step, on the batches of `StepBatches`, as `engine.compile` says."""
+    """The forward that `engine.compile` asks for. It takes the batches of `StepBatches`."""
     if trainer.compile != "none":
         from atomsweep.engine.compiled import CompiledForward  # a second of compilers' imports
 

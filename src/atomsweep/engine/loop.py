@@ -161,6 +161,8 @@ class Training:
                     self._log_loss(speed)
                 if epoch_over:
                     self._log_epoch(speed)
+                if last:  # before its value, which a study may judge the run by
+                    self._tell()
                 if eval_now or last:
                     self._evaluate_and_save(optimizer, average)
                     speed.skip()
@@ -251,8 +253,7 @@ class Training:
         model = self.model if average is None else average.module
         metrics: dict[str, float] = {}
         for split in self.trainer.eval_splits:
-            sample = self.trainer.eval_frames
-            for part, found in self.evaluate(model, split, sample).items():
+            for part, found in self.evaluate(model, split, self.trainer.eval_frames).items():
                 metrics |= {schema.metric_name(part, name): v for name, v in found.items()}
         if metrics[self.trainer.metric] < self.best:
             state = self._best_state(model)

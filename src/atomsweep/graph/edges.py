@@ -1,5 +1,7 @@
 """Edge vectors of a batch, and the way back of every edge."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
@@ -26,6 +28,7 @@ def _readable(values: Tensor) -> bool:
 
 
 OFFSET_BITS = 10  # cell offsets of -512 ... 511 for each axis
+MOST_ATOMS = math.isqrt(1 << (63 - 3 * OFFSET_BITS))  # 92 681: two of them and offsets in 63 bits
 
 
 def reverse_edges(
@@ -46,7 +49,8 @@ def reverse_edges(
     Shape: (2, E), (E, 3) -> (E,), (E,).
 
     Raises:
-        ValueError: an atom is hundreds of cells away from a neighbour (checked on the CPU only).
+        ValueError: more than `MOST_ATOMS`; an atom is hundreds of cells away from a neighbour (the
+            latter is checked on the CPU only).
     """
     half = 1 << (OFFSET_BITS - 1)
     offsets = cell_offsets.long()
@@ -55,6 +59,9 @@ def reverse_edges(
             f"cell_offsets must lie within ±{half - 1} cells, got {int(offsets.abs().max())}; "
             "wrap the positions into the cell"
         )
+
+    if num_atoms > MOST_ATOMS:
+        raise ValueError(f"at most {MOST_ATOMS} atoms can be told apart by edges, got {num_atoms}")
 
     def keys(source: Tensor, target: Tensor, shift: Tensor) -> Tensor:
         key = source * num_atoms + target

@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 def find_pairs(
     pos: Tensor, cell: Tensor, pbc: Tensor, natoms: Sequence[int], cutoff: float, threads: int = 1
 ) -> list[Pairs]:
-    """All pairs of each structure within a distance: the one place where a batch is searched.
+    """All pairs of each structure within a distance, for relaxations and calculators.
 
     On a CUDA device NVIDIA's ALCHEMI Toolkit-Ops searches all structures there at once, where it is
     installed (`atomsweep[neighbors]`). Else vesin does on the CPU, one structure after another.

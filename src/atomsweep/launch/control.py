@@ -30,7 +30,7 @@ class NoSuchSweep(LookupError):
 
 def sweeps(root: Path) -> list[str]:
     """Names of all sweeps that have a plan, newest plan last; other files are passed over."""
-    folder = root / schema.SWEEPS
+    folder = root / schema.PLANS
     saved: list[tuple[float, str]] = []
     for path in folder.rglob("*.json"):
         name = path.relative_to(folder).with_suffix("").as_posix()

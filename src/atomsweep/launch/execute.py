@@ -32,7 +32,7 @@ PRELOAD = (
     "atomsweep.worker.train",
     "atomsweep.worker.evaluate.runner",
     "pydantic",  # which holds arguments against signatures
-    "atomsweep.worker.preloaded",
+    "atomsweep.worker.before_fork",
 )
 
 

@@ -1,4 +1,4 @@
-"""Many runs: every cell checked, those that are wanted run, each told how it ended."""
+"""A sweep: check every cell, run those that are wanted, say how each ended."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ from atomsweep.tracking.run import RunDirectory
 
 log = logging.getLogger(__name__)
 
-SHOWN = 20  # of many runs, of each way of not ending well
+SHOWN = 20  # runs listed for each state that is not a good end
 
 
 def run_sweep(
@@ -41,7 +41,7 @@ def run_sweep(
         grid: what they were composed from.
         plan_only: launch nothing.
         rerun: what has ended and is run again, a word that `check_rerun` passed.
-        start: from `warm_up`.
+        start: what `warm_up` gave: the process that cells are forked from.
         until: further seeds are trained until the claims of the sweep are decided.
 
     Returns:

@@ -27,7 +27,7 @@ from atomsweep.tracking.identity import (
     identity,
     science,
 )
-from atomsweep.tracking.run import Claims, RunDirectory, claiming
+from atomsweep.tracking.run import Present, RunDirectory, creating
 
 TOGETHER = 100  # directories made while others wait
 TURN_SECONDS = 0.15  # that others then have; they look for the lock every 0.05 s
@@ -75,7 +75,7 @@ class Cell:
         chosen = [self.choices[group] for group in NAMED if group in self.choices]
         return run_name(typed or chosen, self.identity)
 
-    def find(self, root: Path, among: Claims | None = None) -> RunDirectory | None:
+    def find(self, root: Path, among: Present | None = None) -> RunDirectory | None:
         """The directory that this cell runs in, made by any version; None where there is none.
 
         `among` are the `directories` of the root, for who asks for many cells.
@@ -83,7 +83,7 @@ class Cell:
         return RunDirectory.for_identity(root, *self.known_as, among=among)
 
     def create(
-        self, root: Path, sweep: str | None, command: str, claims: Claims | None = None
+        self, root: Path, sweep: str | None, command: str, there: Present | None = None
     ) -> RunDirectory:
         """The run directory of this cell, made if it does not exist, entered into `sweep`."""
         run = {
@@ -98,7 +98,7 @@ class Cell:
             "science": dict(self.science),
         }
         config = yaml.dump(dict(self.config), Dumper=_Dumper, sort_keys=False)
-        return RunDirectory.claim(root, self.name, config, run, self.known_as, claims)
+        return RunDirectory.find_or_create(root, self.name, config, run, self.known_as, there)
 
 
 def create_all(
@@ -114,9 +114,9 @@ def create_all(
             if runs:
                 time.sleep(TURN_SECONDS)
             some = cells[len(runs) : len(runs) + TOGETHER]
-            with claiming(root) as claims:
+            with creating(root) as there:
                 for cell in some:
-                    runs.append(cell.create(root, sweep, command, claims))
+                    runs.append(cell.create(root, sweep, command, there))
                     progress.update(1)
     return runs
 
@@ -279,7 +279,7 @@ def plan_path(root: Path, sweep: str) -> Path:
         UserError: the name would lead out of the root.
     """
     check_name(sweep)
-    return root / schema.SWEEPS / f"{sweep}.json"
+    return root / schema.PLANS / f"{sweep}.json"
 
 
 def _stated(statement: SweepFile, grid: Grid) -> dict[str, Any]:

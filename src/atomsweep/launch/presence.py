@@ -20,7 +20,7 @@ def launching(root: Path, sweep: str) -> Iterator[None]:
 
     Any number of processes may launch one sweep at once.
     """
-    path = root / schema.SWEEPS / f"{sweep}.{socket.gethostname()}.{os.getpid()}.launcher"
+    path = root / schema.PLANS / f"{sweep}.{socket.gethostname()}.{os.getpid()}.launcher"
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in _files(root, sweep):  # of processes that were killed
         if not is_locked(old) and holder_of(old).get("host") == socket.gethostname():
@@ -39,7 +39,7 @@ def launchers(root: Path, sweep: str) -> list[dict[str, Any]]:
 
 
 def _files(root: Path, sweep: str) -> list[Path]:
-    path = root / schema.SWEEPS / f"{sweep}.x"
+    path = root / schema.PLANS / f"{sweep}.x"
     if not path.parent.is_dir():
         return []
     return [p for p in path.parent.glob("*.launcher") if _is_of(p, path.stem)]

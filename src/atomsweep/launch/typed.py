@@ -117,7 +117,7 @@ def found_options(words: Iterable[str]) -> Path:
     """Folder of the options that studies have found in the root that a command names."""
     typed = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("root=")]
     root = Path(typed[-1] if typed else "runs").expanduser()
-    return (root / schema.SWEEPS / schema.OPTIONS).absolute()
+    return (root / schema.PLANS / schema.OPTIONS).absolute()
 
 
 def make_loader() -> Any:

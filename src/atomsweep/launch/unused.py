@@ -1,6 +1,6 @@
 """What lies in a root that nothing refers to any more: found, and removed when asked.
 
-Kept is whatever a run that is not finished may still need: the code that its job will load, and the
+Whatever an unfinished run may still need is kept: the code that its job will load, and the
 output that says why its job failed. While anything works in the root, no code is touched.
 """
 
@@ -24,8 +24,8 @@ class Unused:
     """A file or folder that nothing refers to.
 
     Attributes:
-        path: of it.
-        why: it is not needed.
+        path: where it is.
+        why: the reason that nothing needs it.
         size: bytes.
     """
 
@@ -45,7 +45,7 @@ def unused(root: Path) -> list[Unused]:
     if problems:
         raise UserError(f"what a run still needs is not known: {problems[0]}")
     open_runs = [run for run in runs if run.state() != schema.FINISHED]
-    launchers = sorted((root / schema.SWEEPS).rglob("*.launcher"))
+    launchers = sorted((root / schema.PLANS).rglob("*.launcher"))
     working = any(map(is_locked, launchers)) or any(_works(run) for run in open_runs)
     needed = [submission for run in open_runs for submission in submissions(run)]
     found: list[tuple[Path, str]] = []

@@ -47,7 +47,10 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 @cache
 def _sum_over_ranks() -> Callable[[Tensor], Tensor]:
-    """One operation for compilers. Made at its first use: that takes torch half a second."""
+    """One operation for compilers. Made at its first use: that takes torch half a second.
+
+    Dynamo cannot trace its making; `engine.compile` does not need it to (`make_fx`).
+    """
 
     @torch.library.custom_op("atomsweep::sum_over_ranks", mutates_args=())
     def total_of(x: Tensor) -> Tensor:

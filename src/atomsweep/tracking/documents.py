@@ -57,14 +57,14 @@ _KINDS: Mapping[str, Mapping[str, str]] = {
         "host": TEXT,
     },
     schema.JOURNAL: {"step": NUMBER, "time": NUMBER},
-    schema.SWEEPS: {"cells": CELLS, "sweep": TEXT, "groups": MAP, "file": TEXT, "command": TEXT},
+    schema.PLANS: {"cells": CELLS, "sweep": TEXT, "groups": MAP, "file": TEXT, "command": TEXT},
     schema.EVALUATIONS: {"settings": MAP, "created": NUMBER},
 }
 _NEEDED: Mapping[str, Sequence[str]] = {
     schema.RUN: ("identity",),
     schema.SEGMENTS: ("start", "heartbeat", "world_size"),
     schema.JOURNAL: ("step",),
-    schema.SWEEPS: ("cells",),
+    schema.PLANS: ("cells",),
 }
 GROUPS = ("model", "data", "task", "optim", "engine", "tracking", "cluster")  # of a config
 
@@ -74,7 +74,7 @@ def kind_of(path: Path) -> str:
     if path.name in _KINDS:
         return path.name
     folders = [parent.name for parent in path.parents]
-    return next((f for f in folders if f in (schema.SWEEPS, schema.EVALUATIONS)), path.name)
+    return next((f for f in folders if f in (schema.PLANS, schema.EVALUATIONS)), path.name)
 
 
 def fault(kind: str, content: Mapping[str, Any]) -> str | None:

@@ -17,13 +17,13 @@ READABLE_LENGTH = 60
 def find_runs(root: str | Path, problems: list[str] | None = None) -> list[RunDirectory]:
     """All run directories directly under `root`, by name; [] when `root` does not exist.
 
-    One whose `run.json` cannot be read is left out, and a sentence of it added to `problems`.
+    One whose `run.json` cannot be read is left out, and a sentence about it is added to `problems`.
     """
     found = []
     for path in run_paths(Path(root)):
         run = RunDirectory(path)
         try:
-            assert run.run
+            _ = run.run  # raises where this is no run
             found.append(run)
         except (FileNotFoundError, NotADirectoryError):
             continue

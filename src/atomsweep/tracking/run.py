@@ -2,7 +2,8 @@
 
 `config.yaml`, `run.json` are written before it starts; `status.json` and `segments.jsonl` are
 replaced as it goes on; `metrics.jsonl` only grows, except at a resume; `result.json` is the last to
-appear and makes the run finished. The process that holds the lock is the only one that writes.
+appear and makes the run finished. A launch writes the first two, under the root's `.create.lock`;
+what training leaves is written by the holder of the run's `lock` alone.
 """
 
 import logging
@@ -34,7 +35,7 @@ from atomsweep.tracking.state import furthest
 
 log = logging.getLogger(__name__)
 
-CLAIM_SECONDS = 60.0  # that a launch waits for others that make run directories
+CREATE_SECONDS = 60.0  # that a launch waits for others that make run directories
 HEARTBEAT_S = 5.0  # `log` refreshes status and segment at most this often
 
 
@@ -42,12 +43,12 @@ class RunLocked(RuntimeError):
     """Another process works in the run directory."""
 
 
-Claims = dict[str, list[Path]]  # identity -> directories whose names end in it
+Present = dict[str, list[Path]]  # identity -> directories whose names end in it
 
 
-def directories(root: str | Path) -> Claims:
+def directories(root: str | Path) -> Present:
     """What lies in a root, by identity: the root is looked through once, and nothing is read."""
-    found: Claims = {}
+    found: Present = {}
     with suppress(FileNotFoundError, NotADirectoryError):
         for path in Path(root).iterdir():
             *readable, identity = path.name.rsplit("-", 1)
@@ -57,16 +58,16 @@ def directories(root: str | Path) -> Claims:
 
 
 @contextmanager
-def claiming(root: str | Path) -> Iterator[Claims]:
+def creating(root: str | Path) -> Iterator[Present]:
     """Be the one who makes run directories in a root, which is made too; yields what is there."""
     Path(root).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(exclusive(Path(root) / ".create.lock", wait_s=CLAIM_SECONDS))
+            stack.enter_context(exclusive(Path(root) / ".create.lock", wait_s=CREATE_SECONDS))
         except Locked as error:
             raise UserError(
-                f"another launch has been making run directories in {root} for {CLAIM_SECONDS:g} s "
-                f"({error}); wait for it, or end it"
+                f"another launch has been making run directories in {root} for "
+                f"{CREATE_SECONDS:g} s ({error}); wait for it, or end it"
             ) from error
         yield directories(root)
 
@@ -142,34 +143,34 @@ class RunDirectory(SavedRun):
         return directory
 
     @classmethod
-    def claim(
+    def find_or_create(
         cls,
         root: str | Path,
         name: str,
         config_yaml: str,
         run: Mapping[str, Any],
         known_as: Sequence[str] = (),
-        claims: "Claims | None" = None,
+        there: "Present | None" = None,
     ) -> "RunDirectory":
         """The directory of `run["identity"]`, whatever it is called, or a new one called `name`.
 
         Safe when several processes ask for the same identity at once: all get the same directory.
         One that an earlier version made, under an identity of `known_as`, is taken as it is.
-        `claims` are those of `claiming(root)`, where many are claimed together.
+        `there` are those of `creating(root)`, where many are made together.
         """
-        if claims is None:
-            with claiming(root) as claims:
-                return cls.claim(root, name, config_yaml, run, known_as, claims)
-        existing = cls.for_identity(root, run["identity"], *known_as, among=claims)
+        if there is None:
+            with creating(root) as there:
+                return cls.find_or_create(root, name, config_yaml, run, known_as, there)
+        existing = cls.for_identity(root, run["identity"], *known_as, among=there)
         path = existing.path if existing is not None else Path(root) / name
         directory = cls.create(path, config_yaml, run, known_as)
         if existing is None:
-            claims.setdefault(str(run["identity"]), []).append(path)
+            there.setdefault(str(run["identity"]), []).append(path)
         return directory
 
     @classmethod
     def for_identity(
-        cls, root: str | Path, *identities: str, among: "Claims | None" = None
+        cls, root: str | Path, *identities: str, among: "Present | None" = None
     ) -> "RunDirectory | None":
         """The directory of an identity, one run having several names for it where versions differ.
 

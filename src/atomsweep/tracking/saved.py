@@ -18,7 +18,7 @@ from atomsweep.tracking.lock import is_locked
 
 log = logging.getLogger(__name__)
 
-STALE_S = 600.0  # a heartbeat from another host that is older belongs to nobody
+HEARTBEAT_LOST_S = 600.0  # a heartbeat from another host that is older belongs to nobody
 
 
 class SavedRun:
@@ -173,6 +173,6 @@ class SavedRun:
         """A fresh heartbeat from a host whose locks may not be visible here."""
         return (
             status.get("host") != socket.gethostname()
-            and time.time() - float(status.get("heartbeat", 0.0)) < STALE_S
+            and time.time() - float(status.get("heartbeat", 0.0)) < HEARTBEAT_LOST_S
             and is_shared(self.path)
         )

@@ -1,4 +1,4 @@
-"""The state of a cell, decided here and nowhere else: plan, status, report and watch ask this.
+"""The state of a cell for plan, status, report and watch: `SavedRun.state` and what it cannot see.
 
 What a directory's files and lock say is `SavedRun.state`; here a finished run that was made with
 other code than the present becomes stale, and a cell without a directory is missing.

@@ -5,8 +5,8 @@ import pytest
 
 from atomsweep.data.formats import describe as describe_module
 from atomsweep.data.formats.describe import describe
-from atomsweep.data.formats.running import Drawn, Range, Reasons
 from atomsweep.data.formats.store import StoreReader
+from atomsweep.data.formats.tallies import Drawn, Range, Reasons
 from atomsweep.data.store import parts as parts_module
 from tests.data.store.test_dataset import overwrite_record, random_structure, write
 
@@ -88,7 +88,7 @@ def test_ranges_in_pieces_are_those_of_all():
 
 
 def test_reasons_in_pieces_are_counted_as_together(monkeypatch):
-    monkeypatch.setattr("atomsweep.data.formats.running.REASONS", 2)
+    monkeypatch.setattr("atomsweep.data.formats.tallies.REASONS", 2)
     together, pieces = Reasons(), Reasons()
     for start in range(0, 30, 5):
         piece = Reasons()

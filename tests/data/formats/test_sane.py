@@ -14,8 +14,8 @@ from atomsweep.data.formats.ase_db import AseDb
 from atomsweep.data.formats.describe import describe
 from atomsweep.data.formats.extxyz import ExtXYZ, ExtXYZReader
 from atomsweep.data.formats.files import FileSource
-from atomsweep.data.formats.running import Drawn, Range
 from atomsweep.data.formats.sane import EnergyGrid, atoms_energy
+from atomsweep.data.formats.tallies import Drawn, Range
 from atomsweep.data.structure import DataError
 from atomsweep.units import BOHR, HARTREE, KCAL_PER_MOL
 

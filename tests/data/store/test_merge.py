@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 
+import lmdb
 import pytest
 
 from atomsweep.data.formats.ocp_lmdb import IS2RE, S2EF
@@ -152,8 +153,8 @@ def test_parts_leave_the_disk_as_they_are_copied(tmp_path, monkeypatch):
     assert StoreDataset(out).fids.tolist() == list(range(200))
 
 
-@pytest.mark.parametrize("spoil", ["cut", "gone"])
-@pytest.mark.parametrize("number", [2, 25])
+@pytest.mark.parametrize("spoil", ["cut", "gone", "column gone", "column cut", "part gone"])
+@pytest.mark.parametrize("number", [6, 29])
 def test_parts_without_the_store_that_grew_from_them_are_made_again(
     tmp_path, monkeypatch, spoil, number
 ):
@@ -162,11 +163,33 @@ def test_parts_without_the_store_that_grew_from_them_are_made_again(
     assert killed_at(number, lambda: run(made))
     (growing,) = (made / "parts").glob("*.growing")
     left = list((made / "parts").glob("0*.lmdb"))
-    assert (len(left) == 14) == (number == 2)
+    assert (len(left) == 14) == (number == 6)
+    sids = growing.with_suffix(".sid")
     if spoil == "cut":
         os.truncate(growing, 5000)
-    else:
+    elif spoil == "gone":
         growing.unlink()
+    elif spoil == "column gone":
+        sids.unlink()
+    elif spoil == "column cut":
+        os.truncate(sids, max(0, sids.stat().st_size - 100))
+    else:
+        max(left).unlink()
+    run(made)
+    assert content(made) == expected
+
+
+def test_what_grew_of_other_parts_is_not_gone_on_with(tmp_path, monkeypatch):
+    """As after an update to a version whose parts hold something else."""
+    (tmp_path / "made").mkdir()
+    made, expected = with_parts(tmp_path, monkeypatch)
+    assert killed_at(43, lambda: run(made))
+    (growing,) = (made / "parts").glob("*.growing")
+    with lmdb.open(str(growing), subdir=False, lock=False) as env, env.begin(write=True) as changed:
+        for key, value in list(changed.cursor()):
+            if key != b"meta":
+                changed.put(key, value[::-1])
+    monkeypatch.setattr(convert_module, "PARTS", convert_module.PARTS + 1)
     run(made)
     assert content(made) == expected
 

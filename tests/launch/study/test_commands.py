@@ -47,7 +47,7 @@ def project(place, tmp_path):
 
 
 def plan_of(project):
-    (path,) = (project.path / "runs" / schema.SWEEPS / "hpo").glob("tiny*.json")
+    (path,) = (project.path / "runs" / schema.PLANS / "hpo").glob("tiny*.json")
     return read_json(path)
 
 
@@ -66,7 +66,7 @@ def test_a_study_prunes_finds_its_best_and_is_done(project):
     assert infeasible.segments() == []
 
     best = min((t for t in trials if t["values"]), key=lambda t: t["values"][0])
-    options = project.path / "runs" / schema.SWEEPS / schema.OPTIONS
+    options = project.path / "runs" / schema.PLANS / schema.OPTIONS
     written = options / "experiment" / "hpo_tiny_best.yaml"
     assert f"trial {best['number']}, val_id/forces_mae" in written.read_text()
     assert yaml.safe_load(written.read_text())["model"]["hidden_channels"] == 8

@@ -75,7 +75,7 @@ def test_an_identity_that_is_finished_is_a_result_and_not_trained(tmp_path, monk
     monkeypatch.setattr(study, "ASKING_SECONDS", -1.0)  # as on a slow machine
     to_the_end(driver(tmp_path, statement(trials=3)))
     stamps = {r.path: (r.path / schema.RESULT).stat().st_mtime_ns for r in find_runs(tmp_path)}
-    (tmp_path / schema.SWEEPS / "toy.optuna.jsonl").unlink()
+    (tmp_path / schema.PLANS / "toy.optuna.jsonl").unlink()
     again = driver(tmp_path, statement(trials=3))
     assert again({}) == []
     assert states(again) == ["COMPLETE"] * 3
@@ -115,17 +115,18 @@ def test_a_worse_trial_gets_a_flag_and_its_run_is_pruned_not_failed(tmp_path):
     assert bad.asked_to_stop is None
 
 
-def test_a_trial_that_has_made_its_last_step_is_let_end(tmp_path):
-    """Its result comes seconds later, and counts; the rung lies at the end of the budget."""
+@pytest.mark.parametrize("steps", [2, 3])  # the rung lies at 2, and may be seen together with 3
+def test_a_trial_that_has_used_its_budget_is_let_end(tmp_path, steps):
+    """Its result comes seconds later, and counts; whether in steps, epochs or device hours."""
     made = asked(driver(tmp_path, asha()), asha())
     good, bad = made({})
     for run in (good, bad):
-        run.update_status(state=schema.RUNNING, total_steps=2)
-        train(run, 2, until=2)
+        run.update_status(state=schema.RUNNING, total_steps=None, fraction=1.0)
+        train(run, steps, until=steps)
     assert made({}) == []
     assert bad.asked_to_stop is None
     for run in (good, bad):
-        train(run, 2)
+        train(run, steps)
     made({})
     assert states(made)[:2] == ["COMPLETE", "COMPLETE"]
 

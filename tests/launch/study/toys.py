@@ -73,6 +73,8 @@ def job(path):
         run.start_segment(device="cpu")
         config = run.config()
         for step in range(1, 31):
+            if step == 30:
+                run.update_status(fraction=1.0)
             run.log(step, {METRIC: error(config, step)}, float(step), 0.0)
             time.sleep(config.get("sleep", 0.02))
             if stop:
@@ -99,8 +101,8 @@ def driver(root, wanted=None, parallel=2, rerun="failed", check=size):
 def main(root, trials):
     """Drive the toy study with real processes, as `launch_study` does."""
     root = Path(root)
-    (root / schema.SWEEPS).mkdir(parents=True, exist_ok=True)
-    with exclusive(root / schema.SWEEPS / "toy.driver.lock", wait_s=30.0):
+    (root / schema.PLANS).mkdir(parents=True, exist_ok=True)
+    with exclusive(root / schema.PLANS / "toy.driver.lock", wait_s=30.0):
         pruner = {"name": "asha", "first": 5, "factor": 3}
         made = driver(root, statement(trials=trials, pruner=pruner))
         run_cells([], job, 2, "cpu", fork_server(["atomsweep.tracking.run"]), Silent(), made)

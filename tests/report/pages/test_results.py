@@ -38,6 +38,24 @@ def test_results_of_several_sweeps_name_the_runs_of_every_number(tmp_path, capsy
     assert left.count("| ") > 0.8 * page.count("| ")
 
 
+def test_without_times_no_table_and_no_claim_of_time_is_left(tmp_path):
+    root, out = tmp_path / "runs", tmp_path / "page.md"
+    make_runs(root, "forcenet/table1", range(3))
+    words = ["results", "forcenet/table1", "--root", str(root), "--out", str(out)]
+    assert main(words) == 0
+    with_times = list(csv.DictReader(out.with_suffix(".csv").open()))
+    timed = {row["metric"] for row in with_times if "hours" in row["metric"]}
+    assert timed
+    assert "device_" in out.read_text()
+    assert main([*words, "--without-times"]) == 0
+    rows = list(csv.DictReader(out.with_suffix(".csv").open()))
+    assert rows == [row for row in with_times if row["metric"] not in timed]
+    claims = [line for line in out.read_text().splitlines() if line.startswith("| forcenet/table1")]
+    assert claims
+    assert not any("device" in line or "hours" in line for line in claims)
+    assert "Device times, tables of them" in out.read_text()
+
+
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     words = [

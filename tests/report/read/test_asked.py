@@ -121,7 +121,7 @@ def test_cells_that_differ_by_their_ranks_alone_are_told_apart(tmp_path):
 
 def test_a_file_that_grew_since_its_launch_has_missing_cells_and_tells_of_those_it_lost(tmp_path):
     make_runs(tmp_path / "runs", "forcenet/table5", [0, 1, 2, 16])
-    path = tmp_path / "runs" / schema.SWEEPS / "forcenet" / "table5.json"
+    path = tmp_path / "runs" / schema.PLANS / "forcenet" / "table5.json"
     plan = json.loads(path.read_text())
     plan["cells"] = plan["cells"][4:]
     path.write_text(json.dumps(plan))
@@ -186,8 +186,8 @@ def test_a_plan_may_name_a_published_table_that_is_gone(place):
     statement = yaml.safe_load(FILE) | {"published": "forcenet.table99"}
     cells = [{"identity": "a" * 12, "overrides": ["act=relu", "seed=0"], "label": None}]
     plan = {"file": "gone", "scale": "laptop", "statement": statement, "cells": cells}
-    (place / "runs" / schema.SWEEPS).mkdir()
-    (place / "runs" / schema.SWEEPS / "gone.json").write_text(json.dumps(plan))
+    (place / "runs" / schema.PLANS).mkdir()
+    (place / "runs" / schema.PLANS / "gone.json").write_text(json.dumps(plan))
     assert any("forcenet.table99" in problem for problem in built(place, "gone").problems)
 
 

@@ -34,7 +34,7 @@ def test_every_fault_is_on_the_page_and_the_rest_is_reported(table5, tmp_path, c
     result = json.loads((paths[3] / schema.RESULT).read_text())
     del result["metrics"]["val_ood_cat/forces_mae"]  # a metric missing for a split
     (paths[3] / schema.RESULT).write_text(json.dumps(result))
-    (table5.path / schema.SWEEPS / "bad.json").write_text("{")
+    (table5.path / schema.PLANS / "bad.json").write_text("{")
 
     words = ["report", "basis_act-1a2b3c", "--root", str(table5.path), "--out", str(tmp_path)]
     assert main(words) == 0

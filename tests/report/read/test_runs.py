@@ -98,7 +98,7 @@ def test_a_run_belongs_to_every_sweep_that_has_it_as_a_cell(table5):
 
 
 def test_without_its_plan_a_sweep_is_found_by_its_runs(table5):
-    shutil.rmtree(table5.path / schema.SWEEPS)
+    shutil.rmtree(table5.path / schema.PLANS)
     df = read_directories(table5.path).sweep("basis_act-1a2b3c")
     assert len(df) == 4
     assert sorted(df.attrs["axes"]) == ["choice.act", "choice.basis"]
@@ -236,8 +236,8 @@ def test_a_damaged_run_is_a_problem_with_a_name_and_stops_nothing(table5, fault)
 
 
 def test_a_damaged_plan_is_a_problem_and_the_others_stay(table5):
-    (table5.path / schema.SWEEPS / "bad.json").write_text('{"cells": [{"name": "x"}]}')
-    (table5.path / schema.SWEEPS / "cut.json").write_text('{"cells": [')
+    (table5.path / schema.PLANS / "bad.json").write_text('{"cells": [{"name": "x"}]}')
+    (table5.path / schema.PLANS / "cut.json").write_text('{"cells": [')
     runs = read_directories(table5.path)
     assert runs.sweeps() == ["basis_act-1a2b3c"]
     assert len(runs.problems) == 2
@@ -283,7 +283,9 @@ def test_curves_are_long_and_merged_by_step(root):
 def test_names_of_numbers_do_not_matter():
     assert normal(0.05) == normal("5e-2") == normal("0.050") == "0.05"
     assert normal(512) == normal(512.0) == normal("512")
-    assert normal(True) == "true"
+    assert normal(True) == normal(np.bool_(True)) == "true"  # as a column of pandas gives it
+    assert normal(np.int64(2**60 + 1)) == normal(2**60 + 1) == str(2**60 + 1)
+    assert normal(np.float64("nan")) == ""
     assert normal(None) == normal(float("nan")) == ""
     assert normal("none") == "none"
 

@@ -94,7 +94,7 @@ def make_study(path):
         ],
         schema.STUDY: study(trials, [1]),
     }
-    path = made.path / schema.SWEEPS / "hpo" / "toy.json"
+    path = made.path / schema.PLANS / "hpo" / "toy.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(plan))
     return made.path
@@ -150,7 +150,7 @@ def test_latest_is_the_study_where_it_is_the_newest(root):
 
 
 def test_a_study_without_a_value_is_a_sentence(root, capsys):
-    path = root / schema.SWEEPS / "hpo" / "toy.json"
+    path = root / schema.PLANS / "hpo" / "toy.json"
     plan = json.loads(path.read_text())
     plan[schema.STUDY]["trials"] = plan[schema.STUDY]["trials"][2:]
     path.write_text(json.dumps(plan))

@@ -281,9 +281,9 @@ def test_failed_and_non_finite_come_through(root):
 def test_cells_of_a_plan_share_a_parent_that_says_how_they_stand(root):
     one, two = make(root, "0" * 12, "table5"), make(root, "1" * 12, "other")
     finish(one)
-    (root / schema.SWEEPS).mkdir()
+    (root / schema.PLANS).mkdir()
     plan = {"cells": [{"identity": one.identity}, {"identity": two.identity}]}
-    write_atomic(root / schema.SWEEPS / "table5.json", dumps(plan))
+    write_atomic(root / schema.PLANS / "table5.json", dumps(plan))
     sync(root, uri(root))
 
     def parent():
@@ -303,9 +303,9 @@ def test_trials_of_a_study_are_children_with_their_number_and_pruned_ones_are_no
     train(two, range(1, 21))
     two.interrupt("asked to stop")
     two.ask_to_stop(study="hpo/toy", trial=7)
-    (root / schema.SWEEPS / "hpo").mkdir(parents=True)
+    (root / schema.PLANS / "hpo").mkdir(parents=True)
     cells = [{"identity": run.identity, "trial": n} for run, n in ((one, 3), (two, 7))]
-    write_atomic(root / schema.SWEEPS / "hpo" / "toy.json", dumps({"cells": cells}))
+    write_atomic(root / schema.PLANS / "hpo" / "toy.json", dumps({"cells": cells}))
     sync(root, uri(root))
     runs = View(root).runs
     (parent,) = [r for r in runs if r.data.tags["kind"] == "sweep"]
@@ -322,8 +322,8 @@ def test_new_sweep_of_runs_that_are_done_appears(root):
     finish(run)
     beside = writer.Writer(root, uri(root), "atomsweep")
     beside.sync(None, 0.0)
-    (root / schema.SWEEPS).mkdir()
-    write_atomic(root / schema.SWEEPS / "two.json", dumps({"cells": [{"identity": run.identity}]}))
+    (root / schema.PLANS).mkdir()
+    write_atomic(root / schema.PLANS / "two.json", dumps({"cells": [{"identity": run.identity}]}))
     beside.sync(None, 0.0)
     view = View(root)
     assert view.one().data.tags["sweep.two"] == "true"
@@ -377,9 +377,9 @@ def test_mlflow_alone_says_what_the_directories_say(root):
         finish(done)
     failed.start_segment("cpu")
     failed.fail("no luck", "Traceback")
-    (root / schema.SWEEPS).mkdir()
+    (root / schema.PLANS).mkdir()
     plan = {"sweep": "two", "cells": [{"identity": idle.identity}]}
-    write_atomic(root / schema.SWEEPS / "two.json", dumps(plan))
+    write_atomic(root / schema.PLANS / "two.json", dumps(plan))
     sync(root, uri(root))
     held = read_mlflow(uri(root))
     assert held.problems == []
@@ -652,8 +652,8 @@ def test_a_damaged_note_costs_time_and_loses_nothing(root, note):
 
 def test_the_mirror_of_a_launch_is_about_its_own_runs(root):
     one, two, other = (finished(root, digit * 12) for digit in "012")
-    (root / schema.SWEEPS).mkdir()
-    write_atomic(root / schema.SWEEPS / "mine.json", dumps({"cells": [{"identity": two.identity}]}))
+    (root / schema.PLANS).mkdir()
+    write_atomic(root / schema.PLANS / "mine.json", dumps({"cells": [{"identity": two.identity}]}))
     scope = Scope([one.name, "not-yet-000000000009"], "mine")
     report = writer.Writer(root, uri(root), "atomsweep", scope=scope).sync(None, 0.0)
     assert (report.runs, report.created) == (2, 2)

@@ -17,7 +17,7 @@ def run_of(root, identity=IDENTITY, sweep="one"):
 
 
 def write(root, name, *cells):
-    path = root / schema.SWEEPS / f"{name}.json"
+    path = root / schema.PLANS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, dumps({"cells": list(cells)}))
 
@@ -26,7 +26,7 @@ def test_a_run_belongs_to_its_own_sweep_and_to_those_that_list_it(tmp_path):
     run = run_of(tmp_path)
     write(tmp_path, "paper/table5", {"identity": IDENTITY})
     write(tmp_path, "paper/table6", {"identity": "other"})
-    (tmp_path / schema.SWEEPS / "half.json").write_text("{")
+    (tmp_path / schema.PLANS / "half.json").write_text("{")
     plans = Plans(tmp_path)
     assert plans.sweeps_of(run) == ["one", "paper/table5"]
     assert plans.trial_tags(run) == {}
@@ -61,6 +61,6 @@ def test_a_plan_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
     plans.refresh()
     assert read == ["one", "two", "two"]
     assert list(plans.cells_of(IDENTITY)) == ["one", "two"]
-    (tmp_path / schema.SWEEPS / "two.json").unlink()
+    (tmp_path / schema.PLANS / "two.json").unlink()
     plans.refresh()
     assert list(plans.cells_of(IDENTITY)) == ["one"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from atomsweep.console import Progress
-from atomsweep.data.formats.running import (
+from atomsweep.data.formats.sane import Histogram, Said, UnitSigns
+from atomsweep.data.formats.tallies import (
     Drawn,
     Identities,
     Range,
@@ -18,7 +19,6 @@ from atomsweep.data.formats.running import (
     identity,
     share,
 )
-from atomsweep.data.formats.sane import Histogram, Said, UnitSigns
 from atomsweep.data.frames import Frame, Reader
 from atomsweep.data.store.environment import close_environment
 from atomsweep.data.store.parts import Part, frames_of, parts_of

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from atomsweep.console import Progress
 from atomsweep.data.dataset import report_skipped
+from atomsweep.data.store.growing import remove
 from atomsweep.data.store.merge import can_go_on, merge_parts
 from atomsweep.data.store.parts import Conversion, Part, Report, convert_part, ends_of, parts_of
 from atomsweep.data.store.whole import Whole, combined
@@ -66,12 +67,14 @@ def convert(
     for left in parts_dir.glob(".*.tmp"):  # half a part of a conversion that was killed
         left.unlink()
     paths = [parts_dir / f"{place:06d}.{PARTS}.lmdb" for place in range(len(parts))]
-    stores = {out: paths}
+    stores = {out: (paths, 1)}  # parts, and records of a frame in them
     if conversion.reader.relaxations:  # first, since `out` counts as a conversion that is done
-        stores = {ends_of(out): [ends_of(path) for path in paths], out: paths}
+        stores = {ends_of(out): ([ends_of(path) for path in paths], 2), out: (paths, 1)}
     told = parts_dir / f"whole.{PARTS}.npz"
     whole = _left(told, stores, fingerprint)
     if whole is None:
+        for one in stores:  # what grows there is of other parts
+            remove(one, parts_dir)
         _make_parts(conversion, parts, paths, workers, progress, out.stem)
         whole = combined(parts, paths, conversion.on_error, parts_dir, contents)
         if not whole.report.frames:
@@ -92,17 +95,22 @@ def convert(
     }
     about = {**meta, "conversion": made}
     if conversion.reader.relaxations:
-        merge_parts(stores[ends_of(out)], ends_of(out), fingerprint, meta, None, whole, progress, 2)
+        ends = ends_of(out)
+        merge_parts(stores[ends][0], ends, fingerprint, meta, None, whole, progress, 2)
     merge_parts(paths, out, fingerprint, about, conversion.graph, whole, progress)
     _tell(out.stem, report, conversion.max_force)
     shutil.rmtree(parts_dir)
     return report
 
 
-def _left(told: Path, stores: dict[Path, list[Path]], fingerprint: str) -> Whole | None:
+def _left(
+    told: Path, stores: Mapping[Path, tuple[list[Path], int]], fingerprint: str
+) -> Whole | None:
     """What the parts told before a kill; None where they have not, or cannot be copied any more."""
     whole = Whole.load(told)
-    if whole is None or all(can_go_on(*one, fingerprint) for one in stores.items()):
+    if whole is None or all(
+        can_go_on(out, paths, fingerprint, whole, each) for out, (paths, each) in stores.items()
+    ):
         return whole
     log.warning("%s: parts of an earlier conversion are missing, beginning anew", told.parent)
     for left in told.parent.iterdir():

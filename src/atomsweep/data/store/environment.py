@@ -38,8 +38,7 @@ def open_environment(path: Path) -> Any:
         lmdb.Error: it cannot be opened.
     """
     check_regular(path)
-    stat = path.stat()
-    key = (stat.st_dev, stat.st_ino)
+    stat, key = path.stat(), _key(path)
     with _environments_lock:
         if key not in _environments:
             where = str(path.resolve())
@@ -54,9 +53,15 @@ def open_environment(path: Path) -> Any:
         return _environments[key][1]
 
 
+def _key(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
 def close_environment(path: Path) -> None:
     """Close the reader of a file, if there is one; whoever reads it again opens it anew."""
     closed = str(path.resolve())
+    now = _key(path) if path.exists() else None  # it may have been moved since
     with _environments_lock:
-        for key in [key for key, (where, _) in _environments.items() if where == closed]:
+        for key in [k for k, (where, _) in _environments.items() if where == closed or k == now]:
             _environments.pop(key)[1].close()

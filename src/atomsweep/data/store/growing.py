@@ -12,7 +12,7 @@ import numpy as np
 
 from atomsweep.data.store.pages import page_fault
 from atomsweep.data.store.record import HAS_ENERGY, HAS_FORCES, INDEX, META
-from atomsweep.data.store.writer import FIRST_MAP, StoreWriter, named_errors
+from atomsweep.data.store.writer import FIRST_MAP, StoreWriter, named_errors, sync_directory
 from atomsweep.graph.neighbors import RadiusGraph
 
 
@@ -42,27 +42,27 @@ class GrowingStore(StoreWriter):
         graph: RadiusGraph | None = None,
     ) -> None:
         super().__init__(path, fingerprint, meta, graph)
-        self._temporary = grows_at(path, folder)
+        self._temporary = _grows_at(path, folder)
         self.kept = 0
 
     def _open(self) -> None:
-        with named_errors(self.path):
-            self._env = lmdb.open(
-                str(self._temporary), subdir=False, lock=False, map_size=FIRST_MAP
-            )
-            with self._env.begin() as transaction:
-                header = json.loads(transaction.get(META, b'{"count": 0}'))
-        self._count = self.kept = header["count"]
-        if self._count:
+        header = _header_at(self._temporary) if self._temporary.exists() else None
+        if header:
+            self._count = self.kept = header["count"]
             flags = (HAS_ENERGY * header["has_energy"]) | (HAS_FORCES * header["has_forces"])
-            self._all_flags = flags
-        for name in self._columns():
-            file = self._column(name).open("a+b")
-            file.truncate(self._count * np.dtype(INDEX[name]).itemsize)
-            self._index[name] = file
-
-    def _column(self, name: str) -> Path:
-        return self._temporary.with_suffix(f".{name}")
+            self._all_flags = flags if self._count else self._all_flags
+        try:
+            with named_errors(self.path):
+                self._env = lmdb.open(
+                    str(self._temporary), subdir=False, lock=False, map_size=FIRST_MAP
+                )
+                for name in self._columns():
+                    self._index[name] = file = _column(self._temporary, name).open("a+b")
+                    file.truncate(self._count * np.dtype(INDEX[name]).itemsize)
+                sync_directory(self._temporary.parent)
+        except BaseException:
+            self._close()
+            raise
 
     def _flush(self) -> None:
         with named_errors(self.path):
@@ -77,18 +77,52 @@ class GrowingStore(StoreWriter):
     def _finish(self) -> None:
         super()._finish()
         for name in self._columns():
-            self._column(name).unlink()
+            _column(self._temporary, name).unlink()
 
     def _leave(self) -> None:
         """What has not become the store goes on later."""
 
 
-def grows_at(path: Path, folder: Path) -> Path:
-    """The file in which a store grows."""
+def kept_in(path: Path, folder: Path, fingerprint: str) -> int | None:
+    """Structures on disk of a store that can go on growing there; None where there is none.
+
+    One of other content, one that is damaged, and one whose columns are gone or too short are none.
+    """
+    file = _grows_at(path, folder)
+    header = _header_at(file) if file.exists() and page_fault(file) is None else None
+    if header is None or header.get("fingerprint") != fingerprint:
+        return None
+    count: int = header["count"]
+    for name in INDEX:
+        if name == "num_edges" and "neighbors" not in header:
+            continue
+        column = _column(file, name)
+        if not column.exists() or column.stat().st_size < count * np.dtype(INDEX[name]).itemsize:
+            return None
+    return count
+
+
+def remove(path: Path, folder: Path) -> None:
+    """Whatever of a store grows there."""
+    file = _grows_at(path, folder)
+    for one in (file, *(_column(file, name) for name in INDEX)):
+        one.unlink(missing_ok=True)
+
+
+def _grows_at(path: Path, folder: Path) -> Path:
     return folder / f"{path.stem}.growing"
 
 
-def is_growing(path: Path, folder: Path) -> bool:
-    """Whether a store is begun there; one that is damaged is not."""
-    file = grows_at(path, folder)
-    return file.exists() and page_fault(file) is None
+def _column(file: Path, name: str) -> Path:
+    return file.with_suffix(f".{name}")
+
+
+def _header_at(file: Path) -> dict[str, Any] | None:
+    """What a growing store says of itself; None before its first transaction."""
+    with (
+        named_errors(file),
+        lmdb.open(str(file), subdir=False, lock=False, readonly=True) as env,
+        env.begin() as transaction,
+    ):
+        raw = transaction.get(META)
+    return None if raw is None else json.loads(raw)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from atomsweep.console import Progress
 from atomsweep.data.store.dataset import StoreDataset
 from atomsweep.data.store.environment import close_environment
-from atomsweep.data.store.growing import GrowingStore, grows_at, is_growing
+from atomsweep.data.store.growing import GrowingStore, kept_in, remove
 from atomsweep.data.store.record import check_record, with_sid
 from atomsweep.data.store.whole import Whole
 from atomsweep.data.structure import Array, DataError
@@ -25,9 +26,22 @@ from atomsweep.graph.neighbors import RadiusGraph
 _TOGETHER = 256  # records copied at once
 
 
-def can_go_on(out: Path, paths: Sequence[Path], fingerprint: str) -> bool:
-    """Whether a store is begun, can be begun since no part is gone, or is there already."""
-    if is_growing(out, paths[0].parent) or all(path.exists() for path in paths):
+def can_go_on(
+    out: Path, paths: Sequence[Path], fingerprint: str, whole: Whole, each: int = 1
+) -> bool:
+    """Whether a store is there already, or all parts are that it still needs.
+
+    Args:
+        out: as of `merge_parts`, and so the others.
+        paths: of the parts.
+        fingerprint: of the store.
+        whole: what is kept of each part.
+        each: records of a frame.
+    """
+    kept = kept_in(out, paths[0].parent, fingerprint) or 0
+    counts = [each * whole.kept_in(number) for number in range(len(paths))]
+    needed = (path for path, end in zip(paths, accumulate(counts), strict=True) if end > kept)
+    if all(path.exists() for path in needed):
         return True
     return out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint
 
@@ -59,10 +73,10 @@ def merge_parts(
         OSError: the disk is full or not writable; names the path.
     """
     folder = paths[0].parent
-    if not is_growing(out, folder):
+    if kept_in(out, folder, fingerprint) is None:
         if not paths[0].exists():
             return  # it was complete before a kill
-        grows_at(out, folder).unlink(missing_ok=True)
+        remove(out, folder)
     large = progress and len(paths) > 100
     with (
         GrowingStore(out, folder, fingerprint, meta, graph) as store,
@@ -75,7 +89,7 @@ def merge_parts(
             if end > begun:
                 _copy_part(path, store, whole, number, each, max(0, begun - start))
             copied.append((end, path))
-            while copied and copied[0][0] <= store.kept:
+            while copied and store.kept and copied[0][0] <= store.kept:
                 copied.popleft()[1].unlink(missing_ok=True)
             bar.update(1)
     for _, path in copied:

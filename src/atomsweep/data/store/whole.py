@@ -86,7 +86,7 @@ class Whole:
                 return cls(report, file["starts"].tolist(), *(file[name] for name in _PLACES))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             log.warning("beginning anew, %s is damaged: %s", path, error)
             return None
 

@@ -218,13 +218,14 @@ class Driver:
     def _report(self, active: Active, finished: bool) -> bool:
         """Tell Optuna the steps that all seeds have reached; whether the pruner has enough.
 
-        A trial that is finished, or has made its last step, is told to the end: stopping it would
-        spare nothing, and others are compared with it.
+        A trial whose runs are finished, or have used their budget, is told to the end: stopping it
+        would spare nothing, and others are compared with it.
         """
         if self.statement.pruner.name == "none":
             return False
         curves = [self._curve(active, run) for run in active.runs]
-        last = min(run.status.get("total_steps") or math.inf for run in active.runs)
+        # After the curves: a run says that its budget is used before it journals the last step
+        ended = finished or all((run.status.get("fraction") or 0.0) >= 1.0 for run in active.runs)
         steps = set.intersection(*(set(curve) for curve in curves))
         for step in sorted(step for step in steps if step > active.reported):
             value = _mean([curve[step] for curve in curves])
@@ -232,7 +233,7 @@ class Driver:
             if not math.isfinite(value):
                 continue  # the run will fail, or its result will
             active.trial.report(value, step)
-            if active.trial.should_prune() and not finished and step < last:
+            if active.trial.should_prune() and not ended:
                 return True
         return False
 

@@ -125,7 +125,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> in
         return 0
     from atomsweep.launch.presence import launching
 
-    lock = root / schema.SWEEPS / f"{name}.driver.lock"
+    lock = root / schema.PLANS / f"{name}.driver.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -179,7 +179,7 @@ def _driver(
     about = study_record.about_launch(sys.argv, typed_command(sys.argv))
     groups = {p.name for conf in places(CONF) for p in conf.iterdir() if p.is_dir()}
     groups |= set(default.choices)
-    best = root / schema.SWEEPS / schema.OPTIONS
+    best = root / schema.PLANS / schema.OPTIONS
 
     def changed() -> None:
         study_record.write_plan(study, statement, root, name, driver.wanted, about)

@@ -32,7 +32,7 @@ Point = dict[str, Scalar]  # key -> value
 
 def journal_path(root: Path, name: str) -> Path:
     """The file that a study is kept in, unless it names a server."""
-    return root / schema.SWEEPS / f"{name}.optuna.jsonl"
+    return root / schema.PLANS / f"{name}.optuna.jsonl"
 
 
 def open_study(statement: StudyFile, root: Path, name: str, shared: Sequence[str]) -> "Study":

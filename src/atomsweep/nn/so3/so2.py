@@ -1,4 +1,4 @@
-"""SO(2) convolution: aligned with an edge, rotations about it only turn ±m into one another."""
+"""SO(2) convolution. With an edge along +y, a rotation about it mixes only orders +m and −m."""
 
 from typing import Any
 
@@ -14,8 +14,9 @@ class SO2Convolution(nn.Module):
     """All degrees of one |m| are mixed: dense for m = 0, a complex matrix for the pairs ±m.
 
     y₊ = W_r x₊ - W_i x₋ and y₋ = W_r x₋ + W_i x₊ (eSCN, arXiv:2302.03655, Sec. 4), here as one
-    product with [[W_r, -W_i], [W_i, W_r]], or on a CPU as three of a quarter of its size. Weights
-    of an edge multiply the inputs, the same for +m and -m (EquiformerV2, arXiv:2306.12059).
+    product with [[W_r, -W_i], [W_i, W_r]], or, on a CPU, as three products, each a quarter of the
+    size. Weights of an edge multiply the inputs, the same for +m and -m (EquiformerV2,
+    arXiv:2306.12059).
 
     Args:
         in_channels: C.

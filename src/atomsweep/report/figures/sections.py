@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Picture:
-    """A figure with its words; it is drawn where it is shown, and not where they alone are.
+    """A figure with its words. It is drawn only where the figure itself is shown.
 
     Attributes:
         name: of its files, without suffix.
         draw: makes the figure.
-        title: what it shows, for who cannot see it.
+        title: what it shows, for readers who cannot see it.
         caption: below it.
         wide: needs the whole width of a page.
     """

@@ -180,7 +180,7 @@ def build(runs: Runs, df: pd.DataFrame) -> Report:
         source=runs.source,
         footnotes=_footnotes(tables),
         looks=looks_of(asked.statement) if asked else None,
-        level=words.level(trained[trained["state"] == schema.FINISHED]),
+        level=words.labels_note(trained[trained["state"] == schema.FINISHED]),
     )
     report.sections = [section for section in _sections(runs, report) if section]
     report.problems = list(dict.fromkeys([*runs.problems, *report.problems]))  # of journals, too

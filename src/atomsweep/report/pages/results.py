@@ -8,13 +8,14 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atomsweep.report.pages.report import Report, build
 from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
-from atomsweep.report.read.tidy import METRIC, by_row, records
+from atomsweep.report.read.tidy import METRIC, by_row, is_timed, records
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid
@@ -38,6 +39,7 @@ PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
 OF_TIME = re.compile(r", on average .+? of training on .+?, evaluation apart")
 """What a caption says of device time."""
+UNTIMED = "Device times, tables of them and claims about them are left out: the machine was shared."
 
 
 def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
@@ -50,8 +52,8 @@ def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
     names = [
         file for name in wanted for file in [f for f in files if f.startswith(f"{name}/")] or [name]
     ]
-    frames = [runs.sweep(file) for file in names]
-    found = [build(runs, df) for df in frames if (df["state"] == schema.FINISHED).any()]
+    dfs = [runs.sweep(file) for file in names]
+    found = [build(runs, df) for df in dfs if (df["state"] == schema.FINISHED).any()]
     found = [one for one in found if (one.trained["state"] == schema.FINISHED).any()]
     if not found:
         raise UnknownSweep(
@@ -76,8 +78,11 @@ def write_results(
         command: that makes the page again.
         out: the page's path; the CSV has its name.
         note: what a reader must know of how the runs were made.
-        times: with device time, which means something if the machine did no other work.
+        times: with device time, which means something if the machine did no other work. Without it
+            tables and claims of time are left out, and the page says so.
     """
+    if not times:
+        reports = [_without_times(one) for one in reports]
     out.parent.mkdir(parents=True, exist_ok=True)
     numbers = out.with_suffix(".csv")
     content = io.StringIO()
@@ -90,6 +95,11 @@ def write_results(
     return [out, numbers]
 
 
+def _without_times(report: Report) -> Report:
+    tables = [table for table in report.tables if not is_timed(table.metric)]
+    return replace(report, tables=tables, claims=[c for c in report.claims if not c.timed])
+
+
 def _page(
     reports: list[Report], title: str, command: str, numbers: str, note: str | None, times: bool
 ) -> str:
@@ -98,6 +108,7 @@ def _page(
         f"# {title}",
         "Made by the program, not by hand; every number is of the runs that it names.",
         *([f"**Note.** {note}"] if note else []),
+        *([] if times else [UNTIMED]),
     ]
     text += [f"    {command}", f"The same numbers, one per line: [{numbers}]({numbers})."]
     claims = [claim for one in reports for claim in one.claims]

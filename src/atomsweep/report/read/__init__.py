@@ -1,4 +1,4 @@
-"""Runs, plans and papers → frames and statements: the only room of the report that reads files.
+"""Runs, plans and papers → DataFrames and statements: the only room of the report that reads files.
 
 It does no arithmetic on what was measured, and what it cannot read is a sentence, never an end.
 """

@@ -36,7 +36,7 @@ def read_directories(root: Path | str) -> Runs:
             if row is not None:
                 rows.append(row)
     share_machines(rows, spans)
-    plans = read_plans(root / schema.SWEEPS, problems)
+    plans = read_plans(root / schema.PLANS, problems)
     shorten(problems)
     runs = Runs.of(rows, plans, problems, str(root), lambda run: read_journal(run, problems))
     problems[:] = [problem.replace(f"{root}/", "") for problem in problems]  # runs by their names

@@ -1,4 +1,4 @@
-"""The same runs, read from MLflow alone: no run directory is opened.
+"""Runs as MLflow has them: no run directory is opened.
 
 `tracking/mlflow/reader.py` gives the documents that the mirror wrote. A row is made of them in the
 same way as of a run directory.
@@ -29,7 +29,7 @@ def read_mlflow(uri: str, experiment: str = "atomsweep") -> Runs:
         experiment: name of the experiment.
 
     Raises:
-        LookupError: there is no such runs, or it holds no runs of ours.
+        LookupError: there is no such experiment, or it holds no run of ours.
         TrackingUnavailable: the server cannot be reached.
     """
     uri = absolute(uri)

@@ -5,6 +5,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _HASH = re.compile(r"[0-9a-f]{7,64}")  # identities, fingerprints, commits: "8643446e4577" is one
 _EXACT = 1 << 53  # up to there a float is a whole number of its own
@@ -15,6 +17,8 @@ def normal(value: Any) -> str:
 
     Hashes stay as they are, though some look like numbers, and so do whole numbers of any size.
     """
+    if isinstance(value, np.generic):  # of a column that pandas has typed
+        value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
 """Drawings of a study: history, trials as they trained, importances, Pareto front, slices, lines.
 
-The numbers come from `trials.py` and `importance.py`; here only places on the paper are computed.
+The numbers come from `trials.py` and `importance.py`; here only positions in drawings are found.
 
 Optuna's plots (`optuna.visualization.matplotlib`) are not used: they set pyplot's style for the
 whole process, so that other drawings of a report would change; they mark neither pruned trials nor

@@ -1,4 +1,4 @@
-"""Trials of a study as frames, from its plan and runs.
+"""Trials of a study as a DataFrame, from its plan and runs.
 
 The driver writes the plan of a study with all its trials in it, so a study is read like any sweep,
 from run directories or MLflow.

@@ -9,7 +9,7 @@ from atomsweep.report.tables.grids import Grid
 
 MARKS: dict[Provenance, tuple[str, str]] = {
     "inferred": ("*", "inferred from the paper's other numbers"),
-    "recovered": ("‡", "recovered from another version of the paper"),
+    "recovered": ("§", "recovered from another version of the paper"),
 }
 UNITS = {"1": "", "1e6": "10⁶"}
 

@@ -42,7 +42,7 @@ class Comparison:
             below two seeds, or before the first look.
         n: seeds that both have.
         verdict: `holds`, `fails`, `equal` or `undecided`, at 95 %.
-        certain: it fails even at the level that its claim's number of comparisons asks for.
+        certain: it fails also at the stricter level 1 − 0.05/m of a claim with m comparisons.
         needed: guess of the further seeds that would decide; None: nobody can tell.
         paper: the paper's two numbers, None where it has none.
         paper_holds: whether those satisfy the claim.
@@ -77,6 +77,7 @@ class Judged:
         comparisons: each.
         paper_holds: whether the paper's own numbers satisfy it; None where they do not tell.
         note: what the comparison was restricted to, or why there is none.
+        timed: it is of time, or after equal time.
     """
 
     text: str
@@ -85,6 +86,7 @@ class Judged:
     comparisons: tuple[Comparison, ...]
     paper_holds: bool | None
     note: str = ""
+    timed: bool = False
 
     @property
     def needed(self) -> int | None:
@@ -120,14 +122,20 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
         verdict = EQUAL if any(c.verdict == EQUAL for c in found) else HOLDS
     told = [c.paper_holds for c in found if c.paper_holds is not None]
     paper = all(told) if len(told) == len(found) else (False if False in told else None)
-    note = "" if claim.hours is None else "at equal training time, of the best value until then"
+    notes = []
     if base := taken_off(claim, metric):
-        note = f"minus {base}"
-    if claim.hours:
-        note = f"at {claim.hours:g} device-hours of training, of the best value until then"
-    if (claim.hours is not None or is_timed(metric)) and is_shared(evidence.df):
-        note = "; ".join(t for t in (note, "wall time on a shared machine") if t)
-    return Judged(claim.text, metric, verdict, found, paper, note)
+        notes.append(f"minus {base}")
+    if claim.hours is not None:
+        when = (
+            f"at {claim.hours:g} device-hours of training"
+            if claim.hours
+            else "at equal training time"
+        )
+        notes.append(f"{when}, of the best value until then")
+    timed = claim.hours is not None or is_timed(metric)
+    if timed and is_shared(evidence.df):
+        notes.append("wall time on a shared machine")
+    return Judged(claim.text, metric, verdict, found, paper, "; ".join(notes), timed)
 
 
 def _comparison(
@@ -178,7 +186,7 @@ def _comparison(
 
 
 def _why_none(n: int, looks: Looks | None) -> str:
-    """Why so many pairs have no interval; empty if they have."""
+    """Why n pairs give no interval; empty where they do."""
     if n == 0:
         return "no seed that both have finished"
     if looks is not None and n < looks.first:
@@ -238,13 +246,13 @@ def compare(
     if verdict in (HOLDS, EQUAL) or certain:
         return Compared(effect, half, n, verdict, certain, 0)
     spread = _spread(left, right)
-    needed = _needed(sign * effect, spread, order, limit, equal_within, looks, level)
+    needed = _pairs_needed(sign * effect, spread, order, limit, equal_within, looks, level)
     return Compared(
         effect, half, n, verdict, certain, None if needed is None else max(needed - n, 1)
     )
 
 
-def _needed(
+def _pairs_needed(
     effect: float,
     spread: float,
     order: str,
@@ -253,7 +261,7 @@ def _needed(
     looks: Looks | None,
     level: float,
 ) -> int | None:
-    """Pairs that a verdict would take, by the nearer of those that the effect allows."""
+    """Pairs of seeds in all that would decide, for the nearest verdict that this effect allows."""
     first = None if looks is None else looks.first
     most = MOST_SEEDS if looks is None else max(looks.most, looks.first)
     distances = [abs(effect - limit)]

@@ -37,7 +37,7 @@ def data_name(shared: Mapping[str, Any]) -> str | None:
     return shared.get("data_files") or shared.get("data")
 
 
-def level(finished: pd.DataFrame) -> str | None:
+def labels_note(finished: pd.DataFrame) -> str | None:
     """`mini_oc: classical potential, not DFT`, where the data say so of their labels."""
     told = []
     for data, note in finished[["data", "data_provenance"]].drop_duplicates().itertuples(False):

@@ -18,7 +18,7 @@ class Plans:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root, self._folder = Path(root), Path(root) / schema.SWEEPS
+        self._root, self._folder = Path(root), Path(root) / schema.PLANS
         self._marks: dict[str, list[int]] = {}
         self._cells: dict[str, dict[str, Any]] = {}  # identity → sweep → number of its trial
         self.named: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What a description keeps of many frames: ranges, a few numbers of many, reasons, identities."""
+"""What `data describe` keeps of the frames it reads: ranges, a sample, reasons, which are equal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from atomsweep.data.store.systems import ROW, table, told_apart
 from atomsweep.data.store.whole import Buckets, copies_in
 from atomsweep.data.structure import Array
 
-SHOWN = 5  # reasons
-REASONS = 200  # that are counted each
+SHOWN = 5  # reasons in a report
+REASONS = 200  # kinds of reasons counted apart
 IN_MEMORY = 16 << 20  # bytes of identities, beyond which they are in a temporary file
 PIECE = 1 << 20  # frames
 WAITING = 4096  # numbers
@@ -26,7 +26,7 @@ _NUMBERS = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 class Range:
-    """Least, largest, mean and spread of numbers, and which frames have the two."""
+    """Least, largest, mean and spread of numbers, and the frames with the least and the largest."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
@@ -123,7 +123,7 @@ def random_keys(places: Array) -> Array:
 
 
 class Reasons:
-    """Messages about frames, counted by what they say but for its numbers."""
+    """Messages about frames, counted; those that differ only in numbers count as one."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -214,7 +214,7 @@ class Identities:
 
 
 def identity(frame: Frame, file: int, place: int) -> tuple[int, ...]:
-    """A frame that can be used as a `ROW`."""
+    """The `ROW` of a usable frame."""
     assert frame.structure is not None
     structure = frame.structure
     content, atoms = digests(encode(structure))
