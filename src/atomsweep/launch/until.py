@@ -227,12 +227,16 @@ class Further:
     # What to begin
 
     def _ranked(self) -> list[Question]:
-        """Open comparisons, the nearest to a decision per device-second first."""
+        """Open comparisons, the nearest to a decision per device-second first.
+
+        Those that need more seeds than there may be come last: they may come nearer by chance.
+        """
 
         def seconds(question: Question) -> tuple[bool, float]:
             left = self.until.looks.most - question.pairs
-            pairs = max(1, left if question.needed is None else question.needed)
-            return question.needed is None, pairs * sum(map(self._cost, self._sides(question)))
+            is_far = question.needed is None or question.needed > left
+            pairs = max(1, left if is_far or question.needed is None else question.needed)
+            return is_far, pairs * sum(map(self._cost, self._sides(question)))
 
         return sorted(self._view.open if self._view else (), key=seconds)
 

@@ -42,8 +42,7 @@ class Question:
         left: identities of the runs that there are or are wanted of the left cell.
         right: of the right cell.
         pairs: seeds that both have, and that count.
-        needed: guess of the further pairs that decide it; None: nobody can tell, or more than may
-            be trained.
+        needed: guess of the further pairs that decide it; None: nobody can tell.
         hindrance: why no seed can decide it; empty if one may.
     """
 

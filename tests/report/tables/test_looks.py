@@ -125,9 +125,12 @@ def test_verdicts_are_those_of_the_adjusted_interval():
     assert compare(*sides([0.01, 0.0101, 0.01]), "<", 0.0, 20, LOOKS)[3:5] == (FAILS, True)
 
 
-def test_no_verdict_that_more_seeds_than_allowed_would_take_is_promised():
-    assert seeds_to_decide(0.1, 1.0, first=3, most=16) is None
-    n = seeds_to_decide(1.2, 1.0, first=3, most=16)
+def test_seeds_beyond_the_last_look_are_guessed_too():
+    assert seeds_to_decide(0.1, 1.0, first=3, looks=16) is None  # more than a thousand
+    bound = boundaries(0.05, 3).critical(16)
+    n = seeds_to_decide(0.2, 1.0, first=3, looks=16)
+    assert 16 < (n - 1) < ((bound + stats.t.ppf(0.8, n - 2)) / 0.2) ** 2 <= n + 1
+    n = seeds_to_decide(1.2, 1.0, first=3, looks=16)
     assert (boundaries(0.05, 3).critical(n) + stats.t.ppf(0.8, n - 1)) / math.sqrt(n) <= 1.2
     assert seeds_to_decide(5.0, 0.0, first=4) == 4
 

@@ -79,9 +79,11 @@ def seeds_to_decide(
     level: float = 0.95,
     power: float = 0.8,
     first: int | None = None,
-    most: int = MOST_SEEDS,
+    looks: int = MOST_SEEDS,
 ) -> int | None:
-    """Pairs that a t test needs to see an effect so far from its threshold; None: more than `most`.
+    """Pairs that a t test needs to see an effect so far from its threshold.
+
+    None where that is more than `MOST_SEEDS`.
 
     The smallest n with (t[(1+level)/2, n−1] + t[power, n−1]) · spread / √n ≤ |distance|: the usual
     shift of the t distribution, which takes the spread seen as the true one.
@@ -92,19 +94,19 @@ def seeds_to_decide(
         level: of the interval.
         power: chance that n pairs decide.
         first: pairs at the first of many looks; None for one look.
-        most: pairs that there may be.
+        looks: pairs at the last of many looks whose bound is computed; beyond, its bound is taken,
+            which is a little too wide.
     """
     fewest = first or 2
     if spread == 0:
         return fewest if distance else None
 
     def decides(n: int) -> bool:
-        wanted = reach(n, level, first) + t_quantile(power, n - 1)
+        looked = n if first is None else min(n, max(looks, first))
+        wanted = reach(looked, level, first) + t_quantile(power, n - 1)
         return wanted * spread <= abs(distance) * math.sqrt(n)
 
-    low, high = fewest - 1, most  # does not decide; may
-    if high <= low:
-        return None
+    low, high = fewest - 1, MOST_SEEDS  # does not decide; may
     if not decides(high):
         return None
     while high - low > 1:

@@ -134,8 +134,8 @@ def _paper_numbers(c: Comparison) -> str:
 
 def _comparison_note(c: Comparison) -> str:
     """Why there is no verdict, or what would bring one."""
-    more = _needed_words(c) if c.n > 1 else ""
-    return "; ".join(t for t in (c.note, more and f"{more} seeds to decide") if t)
+    more = f"{_needed_words(c)} seeds to decide" if c.needed and c.n > 1 else ""
+    return "; ".join(t for t in (c.note, more) if t)
 
 
 def tally(verdicts: Sequence[str]) -> str:

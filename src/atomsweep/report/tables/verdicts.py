@@ -263,11 +263,11 @@ def _pairs_needed(
 ) -> int | None:
     """Pairs of seeds in all that would decide, for the nearest verdict that this effect allows."""
     first = None if looks is None else looks.first
-    most = MOST_SEEDS if looks is None else max(looks.most, looks.first)
+    last = MOST_SEEDS if looks is None else looks.most
     distances = [abs(effect - limit)]
     if order in ("<", ">") and abs(effect) < equal_within:
         distances.append(equal_within - abs(effect))
-    found = [seeds_to_decide(d, spread, level, first=first, most=most) for d in distances]
+    found = [seeds_to_decide(d, spread, level, first=first, looks=last) for d in distances]
     return min((n for n in found if n is not None), default=None)
 
 
