@@ -9,7 +9,12 @@ from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, Judged
 from atomsweep.tracking import schema
 
-VERDICT_WORDS = {HOLDS: "hold", EQUAL: "are equal", FAILS: "fail", UNDECIDED: "are undecided"}
+VERDICT_WORDS = {  # of one claim, of several
+    HOLDS: ("holds", "hold"),
+    EQUAL: ("is equal", "are equal"),
+    FAILS: ("fails", "fail"),
+    UNDECIDED: ("is undecided", "are undecided"),
+}
 
 
 def heading_of(tables: list[Table]) -> str:
@@ -49,9 +54,9 @@ def summary_of(
             f"{spelled.number(best['mean'], decimals)}{f' {unit}' if unit else ''} "
             f"({table.label(best)}{seeds}){ratio}."
         )
-    for verdict in VERDICT_WORDS:
+    for verdict, words in VERDICT_WORDS.items():
         if n := sum(claim.verdict == verdict for claim in claims):
-            told.append(f"{n} of {len(claims)} claims {VERDICT_WORDS[verdict]}.")
+            told.append(f"{n} of {len(claims)} claims {words[n > 1]}.")
     if asked is not None and asked.dropped:
         told.append(f"{asked.dropped} planned runs are no longer in the sweep file.")
     metrics = {table.metric for table in tables}
