@@ -1,0 +1,106 @@
+"""Kept results: every comparison of a page follows from the seeds' values in its CSV."""
+
+import csv
+import math
+import re
+from collections import defaultdict
+
+import pytest
+from scipy import stats
+
+from atomsweep.report.tables.looks import boundaries
+from tests.places import REPOSITORY
+
+RESULTS = REPOSITORY / "analysis" / "results"
+CLAIM = re.compile(
+    r"(?:(?P<left>[\d.]+) \* )?.+? (?P<order><=|>=|<|>) (?:(?P<right>[\d.]+) \* )?.+?"
+    r"(?: on (?P<on>\S+)(?: minus (?P<minus>\S+))?)?"
+)
+NUMBERS = re.compile(r"([+−]?[\d.]+) ± ([\d.]+)")
+
+
+def pages():
+    for path in sorted(RESULTS.glob("*.csv")):
+        with path.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if "values" in rows[0] and "### Comparisons" in path.with_suffix(".md").read_text():
+            yield pytest.param(path, id=path.stem)
+
+
+def values_of(path):
+    """Sweep → row → split/metric → seed → value; of trained runs, and `of_all`."""
+    found = defaultdict(lambda: defaultdict(dict))
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            seeds, values = row["seeds"].split(), row["values"].split()
+            name = f"{row['split']}/{row['metric']}"
+            every = {s: float(v) for s, v in zip(seeds, values, strict=True)}
+            untrained = row["not_trained"].split()
+            trained = {s: v for s, v in every.items() if s not in untrained}
+            found[row["sweep"]][row["row"]] |= {name: trained, f"of_all {name}": every}
+    return found
+
+
+def sections(page):
+    """Sweep, texts of its claims, lines of its comparisons, whether claims are looked at often."""
+    claims = defaultdict(list)
+    for sweep, text in re.findall(r"^\| (\S+) +\| `(.+?)` +\|", page, re.M):
+        claims[sweep].append(text)
+    for part in re.split(r"^## ", page, flags=re.M):
+        sweep = re.search(r"\((\S+)\)$", part.splitlines()[0]) if part else None
+        if sweep and "### Comparisons" in part:
+            table = part.split("### Comparisons")[1].split("###")[0]
+            lines = [line for line in table.splitlines() if re.match(r"\| +\d", line)]
+            yield sweep[1], claims[sweep[1]], [re.split(r" *\| *", line[1:-1]) for line in lines]
+
+
+def sides(claim, left, right):
+    """Values of both sides by seed, and what the claim says of them.
+
+    Against the Median every finished run counts: whether it has left it is what is asked.
+    """
+    asked, of = CLAIM.fullmatch(claim), "of_all " if "model=median" in claim else ""
+    there = sorted((n for n in left if " " not in n), key=lambda n: ("val_avg" not in n, n))
+    metric = there[0].partition("/")[2]
+    split = asked["on"] or ("val_avg" if "val_avg" in there[0] else "val_id")
+
+    def side(values, factor):
+        chosen = values[f"{of}{split}/{metric}"]
+        less = (
+            values[f"{of}{asked['minus']}/{metric}"] if asked["minus"] else dict.fromkeys(chosen, 0)
+        )
+        return {s: float(factor or 1) * (v - less[s]) for s, v in chosen.items()}
+
+    return side(left, asked["left"]), side(right, asked["right"]), asked["order"]
+
+
+@pytest.mark.parametrize("path", pages())
+def test_every_comparison_is_recomputed_from_the_csv(path):
+    page, values = path.with_suffix(".md").read_text(), values_of(path)
+    looked = "Claims are looked at after 3 seeds" in page
+    checked = 0
+    for sweep, claims, lines in sections(page):
+        for number, left, right, told, n, verdict, *_ in lines:
+            claim = claims[int(number) - 1]
+            numbers = NUMBERS.fullmatch(told.strip())
+            if numbers is None or {left, right} - set(values[sweep]):
+                continue  # without an interval, or against the baseline, which has one run
+            try:
+                ours, theirs, order = sides(claim, values[sweep][left], values[sweep][right])
+            except KeyError:  # of a number that is no column of the CSV
+                continue
+            d = [ours[s] - theirs[s] for s in ours if s in theirs]
+            assert len(d) == int(n), claim
+            mean = sum(d) / len(d)
+            spread = math.sqrt(sum((x - mean) ** 2 for x in d) / (len(d) - 1))
+            c = boundaries(0.05, 3).critical(len(d)) if looked else stats.t.ppf(0.975, len(d) - 1)
+            half = c * spread / math.sqrt(len(d))
+            effect, reach = (float(text.replace("−", "-")) for text in numbers.groups())
+            digits = 10.0 ** -len(numbers[2].partition(".")[2])
+            assert effect == pytest.approx(mean, abs=0.51 * digits), claim
+            assert reach == pytest.approx(half, abs=0.51 * digits), claim
+            sign = 1 if order[0] == "<" else -1
+            if abs(mean) > half and order in "<>":
+                assert verdict == ("holds" if sign * mean < 0 else "fails"), claim
+            checked += 1
+    assert checked > 1
