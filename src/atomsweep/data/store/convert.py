@@ -95,8 +95,8 @@ def convert(
     }
     about = {**meta, "conversion": made}
     if conversion.reader.relaxations:
-        ends = ends_of(out)
-        merge_parts(stores[ends][0], ends, fingerprint, meta, None, whole, progress, 2)
+        parts_of_ends, each = stores[ends_of(out)]
+        merge_parts(parts_of_ends, ends_of(out), fingerprint, meta, None, whole, progress, each)
     merge_parts(paths, out, fingerprint, about, conversion.graph, whole, progress)
     _tell(out.stem, report, conversion.max_force)
     shutil.rmtree(parts_dir)

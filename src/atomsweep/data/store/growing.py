@@ -47,10 +47,10 @@ class GrowingStore(StoreWriter):
 
     def _open(self) -> None:
         header = _header_at(self._temporary) if self._temporary.exists() else None
-        if header:
+        if header and header["count"]:
             self._count = self.kept = header["count"]
             flags = (HAS_ENERGY * header["has_energy"]) | (HAS_FORCES * header["has_forces"])
-            self._all_flags = flags if self._count else self._all_flags
+            self._all_flags = flags
         try:
             with named_errors(self.path):
                 self._env = lmdb.open(
