@@ -58,6 +58,20 @@ def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place)
     assert "docs/data.md, Bring the data" in error
 
 
+def test_a_key_that_only_the_options_of_the_cells_have_can_be_typed(place):
+    (place.path / "sweeps").mkdir(exist_ok=True)
+    (place.path / "sweeps" / "mine.yaml").write_text(
+        "title: Widths\nrows: {model: [equiformer_v2_small, escn_small]}\nmetrics: [forces_mae]\n"
+        "scale: {laptop: [data=mini_oc_tiny]}\n"
+    )
+    code, output = place.run("sweeps=mine", "model.channels=16", "plan=true")
+    assert code == 0, output
+    assert "2 cells: 2 missing" in output
+    code, output = place.run("-m", "model=escn_small,gns", "model.channels=16", "plan=true")
+    assert code != 0
+    assert "error: there is no model.channels with model=gns; it is of model=" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

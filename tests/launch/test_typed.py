@@ -176,7 +176,7 @@ def test_a_task_of_energies_gives_forcenet_its_head():
         ("+optim.clip_norm=1", "optim.clip_norm"),
         (
             "data.path=x",
-            "there is no data.path with the data that is chosen; it is of data=ase_db|extxyz|",
+            "there is no data.path with the data that is chosen; it is of data=ase_db|",
         ),
         ("~optim.clip_nrom", "there is no optim.clip_nrom; did you mean optim.clip_norm?"),
     ],

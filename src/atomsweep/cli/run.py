@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,8 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _main(arguments)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls for one run. A sweeper does not call it, but composes `words` into cells.
+
+    Hydra applies what it reads to a config of its own, which is no cell's: it has no key that only
+    an option of the sweep brings, `data.path` of `-m data=md17,rmd17`. So it reads no such words.
+
+    Attributes:
+        words: what was typed for the cells of a sweep.
+    """
+
+    words: Sequence[str] = ()
+
+    def __call__(self, cfg: "DictConfig") -> float | None:
+        """Train the one run that `cfg` describes."""
+        return _run(cfg)
+
+
 def _main(arguments: Sequence[str] | None) -> None:
-    import hydra
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
     from hydra.errors import HydraException
 
     from atomsweep.build import UserError
@@ -69,8 +89,13 @@ def _main(arguments: Sequence[str] | None) -> None:
     flags, words, known = typed
     sys.argv[1:] = [*flags, *words]
     os.environ[FULL_ERROR] = "1"  # errors reach us, not only Hydra's words about them
+    parser = get_args_parser()
+    options = parser.parse_args(sys.argv[1:])
+    of_cells = _of_cells(words, options)
+    options.overrides = [word for word in words if word not in of_cells]
     try:
-        hydra.main(version_base="1.3", config_path=str(shipped(CONF)), config_name=CONFIG)(_run)()
+        version.setbase("1.3")
+        _run_hydra(options, parser, Task(of_cells), str(shipped(CONF)), CONFIG)
     except HydraException as error:
         if whole:
             raise
@@ -105,6 +130,17 @@ def _typed() -> "tuple[list[str], list[str], Vocabulary] | None":
         if options.multirun and (cells := num_cells(words)) >= MANY:
             print(f"{cells} cells: reading what they choose", file=sys.stderr, flush=True)
     return flags, words, known
+
+
+def _of_cells(words: Sequence[str], options: argparse.Namespace) -> list[str]:
+    """Of a sweep, the words that make its cells; the others say where and how it is launched."""
+    from atomsweep.shipped import SWEEPS
+    from atomsweep.sweep.grid import is_of_launch
+
+    sweep = options.multirun or any(word.startswith(f"{SWEEPS}=") for word in words)
+    if not sweep or options.cfg or options.info:
+        return []
+    return [word for word in words if not (is_of_launch(word) or word.startswith("root="))]
 
 
 def _run(cfg: "DictConfig") -> float | None:

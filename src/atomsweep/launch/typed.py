@@ -227,9 +227,8 @@ def _unknown_here(key: str, words: Sequence[str], known: Vocabulary) -> str:
         and re.search(rf"^{re.escape(rest)}:", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     if rest and have:
-        return (
-            f"there is no {key} with the {group} that is chosen; it is of {group}={'|'.join(have)}"
-        )
+        chosen = next((w for w in words if key_of(w) == group), f"the {group} that is chosen")
+        return f"there is no {key} with {chosen}; it is of {group}={'|'.join(have)}"
     return unknown(key, known.keys(words))
 
 

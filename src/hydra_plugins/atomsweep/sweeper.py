@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,14 @@ class AtomsweepSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what composing needs; the task function is not called, cells are jobs."""
+        """Keep what composing needs; the task is not called, its words are the cells', as jobs."""
         from atomsweep.launch.choices import Choices
         from atomsweep.launch.composer import Composer
         from atomsweep.launch.typed import vocabulary
 
         self._loader = hydra_context.config_loader
         self._config = config
+        self._words: Sequence[str] = getattr(task_function, "words", ())
         self._known = vocabulary()
         groups = {*self._known.groups, *config.hydra.runtime.choices}
         self._composer = Composer(Choices(self._loader, config.hydra.overrides.hydra), groups)
@@ -51,6 +53,7 @@ class AtomsweepSweeper(Sweeper):
 
         to_terminal()
         start: Start | None = None
+        arguments = [*arguments, *self._words]
         try:
             chosen = self._config.hydra.runtime.choices.get(GROUP)
             path = None if chosen is None else self._path_of(chosen)
