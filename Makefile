@@ -17,7 +17,7 @@ define CHECK_PYTHON
 @$(PYTHON) -c '$(IS_ACCEPTED)' 2>/dev/null || { echo "error: $(ACCEPTED) is needed, but $(PYTHON) $$(version=$$($(PYTHON) -V 2>&1) && echo "is $$version" || echo "does not start"); name another: make setup PYTHON=/path/to/python" >&2; exit 1; }
 endef
 
-.PHONY: help python setup sweep report test test-slow test-wheel test-neighbors test-browser test-slurm slurm-up slurm-down lint format bench ui clean
+.PHONY: help python setup sweep report test test-slow test-long test-wheel test-neighbors test-browser test-slurm slurm-up slurm-down lint format bench ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,20 +53,23 @@ report: setup ## the report of a sweep: make report S=name
 
 test: setup ## the tests; then the ten slowest
 	@# Bytecode is kept: without it each worker and each process that a test starts compiles everything anew
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not slurm" --durations=10 --durations-min=1
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not slurm" --durations=10 --durations-min=1
 
-test-slow: setup ## the slow tests
-	$(BIN)/python -m pytest -m "slow and not gpu and not slurm"
+test-slow: setup ## journeys of users, faults, every model on a GPU that is none: what CI runs besides
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "slow and not long and not gpu and not slurm" --durations=10 --durations-min=1
+
+test-long: setup ## what takes minutes each: compilers, many random kills, every paper's cell
+	$(BIN)/python -m pytest -m "long and not gpu and not slurm"
 
 test-wheel: setup ## the wheel in an environment and a folder of its own
-	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+	$(BIN)/python -m pytest -m long tests/test_wheel.py
 
 test-neighbors: setup ## neighbours as they are searched on a GPU, here on the CPU; installs 0.4 GB
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(NEIGHBORS)
 	$(BIN)/python -m pytest tests/graph/test_search.py -m "not gpu"
 
 test-browser: setup ## the report's pages in Chromium, where it is installed; AXE_CORE=<axe.min.js> checks its rules too
-	$(BIN)/python -m pytest -m slow -rs tests/report/pages/test_browser.py
+	$(BIN)/python -m pytest -m long -rs tests/report/pages/test_browser.py
 
 test-slurm: setup ## sweeps on a real, throw-away SLURM (Debian packages: tools/slurm-local.sh install)
 	$(BIN)/python -m pytest -m slurm tests/slurm $(ARGS)

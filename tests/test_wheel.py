@@ -15,7 +15,7 @@ import pytest
 
 from tests.places import REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -386,7 +386,7 @@ def test_ctrl_c_closes_it_with_a_sentence(root, number):
     assert (process.returncode, told) == (0, "closed\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_page_in_a_browser_follows_by_itself_and_stays_where_it_was(root, tmp_path, monkeypatch):
     """The second question finds another state; the page is the same, scrolled as it was."""

@@ -88,7 +88,7 @@ def test_what_the_page_adds_is_found_and_built_by_its_tests(place, tmp_path):
     assert re.search(r"6 passed", told), told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_command_works_as_it_stands_and_gives_what_the_page_says(place, mini_oc_tiny):
     told = run(place, "\n".join(COMMANDS), mini_oc_tiny.directory.parent)
     words = " ".join(told.split())

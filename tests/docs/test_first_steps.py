@@ -129,7 +129,7 @@ def test_what_its_cells_ask_of_ours_is_there():
         assert hasattr(kind, attribute) or attribute in fields, f"{name}.{attribute}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_from_data_to_a_relaxation(tmp_path):
     notebook = executed(tmp_path)
     text = "".join(texts(notebook))

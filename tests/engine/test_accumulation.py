@@ -21,7 +21,7 @@ CASES = [
     ["task=is2re", "model=egnn_72k"],
     ["task=is2re", "model=megnet_986k"],
     ["task=s2ef_matsci", "model=egnn_72k"],
-    pytest.param(["task=s2ef_matsci", "model=megnet_1_2m"], marks=pytest.mark.slow),
+    pytest.param(["task=s2ef_matsci", "model=megnet_1_2m"], marks=pytest.mark.long),
 ]
 
 

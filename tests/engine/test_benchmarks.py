@@ -27,7 +27,7 @@ def script(tmp_path):
 
 @pytest.mark.parametrize(
     "models",
-    [CHEAP, pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.slow)],
+    [CHEAP, pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.long)],
     ids=["cheap", "others"],
 )
 def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):
@@ -118,7 +118,7 @@ def test_every_row_that_was_asked_for_is_there():
     "rows",
     [
         ["about", "schnet, tf32"],
-        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param(None, marks=pytest.mark.long),
     ],
     ids=["some", "all"],
 )

@@ -212,7 +212,7 @@ def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(
     compare([f"model={model}", *MODELS[model]], 4, double)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_fifty_steps_are_those_of_eager_training(model, either):
     compare([f"model={model}", *MODELS[model]], 50, either)
@@ -331,7 +331,7 @@ def test_a_traced_run_that_was_stopped_ends_with_the_same_bits(tmp_path, without
     stop_and_go_on(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     stop_and_go_on(tmp_path)
 

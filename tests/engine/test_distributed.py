@@ -49,7 +49,7 @@ CASES = {
 }
 
 
-SLOW = pytest.mark.slow
+LONG = pytest.mark.long
 AVERAGED = CASES["batch norm in micro-batches, averaged"]
 
 
@@ -123,7 +123,7 @@ def assert_same(run, other, tolerance=1e-6):
 SCHNET = [*SGD, "model=schnet", "act=shifted_softplus", "basis=none", "size=small", "task=s2ef"]
 
 
-@SLOW
+@LONG
 @pytest.mark.parametrize(
     ("recipe", "choice"),
     [
@@ -143,7 +143,7 @@ def test_two_ranks_that_are_compiled_or_packed_train_as_one_eager_process(
     assert_same(two, one)
 
 
-@pytest.mark.parametrize("case", [*list(CASES)[:2], pytest.param(list(CASES)[2], marks=SLOW)])
+@pytest.mark.parametrize("case", [*list(CASES)[:2], pytest.param(list(CASES)[2], marks=LONG)])
 def test_two_ranks_train_as_one_process_does(tmp_path, made, context, case):
     one = alone(made(tmp_path / "one", *CASES[case]), in_double)
     two = made(tmp_path / "two", *CASES[case])
@@ -161,7 +161,7 @@ def test_two_ranks_train_as_one_process_does(tmp_path, made, context, case):
     assert two.path.name == one.path.name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_ranks_train_as_one_process_does(tmp_path, made, context):
     one, four = (made(tmp_path / name, *AVERAGED) for name in ("one", "four"))
     for run in (one, four):  # a micro-batch must give each rank something

@@ -88,7 +88,7 @@ def test_training_evaluation_and_ranks_never_wait_and_faults_do():
 MODELS = sorted(path.stem for path in (REPOSITORY / "conf" / "model").glob("*.yaml"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "median"])
 def test_every_model_task_objective_augmentation_and_precision(model):
     encodes = model.startswith(("equiformer", "escn", "forcenet"))

@@ -6,7 +6,7 @@ import torch
 from atomsweep.launch.compose import cell_of
 from atomsweep.tracking import schema
 from tests.contracts.compose import compose_with_choices
-from tests.engine.test_distributed import SLOW, alone, curve, in_double, on_ranks, weights
+from tests.engine.test_distributed import LONG, alone, curve, in_double, on_ranks, weights
 
 STEPS = 4
 COMMON = [
@@ -38,7 +38,7 @@ DEFAULT = ("E(n)-GNN, IS2RE", "Gala, IS2RE")  # no norms over ranks, and norms
 
 
 @pytest.mark.parametrize(
-    "case", [case if case in DEFAULT else pytest.param(case, marks=SLOW) for case in CASES]
+    "case", [case if case in DEFAULT else pytest.param(case, marks=LONG) for case in CASES]
 )
 def test_two_ranks_have_the_losses_of_one_process(tmp_path, mini_oc_tiny, context, case):
     """In double precision, where rounding does not hide a wrong sum."""

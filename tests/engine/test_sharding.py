@@ -90,7 +90,7 @@ def test_a_sharded_run_is_that_of_one_process_and_its_checkpoint_goes_on_there(
     assert_same(alone(two, in_double), one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("before", "after"), [((2, SHARDED), (4, SHARDED)), ((2, RECIPE), (2, SHARDED))]
 )
@@ -187,7 +187,7 @@ def difference(found, expected, least=1e-30):
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=least))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_model_has_the_same_gradients_in_shards(tmp_path, made, context, mini_oc_tiny):
     run = made(tmp_path)
     where = f"data.root={mini_oc_tiny.directory.parent}"

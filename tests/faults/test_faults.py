@@ -38,21 +38,21 @@ def test_a_few_signals_lose_nothing(place):
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_signals_to_any_process_of_a_launch_lose_nothing(place):
     attack = Attack(place, SEED, "tracking=none")
     attack.signals(SIGNALS)
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_signals_while_cells_are_checked_and_data_are_made(place):
     attack = Attack(place, SEED + 1, "tracking=none")
     attack.signals(SIGNALS, fresh_data=True)
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_is_full_at_any_moment_is_named_and_the_same_command_finishes(place):
     attack = Attack(place, SEED + 2, "tracking=none")
     needed = size_of(place.path / "whole")
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_at_any_moment_is_named_and_the_same_command_finishe
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_system_without_room_for_another_file_is_named(place):
     attack = Attack(place, SEED + 3, "tracking=none")
     files = sum(1 for _ in (place.path / "whole").rglob("*"))
@@ -86,7 +86,7 @@ def test_a_file_system_without_room_for_another_file_is_named(place):
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_temporary_directory_is_named(place):
     attack = Attack(place, SEED + 4, "tracking=none")
     with small_disk(place.path / "tmp", "size=1m") as disk:
@@ -97,7 +97,7 @@ def test_a_full_temporary_directory_is_named(place):
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rights_that_are_taken_away_are_named(place):
     place.env[MODES] = "1"
     attack = Attack(place, SEED + 5, "tracking=none")
@@ -116,7 +116,7 @@ def test_rights_that_are_taken_away_are_named(place):
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_signals_while_mlflow_comes_and_goes(place):
     """Its process is among those that are killed; at the end it holds every cell."""
     from mlflow import MlflowClient
@@ -131,7 +131,7 @@ def test_signals_while_mlflow_comes_and_goes(place):
     judge(attack)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_code_that_is_broken_in_mid_launch_is_in_no_cell(place):
     attack = Attack(place, SEED + 7, "tracking=none", "cluster.parallel=1")
     copy = place.path / "checkout"

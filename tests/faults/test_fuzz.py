@@ -26,7 +26,7 @@ def test_a_mutant_of_any_file_is_read_or_refused_by_name(tmp_path):
     assert_all_were_looked_at(fuzz(tmp_path, 6, 0), 6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_thousands_of_mutants_are_read_or_refused_by_name(tmp_path, seed):
     assert_all_were_looked_at(fuzz(tmp_path, 250, seed), 250)

@@ -79,7 +79,7 @@ def rows(pairs, pos, cell, cutoff):
 
 
 @needs_library
-@pytest.mark.parametrize("method", ["naive", pytest.param("cell_list", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["naive", pytest.param("cell_list", marks=pytest.mark.long)])
 def test_the_library_finds_the_pairs_that_vesin_finds(method, monkeypatch):
     find = search.device_search()
     monkeypatch.setattr(

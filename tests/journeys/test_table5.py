@@ -111,7 +111,7 @@ def test_runs_are_reported_by_their_names_and_two_are_compared(desk, launched):
     assert "error: " in told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_table_and_a_study_as_the_readme_types_them(desk):
     code, told = desk.run("sweeps=forcenet/table5", "seed=0", "data=mini_oc_tiny",
                           "engine.steps=20", "engine.eval_every=10", root="whole")  # fmt: skip

@@ -90,7 +90,7 @@ def test_a_wrong_word_is_a_sentence_before_any_work(place, arguments, sentence):
     assert not (place.path / "runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_single_run_is_planned_and_made_again_too(place):
     assert place.run(*SMALL)[0] == 0
     code, output = place.run(*SMALL, "plan=true")
@@ -103,7 +103,7 @@ def test_a_single_run_is_planned_and_made_again_too(place):
     assert run.result["metrics"] == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stale_cell_is_made_again_only_when_asked(place):
     assert place.run(*TABLE)[0] == 0
     runs = place.runs()
@@ -122,7 +122,7 @@ def test_a_stale_cell_is_made_again_only_when_asked(place):
     assert (runs[1].path / schema.RESULT).stat().st_mtime_ns == stamps[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cancel_from_another_shell_and_retry(place):
     long = [*TABLE, "engine.steps=400"]
     process = place.start(*long)
@@ -137,7 +137,7 @@ def test_cancel_from_another_shell_and_retry(place):
     assert [run.state() for run in place.runs()] == [schema.FINISHED] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_killed_twenty_times_at_random_ends_like_one_that_was_not(
     place,
     server,
@@ -204,7 +204,7 @@ with run.lock():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixteen_processes_that_log_at_once_lose_nothing_in_the_default_store(place):
     from atomsweep.tracking.mlflow.mirror import Mirror
 

@@ -24,7 +24,7 @@ def words(place):
     return ["sweeps=mine", *own]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothing(
     place,
     capsys,

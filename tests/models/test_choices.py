@@ -55,7 +55,7 @@ def test_every_ablation_changes_only_the_model(ablation):
     assert chosen.keys() == full.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forward_and_backward_compile_into_one_graph_each():
     torch.manual_seed(0)
     model = build_model(["model=forcenet", *SMALL])

@@ -38,7 +38,7 @@ class TestEGNNOfTheSummedAtoms(TestEGNN):
     local = False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestEGNN72k(ModelContract):
     overrides = ["model=egnn_72k", "act=swish"]
     rotation = Symmetry.EXACT
@@ -46,7 +46,7 @@ class TestEGNN72k(ModelContract):
     smooth_cutoff = False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestEGNN629k(TestEGNN72k):
     overrides = ["model=egnn_629k", "act=swish"]
 

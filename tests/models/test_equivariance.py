@@ -165,7 +165,7 @@ def test_gradients_in_bfloat16_point_where_those_in_single_precision_do(override
     assert torch.cosine_similarity(exact, rough, dim=0) > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("overrides", [EQUIFORMER_V2, ESCN], ids=["v2", "escn"])
 def test_forward_and_backward_compile_into_one_graph_each(overrides):
     """With DeNS: as many edges are listed as atoms were moved, another number in every step."""

@@ -45,12 +45,12 @@ class TestMegNetWithoutAdsorbate(TestMegNet):
     batch_for = ModelContract.batch_for
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestMegNet986k(TestMegNet):
     overrides = ["model=megnet_986k"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestMegNet1M2(TestMegNet):
     overrides = ["model=megnet_1_2m"]
 

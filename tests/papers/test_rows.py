@@ -132,7 +132,7 @@ def test_every_row_of_a_table_is_trained_or_says_why_not(reference):
 
 @pytest.mark.parametrize(
     "reference",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in MANY else []) for n in TRAINED],
+    [pytest.param(n, marks=[pytest.mark.long] if n in MANY else []) for n in TRAINED],
 )
 def test_every_row_is_trained_as_the_paper_says(reference):
     content = FIXTURES[reference]
@@ -170,7 +170,7 @@ def compared(reference, trained):
     return seen
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_readings_of_the_rows_that_keep_one_part_are_trained():
     kept = {}
     for label, cell in cells("dens/table5"):
@@ -196,7 +196,7 @@ def sizes():
                     yield reference, row, table.columns[place], row.values[place]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_models_have_the_size_that_their_row_prints():
     """Within one unit of the last place: the papers round or cut off, and do not say which.
 

@@ -119,7 +119,7 @@ def test_a_report_needs_no_torch_and_no_mlflow(table5, tmp_path):
 ENV = os.environ | {"PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_runs_are_reported_in_ten_seconds(root, capsys):
     cells = {}
     for number in range(1000):

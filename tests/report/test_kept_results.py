@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 from scipy import stats
 
-from atomsweep.report.tables.looks import boundaries
+from atomsweep.report.tables.boundaries import boundaries
 from tests.places import REPOSITORY
 
 RESULTS = REPOSITORY / "analysis" / "results"

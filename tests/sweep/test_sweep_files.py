@@ -34,7 +34,7 @@ MANY_CELLS = ("dens/table1a", "dens/table1b", "dens/table1c")
 
 def marks(name, scale):
     many = name in MANY_CELLS or (name.startswith("dens/") and scale == "paper")
-    return [pytest.mark.slow] if many else []
+    return [pytest.mark.long] if many else []
 
 
 SCALES = [
@@ -369,7 +369,7 @@ def test_first_and_last_cell_of_our_files_compose_and_build(name, scale, oc20, m
     cells_compose_and_build(wanted, [first, last])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
 def test_every_cell_of_our_files_composes_and_builds(name, scale, oc20, monkeypatch):
     monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))

@@ -117,7 +117,7 @@ def test_paths_of_a_model_are_those_of_ase_with_its_calculator(systems, potentia
         assert_same_path(one, path, converged, 1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_systems_relax_as_with_ase_one_by_one(tmp_path, potential):
     source = data_source("mini_oc_tiny", tmp_path, train_systems=36, workers=2)
     structures = [s for split in source.splits() for s in initial(source.relaxations(split))]

@@ -23,6 +23,7 @@ from atomsweep.tracking.files import told, write_atomic
 from atomsweep.tracking.lock import exclusive
 
 if TYPE_CHECKING:
+    from atomsweep.data.dataset import OnError
     from atomsweep.data.formats.sane import Said
     from atomsweep.data.store.parts import Conversion, Report
 
@@ -106,48 +107,16 @@ def _labels(text: str) -> tuple[str, ...]:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from atomsweep.data.filehash import content_hash
-    from atomsweep.data.formats.known import open_files
-    from atomsweep.data.formats.sane import Said, check_first
+    from atomsweep.data.formats.sane import check_first
     from atomsweep.data.source import Provenance
     from atomsweep.data.store.convert import convert
     from atomsweep.data.store.dataset import StoreDataset
-    from atomsweep.data.store.parts import Conversion
     from atomsweep.data.structure import DataError
-    from atomsweep.graph.neighbors import RadiusGraph
 
     out: Path = options.out
-    if out.suffix != ".lmdb":
-        raise ValueError(f"the store must end in .lmdb, got {out}")
-    if options.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {options.workers}")
-    labels = _labels(options.labels)
-    reader, found = open_files(
-        options.path,
-        labels,  # type: ignore[arg-type]
-        options.linear_references,
-        options.energy_key,
-        options.forces_key,
-    )
-    files = found.files
-    if out.resolve() in [file.resolve() for file in files]:
-        raise ValueError(f"{out} is what is read; name another file")
-    graph = None
-    if options.neighbors is not None:
-        graph = RadiusGraph(options.neighbors, options.max_neighbors or None)
-    on_error = "skip" if options.skip_bad else "raise"
-    said = Said(options.energy_unit, options.force_unit)
-    conversion = Conversion(reader, options.max_force or None, on_error, graph, said.units)  # type: ignore[arg-type]
+    conversion, files, said = _wanted(options)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = [s for file in files for s in reader.beside(file)]
-    how = [
-        {**reader.settings(), **said.units.settings()},
-        conversion.max_force,
-        on_error,
-        [graph.cutoff, graph.max_neighbors] if graph is not None else None,
-        content_hash([*files, *beside], out.parent),
-    ]
-    fingerprint = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
+    fingerprint = _fingerprint(conversion, files, said, out.parent)
     more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
     parts = out.with_name(f"{out.name}.parts-{fingerprint}")
     source = Provenance(
@@ -160,7 +129,7 @@ def _convert(options: argparse.Namespace) -> None:
             log.info("%s is there already, made from the same files in the same way", out)
             return
         with _in_options():
-            check_first(reader, files[0], conversion.max_force, said, str(files[0]))
+            check_first(conversion.reader, files[0], conversion.max_force, said, str(files[0]))
         report = convert(
             conversion,
             files,
@@ -176,6 +145,55 @@ def _convert(options: argparse.Namespace) -> None:
             out.unlink()
             raise
     _tell(out, report)
+
+
+def _wanted(options: argparse.Namespace) -> tuple[Conversion, list[Path], Said]:
+    """What the options ask for, the files that are read, and what is said of their units.
+
+    Raises:
+        ValueError: options that cannot be meant.
+    """
+    from atomsweep.data.formats.known import open_files
+    from atomsweep.data.formats.sane import Said
+    from atomsweep.data.store.parts import Conversion
+    from atomsweep.graph.neighbors import RadiusGraph
+
+    out: Path = options.out
+    if out.suffix != ".lmdb":
+        raise ValueError(f"the store must end in .lmdb, got {out}")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    reader, found = open_files(
+        options.path,
+        _labels(options.labels),  # type: ignore[arg-type]
+        options.linear_references,
+        options.energy_key,
+        options.forces_key,
+    )
+    if out.resolve() in [file.resolve() for file in found.files]:
+        raise ValueError(f"{out} is what is read; name another file")
+    graph = None
+    if options.neighbors is not None:
+        graph = RadiusGraph(options.neighbors, options.max_neighbors or None)
+    on_error: OnError = "skip" if options.skip_bad else "raise"
+    said = Said(options.energy_unit, options.force_unit)
+    conversion = Conversion(reader, options.max_force or None, on_error, graph, said.units)
+    return conversion, found.files, said
+
+
+def _fingerprint(conversion: Conversion, files: list[Path], said: Said, root: Path) -> str:
+    """Of the files and of how they are read, by which a store is found to be there already."""
+    from atomsweep.data.filehash import content_hash
+
+    reader, graph = conversion.reader, conversion.graph
+    how = [
+        {**reader.settings(), **said.units.settings()},
+        conversion.max_force,
+        conversion.on_error,
+        [graph.cutoff, graph.max_neighbors] if graph is not None else None,
+        content_hash([*files, *(s for file in files for s in reader.beside(file))], root),
+    ]
+    return hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
 
 
 def _check(out: Path, conversion: Conversion, said: Said) -> None:

@@ -3,7 +3,7 @@
 The `feed` of an executor, as a study's driver is: called again and again with what has ended, it
 looks at the claims and returns what is to run too. All that it knows is in the plan and in the run
 directories, so the same command goes on after any kill. What a look may conclude is in
-`atomsweep/report/tables/looks.py`: claims may be looked at after every seed.
+`atomsweep/report/tables/boundaries.py`: claims may be looked at after every seed.
 """
 
 import itertools

@@ -236,7 +236,7 @@ def open_data(
         )
         for split in source.splits()
     }
-    large = [split for split, graphs in data.items() if not graphs.preloaded]
+    large = [split for split, graphs in data.items() if not graphs.in_memory]
     if source.on_error == "skip" and large:  # what is left out must not depend on memory
         raise ValueError(
             f"data.on_error=skip looks at every structure once, and the arrays of {large[0]} that "

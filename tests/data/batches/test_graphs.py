@@ -90,8 +90,8 @@ def test_gathering_equals_collating_one_object_for_each_structure(structures, in
 def test_reading_for_each_batch_equals_gathering(structures):
     kept = GraphDataset(InMemoryDataset(structures), GRAPH)
     read = GraphDataset(InMemoryDataset(structures), GRAPH, budget=0)
-    assert kept.preloaded
-    assert not read.preloaded
+    assert kept.in_memory
+    assert not read.in_memory
     assert_equal(kept.batch([4, 2, 9]), read.batch([4, 2, 9]))
 
 
@@ -340,7 +340,7 @@ def edges_of(path):
     return GraphDataset(StoreDataset(path), GRAPH).batch(np.arange(12)).edge_index.shape[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_start_together_get_the_same_lists(tmp_path, structures):
     write(tmp_path / "train.lmdb", structures)
     with multiprocessing.get_context("spawn").Pool(2) as pool:

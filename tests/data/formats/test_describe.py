@@ -47,7 +47,7 @@ def test_frames_in_pieces_are_described_as_together(tmp_path, monkeypatch, part)
     assert cut.some_energies.values.tolist() == together.some_energies.values.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_does_not_matter_how_many_processes_describe(tmp_path, monkeypatch):
     relaxations(tmp_path / "a.lmdb")
     monkeypatch.setattr(parts_module, "PART", 4)

@@ -181,7 +181,7 @@ def test_a_mapping_that_would_run_code_is_refused_and_does_not(tmp_path):
 # The real ones
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_42_real_relaxations_are_read_as_numpy_reads_them(real_data, tmp_path):
     path = real_data / "oc20_42_relaxations.npz"
     if not path.is_file():

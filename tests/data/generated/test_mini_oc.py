@@ -271,7 +271,7 @@ def contents(source):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_build_goes_on_and_gives_the_same_data_on_any_number_of_workers(tmp_path):
     whole = data_source("mini_oc_tiny", tmp_path / "whole", workers=2, **SMALLEST)
     whole.prepare(progress=False)
@@ -298,7 +298,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_data_on_any_number_of_workers
     assert not partial.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
     builds = [start_build(tmp_path, workers=1) for _ in range(2)]
     messages = [build.communicate()[1] for build in builds]

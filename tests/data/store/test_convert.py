@@ -128,7 +128,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_conversion_that_is_killed_goes_on(tmp_path, workers, number):

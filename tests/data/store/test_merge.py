@@ -101,7 +101,7 @@ def with_parts(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("inside", [3, 1 << 22])
-@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.long)])
 def test_a_copy_that_is_killed_anywhere_goes_on(tmp_path, monkeypatch, inside, stride):
     monkeypatch.setattr("atomsweep.data.store.writer.MOST_INSIDE", inside)
     (tmp_path / "made").mkdir()

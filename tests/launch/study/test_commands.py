@@ -76,7 +76,7 @@ def test_a_study_prunes_finds_its_best_and_is_done(project):
     assert best["identities"][0] in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_that_is_done_trains_nothing_and_a_pruned_run_ends_in_the_same_bits(project):
     assert project.run("sweeps=hpo/tiny", "cluster.parallel=1")[0] == 0
     before = {run.path: run.segments() for run in project.runs()}
@@ -94,7 +94,7 @@ def test_a_study_that_is_done_trains_nothing_and_a_pruned_run_ends_in_the_same_b
     assert science_of(pruned) == science_of(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_driver_is_followed_by_another_that_waits_for_its_runs(project):
     process = project.start("sweeps=hpo/tiny", *LONG)
     deadline = time.monotonic() + 120
@@ -115,7 +115,7 @@ def test_a_killed_driver_is_followed_by_another_that_waits_for_its_runs(project)
     assert [len(run.segments()) for run in project.runs() if run.result] == [1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_leaves_trials_that_the_same_command_continues(project):
     process = project.start("sweeps=hpo/tiny", *LONG)
     deadline = time.monotonic() + 120

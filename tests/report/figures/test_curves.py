@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from atomsweep.report.figures.curves import STEP, TIME, draw, spread
 from atomsweep.report.figures.files import inline, save
-from atomsweep.report.figures.style import SERIES, looks, make_room, round_numbers
+from atomsweep.report.figures.style import SERIES, line_settings, make_room, round_numbers
 from atomsweep.report.pages import report
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.curves import MOST_OF_ROW, lines, series, told
@@ -102,7 +102,7 @@ def test_a_setting_looks_the_same_in_every_figure_and_unlike_any_other():
     given = [styles.of(run, AXES) for run in df]
     assert len(set(given)) == len(df)
     assert [styles.of(run, AXES) for run in reversed(df)] == given[::-1]  # whatever the order
-    in_grey = {(looks(s)["marker"], str(looks(s)["dashes"])) for s in given}
+    in_grey = {(line_settings(s)["marker"], str(line_settings(s)["dashes"])) for s in given}
     assert len(in_grey) == len(df)
 
 

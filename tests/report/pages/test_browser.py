@@ -34,7 +34,7 @@ AXE = os.environ.get("AXE_CORE")
 PAPERS = {"595 842", "612 792"}  # A4 and letter, points
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
 

@@ -154,7 +154,7 @@ def test_a_wrong_file_is_a_problem_and_the_plan_lays_the_table_out(place, monkey
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reports_of_everything_have_an_index(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path / "runs", "forcenet/table7", range(2))
     (tmp_path / "analysis/published").mkdir(parents=True)

@@ -27,7 +27,7 @@ from atomsweep.tracking.mlflow.mirror import (
     mirror,
     sync,
 )
-from atomsweep.tracking.mlflow.reader import read_mlflow
+from atomsweep.tracking.mlflow.reader import read_mirrored
 from atomsweep.tracking.mlflow.tables import Tables
 from atomsweep.tracking.run import RunDirectory
 from tests.places import SOURCE
@@ -381,7 +381,7 @@ def test_mlflow_alone_says_what_the_directories_say(root):
     plan = {"sweep": "two", "cells": [{"identity": idle.identity}]}
     write_atomic(root / schema.PLANS / "two.json", dumps(plan))
     sync(root, uri(root))
-    held = read_mlflow(uri(root))
+    held = read_mirrored(uri(root))
     assert held.problems == []
     assert held.plans == {"two": plan}
     for run, mirrored in zip((done, failed, idle), held.runs, strict=True):
@@ -469,7 +469,7 @@ def test_training_goes_on_when_mlflow_is_away_and_hears_it_once(root, capfd):
     assert f"atomsweep sync --root {root}" in told[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirror_beside_a_run_has_everything_when_it_ends(root, caplog):
     tracking = {"uri": uri(root), "experiment": "atomsweep", "every_s": 0.2}
     with caplog.at_level(logging.WARNING), mirror(tracking, root):
@@ -482,7 +482,7 @@ def test_mirror_beside_a_run_has_everything_when_it_ends(root, caplog):
     assert view.history("train/loss") == curves(run)["train/loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mirror_of_a_killed_process_does_a_last_pass(root):
     run = make(root)
     code = (
@@ -511,7 +511,7 @@ def test_mirror_of_a_killed_process_does_a_last_pass(root):
     assert View(root).history("train/loss") == [(10, 0.5)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_first_syncs_at_once_make_one_whole_store(tmp_path):
     roots = [tmp_path / f"root{i}" for i in range(8)]
     store = f"sqlite:///{tmp_path}/shared.db"

@@ -254,7 +254,7 @@ scale: {laptop: []}
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_evaluates_its_cells_and_a_relaunch_makes_only_what_is_missing(
     tmp_path, mini_oc_tiny
 ):

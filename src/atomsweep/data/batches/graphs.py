@@ -62,7 +62,7 @@ class GraphDataset:
         kinds: of frames, by the first frame id of each, as `DataSource` has them.
 
     Attributes:
-        preloaded: whether there are such arrays.
+        in_memory: whether there are such arrays.
         skipped: messages about dropped structures.
 
     Raises:
@@ -87,13 +87,13 @@ class GraphDataset:
         self._tensors: FlatTensors | None = None
         self._num_edges: Array | None = None
         size = _size(dataset, graph)
-        self.preloaded = size <= budget
-        if self.preloaded:
-            self._preload()
+        self.in_memory = size <= budget
+        if self.in_memory:
+            self._read_all()
         elif graph is not None and stored_num_edges(dataset, graph) is None:
             _tell_of_finding(dataset.name, graph, size, budget)
 
-    def _preload(self) -> None:
+    def _read_all(self) -> None:
         arrays = mapped(self._wanted)
         if arrays is None:
             arrays = in_memory(self._wanted, np.arange(len(self.dataset)))
@@ -149,7 +149,7 @@ class GraphDataset:
 
         Raises:
             IndexError: outside the data set.
-            DataError: a structure of a set that is not preloaded is unusable; names it.
+            DataError: a structure of a set that is not in memory is unusable; names it.
 
         Shape: (B,).
         """

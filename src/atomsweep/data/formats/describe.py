@@ -16,7 +16,7 @@ from atomsweep.data.formats.tallies import (
     Identities,
     Range,
     Reasons,
-    identity,
+    row_of,
     share,
 )
 from atomsweep.data.frames import Frame, Reader
@@ -318,7 +318,7 @@ def _of_part(
             found.faults.add(fault, where)
         else:
             found.add(frame, where)
-            rows.append(identity(frame, part.number, len(told) * TOGETHER + len(rows)))
+            rows.append(row_of(frame, part.number, len(told) * TOGETHER + len(rows)))
         if len(rows) == TOGETHER:  # an array is a fifth as large
             told.append(np.array(rows, ROW))
             rows = []

@@ -98,14 +98,7 @@ class FileSource(DataSource):
         energy_unit: str | None = None,
         force_unit: str | None = None,
     ) -> None:
-        if split_by not in SPLIT_BY:
-            raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
-        if max_force is not None and not max_force > 0:
-            raise ValueError(
-                f"max_force must be above 0 eV/Å, or null to keep all frames, got {max_force}"
-            )
-        if not 0.0 <= val_fraction < 1.0:
-            raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+        _check(split_by, max_force, val_fraction)
         validation = (val_id, val_ood_ads, val_ood_cat, val_ood_both, val_ood)
         given = zip(VALIDATION, validation, strict=True)
         self.paths = {"train": path} | {split: p for split, p in given if p is not None}
@@ -359,6 +352,17 @@ class FileSource(DataSource):
             else "structure",
             "provenance": self.provenance.as_dict(),
         }
+
+
+def _check(split_by: str, max_force: float | None, val_fraction: float) -> None:
+    if split_by not in SPLIT_BY:
+        raise ValueError(f"split_by must be {', '.join(SPLIT_BY)}, got {split_by!r}")
+    if max_force is not None and not max_force > 0:
+        raise ValueError(
+            f"max_force must be above 0 eV/Å, or null to keep all frames, got {max_force}"
+        )
+    if not 0.0 <= val_fraction < 1.0:
+        raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
 
 
 def relaxations_in(

@@ -213,7 +213,7 @@ class Identities:
         ]
 
 
-def identity(frame: Frame, file: int, place: int) -> tuple[int, ...]:
+def row_of(frame: Frame, file: int, place: int) -> tuple[int, ...]:
     """The `ROW` of a usable frame."""
     assert frame.structure is not None
     structure = frame.structure

@@ -16,7 +16,7 @@ from atomsweep.report.figures.style import (
     INK,
     MUTED,
     dress,
-    looks,
+    line_settings,
     make_room,
     plain_ticks,
     time_title,
@@ -198,7 +198,7 @@ def _draw_compute(rows: Rows, table: Table, split: str) -> "Figure":
     for label in shown[:MOST_DRAWN]:
         times, values = mean_curve(rows[label])
         axes.plot(
-            [t / size for t in times], values, **looks(table.styles[label]),
+            [t / size for t in times], values, **line_settings(table.styles[label]),
             lw=1.6, ms=4, markevery=max(1, len(times) // 6), label=label,
         )  # fmt: skip
     axes.set_xscale("log")

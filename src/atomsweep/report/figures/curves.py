@@ -13,7 +13,7 @@ from atomsweep.report.figures.style import (
     INK,
     MUTED,
     dress,
-    looks,
+    line_settings,
     make_room,
     time_title,
     time_unit,
@@ -101,7 +101,7 @@ def draw(
 def _draw_line(axes: "Axes", label: str, line: pd.DataFrame) -> tuple[float, float, str, Style]:
     """Draw a table row; returns where it ends, its name and its style."""
     style = Style(int(line["hue"].iloc[0]), int(line["dash"].iloc[0]))
-    own = looks(style)
+    own = line_settings(style)
     if (line["n"] > 1).any():
         axes.fill_between(
             line["x"], line["low"], line["high"], color=own["color"], alpha=0.16, lw=0
@@ -152,7 +152,7 @@ def _name_lines(
     left = 1.05
     for (height, end, label, named), placed in zip(wanted, heights, strict=True):
         own: dict[str, Any] = {"color": MUTED, "dashes": (2, 2)}
-        own = own if named is None else looks(named)
+        own = own if named is None else line_settings(named)
         outside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
         axes.plot([end, left], [height, placed], color=own["color"], lw=0.6, alpha=0.6, **outside)
         axes.plot(

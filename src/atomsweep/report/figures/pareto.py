@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from atomsweep.report.figures.style import INK, MUTED, dress, looks, plain_ticks
+from atomsweep.report.figures.style import INK, MUTED, dress, line_settings, plain_ticks
 from atomsweep.report.tables.pareto import pareto
 from atomsweep.report.tables.styles import Style
 
@@ -34,7 +34,7 @@ def draw_points(
     for label, (cost, error) in points.items():
         own: dict[str, Any] = {"color": INK if label in front else MUTED, "marker": "o"}
         if styles and label in styles:
-            own = {k: v for k, v in looks(styles[label]).items() if k != "dashes"}
+            own = {k: v for k, v in line_settings(styles[label]).items() if k != "dashes"}
         axes.plot([cost], [error], **own, ls="", ms=5.5)
         if len(points) > MOST_NAMED and label not in front:
             continue

@@ -21,7 +21,7 @@ ROUND = ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,))  # ticks of a deca
 UNITS = ((1, "seconds", 180), (60, "minutes", 180), (3600, "hours", 96), (86_400, "days", math.inf))
 
 
-def looks(style: Style) -> dict[str, Any]:
+def line_settings(style: Style) -> dict[str, Any]:
     """Colour, marker and dashes of a setting, as matplotlib's `plot` takes them.
 
     Marker and dashes alone tell settings apart too: in grey, and for who sees few colours.

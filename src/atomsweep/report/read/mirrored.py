@@ -15,8 +15,7 @@ from atomsweep.report.read.row import row_of
 from atomsweep.report.read.runs import Runs
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow.connect import absolute, sqlite_path
-from atomsweep.tracking.mlflow.reader import MirroredRun
-from atomsweep.tracking.mlflow.reader import read_mlflow as read_mirrored
+from atomsweep.tracking.mlflow.reader import MirroredRun, read_mirrored
 
 PATH = "mlflow:"  # + run id, in the column `path`
 

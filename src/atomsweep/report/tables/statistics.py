@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from atomsweep.report.tables.looks import boundaries
+from atomsweep.report.tables.boundaries import boundaries
 
 MOST_SEEDS = 1000  # an effect that needs more is as good as none
 

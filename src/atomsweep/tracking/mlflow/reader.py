@@ -71,7 +71,7 @@ class Mirrored:
         return [lines[step] for step in sorted(lines)]
 
 
-def read_mlflow(uri: str, experiment: str = EXPERIMENT) -> Mirrored:
+def read_mirrored(uri: str, experiment: str = EXPERIMENT) -> Mirrored:
     """All runs of an experiment that the mirror wrote; runs of others are left alone.
 
     Raises:

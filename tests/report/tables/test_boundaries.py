@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atomsweep.report.tables.looks import CELLS, Boundaries, boundaries
+from atomsweep.report.tables.boundaries import CELLS, Boundaries, boundaries
 from atomsweep.report.tables.statistics import interval, seeds_to_decide, t_quantile
 from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, compare
 from atomsweep.sweep.looks import Looks
@@ -58,7 +58,7 @@ def test_the_error_holds_for_ever_and_the_grid_is_fine_enough(monkeypatch):
     crossed = (t_of(draws) > criticals(most=40)).any(1).mean()
     assert crossed <= 0.05 + 3 * math.sqrt(0.05 / 4000)
     coarse = [boundaries(0.05, 3).critical(n) for n in (4, 6)]
-    monkeypatch.setattr("atomsweep.report.tables.looks.CELLS", 2 * CELLS)
+    monkeypatch.setattr("atomsweep.report.tables.boundaries.CELLS", 2 * CELLS)
     fine = Boundaries(0.05, 3)
     assert [fine.critical(n) for n in (4, 6)] == pytest.approx(coarse, rel=1e-3)
 
