@@ -15,7 +15,7 @@ import pytest
 
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import holder_of
-from tests.contracts.commands import Started
+from tests.contracts.commands import Started, last_of_each
 from tests.faults.harness import descendants
 from tests.test_commands import SMALL, science_of, wait_for_step
 
@@ -70,6 +70,49 @@ def test_a_key_that_only_the_options_of_the_cells_have_can_be_typed(place):
     code, output = place.run("-m", "model=escn_small,gns", "model.channels=16", "plan=true")
     assert code != 0
     assert "error: there is no model.channels with model=gns; it is of model=" in output
+
+
+@pytest.mark.slow
+def test_what_chosen_options_say_of_a_launch_counts_in_sweeps_too(place):
+    for folder in ("conf/experiment", "more/mine"):
+        (place.path / folder).mkdir(parents=True)
+    (place.path / "conf/experiment/named.yaml").write_text(
+        "# @package _global_\nsweep: named\nroot: elsewhere/${model.hidden_channels}\n"
+    )
+    (place.path / "more/mine/new.yaml").write_text("# @package _global_\nseed: 7\n")
+    words = [*SMALL, "engine.steps=2", "engine.eval_every=2", "--config-dir", "more", "+mine=new"]
+    process = Started(
+        [str(place.script), "-m", "experiment=named", "basis=sph,sine", *last_of_each(words)],
+        place.path,
+        place.env,
+    )
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "sweep named: 2 cells" in output
+    runs = place.runs("elsewhere/8")
+    assert [run.config()["seed"] for run in runs] == [7, 7]
+    assert (place.path / "elsewhere/8/_snapshots").is_dir()
+    assert not (place.path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["hydra.mode=RUN", "model=gns"], "error: hydra.mode=RUN asks for one run, and -m or "),
+        (["--experimental-rerun", "job.pickle"], "error: --experimental-rerun does nothing here"),
+        (["model.chanels=16"], "error: there is no model.chanels; "),  # and not the file's line 2
+    ],
+)
+def test_a_sweep_that_cannot_be_meant_trains_nothing(place, arguments, sentence):
+    (place.path / "sweeps").mkdir()
+    (place.path / "sweeps" / "mine.yaml").write_text(
+        "title: x\n# 16 of them\nrows: {act: [relu, tanh]}\nmetrics: [forces_mae]\n"
+    )
+    code, output = place.run("sweeps=mine", *arguments)
+    assert code != 0
+    assert sentence in output
+    assert not (place.path / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,14 @@ def test_right_words_are_let_be(known, words):
     assert checked(words, known, multirun=True) == words
 
 
+@pytest.mark.parametrize(
+    "word", ["sweeps=forcenet/table5,forcenet/table6", "root=a,b", "scale=a,b"]
+)
+def test_what_a_launch_has_one_of_is_not_swept(known, word):
+    with pytest.raises(UserError, match="names several values, and a launch has one"):
+        checked([word], known, True)
+
+
 def test_a_sweep_file_needs_no_dash_m(known):
     words = ["sweeps=forcenet/table5", "basis=sph,sine"]
     assert checked(words, known, multirun=False) == words

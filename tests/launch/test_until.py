@@ -63,11 +63,12 @@ def finish(run, error=error):
 class Toy:
     """A launch in this process: an executor that ends one run after another."""
 
-    def __init__(self, root, wanted=None, room=2, hours=None, rerun="failed"):
+    def __init__(self, root, wanted=None, room=2, hours=None, rerun="failed", words=()):
         self.root, self.wanted = root, wanted or statement()
         asked = grid({}, self.wanted, "toy")
         until = Until.of(asked, hours, another, look)
-        plan = Plan.of([cell(o) for o, _ in asked.cells], asked, ["run.py"], root)
+        cells = [cell([*o, *words]) for o, _ in asked.cells]
+        plan = Plan.of(cells, asked, ["run.py"], root)
         self.further = Further(until, plan, root, {}, {}, rerun)
         self.further.room = room
         self.runs = [one.create(root, "toy", "run.py") for one in plan.cells]
@@ -140,7 +141,8 @@ def test_a_launch_goes_on_where_another_was_killed(whole, tmp_path):
     assert toy.claims == whole.claims
     results = [{run.name: run.result for run in t.further.runs} for t in (whole, toy)]
     assert results[0] == results[1]
-    assert Toy(root).drive().order == []  # everything that can be settled is
+    elsewhere = [f"root={root}", "cluster.parallel=4"]  # as `retry` and other machines have it
+    assert Toy(root, words=elsewhere).drive().order == []  # everything that can be settled is
 
 
 def test_a_budget_ends_it_and_says_so(tmp_path):
@@ -174,6 +176,9 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     assert "all 6 seeds are trained" in one.note
     assert not made.gaps or all("Median" in gap.cell for gap in made.gaps)
     plan = whole.further.plan
+    plan = replace(
+        plan, cells=[replace(c, overrides=[*c.overrides, "root=else"]) for c in plan.cells]
+    )
     plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
     content = read_json(tmp_path / schema.PLANS / "toy.json")
     seeds = [c["seed"] for c in content["cells"] if c["choices"] == {"kind": "c"}]

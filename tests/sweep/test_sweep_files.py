@@ -292,6 +292,8 @@ def test_what_hydra_refuses_is_found_in_the_file(tmp_path, override, told, line)
     )
     place = place_of(path, ["seed=0", override], told)
     assert place == (f"{path}: " if line is None else f"{path}:{line}: {override}: ")
+    typed = place_of(path, ["seed=0", override], told, [override])
+    assert typed == (place if line is None else "")
 
 
 PUBLISHED = [

@@ -55,16 +55,20 @@ class Task:
     """What Hydra calls for one run. A sweeper does not call it, but composes `words` into cells.
 
     Hydra applies what it reads to a config of its own, which is no cell's: it has no key that only
-    an option of the sweep brings, `data.path` of `-m data=md17,rmd17`. So it reads no such words.
+    an option of the sweep brings, `data.path` of `-m data=md17,rmd17`. So it does not read them.
 
     Attributes:
-        words: what was typed for the cells of a sweep.
+        words: all that was typed, of a sweep.
     """
 
     words: Sequence[str] = ()
 
     def __call__(self, cfg: "DictConfig") -> float | None:
-        """Train the one run that `cfg` describes."""
+        """Train the one run that `cfg` describes; exits with a sentence where that is no run."""
+        if self.words:
+            sys.exit(
+                "error: hydra.mode=RUN asks for one run, and -m or sweeps=… for many; leave one out"
+            )
         return _run(cfg)
 
 
@@ -91,11 +95,13 @@ def _main(arguments: Sequence[str] | None) -> None:
     os.environ[FULL_ERROR] = "1"  # errors reach us, not only Hydra's words about them
     parser = get_args_parser()
     options = parser.parse_args(sys.argv[1:])
-    of_cells = _of_cells(words, options)
-    options.overrides = [word for word in words if word not in of_cells]
+    task = Task()
+    if _is_sweep(words, options):
+        task = Task(words)
+        options.overrides = [word for word in words if not _is_of_cells(word)]
     try:
         version.setbase("1.3")
-        _run_hydra(options, parser, Task(of_cells), str(shipped(CONF)), CONFIG)
+        _run_hydra(options, parser, task, str(shipped(CONF)), CONFIG)
     except HydraException as error:
         if whole:
             raise
@@ -132,15 +138,21 @@ def _typed() -> "tuple[list[str], list[str], Vocabulary] | None":
     return flags, words, known
 
 
-def _of_cells(words: Sequence[str], options: argparse.Namespace) -> list[str]:
-    """Of a sweep, the words that make its cells; the others say where and how it is launched."""
+def _is_sweep(words: Sequence[str], options: argparse.Namespace) -> bool:
+    """Whether Hydra is to call a sweeper, and not to show its config."""
     from atomsweep.shipped import SWEEPS
+    from atomsweep.sweep.file import key_of
+
+    many = {SWEEPS, "hydra.mode"} & {key_of(word) for word in words if word != "hydra.mode=RUN"}
+    return bool(options.multirun or many) and not (options.cfg or options.info)
+
+
+def _is_of_cells(word: str) -> bool:
+    """Whether a word sets a value that an option brings; which option is chosen Hydra must know."""
+    from atomsweep.sweep.file import key_of
     from atomsweep.sweep.grid import is_of_launch
 
-    sweep = options.multirun or any(word.startswith(f"{SWEEPS}=") for word in words)
-    if not sweep or options.cfg or options.info:
-        return []
-    return [word for word in words if not (is_of_launch(word) or word.startswith("root="))]
+    return "." in key_of(word) and not is_of_launch(word)
 
 
 def _run(cfg: "DictConfig") -> float | None:
@@ -175,6 +187,10 @@ def _read(arguments: Sequence[str]) -> tuple[list[str], list[str], argparse.Name
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     options = parser.parse_intermixed_args(list(arguments))
+    if options.experimental_rerun is not None:
+        refuse(
+            "--experimental-rerun does nothing here: `atomsweep retry` and the same command do it"
+        )
     words = list(options.overrides)
     flags = [word for word in arguments if word not in words]
     return flags, words, options

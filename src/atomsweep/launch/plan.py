@@ -15,7 +15,7 @@ import yaml
 from atomsweep.build import UserError
 from atomsweep.console import Progress
 from atomsweep.sweep.file import SweepFile
-from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.grid import Grid, seedless_key
 from atomsweep.sweep.looks import Looks
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json, write_atomic
@@ -193,7 +193,7 @@ class Plan:
             "cells": cells,
         }
         if claims is None:
-            content["cells"] += _further(root, path, cells, statement)
+            content["cells"] += _further(root, path, cells, self.grid)
         else:
             content[schema.CLAIMS] = dict(claims)
         write_atomic(path, json.dumps(content, indent=1) + "\n")
@@ -201,31 +201,27 @@ class Plan:
 
 
 def _further(
-    root: Path, path: Path, cells: Sequence[Mapping[str, Any]], statement: SweepFile | None
+    root: Path, path: Path, cells: Sequence[Mapping[str, Any]], grid: Grid
 ) -> list[dict[str, Any]]:
     """Further seeds of these cells, which claims have asked an earlier launch for."""
+    statement = grid.statement
     if statement is None or not isinstance(statement.seeds, Looks):
         return []
     try:
         before = read_json(path)["cells"]
     except (OSError, ValueError, KeyError):
         return []
-    mine = {unseeded(cell["overrides"]) for cell in cells}
+    mine = {seedless_key(cell["overrides"], grid.groups) for cell in cells}
     known = {cell["identity"] for cell in cells}
     return [
         cell
         for cell in before
         if cell["identity"] not in known
         and cell["seed"] in range(statement.seeds.first, statement.seeds.most)
-        and unseeded(cell["overrides"]) in mine
+        and seedless_key(cell["overrides"], grid.groups) in mine
         and (run := RunDirectory.for_identity(root, cell["identity"])) is not None
         and run.result is not None
     ]
-
-
-def unseeded(overrides: Sequence[str]) -> str:
-    """What tells a cell from others, its seed apart."""
-    return " ".join(sorted(o for o in map(str, overrides) if not o.startswith("seed=")))
 
 
 def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from atomsweep.console import suggestion
 from atomsweep.shipped import CONF, SWEEPS, places, shipped
 from atomsweep.stated import stated
 from atomsweep.sweep.file import Scalar, key_of, spelt
+from atomsweep.sweep.grid import is_of_launch
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_yaml
 
@@ -147,6 +148,10 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
     _check_once(words, parsed, multirun)
     names = {override.key_or_group for override in parsed}
     for word, override in zip(words, parsed, strict=True):
+        if override.is_sweep_override() and (is_of_launch(word) or key_of(word) == "root"):
+            raise UserError(
+                f"{word} names several values, and a launch has one; launch each by itself"
+            )
         if "hydra.searchpath" not in names:  # which may bring other groups
             _check_name(word, override, known, words)
             _check_options(override, known)

@@ -18,9 +18,9 @@ from typing import Any
 from atomsweep.build import UserError
 from atomsweep.launch.execute import Start, execute, room
 from atomsweep.launch.outcome import WELL, Outcome
-from atomsweep.launch.plan import Cell, Plan, plan_path, unseeded
+from atomsweep.launch.plan import Cell, Plan, plan_path
 from atomsweep.launch.survey import ALL, FAILED, NONE, STALE
-from atomsweep.sweep.grid import Grid
+from atomsweep.sweep.grid import Grid, seedless_key
 from atomsweep.sweep.looks import Look, Looks, Question, told
 from atomsweep.tracking import evaluations, schema
 from atomsweep.tracking.files import read_json
@@ -29,6 +29,7 @@ from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.tracking.state import state_of
 
 AGAIN_SECONDS = 30.0  # from a look that could not be made to the next
+Key = frozenset[str]  # of a cell, the same for all its seeds
 
 log = logging.getLogger(__name__)
 
@@ -111,20 +112,25 @@ class Further:
     room: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._base = {_key(cell): cell for cell in self.plan.cells}
-        self._cells = {(_key(cell), int(cell.config["seed"])): cell for cell in self.plan.cells}
-        self._runs: dict[tuple[str, int], RunDirectory | None] = {}
-        self._costs: dict[str, float] = {}
+        self._base = {self._key(cell.overrides): cell for cell in self.plan.cells}
+        self._cells = {
+            (self._key(cell.overrides), int(cell.config["seed"])): cell for cell in self.plan.cells
+        }
+        self._runs: dict[tuple[Key, int], RunDirectory | None] = {}
+        self._costs: dict[Key, float] = {}
         self._busy: set[Path] = set()  # handed to the executor
         self._failed: dict[Path, str] = {}
         self._view: Look | None = None  # None: nobody has looked yet
         self._why: dict[Question, str] = {}
         self._again = math.inf  # monotonic seconds of the next look, though nothing has ended
-        planned = {(unseeded(c.get("overrides") or []), c.get("seed")) for c in self._before()}
-        for key, base in self._base.items():
+        planned = {(self._key(c.get("overrides") or []), c.get("seed")) for c in self._before()}
+        for key in self._base:
             for seed in self._later:
-                if (unseeded(base.overrides), seed) in planned:
+                if (key, seed) in planned:
                     self._run(key, seed)
+
+    def _key(self, overrides: Sequence[str]) -> Key:
+        return seedless_key(overrides, self.plan.grid.groups)
 
     def _before(self) -> Sequence[Mapping[str, Any]]:
         """Cells of the plan that an earlier launch has left."""
@@ -210,7 +216,7 @@ class Further:
         self._why, self._costs = {}, {}
         self._view = self.until.look(self.root, self.plan.sweep)
 
-    def _begin(self, key: str, seed: int) -> RunDirectory | None:
+    def _begin(self, key: Key, seed: int) -> RunDirectory | None:
         """The run of a cell with a seed, made if need be; None where it is on its way."""
         cell = self._cell(key, seed)
         run = self._run(key, seed) or cell.create(self.root, self.plan.sweep, self.plan.command)
@@ -240,7 +246,7 @@ class Further:
 
         return sorted(self._view.open if self._view else (), key=seconds)
 
-    def _next(self, question: Question) -> tuple[int, list[str], str]:
+    def _next(self, question: Question) -> tuple[int, list[Key], str]:
         """Seed that a comparison waits for, the cells to be trained with it, or why there is none.
 
         Both sides get a seed together: a look sees their pairs.
@@ -264,7 +270,7 @@ class Further:
                 return seed, lacking, ""
         return 0, [], f"all {most} seeds are trained"
 
-    def _sides(self, question: Question) -> list[str]:
+    def _sides(self, question: Question) -> list[Key]:
         """Keys of the two cells."""
         return [
             next(k for k, base in self._base.items() if side & set(base.known_as))
@@ -272,12 +278,12 @@ class Further:
             if any(side & set(base.known_as) for base in self._base.values())
         ]
 
-    def _cell(self, key: str, seed: int) -> Cell:
+    def _cell(self, key: Key, seed: int) -> Cell:
         if (key, seed) not in self._cells:
             self._cells[key, seed] = self.until.another(self._base[key], seed)
         return self._cells[key, seed]
 
-    def _run(self, key: str, seed: int) -> RunDirectory | None:
+    def _run(self, key: Key, seed: int) -> RunDirectory | None:
         """Where a cell runs with a seed, whichever launch or sweep has begun it."""
         if (key, seed) not in self._runs:
             self._runs[key, seed] = self._cell(key, seed).find(self.root)
@@ -304,7 +310,7 @@ class Further:
 
     # What it costs
 
-    def _cost(self, key: str) -> float:
+    def _cost(self, key: Key) -> float:
         """Device-seconds of a cell with one seed, a mean of those that are finished; 0: unknown."""
         if key not in self._costs:
             mine = [run for (other, _), run in self._runs.items() if other == key and run]
@@ -367,7 +373,3 @@ def _waiting(question: Question) -> str:
     if question.needed is not None:
         more = f"about {question.needed} more"
     return f"{question.pairs} seeds that both have, {more}"
-
-
-def _key(cell: Cell) -> str:
-    return unseeded(cell.overrides)

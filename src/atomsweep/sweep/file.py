@@ -16,7 +16,7 @@ Keys of rows and columns are what one would type before the equals sign.
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -336,13 +336,22 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-def place_of(path: Path, overrides: Sequence[str], told: str) -> str:
-    """`file:line: override: ` of the override that a message is about, as far as it can be told."""
+def place_of(path: Path, overrides: Sequence[str], told: str, typed: Collection[str] = ()) -> str:
+    """`file:line: override: ` of the override that a message is about, as far as it can be told.
+
+    Args:
+        path: of the sweep file.
+        overrides: of a cell.
+        told: the message.
+        typed: those that are not the file's; a message about one of them has no place in it.
+    """
     lines = read_text(path).splitlines()
     for override in overrides:
         key, _, value = override.partition("=")
         if f"{key_of(override)}/{value}" not in told and key_of(override) not in told.split("'"):
             continue
+        if override in typed:
+            return ""
         for words in ((key, value), (value,), (key,)):
             for number, line in enumerate(lines, 1):
                 if all(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", line) for word in words):

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,25 @@ def sweep_name(
 def is_of_launch(key: str) -> bool:
     """Whether a key, `until.device_hours` as well as `until`, is no cell's."""
     return key_of(key).partition(".")[0] in LAUNCH_KEYS
+
+
+def cell_key(overrides: Iterable[str], swept: Iterable[str]) -> frozenset[str]:
+    """What tells one cell of a sweep from another: overrides that change the science, or are swept.
+
+    Where runs lie and how many train at once is no part of it: those words may differ from launch
+    to launch.
+
+    Args:
+        overrides: of the cell.
+        swept: axes of the sweep.
+    """
+    axes = {key_of(axis) for axis in swept}
+    return frozenset(o for o in map(str, overrides) if key_of(o) in axes or is_change(o))
+
+
+def seedless_key(overrides: Iterable[str], swept: Iterable[str]) -> frozenset[str]:
+    """As `cell_key`, the same for all seeds of a cell."""
+    return cell_key((o for o in map(str, overrides) if key_of(o) != "seed"), swept)
 
 
 def is_change(override: str) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OfFile = tuple[Path, list[str]]  # the sweep file, and what was typed besides
+
 
 class AtomsweepSweeper(Sweeper):
     """The cells of a sweep file times the swept overrides; finished cells are not run again."""
@@ -47,14 +49,15 @@ class AtomsweepSweeper(Sweeper):
         from atomsweep.launch.execute import warm_up
         from atomsweep.launch.many import run_sweep
         from atomsweep.launch.survey import check_plan, check_rerun
-        from atomsweep.sweep.grid import grid
+        from atomsweep.sweep.grid import grid, is_of_launch
         from atomsweep.sweep.study import StudyFile, read_statement
         from atomsweep.tracking.files import DamagedFile, told
 
         to_terminal()
         start: Start | None = None
-        arguments = [*arguments, *self._words]
+        arguments = list(self._words) or arguments
         try:
+            typed = {k: v for k, v in self._typed(arguments).items() if not is_of_launch(k)}
             chosen = self._config.hydra.runtime.choices.get(GROUP)
             path = None if chosen is None else self._path_of(chosen)
             statement = None if path is None else read_statement(path)
@@ -66,20 +69,21 @@ class AtomsweepSweeper(Sweeper):
                         f"until=decided needs claims, and {chosen} is a study, which has none; "
                         "leave it out"
                     )
-                start = warm_up(self._root())
-                sys.exit(self._study(statement, chosen, arguments, start))
-            wanted = grid(self._typed(arguments), statement, chosen, self._config.scale)
+                start = warm_up(self._root([o for one in typed.values() for o in one]))
+                sys.exit(self._study(statement, chosen, typed, start))
+            wanted = grid(typed, statement, chosen, self._config.scale)
             wanted = replace(wanted, name=self._name() or wanted.name)
             if not wanted.cells:
                 raise UserError("every cell is excluded; take something out of exclude")
-            until = self._until(wanted, path)
-            start = warm_up(self._root())
+            of_file = None if path is None else (path, [o for one in typed.values() for o in one])
+            until = self._until(wanted, of_file)
+            start = warm_up(self._root(wanted.cells[0][0], of_file))
             cells, cell_of = [], Cells()
             with Progress.of_cells("composing", len(wanted.cells)) as progress:
-                for typed, label in wanted.cells:
+                for overrides, label in wanted.cells:
                     try:
-                        config, choices = self._compose(typed, path)
-                        cells.append(cell_of(config, choices, typed, label, wanted.groups))
+                        config, choices = self._compose(overrides, of_file)
+                        cells.append(cell_of(config, choices, overrides, label, wanted.groups))
                     except UserError as error:
                         if self._config.plan and isinstance(error.__cause__, FileNotFoundError):
                             log.info("%s", "\n".join(wanted.told()))
@@ -91,7 +95,7 @@ class AtomsweepSweeper(Sweeper):
                 start.code.discard()
             sys.exit(f"error: {told(error)}")
 
-    def _until(self, wanted: Any, path: Path | None) -> Any:
+    def _until(self, wanted: Any, of_file: OfFile | None) -> Any:
         """What `until=decided` asks for: claims are looked at as their page would show them."""
         if self._config.hydra.runtime.choices.get("until") != "decided":
             return None
@@ -102,7 +106,7 @@ class AtomsweepSweeper(Sweeper):
 
         def another(cell: Any, seed: int) -> Any:
             overrides = [f"seed={seed}" if o.startswith("seed=") else o for o in cell.overrides]
-            config, choices = self._compose(overrides, path)
+            config, choices = self._compose(overrides, of_file)
             return cell_of(config, choices, overrides, cell.label, wanted.groups)
 
         def look(root: Path, sweep: str) -> Any:
@@ -117,19 +121,19 @@ class AtomsweepSweeper(Sweeper):
 
         return Until.of(wanted, self._config.until.device_hours, another, look)
 
-    def _study(self, statement: Any, chosen: str, arguments: list[str], start: "Start") -> int:
+    def _study(
+        self, statement: Any, chosen: str, typed: dict[str, list[str]], start: "Start"
+    ) -> int:
         """Drive a study, which composes its trials one by one."""
         from atomsweep.launch.compose import Cells
         from atomsweep.launch.study.request import Request, run_study
-        from atomsweep.sweep.grid import is_of_launch
 
         cell_of = Cells()
 
         def compose(overrides: list[str]) -> Any:
-            config, choices = self._compose(overrides, None)
+            config, choices = self._compose(overrides)
             return cell_of(config, choices, overrides)
 
-        typed = {k: v for k, v in self._typed(arguments).items() if not is_of_launch(k)}
         search: Any = OmegaConf.to_container(self._config.search)
         request = Request.of(statement, chosen, typed, self._config.scale, search, compose)
         request = replace(request, name=self._name() or request.name)
@@ -144,11 +148,17 @@ class AtomsweepSweeper(Sweeper):
             return str(self._config.sweep)
         return None
 
-    def _root(self) -> Path | None:
-        """Where the code is copied to, which a plan does not need."""
-        return None if self._config.plan else Path(self._config.root).absolute()
+    def _root(self, overrides: list[str], of_file: OfFile | None = None) -> Path | None:
+        """Where the code is copied to, which a plan does not need: where a cell is put."""
+        if self._config.plan:
+            return None
+        if OmegaConf.is_interpolation(self._config, "root"):  # of values that only cells have
+            return Path(self._compose(overrides, of_file)[0]["root"]).absolute()
+        return Path(self._config.root).absolute()
 
-    def _compose(self, overrides: list[str], path: Path | None) -> tuple[dict[str, Any], Any]:
+    def _compose(
+        self, overrides: list[str], of_file: OfFile | None = None
+    ) -> tuple[dict[str, Any], Any]:
         """Config and choices of a cell; what Hydra says of a wrong one becomes a sentence."""
         from hydra.errors import HydraException
 
@@ -159,7 +169,10 @@ class AtomsweepSweeper(Sweeper):
         try:
             return self._composer(overrides)
         except HydraException as error:
-            where = "" if path is None else place_of(path, overrides, str(error))
+            where = ""
+            if of_file is not None:
+                path, typed = of_file
+                where = place_of(path, overrides, str(error), typed)
             raise UserError(f"{where}{told(error, overrides, self._known)}") from error
 
     def _typed(self, arguments: list[str]) -> dict[str, list[str]]:

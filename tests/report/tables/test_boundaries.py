@@ -8,7 +8,15 @@ from scipy import stats
 
 from atomsweep.report.tables.boundaries import CELLS, Boundaries, boundaries
 from atomsweep.report.tables.statistics import interval, seeds_to_decide, t_quantile
-from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, compare
+from atomsweep.report.tables.verdict_grids import _comparison_note
+from atomsweep.report.tables.verdicts import (
+    EQUAL,
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Comparison,
+    compare,
+)
 from atomsweep.sweep.looks import Looks
 
 FIRST, MOST = 3, 16
@@ -127,12 +135,21 @@ def test_verdicts_are_those_of_the_adjusted_interval():
 
 def test_seeds_beyond_the_last_look_are_guessed_too():
     assert seeds_to_decide(0.1, 1.0, first=3, looks=16) is None  # more than a thousand
-    bound = boundaries(0.05, 3).critical(16)
-    n = seeds_to_decide(0.2, 1.0, first=3, looks=16)
-    assert 16 < (n - 1) < ((bound + stats.t.ppf(0.8, n - 2)) / 0.2) ** 2 <= n + 1
+    n = seeds_to_decide(0.6, 1.0, first=3, looks=16)
+    assert n == pytest.approx(seeds_to_decide(0.6, 1.0, first=3, looks=80), rel=0.02)
+    assert n > 50
     n = seeds_to_decide(1.2, 1.0, first=3, looks=16)
     assert (boundaries(0.05, 3).critical(n) + stats.t.ppf(0.8, n - 1)) / math.sqrt(n) <= 1.2
     assert seeds_to_decide(5.0, 0.0, first=4) == 4
+
+
+def test_what_leans_to_failing_needs_what_makes_its_whole_claim_fail():
+    noisy = sides([0.01, 0.02, 0.06])
+    alone, of_many = (compare(*noisy, "<", 0.0, tries, LOOKS) for tries in (1, 20))
+    assert alone.verdict == of_many.verdict == UNDECIDED
+    assert of_many.needed > alone.needed
+    to_hold = [compare(*noisy, ">", 0.0, tries, LOOKS).needed for tries in (1, 20)]
+    assert to_hold == [alone.needed] * 2
 
 
 def test_sides_within_the_tolerance_are_equal_for_practical_purposes():
@@ -153,6 +170,8 @@ def test_what_fails_and_is_not_certain_takes_further_seeds():
     unsure, sure = compare(*few, "<", 0.0, 20, LOOKS), compare(*few, "<", 0.0, 1, LOOKS)
     assert (unsure.verdict, unsure.certain, sure.certain, sure.needed) == (FAILS, False, True, 0)
     assert 1 <= unsure.needed <= MOST - 3
+    on_page = Comparison("a", "b", *unsure, paper=None, paper_holds=None)
+    assert _comparison_note(on_page) == f"about {unsure.needed} more seeds to decide"
 
 
 def test_what_differs_by_the_tolerance_is_called_equal_in_no_more_than_one_of_twenty():

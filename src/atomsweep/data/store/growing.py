@@ -118,11 +118,15 @@ def _column(file: Path, name: str) -> Path:
 
 
 def _header_at(file: Path) -> dict[str, Any] | None:
-    """What a growing store says of itself; None before its first transaction."""
+    """What a growing store says of itself; None before its first transaction, or if damaged."""
     with (
         named_errors(file),
         lmdb.open(str(file), subdir=False, lock=False, readonly=True) as env,
         env.begin() as transaction,
     ):
         raw = transaction.get(META)
-    return None if raw is None else json.loads(raw)
+    try:
+        header = json.loads(raw or b"null")
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) and isinstance(header.get("count"), int) else None

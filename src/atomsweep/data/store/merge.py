@@ -41,8 +41,10 @@ def can_go_on(
     kept = kept_in(out, paths[0].parent, fingerprint) or 0
     counts = [each * whole.kept_in(number) for number in range(len(paths))]
     needed = (path for path, end in zip(paths, accumulate(counts), strict=True) if end > kept)
-    if all(path.exists() for path in needed):
-        return True
+    return all(path.exists() for path in needed) or _is_whole(out, fingerprint)
+
+
+def _is_whole(out: Path, fingerprint: str) -> bool:
     return out.exists() and StoreDataset(out).meta["fingerprint"] == fingerprint
 
 
@@ -74,8 +76,8 @@ def merge_parts(
     """
     folder = paths[0].parent
     if kept_in(out, folder, fingerprint) is None:
-        if not paths[0].exists():
-            return  # it was complete before a kill
+        if not paths[0].exists() and _is_whole(out, fingerprint):
+            return  # since before a kill
         remove(out, folder)
     large = progress and len(paths) > 100
     with (

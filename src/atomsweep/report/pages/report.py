@@ -64,6 +64,7 @@ class Report:
     sections: list[Section]
     command: str | None
     source: str
+    asked: Asked | None = None  # by a sweep file
     footnotes: list[str] = field(default_factory=list)
     looks: Looks | None = None  # claims are looked at after every seed
     level: str | None = None  # `mini_oc: classical potential, not DFT`
@@ -178,6 +179,7 @@ def build(runs: Runs, df: pd.DataFrame) -> Report:
         sections=[],
         command=command,
         source=runs.source,
+        asked=asked,
         footnotes=_footnotes(tables),
         looks=looks_of(asked.statement) if asked else None,
         level=words.labels_note(trained[trained["state"] == schema.FINISHED]),

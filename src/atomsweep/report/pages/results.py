@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atomsweep.report.pages.report import Report, build
+from atomsweep.report.pages.summary import summary_of
 from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
 from atomsweep.report.read.tidy import METRIC, by_row, is_timed, records
@@ -80,6 +81,9 @@ def write_results(
         note: what a reader must know of how the runs were made.
         times: with device time, which means something if the machine did no other work. Without it
             tables and claims of time are left out, and the page says so.
+
+    Raises:
+        ValueError: nothing is left without times.
     """
     if not times:
         reports = [_without_times(one) for one in reports]
@@ -97,7 +101,13 @@ def write_results(
 
 def _without_times(report: Report) -> Report:
     tables = [table for table in report.tables if not is_timed(table.metric)]
-    return replace(report, tables=tables, claims=[c for c in report.claims if not c.timed])
+    if not tables:
+        raise ValueError(
+            f"every table of {report.name} is of device time; leave it out, or --without-times"
+        )
+    claims = [claim for claim in report.claims if not claim.timed]
+    summary = summary_of(tables, report.trained, claims, report.asked)
+    return replace(report, tables=tables, claims=claims, summary=summary)
 
 
 def _page(

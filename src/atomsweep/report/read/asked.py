@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from atomsweep.build import UserError
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
-from atomsweep.sweep.grid import grid, is_change
+from atomsweep.sweep.grid import cell_key, grid
 from atomsweep.sweep.looks import Looks
 
 LABEL = "label"
@@ -169,11 +169,11 @@ def _cells(
         return planned, 0
     swept = {key_of(axis) for axis in (*axes_of(statement.rows), *axes_of(statement.columns))}
     everywhere = [cell for p in plans.values() for cell in p["cells"]]
-    known = {_key(cell.get("overrides") or [], swept): cell for cell in everywhere + planned}
+    known = {cell_key(cell.get("overrides") or [], swept): cell for cell in everywhere + planned}
     cells = []
     everything = [*wanted.cells, *_further(wanted.cells, statement, known, swept)]
     for number, (overrides, label) in enumerate(everything):
-        found = known.get(_key(overrides, swept))
+        found = known.get(cell_key(overrides, swept))
         identity = None if found else find(overrides, wanted.groups)
         stand_in = {"identity": identity or f"{UNPLANNED}{number}", "overrides": overrides}
         cells.append({**(found or stand_in), "label": label})
@@ -196,12 +196,7 @@ def _further(
         for overrides, label in first
         for seed in range(statement.seeds.first, statement.seeds.most)
     ]
-    return [(overrides, label) for overrides, label in more if _key(overrides, swept) in known]
-
-
-def _key(overrides: Iterable[str], swept: set[str]) -> frozenset[str]:
-    """What tells one cell from another: overrides that change the science, or are swept."""
-    return frozenset(o for o in map(str, overrides) if key_of(o) in swept or is_change(o))
+    return [(overrides, label) for overrides, label in more if cell_key(overrides, swept) in known]
 
 
 def _setting(cell: Mapping[str, Any], axes: list[str]) -> dict[str, str]:

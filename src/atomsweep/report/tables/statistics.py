@@ -73,6 +73,20 @@ def paired_interval(
     return (*interval(shared, level, first), len(shared))
 
 
+def _guessed(n: int, looks: int, level: float, first: int | None) -> float:
+    """`reach`, which for many looks takes a second for every forty of them: guessed beyond `looks`.
+
+    The chance that t lies beyond the bound of look n falls as n^−1.3: computed for looks after 3, 4,
+    … pairs at 95 %, the power is 1.27 from 16 to 100 pairs, 1.26 to 300 and 1.32 to 1 000.
+    """
+    if first is None or n <= looks:
+        return reach(n, level, first)
+    from scipy.special import stdtr
+
+    last = 2 * float(stdtr(looks - 1, -reach(looks, level, first)))
+    return t_quantile(1 - last * (looks / n) ** 1.3 / 2, n - 1)
+
+
 def seeds_to_decide(
     distance: float,
     spread: float,
@@ -94,17 +108,15 @@ def seeds_to_decide(
         level: of the interval.
         power: chance that n pairs decide.
         first: pairs at the first of many looks; None for one look.
-        looks: pairs at the last of many looks whose bound is computed; beyond, its bound is taken,
-            which is a little too wide.
+        looks: pairs at the last of many looks whose bound is computed; beyond it is guessed.
     """
     fewest = first or 2
     if spread == 0:
         return fewest if distance else None
 
     def decides(n: int) -> bool:
-        looked = n if first is None else min(n, max(looks, first))
-        wanted = reach(looked, level, first) + t_quantile(power, n - 1)
-        return wanted * spread <= abs(distance) * math.sqrt(n)
+        bound = _guessed(n, max(looks, first or 0), level, first)
+        return (bound + t_quantile(power, n - 1)) * spread <= abs(distance) * math.sqrt(n)
 
     low, high = fewest - 1, MOST_SEEDS  # does not decide; may
     if not decides(high):

@@ -236,16 +236,17 @@ def compare(
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
     verdict = _verdict(sign * effect, half, order, limit)
-    certain, level = False, LEVEL
+    certain = False
+    to_fail = 1 - (1 - LEVEL) / tries  # level at which one comparison makes the whole claim fail
     if verdict != HOLDS and abs(effect) + half < equal_within:
         verdict = EQUAL
     elif verdict == FAILS:
-        level = 1 - (1 - LEVEL) / tries
-        _, wide, _ = paired_interval(left, right, level, first)
+        _, wide, _ = paired_interval(left, right, to_fail, first)
         certain = _verdict(sign * effect, wide, order, limit) == FAILS
     if verdict in (HOLDS, EQUAL) or certain:
         return Compared(effect, half, n, verdict, certain, 0)
     spread = _spread(left, right)
+    level = to_fail if _verdict(sign * effect, 0.0, order, limit) == FAILS else LEVEL
     needed = _pairs_needed(sign * effect, spread, order, limit, equal_within, looks, level)
     return Compared(
         effect, half, n, verdict, certain, None if needed is None else max(needed - n, 1)
@@ -264,10 +265,10 @@ def _pairs_needed(
     """Pairs of seeds in all that would decide, for the nearest verdict that this effect allows."""
     first = None if looks is None else looks.first
     last = MOST_SEEDS if looks is None else looks.most
-    distances = [abs(effect - limit)]
+    ways = [(abs(effect - limit), level)]
     if order in ("<", ">") and abs(effect) < equal_within:
-        distances.append(equal_within - abs(effect))
-    found = [seeds_to_decide(d, spread, level, first=first, looks=last) for d in distances]
+        ways.append((equal_within - abs(effect), LEVEL))
+    found = [seeds_to_decide(d, spread, at, first=first, looks=last) for d, at in ways]
     return min((n for n in found if n is not None), default=None)
 
 
