@@ -153,7 +153,9 @@ def test_parts_leave_the_disk_as_they_are_copied(tmp_path, monkeypatch):
     assert StoreDataset(out).fids.tolist() == list(range(200))
 
 
-@pytest.mark.parametrize("spoil", ["cut", "gone", "column gone", "column cut", "part gone"])
+@pytest.mark.parametrize(
+    "spoil", ["cut", "gone", "header", "column gone", "column cut", "part gone"]
+)
 @pytest.mark.parametrize("number", [6, 29])
 def test_parts_without_the_store_that_grew_from_them_are_made_again(
     tmp_path, monkeypatch, spoil, number
@@ -169,6 +171,9 @@ def test_parts_without_the_store_that_grew_from_them_are_made_again(
         os.truncate(growing, 5000)
     elif spoil == "gone":
         growing.unlink()
+    elif spoil == "header":
+        with lmdb.open(str(growing), subdir=False, lock=False) as env, env.begin(write=True) as txn:
+            txn.put(b"meta", b'{"count": ')
     elif spoil == "column gone":
         sids.unlink()
     elif spoil == "column cut":

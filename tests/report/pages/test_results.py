@@ -1,6 +1,7 @@
 """Tables that stay in the repository: every number with its runs, every claim with its verdict."""
 
 import csv
+import re
 
 from atomsweep.cli.report import main
 from benchmarks.synthetic_runs import make_runs
@@ -53,7 +54,12 @@ def test_without_times_no_table_and_no_claim_of_time_is_left(tmp_path):
     claims = [line for line in out.read_text().splitlines() if line.startswith("| forcenet/table1")]
     assert claims
     assert not any("device" in line or "hours" in line for line in claims)
-    assert "Device times, tables of them" in out.read_text()
+    page = out.read_text()
+    assert "Device times, tables of them" in page
+    told = page[page.index("runs finished.") :].splitlines()[0]
+    assert sum(map(int, re.findall(r"(\d+) of \d+ claims? ", told))) == len(claims)
+    assert set(re.findall(r"\d+ of (\d+) claims? ", told)) == {str(len(claims))}
+    assert "hours" not in told
 
 
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):

@@ -76,8 +76,8 @@ def paired_interval(
 def _guessed(n: int, looks: int, level: float, first: int | None) -> float:
     """`reach`, which for many looks takes a second for every forty of them: guessed beyond `looks`.
 
-    The chance that t lies beyond the bound of look n falls as n^−1.3: computed for looks after 3, 4,
-    … pairs at 95 %, the power is 1.27 from 16 to 100 pairs, 1.26 to 300 and 1.32 to 1 000.
+    The chance that t lies beyond the bound of look n falls as n^−1.3. Computed for looks after 3,
+    4, … pairs at 95 %, the power is 1.27 from 16 to 100 pairs, 1.26 to 300 and 1.32 to 1 000.
     """
     if first is None or n <= looks:
         return reach(n, level, first)
