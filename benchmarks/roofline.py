@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.dataset import InMemoryDataset, StructureDataset
 from benchmarks.bare_training import BareTraining, config_of, slabs
-from benchmarks.compiled_kernels import lowered
 from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu, is_fake
 
 COUNTS = Path(__file__).parent / "roofline.json"  # as they were; a test holds them against today's
@@ -154,6 +153,8 @@ def count(row: str, batch: int = 2) -> Count:
     if compiled:
         edges = int(bare.data.num_edges.sum())
         bare.trainer = replace(bare.trainer, batch_edges=edges)
+    from benchmarks.compiled_kernels import lowered  # imports a compiler, for seconds
+
     with lowered() as kept, fake_gpu(TRAINING), bare.steps() as steps:
         steps.run(steps.next())
         made = steps.next()

@@ -69,7 +69,7 @@ def test_bad_input_is_a_sentence_and_an_exit_code_before_any_work(place, argumen
 
 
 def test_a_run_killed_in_the_middle_ends_with_the_same_bits(place):
-    code, output = place.run(*SMALL, root="whole", fresh=True)
+    code, output = place.run(*SMALL, root="whole")
     assert code == 0, output
     (whole,) = place.runs("whole")
 
@@ -108,6 +108,7 @@ def test_a_signal_lets_the_step_end_and_a_second_process_is_refused(place):
     assert (run.path / "checkpoints" / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_leaves_the_others_alone_and_is_the_only_one_run_again(place):
     cells = ["-m", "optim.optimizer.lr=0.001,1e30", "act=swish,relu", *SMALL]
     code, output = place.run(*cells)
@@ -140,6 +141,7 @@ def test_a_failing_cell_leaves_the_others_alone_and_is_the_only_one_run_again(pl
     assert len(content["cells"]) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_continues_to_the_same_bits(place):
     cells = ["-m", "act=swish,relu", *SMALL, "engine.steps=120"]
     assert place.run(*cells, root="whole")[0] == 0
@@ -157,6 +159,7 @@ def test_an_interrupted_sweep_continues_to_the_same_bits(place):
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_parent_is_killed_is_completed_by_the_same_command(place):
     cells = ["-m", "act=swish,relu", *SMALL, "engine.steps=100"]
     process = place.start(*cells)

@@ -11,13 +11,18 @@ from tests.places import REPOSITORY
 
 WORDS = (
     ["-m", "atomsweep", "--help"],
-    ["-m", "atomsweep", "run", "--help"],
-    ["-m", "atomsweep", "run", "--help", "all"],
-    ["-m", "atomsweep", "report", "--help"],
-    ["-m", "atomsweep", "data", "--help"],
     ["-m", "atomsweep", "status"],
-    ["-m", "atomsweep", "status", "--help"],
-    [str(REPOSITORY / "run.py"), "--cfg", "job"],
+    *(
+        pytest.param(words, marks=pytest.mark.slow)
+        for words in (
+            ["-m", "atomsweep", "run", "--help"],
+            ["-m", "atomsweep", "run", "--help", "all"],
+            ["-m", "atomsweep", "report", "--help"],
+            ["-m", "atomsweep", "data", "--help"],
+            ["-m", "atomsweep", "status", "--help"],
+            [str(REPOSITORY / "run.py"), "--cfg", "job"],
+        )
+    ),
 )
 
 

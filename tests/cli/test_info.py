@@ -89,6 +89,7 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out.startswith("atomsweep ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [

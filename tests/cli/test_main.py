@@ -126,6 +126,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_sync_puts_the_report_of_a_sweep_on_its_parent(tmp_path, monkeypatch, capsys):
     from mlflow import MlflowClient
 

@@ -44,6 +44,7 @@ def test_help_is_printed_and_nothing_is_run(words, capsys, monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["run.py", "--help", "all"], ["-m", "atomsweep", "--help"]])
 def test_a_reader_that_stops_reading_sees_no_traceback(words):
     process = subprocess.Popen(

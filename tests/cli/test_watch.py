@@ -364,6 +364,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_closes_it_with_a_sentence(root, number):
     process = subprocess.Popen(

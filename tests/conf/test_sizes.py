@@ -25,6 +25,7 @@ def sizes_of(name):
     return [config(f"model={name}", f"size={size}") for size in ("published", "small")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZED)
 def test_small_models_have_fewer_parameters_and_the_same_parts(name):
     published, small = sizes_of(name)

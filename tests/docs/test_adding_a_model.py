@@ -75,6 +75,7 @@ def test_the_page_has_files_and_commands_for_a_model_a_data_set_and_a_task():
     assert len(BLOCKS) == PAGE.count("\n```") / 2  # none is of another form
 
 
+@pytest.mark.slow
 def test_what_the_page_adds_is_found_and_built_by_its_tests(place, tmp_path):
     """One process; `slow` runs the whole of them."""
     some = "declares or gives_what_single or unknown_split or squared"

@@ -51,6 +51,7 @@ def test_the_documents_have_commands():
     assert len(RUNS) >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_every_run_command_composes_and_builds(command, tmp_path):
     atoms = molecule("H2O")

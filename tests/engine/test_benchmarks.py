@@ -114,6 +114,7 @@ def test_every_row_that_was_asked_for_is_there():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

@@ -327,6 +327,7 @@ def run_to_end(path, stop_at=None):
     return fit(made.trainer, made.model, made.task, *rest)
 
 
+@pytest.mark.slow
 def test_a_traced_run_that_was_stopped_ends_with_the_same_bits(tmp_path, without_kernels):
     stop_and_go_on(tmp_path)
 
@@ -348,6 +349,7 @@ def stop_and_go_on(tmp_path):
         assert torch.equal(last["model"][name], value), name
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_new_shape_asks_nothing_of_other_ranks(monkeypatch, without_kernels):
     """They may know the shape, and be at their step: a sum more on one side would be its end."""
     sums = []

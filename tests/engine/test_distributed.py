@@ -232,6 +232,7 @@ def killed_at_four(path):
         raise SystemExit(ranks.LOST) from None
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_at_a_checkpoint_from_which_it_goes_on(
     tmp_path, made, context, straight
 ):
@@ -265,6 +266,7 @@ def killed_in_its_second_evaluation(path):
         raise SystemExit(ranks.LOST) from None
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_which_a_rank_is_killed_is_made_again(tmp_path, made, context, straight):
     run = made(tmp_path / "run", *AVERAGED)
     outcome = on_ranks(context, 2, [run], killed_in_its_second_evaluation)[run.path]
@@ -292,6 +294,7 @@ def broken_on_rank_one(path):
     job(path)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_rank_ends_all_with_its_message(tmp_path, made, context):
     run = made(tmp_path)
     outcome = on_ranks(context, 2, [run], broken_on_rank_one)[run.path]

@@ -68,6 +68,7 @@ def ranked_loop():
     return loop
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_that_of_one_process_and_its_checkpoint_goes_on_there(
     tmp_path, made, context
 ):

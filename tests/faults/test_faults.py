@@ -32,6 +32,7 @@ def judge(attack: Attack) -> None:
     assert not attack.figures.wrong, "\n\n".join([*attack.figures.wrong, str(attack.figures)])
 
 
+@pytest.mark.slow
 def test_a_few_signals_lose_nothing(place):
     attack = Attack(place, SEED, "tracking=none")
     attack.signals(5)

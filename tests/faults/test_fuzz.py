@@ -22,6 +22,7 @@ def assert_all_were_looked_at(lines, count):
         assert int(refused) > 0 or kind == "runs", kind  # of which problems are told one by one
 
 
+@pytest.mark.slow
 def test_a_mutant_of_any_file_is_read_or_refused_by_name(tmp_path):
     assert_all_were_looked_at(fuzz(tmp_path, 6, 0), 6)
 

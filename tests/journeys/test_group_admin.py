@@ -9,6 +9,8 @@ import pytest
 
 from tests.contracts.commands import Place, environment
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
 TYPED = {
     "cluster": "slurm_cpu", "cluster.partition": "cpu", "cluster.account": "lab",

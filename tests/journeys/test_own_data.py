@@ -11,6 +11,8 @@ from ase.io import read, write
 
 from tests.contracts.commands import Place, Started, environment
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["engine.steps=60", "engine.eval_every=30", "tracking=none"]
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.contracts.commands import Place, environment
 from tests.contracts.trained_run import TINY
 
+pytestmark = pytest.mark.slow
+
 FILE = """
 title: Basis, small
 published: forcenet.table5

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from atomsweep.launch.plan import Cell, Plan, create_all
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import schema
@@ -42,6 +44,7 @@ def killed(root, at):
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_a_launch_killed_while_it_makes_directories_leaves_whole_ones_and_doubles_none(tmp_path):
     root = tmp_path / "runs"
     root.mkdir()

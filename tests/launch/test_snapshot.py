@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from atomsweep.launch import snapshot
 from atomsweep.tracking import schema
 from atomsweep.tracking.code import hash_of
@@ -137,6 +139,7 @@ def test_a_refused_launch_leaves_nothing_and_another_ones_snapshot_stays(tmp_pat
     assert kept.folder.is_dir()
 
 
+@pytest.mark.slow
 def test_code_edited_while_a_sweep_runs_is_in_none_of_its_cells_and_the_record_is_true(
     place,
     tmp_path,

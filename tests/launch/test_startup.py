@@ -10,6 +10,7 @@ from tests.places import REPOSITORY
 HEAVY = ("torch", "torch_geometric", "mlflow", "optuna")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -22,6 +22,7 @@ from tests.test_commands import SMALL, science_of, wait_for_step
 TABLE = ["sweeps=forcenet/table5", "basis=sph,sine", "act=swish", "seed=0", *SMALL]
 
 
+@pytest.mark.slow
 def test_a_plan_launches_nothing_and_two_launches_train_every_cell_once(place):
     code, output = place.run(*TABLE, "plan=true")
     assert code == 0, output

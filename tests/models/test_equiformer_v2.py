@@ -31,6 +31,7 @@ class TestEquiformerV2WithGrid(ModelContract):
         pytest.skip("up to the aliasing of the grid, which is measured below")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "plain", "dens"),
     [

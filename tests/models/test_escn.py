@@ -23,6 +23,7 @@ class TestESCN(ModelContract):
         pytest.skip("up to the aliasing of grid and samples, measured in test_equivariance.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "plain", "dens"),
     [

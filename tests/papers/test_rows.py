@@ -130,6 +130,7 @@ def test_every_row_of_a_table_is_trained_or_says_why_not(reference):
     assert all(row["why"] for row in content.get("others", []))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reference",
     [pytest.param(n, marks=[pytest.mark.long] if n in MANY else []) for n in TRAINED],

@@ -102,6 +102,7 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch_and_no_mlflow(table5, tmp_path):
     code = (
         "import sys; from atomsweep.cli.report import main\n"

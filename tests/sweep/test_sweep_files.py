@@ -363,6 +363,7 @@ def wanted_at(name, scale):
     return grid({"seed": ["seed=0"]}, read_sweep(SWEEPS / f"{name}.yaml"), name, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), SCALES, ids=lambda value: str(value))
 def test_first_and_last_cell_of_our_files_compose_and_build(name, scale, oc20, monkeypatch):
     monkeypatch.setenv("ATOMSWEEP_DATA", str(oc20))

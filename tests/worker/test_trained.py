@@ -46,6 +46,7 @@ def test_the_package_imports_nothing_heavy():
     assert done.stdout == "set()\n", done.stderr
 
 
+@pytest.mark.slow
 def test_what_trains_imports_no_compiler_and_no_data_sets_of_pyg():
     """Each is a second of every start. What was put off is there for who asks for it."""
     code = (

@@ -70,6 +70,7 @@ def test_an_element_without_parameters_is_named():
         atoms.get_potential_energy()
 
 
+@pytest.mark.slow
 def test_the_oracle_labels_the_data_set_again(mini_oc_tiny):
     frames = mini_oc_tiny.split("val_id")
     references = {s["sid"]: s["reference_energy"] for s in mini_oc_tiny.systems()}

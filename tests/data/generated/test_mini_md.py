@@ -53,6 +53,7 @@ def test_energies_are_centred_on_the_training_frames(made):
     assert 0.01 < np.std(energies) < 1.0
 
 
+@pytest.mark.slow
 def test_made_again_it_is_the_same_and_another_seed_is_not(made, tmp_path):
     again = data_source("mini_md_tiny", tmp_path)
     other = data_source("mini_md_tiny", tmp_path, seed=1)

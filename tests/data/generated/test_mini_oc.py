@@ -195,6 +195,7 @@ def test_the_fingerprint_names_the_science_and_nothing_else(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_describing_needs_no_torch():
     code = (
         "import sys, atomsweep.data.generated.mini_oc_build, atomsweep.data.generated.mini_oc_run;"
@@ -328,6 +329,7 @@ def test_a_full_disk_names_the_place_and_the_remedy(tmp_path, monkeypatch):
         data_source("mini_oc_tiny", tmp_path).prepare()
 
 
+@pytest.mark.slow
 def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     source = data_source("mini_oc_tiny", tmp_path, workers=2, **{**SMALLEST, "train_systems": 1})

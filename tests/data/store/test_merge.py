@@ -156,7 +156,7 @@ def test_parts_leave_the_disk_as_they_are_copied(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "spoil", ["cut", "gone", "header", "column gone", "column cut", "part gone"]
 )
-@pytest.mark.parametrize("number", [6, 29])
+@pytest.mark.parametrize("number", [pytest.param(6, marks=pytest.mark.slow), 29])
 def test_parts_without_the_store_that_grew_from_them_are_made_again(
     tmp_path, monkeypatch, spoil, number
 ):

@@ -326,6 +326,7 @@ def test_a_job_that_leaves_the_queue_for_a_moment_is_not_lost(player, root, monk
     assert len(player.calls("sbatch")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "submitted"),
     [("NODE_FAIL", 3), ("TIMEOUT", 3), ("CANCELLED", 1), ("OUT_OF_MEMORY", 1), ("COMPLETED", 1)],
@@ -490,6 +491,7 @@ def test_settings_that_cannot_work_are_refused(changes, sentence):
         settings(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_login_node_needs_no_torch_and_speaks_soon(player, tmp_path, mini_oc_tiny, many):
     """The launch hides from itself what takes seconds to import, as where it is not installed."""

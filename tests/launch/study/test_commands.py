@@ -141,6 +141,7 @@ def test_a_plan_of_a_study_writes_nothing(project):
     assert study_store.read_study(statement, project.path / "runs", "hpo/tiny") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [("search.trials=0", "error: search.trials: "), ("engine.wings=2", "engine.wings")],

@@ -364,6 +364,7 @@ def start(root, trials):
     )
 
 
+@pytest.mark.slow
 def test_drivers_killed_at_random_lose_and_double_no_trial(tmp_path):
     chance = random.Random(1)
     for _ in range(3):

@@ -317,6 +317,7 @@ def test_a_file_of_ones_own_is_called_by_its_name(root):
     assert "Split by df." in made.text.replace("\n", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("name", ["table", "table-narrow", "table-siunitx"])
 def test_the_latex_compiles(files_with_a_gap, tmp_path, name):

@@ -95,6 +95,7 @@ def test_reports_are_equal(places):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_the_command_reads_mlflow(places, tmp_path, capsys):
     _, uri = places
     words = ["report", SWEEP, "--from", "mlflow", "--uri", uri, "--out", str(tmp_path)]
