@@ -36,7 +36,23 @@ def test_it_is_of_the_same_data_and_task_and_one_for_all_runs(frames, tmp_path):
     assert made.data["fingerprint"] == runs[0].data["fingerprint"]
     assert (made.choices["model"], made.choices["task"]) == ("median", "s2ef")
     assert made.config["root"] == str(tmp_path)
-    assert made.overrides == ("model=median", *frames, f"root={tmp_path}", "task=s2ef")
+    assert made.overrides == ("model=median", "task=s2ef", *frames, f"root={tmp_path}")
+
+
+def test_data_that_an_experiment_chose_have_theirs(frames, tmp_path, monkeypatch):
+    for group in ("data", "experiment"):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf/data/ours.yaml").write_text(
+        f"defaults: [extxyz, _self_]\npath: {tmp_path / 'my.extxyz'}\n"
+    )
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /data: ours}, {override /task: s2ef}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = cell("experiment=mine", "optim.batch_size=2")
+    (made,) = baselines_of([run])
+    assert made.data["fingerprint"] == run.data["fingerprint"]
+    assert made.choices["model"] == "median"
 
 
 @pytest.mark.parametrize("more", [["model=median"], ["cluster=slurm_cpu"]])

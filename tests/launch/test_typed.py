@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from atomsweep.build import UserError
 from atomsweep.cli import run
 from atomsweep.launch.compose import cell_of
-from atomsweep.launch.typed import checked, keys_of, num_cells, told, unknown, vocabulary, with_task
+from atomsweep.launch.typed import checked, keys_of, num_cells, told, unknown, vocabulary
 from tests.contracts.compose import compose_with_choices
 from tests.places import CONF
 
@@ -131,39 +131,21 @@ def test_a_path_with_any_character_can_be_typed_as_the_error_shows(known, path):
 
 def test_the_home_directory_is_meant_by_a_tilde(known, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    words = checked(["root=~/runs", "data.path='~/x y'", "sweep='a~b'"], known, multirun=False)
+    words = checked(["root=~/runs", "data.path='~/x y'", "sweep='a~b'"], known, multirun=True)
     assert words == ["root=/home/me/runs", "data.path='/home/me/x y'", "sweep='a~b'"]
 
 
 @pytest.mark.parametrize(
-    ("words", "whole"),
+    ("word", "multirun", "told"),
     [
-        (["data=extxyz", "data.path=x"], True),
-        (["data=ase_db", "model=schnet"], True),
-        (["data=extxyz", "data.labels=[forces]"], False),
-        (["data=flat_npz", "data.reader.labels=[forces,energy]"], True),
-        (["data=extxyz", "task=s2f"], False),
-        (["data=extxyz", "model=gns"], False),
-        (["data=extxyz", "experiment=forcenet"], False),
-        (["data=mini_oc"], False),
-        (["data=oc20_s2ef"], False),
+        ("scale=paper", True, "scale=paper is for a sweep file, and there is none; add sweeps="),
+        ("search.trials=3", True, "search.trials=3 is for a sweep file, and there is none"),
+        ("sweep=mine", False, "sweep=mine names a sweep, and this is one run; add -m or sweeps="),
     ],
 )
-def test_energies_and_forces_of_ones_own_are_both_learned(words, whole, known):
-    assert with_task(words, known) == [*words, *["task=s2ef"] * whole]
-
-
-def test_options_of_the_present_folder_say_of_themselves_what_is_learned(tmp_path, monkeypatch):
-    """A model of forces alone, and data of one's own, under whatever name."""
-    for group, option, base in (("model", "mine", "gns"), ("data", "ours", "ase_db")):
-        (tmp_path / "conf" / group).mkdir(parents=True)
-        path = tmp_path / "conf" / group / f"{option}.yaml"
-        path.write_text(f"defaults:\n  - {base}\n  - _self_\n", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    known = vocabulary()
-    assert with_task(["data=ours"], known)[1:] == ["task=s2ef"]
-    assert with_task(["data=ours", "model=mine"], known)[2:] == []
-    assert with_task(["data=nowhere"], known)[1:] == []
+def test_words_of_a_sweep_are_refused_where_there_is_none(known, word, multirun, told):
+    with pytest.raises(UserError, match=told):
+        checked([word], known, multirun)
 
 
 def test_a_task_of_energies_gives_forcenet_its_head():

@@ -1,5 +1,6 @@
 """Sweep files: what they mean, what is wrong with one in a sentence, and that ours are right."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,60 @@ def test_what_is_typed_replaces_the_files_and_multiplies_where_it_is_swept(tmp_p
         for last in ["experiment=forcenet"]
     ]
     assert wanted.groups == {"act": ["relu", "swish"], "optim.batch_size": ["4", "2"]}
+
+
+LABELLED = """
+title: Widths
+rows:
+  - {label: plain, dens: none}
+  - {label: narrow, dens: v3, model.channels: 16, optim.optimizer.lr: 1.0e-3}
+  - {label: wide, dens: v3, model.channels: 32, optim.optimizer.lr: 0.002}
+seeds: [0]
+metrics: [forces_mae]
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "labels"),
+    [
+        ("dens=v3", ["narrow", "wide"]),
+        ("dens=none", ["plain"]),
+        ("model.channels=32", ["plain", "wide"]),
+        ("optim.optimizer.lr=0.001", ["plain", "narrow"]),
+        ("act=relu", ["plain", "narrow", "wide"]),
+    ],
+)
+def test_a_typed_value_keeps_the_rows_that_say_it(tmp_path, word, labels):
+    statement = written(tmp_path, LABELLED)
+    wanted = grid({word.partition("=")[0]: [word]}, statement, "widths")
+    assert [label for _, label in wanted.cells] == labels
+    settings = dict(statement.settings())
+    for overrides, label in wanted.cells:  # a label stands for what its row says
+        assert {f"{k}={v}" for k, v in settings[label].items()} <= set(overrides)
+
+
+def test_a_value_that_no_labelled_row_says_is_refused_and_others_are_put_in_place(tmp_path):
+    statement = written(tmp_path, LABELLED)
+    typed = {"model.channels": ["model.channels=64"]}
+    with pytest.raises(UserError, match="model.channels is 16, 32 in narrow; wide; write a sweep"):
+        grid(typed, statement, "widths")
+    bare = written(tmp_path, re.sub("label: [a-z]+, ", "", LABELLED))
+    wanted = grid(typed, bare, "widths")
+    said = ["model.channels=64" in overrides for overrides, _ in wanted.cells]
+    assert said == [True, True, True]
+    kept = grid({"dens": ["dens=v3", "dens=none"]}, bare, "widths")
+    assert len(kept.cells) == 3  # those of the file, not its rows times two
+
+
+def test_what_is_excluded_stays_out_whatever_is_typed(tmp_path):
+    statement = written(tmp_path, GOOD)
+    pairs = [("basis=sph", "act=swish"), ("basis=sph", "act=relu"), ("basis=sine", "act=swish")]
+    typed = {"act": ["act=swish", "act=relu"], "seed": ["seed=0"]}
+    cells = grid(typed, statement, "table").cells
+    assert {tuple(o)[:2] for o, _ in cells} == set(pairs)
+    alone = grid({"act": ["act=relu"], "seed": ["seed=0"]}, statement, "table").cells
+    assert all("basis=sph" in overrides for overrides, _ in alone)
+    assert len(alone) == 1
 
 
 def test_only_what_changes_the_science_changes_the_name_of_the_sweep(tmp_path):

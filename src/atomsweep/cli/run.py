@@ -118,7 +118,8 @@ def _typed() -> "tuple[list[str], list[str], Vocabulary] | None":
         UserError: there is no such option, group, choice or key.
     """
     from atomsweep.console import MANY
-    from atomsweep.launch.typed import checked, found_options, num_cells, vocabulary, with_task
+    from atomsweep.launch.own_data import with_task
+    from atomsweep.launch.typed import checked, found_options, num_cells, vocabulary
 
     flags, words, options = _read(sys.argv[1:])
     more = [Path(options.config_dir)] if options.config_dir else []

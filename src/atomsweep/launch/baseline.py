@@ -35,9 +35,10 @@ def baselines_of(cells: Sequence[Cell]) -> list[Cell]:
 
 def _baseline(cell: Cell, compose: Callable[[list[str]], Cell]) -> Cell | None:
     kept = [o for o in cell.overrides if key_of(o).partition(".")[0] in KEPT]
-    task = [f"task={cell.choices['task']}"]
+    chosen = [f"{group}={cell.choices[group]}" for group in ("data", "task")]
+    chosen = [o for o in chosen if key_of(o) not in map(key_of, kept)]  # an experiment may have
     try:
-        made = compose([f"model={MODEL}", *kept, *task])
+        made = compose([f"model={MODEL}", *chosen, *kept])
     except (HydraException, UserError):
         return None
     return made if made.data["fingerprint"] == cell.data["fingerprint"] else None

@@ -19,7 +19,7 @@ from atomsweep.launch.outcome import WELL, Outcome
 from atomsweep.launch.plan import Cell, typed_command
 from atomsweep.launch.preflight import preflight, prepare_data
 from atomsweep.launch.slurm.settings import slurm_settings
-from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table
+from atomsweep.launch.survey import check_plan, check_rerun, restart, survey, table, told_of_code
 from atomsweep.sweep.grid import is_of_launch
 from atomsweep.tracking import schema
 from atomsweep.tracking.mlflow.mirror import Scope, mirror
@@ -63,6 +63,8 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.plan:
         log.info("%s", "\n".join(table(entries, rerun)))
         return None
+    for line in told_of_code(entries, rerun):
+        log.warning("%s", line)
     prepare_data(cell.config)
     restart(entries, rerun)
     directory = cell.create(root, sweep=None, command=typed_command(sys.argv))

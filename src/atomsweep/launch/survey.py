@@ -12,6 +12,7 @@ from atomsweep.console import aligned, duration
 from atomsweep.launch.costs import Costs, remaining, work
 from atomsweep.launch.plan import Cell
 from atomsweep.tracking import evaluations, schema
+from atomsweep.tracking.code import changed
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.restart import restart as make_again
 from atomsweep.tracking.run import RunDirectory, RunLocked, directories
@@ -174,16 +175,16 @@ def restart(entries: Sequence[Entry], rerun: str) -> None:
 
 def table(entries: Sequence[Entry], rerun: str) -> list[str]:
     """Lines of a table, one for each cell, and a sentence of what a launch would do."""
-    swept = _swept([entry.cell for entry in entries])
+    labels = _labels([entry.cell for entry in entries])
     rows = [
         (
-            _label(entry.cell, swept),
+            label,
             _told(entry),
             entry.cell.identity if entry.run is None else entry.run.identity,
             "–" if entry.parameters is None else f"{entry.parameters:,}".replace(",", " "),
             "–" if entry.seconds is None else f"about {duration(entry.seconds)}",
         )
-        for entry in entries
+        for label, entry in zip(labels, entries, strict=True)
     ]
     return [*aligned([HEADER, *rows]), summary(entries, rerun)]
 
@@ -201,9 +202,23 @@ def summary(entries: Sequence[Entry], rerun: str) -> str:
         text += f" ({'' if known else 'cost of '}{unknown} unknown: nothing alike has finished)"
     if unevaluated := sum(entry.wanted(rerun) for entry in entries) - len(wanted):
         text += f"; evaluates {unevaluated} that are trained"
-    if schema.STALE in states and rerun not in (STALE, ALL):
-        text += "; stale: finished with other code than the present, rerun=stale makes them again"
-    return text
+    return "; ".join([text, *told_of_code(entries, rerun)])
+
+
+def told_of_code(entries: Sequence[Entry], rerun: str) -> list[str]:
+    """What becomes of runs that other code than the present has finished, or begun."""
+    told = []
+    if rerun not in (STALE, ALL) and any(entry.state == schema.STALE for entry in entries):
+        told.append(
+            "stale: finished with other code than the present, rerun=stale makes them again"
+        )
+    begun = [e.run for e in entries if e.run is not None and e.state == schema.INTERRUPTED]
+    if begun := [run for run in begun if changed(run.environment)]:
+        told.append(
+            f"{len(begun)} begun with other code than the present: what goes on will be stale; "
+            f"remove a folder to begin anew, such as {begun[0].path}"
+        )
+    return told
 
 
 def _told(entry: Entry) -> str:
@@ -215,13 +230,16 @@ def _missing(run: RunDirectory | None, wanted: evaluations.Wanted) -> list[str]:
     return evaluations.missing(run, wanted) if finished and run is not None else []
 
 
-def _swept(cells: Sequence[Cell]) -> set[str]:
-    """Overrides that all cells share and that need not be told."""
-    return set.intersection(*(set(cell.overrides) for cell in cells)) if len(cells) > 1 else set()
+def _labels(cells: Sequence[Cell]) -> list[str]:
+    """Of each cell, what tells it from the others: its label, and overrides it does not stand for.
 
-
-def _label(cell: Cell, shared: set[str]) -> str:
-    own = [o for o in cell.overrides if o not in shared]
-    if cell.label is not None:
-        return " ".join([cell.label, *(o for o in own if o.startswith("seed="))])
-    return " ".join(own) or cell.name
+    A label stands for the overrides that all cells have that bear it, none for those of all cells.
+    """
+    shared: dict[str | None, set[str]] = {}
+    for cell in cells if len(cells) > 1 else ():
+        shared[cell.label] = shared.get(cell.label, set(cell.overrides)) & set(cell.overrides)
+    told = ([o for o in cell.overrides if o not in shared.get(cell.label, ())] for cell in cells)
+    return [
+        " ".join([*([cell.label] if cell.label is not None else []), *own]) or cell.name
+        for cell, own in zip(cells, told, strict=True)
+    ]

@@ -23,14 +23,12 @@ from omegaconf import OmegaConf
 from atomsweep.build import UserError, plugins
 from atomsweep.console import suggestion
 from atomsweep.shipped import CONF, SWEEPS, places, shipped
-from atomsweep.stated import stated
 from atomsweep.sweep.file import Scalar, key_of, spelt
 from atomsweep.sweep.grid import is_of_launch
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_yaml
 
 CONFIG = "config"  # name of the primary config
-LABELS = ("data.labels", "data.reader.labels")
 READ_BY_HYDRA = ("hydra.searchpath", "hydra.mode")
 
 
@@ -52,9 +50,8 @@ class Vocabulary:
         found: dict[str, set[str]] = {}
         for folder in self.folders:
             for path in folder.rglob("*.yaml"):
-                group, _, option = (
-                    path.relative_to(folder).with_suffix("").as_posix().partition("/")
-                )
+                place = path.relative_to(folder).with_suffix("").as_posix()
+                group, _, option = place.partition("/")
                 if option and group != "hydra":
                     found.setdefault(group, set()).add(option)
         sweeps = {
@@ -156,54 +153,24 @@ def checked(words: Sequence[str], known: Vocabulary, multirun: bool) -> list[str
             _check_name(word, override, known, words)
             _check_options(override, known)
         _check_value(word, override, known, multirun or SWEEPS in names)
+        if SWEEPS not in names:
+            _check_lone(word, multirun)
     return words
+
+
+def _check_lone(word: str, multirun: bool) -> None:
+    """Refuse a word of a sweep, or of its file, where there is none: it would do nothing."""
+    group = key_of(word).partition(".")[0]
+    if group in ("scale", "search"):
+        raise UserError(f"{word} is for a sweep file, and there is none; add sweeps=<file>")
+    if group == "sweep" and not multirun:
+        raise UserError(f"{word} names a sweep, and this is one run; add -m or sweeps=<file>")
 
 
 def num_cells(words: Sequence[str]) -> int:
     """Cells that words sweep over, those of a sweep file left out."""
     swept = (override for override in map(_parsed, words) if override.is_sweep_override())
     return math.prod(sum(1 for _ in override.sweep_iterator()) for override in swept)
-
-
-def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
-    """The words, with the task that the labels of one's own data are for, where none is chosen.
-
-    Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone,
-    and stays where the model predicts no energy, or the file has none.
-
-    Args:
-        words: overrides, as `checked` gives them.
-        known: what there is.
-    """
-    typed = {key_of(word): word.partition("=")[2] for word in words}
-    if "data" not in typed or {"task", "experiment", SWEEPS} & set(typed):
-        return list(words)
-    if not stated(known.content("data", typed["data"]), "own"):
-        return list(words)
-    labels = next((v for k, v in typed.items() if k in LABELS), None)
-    if labels is None and typed["data"] == "extxyz" and _has_forces_alone(typed):
-        return [*words, "data.labels=[forces]"]
-    if stated(known.content("model", typed.get("model", "")), "predicts_energy") is False:
-        return list(words)
-    whole = labels is None or {"energy", "forces"} <= set(re.findall(r"\w+", labels))
-    return [*words, "task=s2ef"] if whole else list(words)
-
-
-def _has_forces_alone(typed: Mapping[str, str]) -> bool:
-    """Whether the first frame of a file has forces and no energy; what is wrong is told later."""
-    from atomsweep.data.formats.known import open_files
-
-    path, *keys = (
-        typed.get(f"data.{key}", default).strip("'\"")
-        for key, default in (("path", ""), ("energy_key", "energy"), ("forces_key", "forces"))
-    )
-    try:
-        reader, found = open_files(path, (), energy_key=keys[0], forces_key=keys[1])
-        frame = next(reader.frames(found.files[0], 0, 0, 1), None)
-    except (ValueError, OSError):
-        return False
-    structure = None if frame is None else frame.structure
-    return structure is not None and structure.forces is not None and structure.energy is None
 
 
 def told(error: HydraException, words: Sequence[str], known: Vocabulary) -> str:

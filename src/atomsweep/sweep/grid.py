@@ -6,8 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atomsweep.sweep.file import LAUNCH_KEYS, Statement, SweepFile, axes_of, key_of
+from atomsweep.build import UserError
+from atomsweep.sweep.file import (
+    LABEL,
+    LAUNCH_KEYS,
+    Scalar,
+    Statement,
+    SweepFile,
+    axes_of,
+    key_of,
+    spelt,
+)
+from atomsweep.tracking.files import read_yaml
 from atomsweep.tracking.identity import NEUTRAL_KEYS
+
+Points = Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Scalar]]  # rows, or columns
 
 PASSIVE = set(NEUTRAL_KEYS) - {"data", "experiment"}  # typing these asks for the same comparison
 
@@ -73,9 +86,8 @@ def grid(
     """
     typed = {k: list(v) for k, v in typed.items() if not is_of_launch(k)}
     swept = {k: [o.partition("=")[2] for o in v] for k, v in typed.items() if len(v) > 1}
-    products = [list(overrides) for overrides in itertools.product(*typed.values())]
     if statement is None:
-        return Grid(swept, [(cell, None) for cell in products])
+        return Grid(swept, [(list(cell), None) for cell in itertools.product(*typed.values())])
     base = statement.overrides_at(scale)
     statement = statement.at(scale)
     replaced = {key_of(key) for key in typed}
@@ -86,16 +98,22 @@ def grid(
         k: swept.get(k, v) for k, v in axes.items() if k in swept or key_of(k) not in replaced
     }
     groups |= swept
-    rank = {key_of(key): i for i, key in enumerate(groups)}
+    rank = {
+        key_of(key): i for i, key in enumerate([*groups, *(k for k in typed if k not in groups)])
+    }
+    last = len(groups) - 0.5  # before what was typed and is no axis
     cells: dict[tuple[str, ...], str | None] = {}
-    for label, setting in statement.settings():
-        for seed in statement.first_seeds:
-            own = [f"{k}={v}" for k, v in (setting | {"seed": str(seed)}).items()]
-            own = [o for o in own if key_of(o) not in replaced]
+    values = {key_of(k): [o.partition("=")[2] for o in v] for k, v in typed.items()}
+    parts = {name: _chosen(getattr(statement, name), values) for name in ("rows", "columns")}
+    for label, setting in statement.model_copy(update=parts).settings():
+        more = [v for k, v in typed.items() if key_of(k) not in set(map(key_of, setting))]
+        for seed in [None] if "seed" in replaced else statement.first_seeds:
+            own = [f"{k}={v}" for k, v in setting.items()]
+            own += [] if seed is None else [f"seed={seed}"]
             taken = replaced | {key_of(o) for o in own}
             shared = {key_of(o): o for o in base if key_of(o) not in taken}
-            for more in products:
-                first = sorted([*own, *more], key=lambda o: rank.get(key_of(o), len(rank)))
+            for rest in itertools.product(*more):
+                first = sorted([*own, *rest], key=lambda o: rank.get(key_of(o), last))
                 cells.setdefault((*first, *shared.values()), label)
     if scale is None:
         scale = next(iter(statement.scale), None)
@@ -114,7 +132,7 @@ def sweep_name(
 ) -> str:
     """The file's name; other scales and what changes the science make another sweep."""
     name = chosen
-    if scale is not None and scale != next(iter(statement.scale)):
+    if scale is not None and scale != next(iter(statement.scale), None):
         name += f"-{scale}"
     changes = [o for overrides in typed.values() for o in overrides if is_change(o)]
     if changes:
@@ -125,6 +143,43 @@ def sweep_name(
 def is_of_launch(key: str) -> bool:
     """Whether a key, `until.device_hours` as well as `until`, is no cell's."""
     return key_of(key).partition(".")[0] in LAUNCH_KEYS
+
+
+def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
+    """Points with what was typed in place of their own values.
+
+    An axis has the typed values. Of points that are listed those remain that say one of them. Where
+    none does, they get them, unless they have labels, which would not be true any more.
+
+    Args:
+        points: rows or columns of a sweep file.
+        typed: key → values.
+
+    Raises:
+        UserError: points with labels say such a key, and none has a typed value.
+    """
+    if isinstance(points, Mapping):
+        return {axis: list(typed.get(key_of(axis), values)) for axis, values in points.items()}
+    for key in axes_of(points).keys() & typed.keys():
+        named = [point for point in points if key in point]
+        kept = [point for point in points if key not in point or _says(point[key], typed[key])]
+        if any(key in point for point in kept):
+            points = kept
+        elif labels := [str(point[LABEL]) for point in named if LABEL in point]:
+            values = ", ".join(dict.fromkeys(spelt(point[key]) for point in named))
+            raise UserError(
+                f"{key}={','.join(typed[key])} is said by no row: {key} is {values} in "
+                f"{'; '.join(labels)}; write a sweep file of your own for other values"
+            )
+        else:
+            values_of = [(p, typed[key] if key in p else [None]) for p in points]
+            points = [p if v is None else {**p, key: v} for p, each in values_of for v in each]
+    return points
+
+
+def _says(value: Scalar, typed: Sequence[str]) -> bool:
+    """Whether a point's value was typed; 1e-3 is 0.001."""
+    return any(spelt(value) in (word, spelt(read_yaml(word))) for word in typed)
 
 
 def cell_key(overrides: Iterable[str], swept: Iterable[str]) -> frozenset[str]:

@@ -185,8 +185,8 @@ def test_without_a_median_run_the_first_row_is_dashes_and_says_what_fills_it(tab
     made = built(table5)
     first = made.tables[0].grid.rows[0]
     assert [cell.text for cell in first] == ["Median", ""] + ["–"] * 6
-    assert [gap.command for gap in made.gaps] == ["atomsweep run model=median"]
-    assert "`atomsweep run model=median`" in made.text
+    assert [gap.command for gap in made.gaps] == ["atomsweep run model=median data=mini_oc"]
+    assert "`atomsweep run model=median data=mini_oc`" in made.text
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -37,13 +37,15 @@ class StoreReader(Reader):
 
 
 class NativeStore(FileSource):
-    """Stores that are there already: nothing is converted or copied.
+    """Stores that are there already, most often of one's own files: nothing is converted.
 
     Args are those of `FileSource`; each split is one file.
 
     Raises:
         ValueError: a split is more than one file.
     """
+
+    own = True
 
     def __init__(
         self,

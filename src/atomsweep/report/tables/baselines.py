@@ -51,7 +51,11 @@ def has_baseline(cells: pd.DataFrame) -> bool:
 
 def baseline_command(df: pd.DataFrame) -> str:
     """What makes a Median run on the data of a finished run, or of the first."""
-    finished = df.loc[df["state"] == schema.FINISHED, "command"]
-    command = (finished if len(finished) else df["command"]).iloc[0]
-    same = [o for o in shlex.split(command)[2:] if re.match(r"\+*(data|root)\b|task=is2re$", o)]
+    finished = df[df["state"] == schema.FINISHED]
+    run = (finished if len(finished) else df).iloc[0]
+    typed = shlex.split(run["command"])[2:]
+    same = [o for o in typed if re.match(r"\+*(data|root)\b|task=is2re$", o)]
+    for group, option in (("data", run.get("choice.data")), ("task", "is2re")):
+        if run.get(f"choice.{group}") == option and not any(o.startswith(f"{group}=") for o in same):
+            same.insert(0, f"{group}={option}")  # an experiment chose it
     return fill_command(["model=median", *same])
