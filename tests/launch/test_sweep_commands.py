@@ -90,6 +90,7 @@ def test_what_chosen_options_say_of_a_launch_counts_in_sweeps_too(place):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "sweep named: 2 cells" in output
+    assert "its table: atomsweep report named --root elsewhere/8\n" in output
     runs = place.runs("elsewhere/8")
     assert [run.config()["seed"] for run in runs] == [7, 7]
     assert (place.path / "elsewhere/8/_snapshots").is_dir()

@@ -11,7 +11,7 @@ from atomsweep.console import MANY
 from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.execute import Start, execute, placed
 from atomsweep.launch.outcome import WELL, Outcome, outcome_of
-from atomsweep.launch.plan import Cell, Plan, create_all
+from atomsweep.launch.plan import Cell, Plan, create_all, option_of
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
 from atomsweep.launch.survey import longest_first, restart, summary, survey, table
@@ -93,7 +93,7 @@ def run_sweep(
                 log.info("stopped; the same command continues")
                 return 130
     finished = _tell_all([*medians, *runs], outcomes, wanted_evaluations, first["engine"]["metric"])
-    log.info("its table: atomsweep report %s", grid.whole or plan.sweep)
+    log.info("its table: atomsweep report %s%s", grid.whole or plan.sweep, option_of(root))
     if start.code is not None:
         start.code.warn_of_changes()
     return int(not finished)

@@ -243,6 +243,14 @@ def typed_command(argv: Sequence[str]) -> str:
     return " ".join([Path(argv[0]).name, *map(shlex.quote, argv[1:])])
 
 
+def option_of(root: Path, option: str = " --root ") -> str:
+    """What a command must say to find a root; nothing where it is the one that is looked for."""
+    if root.absolute() == Path("runs").absolute():
+        return ""
+    near = root.absolute().is_relative_to(Path.cwd())
+    return option + shlex.quote(str(root.absolute().relative_to(Path.cwd()) if near else root))
+
+
 def is_name(sweep: str) -> bool:
     """Whether it names a file below the folder of plans, and none that is hidden."""
     return sweep.isprintable() and all(

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from atomsweep.report.pages.jinja import _whole
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables import grids
+from atomsweep.report.tables.choosing import metric_problems
 from atomsweep.report.tables.curves import why_none
 from atomsweep.report.tables.provenance import provenance_grid
 from atomsweep.tracking import schema
@@ -492,6 +494,37 @@ def test_a_report_lies_below_its_directory(name, path):
 )  # fmt: skip
 def test_durations_are_read_at_a_glance(seconds, text):
     assert console.duration(seconds) == text
+
+
+def test_a_sweep_over_seeds_alone_is_one_row_with_their_mean(root):
+    cells = {f"{seed:012x}": {"seed": str(seed)} for seed in range(3)}
+    for seed, identity in enumerate(cells):
+        root.run(identity, seed=seed, val_id=0.05 + 0.001 * seed, sweep="seed-1a2b3c")
+    root.plan(cells, {"seed": ["0", "1", "2"]}, sweep="seed-1a2b3c")
+    made = built(root)
+    (table,) = made.tables
+    own = table.cells[table.cells["split"] == "val_id"]
+    assert own["n"].tolist() == [3]
+    assert own["mean"].tolist() == [pytest.approx(0.051)]
+    assert own["half_width"].tolist() == [pytest.approx(0.001 * 4.3027 / 3**0.5, rel=1e-4)]
+    assert "no interval" not in made.text
+
+
+def test_a_task_that_does_not_measure_a_metric_lacks_none(root):
+    cells = {}
+    for number, (task, seed) in enumerate(itertools.product(("s2f", "s2ef"), (0, 1))):
+        identity = f"{number:012x}"
+        cells[identity] = {"task": task, "seed": str(seed)}
+        path = root.run(identity, task=task, seed=seed, sweep="task-1a2b3c")
+        result = json.loads((path / schema.RESULT).read_text())
+        if task == "s2ef" and seed == 0:
+            result["metrics"]["val_id/energy_mae"] = 0.1
+        (path / schema.RESULT).write_text(json.dumps(result))
+    root.plan(cells, {"task": ["s2f", "s2ef"], "seed": ["0", "1"]}, sweep="task-1a2b3c")
+    finished = read_directories(root.path).sweep("latest")
+    (problem,) = metric_problems(finished, "energy_mae", ["val_id"])
+    assert problem.endswith("000000000003 is finished without a number for val_id/energy_mae")
+    assert len(metric_problems(finished, "ewt", ["val_id"])) == 4  # nobody has it
 
 
 @pytest.mark.usefixtures("undrawn")

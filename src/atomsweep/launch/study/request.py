@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from atomsweep.build import UserError
 from atomsweep.console import duration
 from atomsweep.launch.execute import Start, execute, room
-from atomsweep.launch.plan import Cell, typed_command
+from atomsweep.launch.plan import Cell, option_of, typed_command
 from atomsweep.launch.preflight import check_all, check_one, prepare_data
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study import storage as study_store
@@ -148,7 +148,7 @@ def run_study(request: Request, plan_only: bool, rerun: str, start: Start) -> in
                 return 130
         if start.code is not None:
             start.code.warn_of_changes()
-        return _conclude(driver, request)
+        return _conclude(driver, root)
 
 
 def _driver(
@@ -194,7 +194,7 @@ def _driver(
     return driver
 
 
-def _conclude(driver: Driver, request: Request) -> int:
+def _conclude(driver: Driver, root: Path) -> int:
     """Say how the study stands; returns the exit code."""
     study = driver.study
     done = [study_record.STATES[t.state.name] for t in study.get_trials(deepcopy=False)]
@@ -213,8 +213,9 @@ def _conclude(driver: Driver, request: Request) -> int:
         )
         log.info("best: trial %d, %s, %s", trial.number, values, trial.params)
     if front:
-        log.info("train it: atomsweep run experiment=%s", study_record.experiment_name(driver.name))
-    log.info("report: atomsweep report %s", driver.name)
+        best = study_record.experiment_name(driver.name)
+        log.info("train it: atomsweep run experiment=%s%s", best, option_of(root, " root="))
+    log.info("report: atomsweep report %s%s", driver.name, option_of(root))
     return int(bool(failed) or not (front or driver.active))
 
 

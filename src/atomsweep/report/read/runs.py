@@ -119,9 +119,9 @@ class Runs:
                 known = list(dict.fromkeys([*known, *known_files(self.files)]))
             if name in known_files(self.files):
                 raise UnknownSweep(self.problems[-1].partition(";")[0])
-            hint = f"known: {', '.join(known)}" if known else f"{self.source} has none"
+            hint = f"known: {', '.join(known)}" if known else "it has none"
             hint = near_names(name, known) or hint
-            raise UnknownSweep(f"there is no sweep {name}; {hint}")
+            raise UnknownSweep(f"there is no sweep {name} in {self.source}; {hint}")
         plan = self.plans.get(name)
         if asked is not None:
             return self._as_asked(asked)
@@ -129,7 +129,9 @@ class Runs:
             tagged = self.df[[name in names for names in self.df["sweeps"]]]
             return _labelled(tagged, name, varying(tagged), None)
         df = self._of_cells(plan["cells"], name)
-        axes = fill_axes(df, [a for a in plan.get("groups") or {} if a != SEED])
+        groups = plan.get("groups") or {}
+        alone = ["model"] if list(groups) == [SEED] else []  # one row, whose mean is over seeds
+        axes = fill_axes(df, [a for a in groups if a != SEED] or alone)
         return _labelled(df.drop(columns=FALLBACK), name, axes, plan.get("command"))
 
     def _run_of(self, overrides: list[str], axes: Iterable[str]) -> str | None:

@@ -56,6 +56,8 @@ def baseline_command(df: pd.DataFrame) -> str:
     typed = shlex.split(run["command"])[2:]
     same = [o for o in typed if re.match(r"\+*(data|root)\b|task=is2re$", o)]
     for group, option in (("data", run.get("choice.data")), ("task", "is2re")):
-        if run.get(f"choice.{group}") == option and not any(o.startswith(f"{group}=") for o in same):
+        if run.get(f"choice.{group}") == option and not any(
+            o.startswith(f"{group}=") for o in same
+        ):
             same.insert(0, f"{group}={option}")  # an experiment chose it
     return fill_command(["model=median", *same])
