@@ -60,6 +60,10 @@ def test_while_something_works_no_code_is_touched(root):
     launcher = root / schema.PLANS / "lr.host.1.launcher"
     with exclusive(launcher):
         assert not any(name.startswith(("_snapshots", schema.PLANS)) for name in names(root))
+    preparing = root / "_snapshots" / "host.2.launcher"  # no plan is there yet
+    with exclusive(preparing):
+        assert not any(name.startswith("_snapshots") for name in names(root))
+    assert "_snapshots/host.2.launcher" in names(root)
 
 
 def test_nothing_is_deleted_unless_asked_and_then_what_was_listed(root, capsys):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import py_compile
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from atomsweep.launch import snapshot
 from atomsweep.tracking import schema
 from atomsweep.tracking.code import hash_of
 from atomsweep.tracking.environment import commit_of, source_directory
+from atomsweep.tracking.lock import is_locked
 from tests.places import REPOSITORY
 from tests.test_commands import SMALL, wait_for_step
 
@@ -36,6 +38,29 @@ def test_a_snapshot_runs_its_own_code_and_knows_where_it_came_from(tmp_path):
     file, commit = json.loads(done.stdout)
     assert file == str(folder / "src/atomsweep/__init__.py")
     assert commit == commit_of(source_directory())["commit"]
+
+
+def test_a_launch_is_known_from_before_its_code_is_copied_until_it_ends(tmp_path, monkeypatch):
+    root, seen = tmp_path / "runs", []
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+
+    def taken(place):
+        (mark,) = (place / snapshot.FOLDER).glob(f"*{snapshot.LAUNCHER}")
+        seen.append(is_locked(mark))
+        (place / snapshot.FOLDER / "abc").mkdir()
+        return snapshot.Snapshot(place / snapshot.FOLDER / "abc", {}, made=True, fresh=False)
+
+    monkeypatch.setattr(snapshot, "take", taken)
+    used = snapshot.use(root)
+    assert (seen, used.fresh) == ([True], True)
+    (mark,) = [path for path in snapshot._marks if path.is_relative_to(root)]
+    snapshot._unmark(mark, os.getpid() + 1)  # a fork
+    assert is_locked(mark)
+    used.discard()  # of a launch that was refused: nothing is left of it
+    assert not root.exists()
+    snapshot._unmark(mark, os.getpid())
+    assert mark not in snapshot._marks
 
 
 def test_the_same_code_is_kept_once_and_changed_code_apart(tmp_path, monkeypatch):

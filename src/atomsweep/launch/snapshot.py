@@ -5,15 +5,17 @@ ended. Both run this copy, so an edit in between is in none of them, and what a 
 code is what its process has loaded.
 """
 
+import atexit
 import hashlib
 import importlib.util
 import logging
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atomsweep.build import UserError, plugins
@@ -30,6 +32,8 @@ LOCK = ".lock"
 TAKEN = ("src", "run.py")  # what a cell can load
 PASSED = ("__pycache__", ".egg-info")
 PLUGINS = "plugins"  # in a snapshot: packages that the user trusts
+LAUNCHER = ".launcher"  # ends the name of a file that a launch locks
+_marks: dict[Path, ExitStack] = {}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Snapshot:
         above, root = self.folder.parent, self.folder.parents[1]
         if not self.made or {path.name for path in root.iterdir()} != {FOLDER}:
             return
-        if {path.name for path in above.iterdir()} <= {LOCK, self.folder.name}:
+        mine = {path.name for path in above.iterdir() if path not in _marks}
+        if mine <= {LOCK, self.folder.name}:
             shutil.rmtree(above, ignore_errors=True)
             if self.fresh:
                 with suppress(OSError):
@@ -112,18 +117,41 @@ def _taken(folder: Path, trusted: Mapping[str, Path], fresh: bool) -> Snapshot:
 
 
 def use(root: Path) -> Snapshot:
-    """Let every process that is started from here on load a snapshot.
+    """Let every process that is started from here on load a snapshot, which `gc` then lets be.
 
     Raises:
         UserError: see `take`.
     """
-    taken = take(root)
+    fresh = not root.exists()
+    try:
+        _mark(root.absolute() / FOLDER)
+    except (OSError, Locked) as error:
+        raise UserError(f"the code cannot be copied below {root}: {told(error)}") from error
+    taken = replace(take(root), fresh=fresh)
     paths = import_paths(taken.folder)
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     before = os.environ.get("PYTHONPATH", "")
     kept = [path for path in before.split(os.pathsep) if path and path not in paths]
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *kept])
     return taken
+
+
+def _mark(folder: Path) -> None:
+    """Be known as a launcher from before its code is copied until this process ends."""
+    path = folder / f"{socket.gethostname()}.{os.getpid()}{LAUNCHER}"
+    if path in _marks:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    marked = _marks[path] = ExitStack()
+    marked.enter_context(exclusive(path))
+    marked.callback(path.unlink, missing_ok=True)
+    atexit.register(_unmark, path, os.getpid())
+
+
+def _unmark(path: Path, process: int) -> None:
+    if os.getpid() == process and path in _marks:  # a fork that ends in order is not the launcher
+        with suppress(OSError):
+            _marks.pop(path).close()
 
 
 def import_paths(code: Path) -> list[str]:

@@ -13,6 +13,7 @@ from atomsweep.build import UserError
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.launch.slurm.submit import FOLDER as JOBS
 from atomsweep.launch.snapshot import FOLDER as SNAPSHOTS
+from atomsweep.launch.snapshot import LAUNCHER
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import is_locked
@@ -45,7 +46,8 @@ def unused(root: Path) -> list[Unused]:
     if problems:
         raise UserError(f"what a run still needs is not known: {problems[0]}")
     open_runs = [run for run in runs if run.state() != schema.FINISHED]
-    launchers = sorted((root / schema.PLANS).rglob("*.launcher"))
+    launchers = [*(root / schema.PLANS).rglob(f"*{LAUNCHER}")]
+    launchers += (root / SNAPSHOTS).glob(f"*{LAUNCHER}")
     working = any(map(is_locked, launchers)) or any(_works(run) for run in open_runs)
     needed = [submission for run in open_runs for submission in submissions(run)]
     found: list[tuple[Path, str]] = []
@@ -59,7 +61,7 @@ def unused(root: Path) -> list[Unused]:
     for run in runs:
         if run not in open_runs:
             found += [(p, "its run was made again") for p in _folders(run.path / schema.EARLIER)]
-    found += [(p, "its process is gone") for p in launchers if not is_locked(p)]
+    found += [(p, "its process is gone") for p in sorted(launchers) if not is_locked(p)]
     return [Unused(path, why, _size(path)) for path, why in found]
 
 
