@@ -67,3 +67,18 @@ def test_a_launch_killed_while_it_makes_directories_leaves_whole_ones_and_double
     assert {path for path in root.rglob("*") if not path.is_dir()} == files
     assert len(directories(root)) == CELLS
     assert [path.suffix for path in Path(root, "_sweeps").iterdir()] == [".json"]
+
+
+def test_a_name_that_is_used_again_for_other_cells_is_noticed(tmp_path):
+    some = cells()[:4]
+    first, other, more = (
+        Plan.of(part, Grid({}, [], name="mine"), ["run.py"], tmp_path)
+        for part in (some[:2], some[2:], some[:3])
+    )
+    assert first.replaced(tmp_path) == 0
+    first.save(tmp_path, [None, None], {})
+    assert (first.replaced(tmp_path), more.replaced(tmp_path), other.replaced(tmp_path)) == (
+        0,
+        0,
+        2,
+    )

@@ -162,6 +162,20 @@ def test_what_is_excluded_stays_out_whatever_is_typed(tmp_path):
     assert len(alone) == 1
 
 
+def test_of_words_without_a_file_those_that_are_swept_come_first():
+    typed = {
+        "engine.steps": ["engine.steps=5"],
+        "act": ["act=relu", "act=tanh"],
+        "seed": ["seed=0", "seed=1"],
+    }
+    wanted = grid(typed)
+    assert [cell for cell, _ in wanted.cells] == [
+        [f"act={act}", f"seed={seed}", "engine.steps=5"]
+        for act in ("relu", "tanh")
+        for seed in (0, 1)
+    ]
+
+
 def test_only_what_changes_the_science_changes_the_name_of_the_sweep(tmp_path):
     statement = written(tmp_path, GOOD)
     for neutral in (

@@ -315,7 +315,8 @@ def test_uncommitted_changes_are_kept(run, monkeypatch, tmp_path):
     [
         ({"basis": "sph", "act": "leaky_relu"}, "basis_sph-act_leaky_relu"),
         (["basis=sph", "optim.optimizer.lr=1e-3"], "basis_sph-lr_1e-3"),
-        (["+data.path=/a/b c,d", "~x"], "path_a_b_c_d-x"),
+        (["+data.path=/a/b c,d.extxyz", "~x"], "path_b_c_d-x"),
+        (["act=relu", f"x={'y' * 60}", "lr=1"], "act_relu-lr_1"),
         ({}, "run"),
         ({"x": "../.."}, "x"),
     ],

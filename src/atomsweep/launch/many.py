@@ -66,6 +66,13 @@ def run_sweep(
             log.info("%s", "\n".join(further.preview()))
         return 0
     log.info("%s", summary(entries, rerun))
+    if lost := plan.replaced(root):
+        log.warning(
+            "sweep %s had %d other cells, which its table no longer has: another sweep=<name> "
+            "keeps them apart",
+            plan.sweep,
+            lost,
+        )
     with launching(root, plan.sweep):
         restart(entries, rerun)
         runs = create_all(plan.cells, root, plan.sweep, plan.command)

@@ -159,6 +159,16 @@ class Plan:
         """What the user typed, as a shell reads it."""
         return typed_command(self.argv)
 
+    def replaced(self, root: Path) -> int:
+        """Cells that an earlier plan of this name has and this one has not, where no file says."""
+        try:
+            before = read_json(plan_path(root, self.sweep))["cells"]
+        except (OSError, ValueError, KeyError):
+            return 0
+        mine = {known for cell in self.cells for known in cell.known_as}
+        others = sum(cell["identity"] not in mine for cell in before)
+        return others if self.grid.statement is None else 0
+
     def save(
         self,
         root: Path,

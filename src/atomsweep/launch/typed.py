@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -169,7 +169,8 @@ def _check_lone(word: str, multirun: bool) -> None:
 
 def num_cells(words: Sequence[str]) -> int:
     """Cells that words sweep over, those of a sweep file left out."""
-    swept = (override for override in map(_parsed, words) if override.is_sweep_override())
+    swept = [override for override in map(_parsed, words) if override.is_sweep_override()]
+    swept = [override for override in swept if not isinstance(override.value(), Glob)]  # few
     return math.prod(sum(1 for _ in override.sweep_iterator()) for override in swept)
 
 

@@ -87,7 +87,8 @@ def grid(
     typed = {k: list(v) for k, v in typed.items() if not is_of_launch(k)}
     swept = {k: [o.partition("=")[2] for o in v] for k, v in typed.items() if len(v) > 1}
     if statement is None:
-        return Grid(swept, [(list(cell), None) for cell in itertools.product(*typed.values())])
+        ordered = dict(sorted(typed.items(), key=lambda item: item[0] not in swept))  # names a run
+        return Grid(swept, [(list(cell), None) for cell in itertools.product(*ordered.values())])
     base = statement.overrides_at(scale)
     statement = statement.at(scale)
     replaced = {key_of(key) for key in typed}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from atomsweep.build import UserError
@@ -75,12 +75,13 @@ def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
     readable = ""
     for key, value in pairs:
         last = key.rpartition(".")[2].rpartition("/")[2]
-        part = "_".join(slug for slug in (_slug(last), _slug(value)) if slug)
+        stem = PurePath(value.strip("'\"")).stem if "/" in value else value  # of a path, its file
+        part = "_".join(slug for slug in (_slug(last), _slug(stem)) if slug)
         longer = "-".join(piece for piece in (readable, part) if piece)
-        if len(longer) > READABLE_LENGTH:
-            readable = readable or part[:READABLE_LENGTH]
-            break
-        readable = longer
+        if len(longer) <= READABLE_LENGTH:
+            readable = longer
+        elif not readable:
+            readable = part[:READABLE_LENGTH]
     return f"{readable.strip('-._') or 'run'}-{identity}"
 
 
