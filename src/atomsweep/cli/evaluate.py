@@ -17,6 +17,7 @@ from atomsweep.launch.plan import is_planned
 from atomsweep.sweep.evaluation_settings import KINDS, settings_of
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
+from atomsweep.tracking.state import state_of
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         if run.result is None:
             log.info("%s: %s, left out", run.name, run.state())
             continue
+        if state_of(run) == schema.STALE:
+            log.warning("%s: its weights are of other code than the present (stale)", run.name)
         try:
             found = evaluate(run, options.kind, given, options.device, options.again)
         except UserError:

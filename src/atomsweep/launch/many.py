@@ -54,6 +54,8 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, root)
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
+    if doubled := len(cells) - len(plan.cells):
+        log.warning("%d of what was asked for is the same as another cell, and run once", doubled)
     parameters = _checked(plan, grid, start, here=not plan_only)
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
@@ -63,7 +65,8 @@ def run_sweep(
     if plan_only:
         log.info("%s", "\n".join(table(entries, rerun)))
         if further is not None:
-            log.info("%s", "\n".join(further.preview()))
+            for line in further.preview():
+                log.info("%s", line)
         return 0
     log.info("%s", summary(entries, rerun))
     if lost := plan.replaced(root):

@@ -244,4 +244,24 @@ def open_data(
             "the data with `atomsweep data convert --skip-bad` and train with "
             "data.on_error=raise"
         )
+    _tell_of_untrained(data)
     return data
+
+
+def _tell_of_untrained(data: "Mapping[str, GraphDataset]") -> None:
+    """Name elements that a split has and training has not; those out of domain have them by design.
+
+    What the model makes of such an atom is as it was at initialisation.
+    """
+    found = {split: graphs.elements() for split, graphs in data.items()}
+    trained = found.get(schema.TRAIN)
+    for split, elements in found.items():
+        if trained is None or elements is None or schema.whole_of(split).startswith("val_ood"):
+            continue
+        if new := sorted(elements - trained):
+            log.warning(
+                "%s has atoms that no structure of train has, so nothing is learned of them: "
+                "atomic number %s",
+                split,
+                ", ".join(map(str, new)),
+            )

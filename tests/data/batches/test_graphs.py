@@ -443,3 +443,11 @@ def test_the_size_of_a_large_set_is_told_by_few_runs_of_its_structures(monkeypat
     assert [len(run) for run in asked] == [8] * 4
     assert graphs._mean(np.arange(32)) == 15.5
     assert graphs._mean(np.arange(0)) == 0.0
+
+
+def test_elements_are_those_of_all_structures_where_they_are_in_memory(tmp_path):
+    structures = [random_structure(seed) for seed in range(4)]
+    write(tmp_path / "a.lmdb", structures)
+    there = {int(z) for one in structures for z in one.atomic_numbers}
+    assert GraphDataset(StoreDataset(tmp_path / "a.lmdb"), None).elements() == there
+    assert GraphDataset(StoreDataset(tmp_path / "a.lmdb"), None, budget=0).elements() is None

@@ -123,6 +123,12 @@ class GraphDataset:
             return stored_num_edges(self.dataset, self.graph)
         return self._num_edges
 
+    def elements(self) -> frozenset[int] | None:
+        """Atomic numbers of all structures; None where they are not in memory."""
+        if self._tensors is None:
+            return None
+        return frozenset(torch.unique(self._tensors.atomic_numbers).tolist())
+
     def label_statistics(self) -> dict[str, Any]:
         """`LabelStatistics.result` of its structures, of which no graph is made."""
         dataset = self.dataset
