@@ -54,10 +54,15 @@ def wait_for_step(run_root: Path, step: int, process):
     ("arguments", "sentence"),
     [
         (["basis=spherical"], r"basis has no option spherical; .*gauss.*sine.*sph"),
-        (["model.depth=3"], "depth"),
         (["-m", "basis=sph,sine", "model.cutoff=far"], "error: .*model.cutoff must be float"),
-        (["plan=no"], "error: plan must be true or false, got no"),
-        (["data=extxyz", "data.path=nowhere.extxyz"], "error: .*nowhere.extxyz"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["model.depth=3"], "depth"),
+                (["plan=no"], "error: plan must be true or false, got no"),
+                (["data=extxyz", "data.path=nowhere.extxyz"], "error: .*nowhere.extxyz"),
+            )
+        ),
     ],
 )
 def test_bad_input_is_a_sentence_and_an_exit_code_before_any_work(place, arguments, sentence):

@@ -90,6 +90,7 @@ def test_its_checkpoint_loads_and_its_parts_are_built_where_they_lie_now(root):
     assert build(run.config()["data"], "data").fingerprint() == run.run["data"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_to_what_an_undisturbed_one_gave(root):
     one = cell("basis=sine", "act=tanh", *STOPPED)
     run = one.find(root)

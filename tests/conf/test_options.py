@@ -73,6 +73,7 @@ def config(*overrides):
     return cell_of(*compose_with_choices(list(overrides)), overrides).config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_every_option_composes_and_builds(group, option, tmp_path, monkeypatch):
     overrides = [f"{group}={option}"]

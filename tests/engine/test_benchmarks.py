@@ -27,7 +27,10 @@ def script(tmp_path):
 
 @pytest.mark.parametrize(
     "models",
-    [CHEAP, pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.long)],
+    [
+        pytest.param(CHEAP, marks=pytest.mark.slow),
+        pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.long),
+    ],
     ids=["cheap", "others"],
 )
 def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):

@@ -31,6 +31,7 @@ from atomsweep.tasks.s2f import S2F
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.checkpoints import harm
+from tests.contracts.params import first
 
 SEED = 3
 SPEED = {f"train/{schema.STRUCTURES_PER_S}", f"train/{schema.STRUCTURES_PER_S_RANK}"}
@@ -214,7 +215,7 @@ FAULTS = {  # what fails, and the call of it that does
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", first(3, FAULTS))
 @pytest.mark.parametrize("once", [True, False], ids=["once", "until the end"])
 def test_what_fails_in_mid_run_is_made_again_and_the_end_is_the_undisturbed_one(
     plain, tmp_path, monkeypatch, fault, once
@@ -399,7 +400,9 @@ def whole_folder(file):
         ("best.pt", whole_folder, "delete the folder .*checkpoints and run the same command again"),
     ],
 )
-@pytest.mark.parametrize("how", ["cut", "gone", "other weights", "no step", "weights of text"])
+@pytest.mark.parametrize(
+    "how", first(2, ["cut", "gone", "other weights", "no step", "weights of text"])
+)
 def test_the_advice_about_a_lost_checkpoint_works(plain, tmp_path, name, follow, advice, how):
     run = new_run(tmp_path / "b")
     if name == "last.pt":
