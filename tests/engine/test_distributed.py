@@ -188,6 +188,7 @@ def interrupted_at_four(path):
         raise SystemExit(1) from None
 
 
+@pytest.mark.slow
 def test_a_run_moves_between_numbers_of_ranks_and_resumes_to_the_bit_on_the_same(
     tmp_path, made, context, straight
 ):

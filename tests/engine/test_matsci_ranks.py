@@ -37,6 +37,7 @@ CASES = {
 DEFAULT = ("E(n)-GNN, IS2RE", "Gala, IS2RE")  # no norms over ranks, and norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [case if case in DEFAULT else pytest.param(case, marks=LONG) for case in CASES]
 )

@@ -59,6 +59,7 @@ def test_a_plan_without_its_data_shows_the_cells_and_says_what_is_missing(place)
     assert "docs/data.md, Bring the data" in error
 
 
+@pytest.mark.slow
 def test_a_key_that_only_the_options_of_the_cells_have_can_be_typed(place):
     (place.path / "sweeps").mkdir(exist_ok=True)
     (place.path / "sweeps" / "mine.yaml").write_text(

@@ -9,6 +9,7 @@ from atomsweep.launch.compose import cell_of
 from atomsweep.launch.study import record as study_record
 from atomsweep.launch.study.record import experiment, experiment_name, write_best
 from tests.contracts.compose import CONF
+from tests.contracts.params import first
 from tests.launch.study.test_driver import to_the_end
 from tests.launch.study.toys import driver, statement
 
@@ -37,7 +38,7 @@ def identity_of(overrides, conf=CONF):
     return cell_of(cfg, dict(cfg.hydra.runtime.choices), overrides).identity
 
 
-@pytest.mark.parametrize("extra", [[], ["experiment=forcenet", "data=mini_oc_tiny"]])
+@pytest.mark.parametrize("extra", first(1, [["experiment=forcenet", "data=mini_oc_tiny"], []]))
 def test_an_experiment_file_is_the_run_of_its_overrides(tmp_path, extra):
     import yaml
 
