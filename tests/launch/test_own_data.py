@@ -26,7 +26,7 @@ def known():
         (["data=mini_oc"], False),
         (["data=oc20_s2ef"], False),
         (["data=extxyz,ase_db", "data.path=x"], True),
-        (["data=extxyz", "model=schnet,gns"], False),
+        (["data=extxyz", "model=schnet,gns"], True),  # which is refused, with what would do it
         (["data=mini_oc,oc20_s2ef"], False),
     ],
 )

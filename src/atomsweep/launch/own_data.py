@@ -17,7 +17,7 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
     """The words, with the task that the labels of one's own data are for, where none is chosen.
 
     Files of energies and forces are learned whole; the default task is ForceNet's, of forces alone,
-    and stays where the model predicts no energy, or the file has none.
+    and stays where no model predicts an energy, or the file has none.
 
     Args:
         words: overrides, as `checked` gives them.
@@ -41,7 +41,7 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
     labels = next((v for k, v in typed.items() if k in LABELS), None)
     if labels is None and data == ["extxyz"] and _has_forces_alone(typed):
         return [*words, "data.labels=[forces]"]
-    if any(stated(known.content("model", one), "predicts_energy") is False for one in models):
+    if all(stated(known.content("model", one), "predicts_energy") is False for one in models):
         return list(words)
     whole = labels is None or {"energy", "forces"} <= set(re.findall(r"\w+", labels))
     if data == ["store"]:
