@@ -124,8 +124,9 @@ metrics: [forces_mae]
     [
         ("dens=v3", ["narrow", "wide"]),
         ("dens=none", ["plain"]),
-        ("model.channels=32", ["plain", "wide"]),
-        ("optim.optimizer.lr=0.001", ["plain", "narrow"]),
+        ("model.channels=32", ["wide"]),  # plain would be another model than its label says
+        ("model.channels=32.0", ["wide"]),
+        ("optim.optimizer.lr=1e-3", ["narrow"]),
         ("act=relu", ["plain", "narrow", "wide"]),
     ],
 )
@@ -141,8 +142,12 @@ def test_a_typed_value_keeps_the_rows_that_say_it(tmp_path, word, labels):
 def test_a_value_that_no_labelled_row_says_is_refused_and_others_are_put_in_place(tmp_path):
     statement = written(tmp_path, LABELLED)
     typed = {"model.channels": ["model.channels=64"]}
-    with pytest.raises(UserError, match="model.channels is 16, 32 in narrow; wide; write a sweep"):
+    with pytest.raises(UserError, match="no row says model.channels=64: model.channels is 16, 32;"):
         grid(typed, statement, "widths")
+    both = {"dens": ["dens=none"], "model.channels": ["model.channels=16"]}
+    for words in (both, dict(reversed(both.items()))):
+        with pytest.raises(UserError, match="no row says "):
+            grid(words, statement, "widths")
     bare = written(tmp_path, re.sub("label: [a-z]+, ", "", LABELLED))
     wanted = grid(typed, bare, "widths")
     said = ["model.channels=64" in overrides for overrides, _ in wanted.cells]
@@ -151,12 +156,28 @@ def test_a_value_that_no_labelled_row_says_is_refused_and_others_are_put_in_plac
     assert len(kept.cells) == 3  # those of the file, not its rows times two
 
 
+def test_keys_with_a_plus_are_meant_too_and_rows_that_become_one_are_refused(tmp_path):
+    plus = written(tmp_path, LABELLED.replace("model.channels", "++model.channels"))
+    ((cell, label),) = grid({"model.channels": ["model.channels=16"]}, plus, "widths").cells
+    assert label == "narrow"
+    assert "++model.channels=16" in cell
+    same = LABELLED.replace("1.0e-3", "0.002").replace("16", "32")
+    with pytest.raises(UserError, match="the rows narrow and wide are the same cell"):
+        grid({"act": ["act=relu"]}, written(tmp_path, same), "widths")
+
+
 def test_what_is_excluded_stays_out_whatever_is_typed(tmp_path):
     statement = written(tmp_path, GOOD)
     pairs = [("basis=sph", "act=swish"), ("basis=sph", "act=relu"), ("basis=sine", "act=swish")]
     typed = {"act": ["act=swish", "act=relu"], "seed": ["seed=0"]}
     cells = grid(typed, statement, "table").cells
     assert {tuple(o)[:2] for o, _ in cells} == set(pairs)
+    other = GOOD.replace("basis: [sph, sine]", "model.cutoff: [1.0, 2.0]").partition("claims")[0]
+    other = other.replace("{basis: sine, act: relu}", "{model.cutoff: 1.0, act: relu}")
+    words = {"model.cutoff": ["model.cutoff=1"], "seed": ["seed=0"]}  # which is 1.0
+    text = other.replace("published", "# published")
+    (swish,) = grid(words, written(tmp_path, text), "table").cells
+    assert {"model.cutoff=1.0", "act=swish"} <= set(swish[0])
     alone = grid({"act": ["act=relu"], "seed": ["seed=0"]}, statement, "table").cells
     assert all("basis=sph" in overrides for overrides, _ in alone)
     assert len(alone) == 1

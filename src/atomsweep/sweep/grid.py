@@ -17,7 +17,6 @@ from atomsweep.sweep.file import (
     key_of,
     spelt,
 )
-from atomsweep.tracking.files import read_yaml
 from atomsweep.tracking.identity import NEUTRAL_KEYS
 
 Points = Mapping[str, Sequence[Scalar]] | Sequence[Mapping[str, Scalar]]  # rows, or columns
@@ -115,7 +114,12 @@ def grid(
             shared = {key_of(o): o for o in base if key_of(o) not in taken}
             for rest in itertools.product(*more):
                 first = sorted([*own, *rest], key=lambda o: rank.get(key_of(o), last))
-                cells.setdefault((*first, *shared.values()), label)
+                cell = (*first, *shared.values())
+                if typed and cells.setdefault(cell, label) != label:
+                    raise UserError(
+                        f"with what was typed, the rows {cells[cell]} and {label} are the same cell"
+                    )
+                cells.setdefault(cell, label)
     if scale is None:
         scale = next(iter(statement.scale), None)
     return Grid(
@@ -149,38 +153,57 @@ def is_of_launch(key: str) -> bool:
 def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
     """Points with what was typed in place of their own values.
 
-    An axis has the typed values. Of points that are listed those remain that say one of them. Where
-    none does, they get them, unless they have labels, which would not be true any more.
+    An axis has the typed values. Of points that are listed those remain that say typed values.
+    A key of which no point says a typed value is put into all that say it, unless they have labels,
+    which would not be true any more.
 
     Args:
         points: rows or columns of a sweep file.
         typed: key → values.
 
     Raises:
-        UserError: points with labels say such a key, and none has a typed value.
+        UserError: no point says the typed values, or none with a label does.
     """
+    axes = axes_of(points)
     if isinstance(points, Mapping):
-        return {axis: list(typed.get(key_of(axis), values)) for axis, values in points.items()}
-    for key in axes_of(points).keys() & typed.keys():
-        named = [point for point in points if key in point]
-        kept = [point for point in points if key not in point or _says(point[key], typed[key])]
-        if any(key in point for point in kept):
-            points = kept
-        elif labels := [str(point[LABEL]) for point in named if LABEL in point]:
-            values = ", ".join(dict.fromkeys(spelt(point[key]) for point in named))
-            raise UserError(
-                f"{key}={','.join(typed[key])} is said by no row: {key} is {values} in "
-                f"{'; '.join(labels)}; write a sweep file of your own for other values"
-            )
-        else:
-            values_of = [(p, typed[key] if key in p else [None]) for p in points]
-            points = [p if v is None else {**p, key: v} for p, each in values_of for v in each]
-    return points
+        return {axis: _in_words_of(axes[axis], typed.get(key_of(axis))) for axis in axes}
+    stated = {key: axis for key in typed for axis in axes if key_of(axis) == key}
+    if not stated:
+        return points
+    said = {key: _in_words_of(axes[axis], typed[key]) for key, axis in stated.items()}
+    kept = [key for key, axis in stated.items() if set(said[key]) & set(axes[axis])]
+
+    def fits(point: Mapping[str, Scalar]) -> bool:
+        if LABEL in point:
+            return all(a in point and spelt(point[a]) in said[k] for k, a in stated.items())
+        return all(stated[k] not in point or spelt(point[stated[k]]) in said[k] for k in kept)
+
+    if not (found := [point for point in points if fits(point)]):
+        words = ", ".join(f"{key}={','.join(typed[key])}" for key in stated)
+        there = "; ".join(f"{key} is {', '.join(axes[axis])}" for key, axis in stated.items())
+        raise UserError(f"no row says {words}: {there}; for other values write a file of your own")
+    for key, axis in stated.items():
+        if key not in kept:
+            each = [(p, said[key] if axis in p else [None]) for p in found]
+            found = [p if v is None else {**p, axis: v} for p, values in each for v in values]
+    return found
 
 
-def _says(value: Scalar, typed: Sequence[str]) -> bool:
-    """Whether a point's value was typed; 1e-3 is 0.001."""
-    return any(spelt(value) in (word, spelt(read_yaml(word))) for word in typed)
+def _in_words_of(own: Sequence[str], typed: Sequence[str] | None) -> list[str]:
+    """Typed values, those that are the file's in its words (1e-3 is 0.001); its own if none are."""
+    words = {_value(word): word for word in own}
+    return list(own) if typed is None else [words.get(_value(word), word) for word in typed]
+
+
+def _value(word: str) -> Any:
+    """What a word means, as far as two that mean the same can be told from their text."""
+    bare = word.strip().strip("'\"")
+    if bare[:1] + bare[-1:] == "[]":
+        return tuple(_value(one) for one in bare[1:-1].split(","))
+    try:
+        return float(bare)
+    except ValueError:
+        return bare
 
 
 def cell_key(overrides: Iterable[str], swept: Iterable[str]) -> frozenset[str]:
