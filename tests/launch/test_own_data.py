@@ -63,3 +63,11 @@ def test_a_store_of_energies_and_forces_is_learned_whole(tmp_path, known, lackin
     words = ["data=store", f"data.path={tmp_path / 'mine.lmdb'}"]
     assert with_task(words, known) == [*words, *["task=s2ef"] * (lacking is None)]
     assert with_task(["data=store", "data.path=nowhere.lmdb"], known)[2:] == []
+    assert with_task([*words, "data.relaxed_energy=true"], known)[3:] == []
+    write(tmp_path / "whole.lmdb", [random_structure(seed) for seed in range(3)])
+    both = ["data=store", f"data.path=[{tmp_path / 'whole.lmdb'}, '{tmp_path / 'mine.lmdb'}']"]
+    if lacking is None:
+        assert with_task(both, known) == [*both, "task=s2ef"]
+    else:
+        with pytest.raises(UserError, match="name the task of all"):
+            with_task(both, known)

@@ -57,6 +57,7 @@ def test_a_launch_is_known_from_before_its_code_is_copied_until_it_ends(tmp_path
     (mark,) = [path for path in snapshot._marks if path.is_relative_to(root)]
     snapshot._unmark(mark, os.getpid() + 1)  # a fork
     assert is_locked(mark)
+    (mark.parent / f"host.1{snapshot.LAUNCHER}").write_text("{}")  # of one that was killed
     used.discard()  # of a launch that was refused: nothing is left of it
     assert not root.exists()
     snapshot._unmark(mark, os.getpid())

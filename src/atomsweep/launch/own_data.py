@@ -24,7 +24,8 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
         known: what there is.
 
     Raises:
-        UserError: data of one's own are swept beside others, and no task is named.
+        UserError: data of one's own are swept beside others, or stores of other labels are, and no
+            task is named.
     """
     typed = {key_of(word): word.partition("=")[2] for word in words}
     if "data" not in typed or {"task", "experiment", SWEEPS} & set(typed):
@@ -45,7 +46,7 @@ def with_task(words: Sequence[str], known: Vocabulary) -> list[str]:
         return list(words)
     whole = labels is None or {"energy", "forces"} <= set(re.findall(r"\w+", labels))
     if data == ["store"]:
-        whole = _is_whole(typed.get("data.path", "").strip("'\""))
+        whole = "data.relaxed_energy" not in typed and _are_whole(typed.get("data.path", ""))
     return [*words, "task=s2ef"] if whole else list(words)
 
 
@@ -66,12 +67,28 @@ def _has_forces_alone(typed: Mapping[str, str]) -> bool:
     return structure is not None and structure.forces is not None and structure.energy is None
 
 
-def _is_whole(path: str) -> bool:
-    """Whether a store has forces and energies of its frames; what is wrong is told later."""
+def _are_whole(paths: str) -> bool:
+    """Whether stores have forces, and energies of their frames; what is wrong is told later.
+
+    Args:
+        paths: one, or several, listed or swept.
+
+    Raises:
+        UserError: some have, and some have not.
+    """
     from atomsweep.data.store.dataset import StoreDataset
 
-    try:
-        store = StoreDataset(Path(path))
-    except (ValueError, OSError):
-        return False
-    return store.has_energy and store.has_forces and not store.meta.get("relaxed_energy")
+    found = set()
+    for path in paths.strip("[]").split(","):
+        try:
+            store = StoreDataset(Path(path.strip().strip("'\"")))
+        except (ValueError, OSError):
+            return False
+        relaxed = (store.meta.get("conversion") or {}).get("relaxed_energy")
+        found.add(store.has_energy and store.has_forces and not relaxed)
+    if len(found) > 1:
+        raise UserError(
+            f"not all of {paths} have energies and forces of their frames; name the task of all: "
+            "task=s2ef, task=s2f or task=is2re"
+        )
+    return found.pop()

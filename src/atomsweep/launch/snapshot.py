@@ -23,7 +23,7 @@ from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
 from atomsweep.tracking.files import dumps, told
-from atomsweep.tracking.lock import Locked, exclusive
+from atomsweep.tracking.lock import Locked, exclusive, is_locked
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,9 @@ class Snapshot:
         above, root = self.folder.parent, self.folder.parents[1]
         if not self.made or {path.name for path in root.iterdir()} != {FOLDER}:
             return
+        for path in above.glob(f"*{LAUNCHER}"):
+            if path not in _marks and not is_locked(path):
+                path.unlink(missing_ok=True)  # of one that was killed
         mine = {path.name for path in above.iterdir() if path not in _marks}
         if mine <= {LOCK, self.folder.name}:
             shutil.rmtree(above, ignore_errors=True)

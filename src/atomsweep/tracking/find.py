@@ -75,7 +75,8 @@ def run_name(choices: Mapping[str, Any] | Sequence[str], identity: str) -> str:
     readable = ""
     for key, value in pairs:
         last = key.rpartition(".")[2].rpartition("/")[2]
-        stem = PurePath(value.strip("'\"")).stem if "/" in value else value  # of a path, its file
+        is_path = "/" in value and not value.startswith("[")
+        stem = PurePath(value.strip("'\"")).stem if is_path else value  # its file alone
         part = "_".join(slug for slug in (_slug(last), _slug(stem)) if slug)
         longer = "-".join(piece for piece in (readable, part) if piece)
         if len(longer) <= READABLE_LENGTH:

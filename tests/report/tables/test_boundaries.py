@@ -171,7 +171,8 @@ def test_what_fails_and_is_not_certain_takes_further_seeds():
     assert (unsure.verdict, unsure.certain, sure.certain, sure.needed) == (FAILS, False, True, 0)
     assert 1 <= unsure.needed <= MOST - 3
     on_page = Comparison("a", "b", *unsure, paper=None, paper_holds=None)
-    assert _comparison_note(on_page) == f"about {unsure.needed} more seeds to decide"
+    seeds = "seed" if unsure.needed == 1 else "seeds"
+    assert _comparison_note(on_page) == f"about {unsure.needed} more {seeds} to decide"
 
 
 def test_what_differs_by_the_tolerance_is_called_equal_in_no_more_than_one_of_twenty():

@@ -6,7 +6,7 @@ from scipy import stats
 
 from atomsweep.report.read import published
 from atomsweep.report.read.directories import read_directories
-from atomsweep.report.tables.baselines import baselines_of, lacks_baseline
+from atomsweep.report.tables.baselines import baseline_command, baselines_of, lacks_baseline
 from atomsweep.report.tables.beside import _published_best, best_of, in_order
 from atomsweep.report.tables.cells import cells_of
 from atomsweep.report.tables.comparable import UnlikeRuns, comparable
@@ -75,6 +75,14 @@ def test_the_baseline_is_the_newest_median_on_the_same_data_and_task(table5):
     assert cell(cells, "val_ood_both", basis="sph", act="swish")["ratio"] == pytest.approx(
         0.06 / 0.11
     )
+
+
+def test_the_median_of_runs_that_say_no_data_is_that_of_the_default():
+    missing = {"state": "missing", "command": "atomsweep run basis=sph root=there"}
+    assert baseline_command(pd.DataFrame([missing])) == "atomsweep run model=median root=there"
+    chosen = missing | {"choice.data": "ours", "choice.task": "is2re"}
+    told = "atomsweep run model=median task=is2re data=ours root=there"
+    assert baseline_command(pd.DataFrame([chosen])) == told
 
 
 def test_without_a_median_run_there_is_no_ratio(root):

@@ -134,7 +134,8 @@ def _paper_numbers(c: Comparison) -> str:
 
 def _comparison_note(c: Comparison) -> str:
     """Why there is no verdict, or what would bring one."""
-    more = f"about {c.needed} more seeds to decide" if c.needed and c.n > 1 else ""
+    seeds = "seed" if c.needed == 1 else "seeds"
+    more = f"about {c.needed} more {seeds} to decide" if c.needed and c.n > 1 else ""
     return "; ".join(t for t in (c.note, more) if t)
 
 
