@@ -1,7 +1,7 @@
 """docs/adding-a-model.md, followed to the letter in a copy of the repository.
 
-Its files are written and a few of its tests run, which build what it adds; `long` runs every command
-as it stands and looks for what the page says comes out.
+Its files are written and a few of its tests run, which build what it adds; `long` runs every
+command as it stands and looks for what the page says comes out.
 """
 
 import os

@@ -81,7 +81,7 @@ def test_the_median_of_runs_that_say_no_data_is_that_of_the_default():
     missing = {"state": "missing", "command": "atomsweep run basis=sph root=there"}
     assert baseline_command(pd.DataFrame([missing])) == "atomsweep run model=median root=there"
     chosen = missing | {"choice.data": "ours", "choice.task": "is2re"}
-    told = "atomsweep run model=median task=is2re data=ours root=there"
+    told = "atomsweep run model=median data=ours task=is2re root=there"
     assert baseline_command(pd.DataFrame([chosen])) == told
 
 

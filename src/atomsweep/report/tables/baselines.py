@@ -55,9 +55,9 @@ def baseline_command(df: pd.DataFrame) -> str:
     run = (finished if len(finished) else df).iloc[0]
     typed = shlex.split(run["command"])[2:]
     same = [o for o in typed if re.match(r"\+*(data|root)\b|task=is2re$", o)]
-    for group, option in (("data", run.get("choice.data")), ("task", "is2re")):
-        if run.get(f"choice.{group}") == option and not any(
-            o.startswith(f"{group}=") for o in same
-        ):
-            same.insert(0, f"{group}={option}")  # an experiment chose it
+    chosen = {group: run.get(f"choice.{group}") for group in ("task", "data")}
+    for group, option in chosen.items():  # an experiment may have chosen it
+        wanted = isinstance(option, str) and (group == "data" or option == "is2re")
+        if wanted and not any(o.startswith(f"{group}=") for o in same):
+            same.insert(0, f"{group}={option}")
     return fill_command(["model=median", *same])
