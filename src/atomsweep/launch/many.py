@@ -54,8 +54,7 @@ def run_sweep(
     root = Path(first["root"]).absolute()
     plan = Plan.of(cells, grid, sys.argv, root)
     log.info("sweep %s: %d cells", plan.sweep, len(plan.cells))
-    if doubled := len(cells) - len(plan.cells):
-        log.warning("%d of what was asked for is the same as another cell, and run once", doubled)
+    _warn(plan, len(cells), root)
     parameters = _checked(plan, grid, start, here=not plan_only)
     wanted_evaluations = grid.evaluations()
     entries = survey(plan.cells, root, parameters, wanted_evaluations)
@@ -69,13 +68,6 @@ def run_sweep(
                 log.info("%s", line)
         return 0
     log.info("%s", summary(entries, rerun))
-    if lost := plan.replaced(root):
-        log.warning(
-            "sweep %s had %d other cells, which its table no longer has: another sweep=<name> "
-            "keeps them apart",
-            plan.sweep,
-            lost,
-        )
     with launching(root, plan.sweep):
         restart(entries, rerun)
         runs = create_all(plan.cells, root, plan.sweep, plan.command)
@@ -107,6 +99,19 @@ def run_sweep(
     if start.code is not None:
         start.code.warn_of_changes()
     return int(not finished)
+
+
+def _warn(plan: Plan, asked: int, root: Path) -> None:
+    """Say what is asked for twice, and which cells of an earlier plan a table loses."""
+    if doubled := asked - len(plan.cells):
+        log.warning("%d of what was asked for is the same as another cell, and run once", doubled)
+    if lost := plan.replaced(root):
+        log.warning(
+            "sweep %s had %d other cells, which its table no longer has: another sweep=<name> "
+            "keeps them apart",
+            plan.sweep,
+            lost,
+        )
 
 
 def _checked(plan: Plan, grid: Grid, start: Start, here: bool) -> dict[str, int]:
