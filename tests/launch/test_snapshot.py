@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from atomsweep.launch import snapshot
+from atomsweep.launch.presence import LAUNCHER
 from atomsweep.tracking import schema
 from atomsweep.tracking.code import hash_of
 from atomsweep.tracking.environment import commit_of, source_directory
@@ -46,7 +47,7 @@ def test_a_launch_is_known_from_before_its_code_is_copied_until_it_ends(tmp_path
     monkeypatch.setenv("PYTHONPATH", "")
 
     def taken(place):
-        (mark,) = (place / snapshot.FOLDER).glob(f"*{snapshot.LAUNCHER}")
+        (mark,) = (place / snapshot.FOLDER).glob(f"*{LAUNCHER}")
         seen.append(is_locked(mark))
         (place / snapshot.FOLDER / "abc").mkdir()
         return snapshot.Snapshot(place / snapshot.FOLDER / "abc", {}, made=True, fresh=False)
@@ -57,7 +58,7 @@ def test_a_launch_is_known_from_before_its_code_is_copied_until_it_ends(tmp_path
     (mark,) = [path for path in snapshot._marks if path.is_relative_to(root)]
     snapshot._unmark(mark, os.getpid() + 1)  # a fork
     assert is_locked(mark)
-    (mark.parent / f"host.1{snapshot.LAUNCHER}").write_text("{}")  # of one that was killed
+    (mark.parent / f"host.1{LAUNCHER}").write_text("{}")  # of one that was killed
     used.discard()  # of a launch that was refused: nothing is left of it
     assert not root.exists()
     snapshot._unmark(mark, os.getpid())

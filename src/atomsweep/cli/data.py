@@ -25,6 +25,7 @@ from atomsweep.tracking.lock import exclusive
 if TYPE_CHECKING:
     from atomsweep.data.dataset import OnError
     from atomsweep.data.formats.sane import Said
+    from atomsweep.data.frames import Labels
     from atomsweep.data.store.parts import Conversion, Report
 
 MOST_READERS = 16  # processes of describe: each imports for seconds
@@ -99,11 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _labels(text: str) -> tuple[str, ...]:
-    labels = tuple(part for part in text.split(",") if part not in ("", "none"))
-    if unknown := set(labels) - {"energy", "forces"}:
+def _labels(text: str) -> Labels:
+    known: Labels = ("energy", "forces")
+    named = [part for part in text.split(",") if part not in ("", "none")]
+    if unknown := set(named) - set(known):
         raise ValueError(f"--labels takes energy and forces, got {', '.join(sorted(unknown))}")
-    return labels
+    return tuple(label for label in known if label in named)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -165,7 +167,7 @@ def _wanted(options: argparse.Namespace) -> tuple[Conversion, list[Path], Said]:
         raise ValueError(f"--workers must be at least 1, got {options.workers}")
     reader, found = open_files(
         options.path,
-        _labels(options.labels),  # type: ignore[arg-type]
+        _labels(options.labels),
         options.linear_references,
         options.energy_key,
         options.forces_key,
@@ -240,7 +242,7 @@ def _describe(options: argparse.Namespace) -> None:
     labels = _labels(options.labels)
     reader, there = open_files(
         options.path,
-        labels,  # type: ignore[arg-type]
+        labels,
         energy_key=options.energy_key,
         forces_key=options.forces_key,
     )

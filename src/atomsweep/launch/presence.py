@@ -13,6 +13,8 @@ from atomsweep.processes import leaving_when_asked
 from atomsweep.tracking import schema
 from atomsweep.tracking.lock import exclusive, holder_of, is_locked
 
+LAUNCHER = ".launcher"  # ends the name of a file that a launch holds locked
+
 
 @contextmanager
 def launching(root: Path, sweep: str) -> Iterator[None]:
@@ -20,7 +22,7 @@ def launching(root: Path, sweep: str) -> Iterator[None]:
 
     Any number of processes may launch one sweep at once.
     """
-    path = root / schema.PLANS / f"{sweep}.{socket.gethostname()}.{os.getpid()}.launcher"
+    path = root / schema.PLANS / f"{sweep}.{socket.gethostname()}.{os.getpid()}{LAUNCHER}"
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in _files(root, sweep):  # of processes that were killed
         if not is_locked(old) and holder_of(old).get("host") == socket.gethostname():
@@ -42,11 +44,12 @@ def _files(root: Path, sweep: str) -> list[Path]:
     path = root / schema.PLANS / f"{sweep}.x"
     if not path.parent.is_dir():
         return []
-    return [p for p in path.parent.glob("*.launcher") if _is_of(p, path.stem)]
+    return [p for p in path.parent.glob(f"*{LAUNCHER}") if _is_of(p, path.stem)]
 
 
 def _is_of(path: Path, name: str) -> bool:
     """Whether a launcher's file is that of a sweep: `lr.2` is none of the launchers of `lr`."""
     holder = holder_of(path)
     host = str(holder.get("host", socket.gethostname()))
-    return re.fullmatch(re.escape(f"{name}.{host}.") + r"\d+\.launcher", path.name) is not None
+    pattern = re.escape(f"{name}.{host}.") + r"\d+" + re.escape(LAUNCHER)
+    return re.fullmatch(pattern, path.name) is not None

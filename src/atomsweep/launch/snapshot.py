@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atomsweep.build import UserError, plugins
+from atomsweep.launch.presence import LAUNCHER
 from atomsweep.shipped import PACKAGE
 from atomsweep.tracking import schema
 from atomsweep.tracking.environment import SNAPSHOT, commit_of, diff_of, source_directory
@@ -32,7 +33,6 @@ LOCK = ".lock"
 TAKEN = ("src", "run.py")  # what a cell can load
 PASSED = ("__pycache__", ".egg-info")
 PLUGINS = "plugins"  # in a snapshot: packages that the user trusts
-LAUNCHER = ".launcher"  # ends the name of a file that a launch locks
 _marks: dict[Path, ExitStack] = {}
 
 
@@ -145,9 +145,10 @@ def _mark(folder: Path) -> None:
     if path in _marks:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    marked = _marks[path] = ExitStack()
-    marked.enter_context(exclusive(path))
-    marked.callback(path.unlink, missing_ok=True)
+    with ExitStack() as marked:
+        marked.enter_context(exclusive(path))
+        marked.callback(path.unlink, missing_ok=True)
+        _marks[path] = marked.pop_all()
     atexit.register(_unmark, path, os.getpid())
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atomsweep.build import UserError
+from atomsweep.launch.presence import LAUNCHER
 from atomsweep.launch.slurm.ledger import submissions
 from atomsweep.launch.slurm.submit import FOLDER as JOBS
 from atomsweep.launch.snapshot import FOLDER as SNAPSHOTS
-from atomsweep.launch.snapshot import LAUNCHER
 from atomsweep.tracking import schema
 from atomsweep.tracking.find import find_runs
 from atomsweep.tracking.lock import is_locked

@@ -115,11 +115,10 @@ def grid(
             for rest in itertools.product(*more):
                 first = sorted([*own, *rest], key=lambda o: rank.get(key_of(o), last))
                 cell = (*first, *shared.values())
-                if typed and cells.setdefault(cell, label) != label:
+                if cells.setdefault(cell, label) != label and typed:
                     raise UserError(
                         f"with what was typed, the rows {cells[cell]} and {label} are the same cell"
                     )
-                cells.setdefault(cell, label)
     if scale is None:
         scale = next(iter(statement.scale), None)
     return Grid(
