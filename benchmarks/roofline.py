@@ -42,6 +42,7 @@ DEVICES = {  # TB/s, TFLOP/s in float32, in TF32 or else float32; vendors' data 
     "H200": (4.8, 67.0, 494.5),
 }
 S2F, OC20 = ["task=s2f", "augmentation=rotate_z"], ["task=s2ef_oc20"]
+OC22 = ["task=s2ef_oc22"]
 MD17, IS2RE = ["task=s2ef_md17", "augmentation=none"], ["task=is2re"]
 MODELS = {  # each is counted eagerly, and compiled where `COMPILED` says so
     "forcenet": S2F,
@@ -53,7 +54,11 @@ MODELS = {  # each is counted eagerly, and compiled where `COMPILED` says so
     "dimenet_pp_large": ["task=s2f"],
     "equiformer_v2_31m": OC20,
     "equiformer_v2_31m, DeNS": [*OC20, "dens=oc20"],
+    "equiformer_v2_83m": OC20,
     "equiformer_v2_153m": OC20,
+    "equiformer_v2_153m, DeNS": [*OC20, "dens=oc20_all_md"],
+    "equiformer_v2_oc22": OC22,
+    "equiformer_v2_oc22, DeNS": [*OC22, "dens=oc22"],
     "escn_l4": OC20,
     "escn": OC20,
     "escn, DeNS": [*OC20, "dens=oc20_escn"],

@@ -39,6 +39,25 @@ def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):
     assert output.count("| ") > len(models)
 
 
+@pytest.mark.parametrize(
+    "models",
+    [
+        pytest.param([*CHEAP, "gala"], marks=pytest.mark.slow),
+        pytest.param([m for m in roofline.MODELS if m not in CHEAP], marks=pytest.mark.long),
+    ],
+    ids=["cheap", "others"],
+)
+def test_a_larger_batch_launches_no_more_kernels(script, models):
+    launched = []
+    for batch in ("2", "4"):
+        code, output = script("roofline.py", "--batch", batch, "--models", *models)
+        assert code == 0, output[-2000:]
+        lines = [[cell.strip() for cell in line.split("|")] for line in output.splitlines()]
+        launched.append({line[1]: line[3] for line in lines if len(line) > 3})
+    assert set(launched[0]) > set(models)
+    assert launched[0] == launched[1]
+
+
 def test_growth_is_told_and_rounding_is_not():
     kept = {"kernels": 100, "bytes": 1e9, "flops": 1e9, "edges": 50.0}
     assert roofline.grown(roofline.Count(104, 1.04e9, 1e9, 50.0), kept) == []

@@ -25,13 +25,13 @@ from atomsweep.tracking.run import RunDirectory
 from tests.contracts.params import first
 from tests.engine.fake_gpu_cases import Case, structures
 
-SMALL = ["size=small", "model.num_layers=1"]
+SMALL = ["size=small", "model.num_layers=2"]  # two, for what is repeated is a function
 MODELS = {
     "schnet": [*SMALL, "task=s2ef"],
     "forcenet_small": [*SMALL, "task=s2f", "augmentation=rotate_z"],
     "gns": [*SMALL, "task=s2f"],
     "dimenet_pp": [*SMALL, "task=s2ef"],
-    "egnn_72k": ["size=small", "model.num_layers=2", "task=s2ef"],
+    "egnn_72k": [*SMALL, "task=s2ef"],
     "megnet_986k": [*SMALL, "task=s2ef"],
     "equiformer_v2_small": [*SMALL, "task=s2ef_oc20", "dens=v3"],
     "escn_small": [*SMALL, "task=s2ef_oc20", "dens=oc20_escn"],

@@ -26,6 +26,7 @@ from torch_geometric.data import Batch, Data
 
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
+from atomsweep.engine.regions import Regions, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.sync_norm import counted_rows, without_ranks
@@ -136,14 +137,14 @@ class _Graph:
             return list(found.values())
 
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
-        with tracing():
+        with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         read = _cleaned(graph)
         self.outputs = given
         self.state = [state[names[place]] for place in read if place < len(names)]
         self.fields = [fields_there[i - len(names)] for i in read if i >= len(names)]
         self.run = torch.compile(
-            graph, fullgraph=True, dynamic=False, backend=BACKEND, options=_options(mode)
+            outlined(graph), fullgraph=True, dynamic=False, backend=BACKEND, options=_options(mode)
         )
         if mode == "max":  # weights stay where they are, so that CUDA graphs need no copies
             for value in self.state:

@@ -31,7 +31,9 @@ from atomsweep.nn.running_norm import RunningNorm
 from atomsweep.nn.scatter import segment_sum
 
 NUM_ELEMENTS = 100
-CHUNK = 1 << 22  # numbers in one hidden layer over pairs that exist at once
+# Numbers in one hidden layer over pairs that exist at once: on a CPU so few that they lie in its
+# cache; on a GPU so many that a kernel takes longer than its launch
+CHUNK, CHUNK_OF_DEVICE = 1 << 22, 1 << 26
 
 Combine = Literal["concat", "mean"]
 Products = Literal["single", "partial", "full"]
@@ -236,7 +238,7 @@ def _in_chunks(attention: "_Attention", r: Tensor, v: Tensor, mask: Tensor) -> l
     """
     attention.take_statistics(r, mask)
     pairs = r.shape[1] ** 2 * attention.wide
-    size = max(1, CHUNK // max(pairs, 1))
+    size = max(1, (CHUNK if r.device.type == "cpu" else CHUNK_OF_DEVICE) // max(pairs, 1))
     parts = [
         checkpoint(attention, *part, use_reentrant=False, preserve_rng_state=False)
         for part in zip(r.split(size), v.split(size), mask.split(size), strict=True)

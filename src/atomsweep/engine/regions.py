@@ -1,0 +1,219 @@
+"""Blocks that a network repeats, compiled once: in a graph of the whole, each kind is one function.
+
+A compiler takes time for every operation, and a network of twelve layers has the same ones twelve
+times. `Regions` notes, while the graph is written down, which operation is of which block, in its
+forward or in its gradient. `outlined` then takes what several blocks have alike out of the graph.
+There still is one graph, in which such a function is called once for each block.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node, map_arg
+from torch.fx.passes.split_module import split_module
+from torch.fx.traceback import annotate, preserve_node_meta
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LEAST = 8  # operations of a function: each keeps what is around it from being fused with it
+
+_REGION = "atomsweep_region"
+
+
+class Regions(TorchDispatchMode):
+    """Notes the region of every operation that a graph is made of.
+
+    Args:
+        model: its repeated blocks are those of its outermost lists of modules of one class. Only a
+            block that is called as a module counts.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.block: str | None = None
+        self.spans: list[tuple[int, int, str]] = []  # numbers that autograd gave, of each block
+        self.within = ExitStack()
+
+    def __enter__(self) -> "Regions":
+        """Begin to watch the blocks."""
+        self.within.enter_context(preserve_node_meta())
+        for name, block in _repeated(self.model):
+            hooks = (
+                block.register_forward_pre_hook(lambda *_, name=name: self._begin(name)),
+                block.register_forward_hook(lambda *_: self._end()),
+            )
+            for hook in hooks:
+                self.within.callback(hook.remove)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End it."""
+        super().__exit__(*error)
+        self.within.close()
+
+    def _begin(self, name: str) -> None:
+        self.block = name
+        self.first = torch.autograd._get_sequence_nr()
+
+    def _end(self) -> None:
+        assert self.block is not None
+        self.spans.append((self.first, torch.autograd._get_sequence_nr(), self.block))
+        self.block = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and let the graph's node know its region."""
+        with annotate({_REGION: self._region()}):
+            return func(*args, **(kwargs or {}))
+
+    def _region(self) -> str | None:
+        step = torch._C._current_autograd_node()
+        if step is None:
+            return self.block
+        number = step._sequence_nr()
+        blocks = (name for first, end, name in self.spans if first <= number < end)
+        return next((f"gradient of {name}" for name in blocks), None)
+
+
+def _repeated(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Blocks of the outermost lists that hold several modules of one class."""
+    lists: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or name.startswith(tuple(lists)):
+            continue
+        if len(module) > 1 and len({type(block) for block in module}) == 1:
+            lists.append(f"{name}.")
+            yield from ((f"{name}.{i}", block) for i, block in enumerate(module))
+
+
+def outlined(graph: GraphModule) -> GraphModule:
+    """The graph, in which regions that occur several times are calls of one function.
+
+    Returns:
+        A graph with the same inputs and outputs; the one that was given where nothing is repeated.
+    """
+    _views_stay_within(graph.graph)
+    _writes_stay_within(graph.graph)
+    parts = _parts(graph.graph)
+    split = split_module(graph, None, parts.__getitem__)  # type: ignore[arg-type]
+    kinds: dict[str, list[str]] = {}
+    for name, part in split.named_children():
+        assert isinstance(part, GraphModule)
+        if sum(node.op == "call_function" for node in part.graph.nodes) >= LEAST:
+            kinds.setdefault(_described(part.graph), []).append(name)
+    repeated = {name: names[0] for names in kinds.values() if len(names) > 1 for name in names}
+    if not repeated:
+        return graph
+    for first in set(repeated.values()):
+        setattr(split, first, _Function(split.get_submodule(first)))
+    for node in split.graph.nodes:
+        if node.op == "call_module" and node.target in repeated:
+            node.target = repeated[node.target]
+    split.delete_all_unused_submodules()
+    split.recompile()
+    return split
+
+
+class _Function(nn.Module):
+    """A region that is compiled once."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    @torch.compiler.nested_compile_region
+    def forward(self, *inputs: Tensor) -> Any:
+        """Outputs of the region."""
+        return self.graph(*inputs)
+
+
+def _region_of(node: Node) -> str | None:
+    region: str | None = node.meta.get("custom", {}).get(_REGION)
+    return region
+
+
+def _is_view(node: Node) -> bool:
+    if node.target is getitem:
+        return _is_view(node.args[0])  # type: ignore[arg-type]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    shared = [one.alias_info for one in node.target._schema.arguments if one.alias_info is not None]
+    return bool(shared) and not any(one.is_write for one in shared)
+
+
+def _views_stay_within(graph: Graph) -> None:
+    """Make a view anew in each region that reads it, for a function may not return its inputs."""
+    for node in graph.nodes:
+        if node.target is getitem:  # is no operation, and was noted nowhere
+            node.meta["custom"] = dict(node.args[0].meta.get("custom", {}))
+    for node in reversed(graph.nodes):
+        if not _is_view(node):
+            continue
+        for user in list(node.users):
+            if user.op != "output" and _region_of(user) != _region_of(node):
+                with graph.inserting_before(user):
+                    copy = graph.node_copy(node)
+                copy.meta = {**node.meta, "custom": {_REGION: _region_of(user)}}
+                user.replace_input_with(node, copy)
+    graph.eliminate_dead_code()
+
+
+def _writes_stay_within(graph: Graph) -> None:
+    """Leave to the graph itself what writes to a tensor that its region did not make.
+
+    Such are the statistics of a batch norm, which nothing reads: they come behind all regions.
+    """
+    *_, end = graph.nodes
+    for node in list(graph.nodes):
+        written = _written(node)
+        if written is None:
+            continue
+        given = written.op == "placeholder"
+        if not given and _region_of(written) == _region_of(node):
+            continue
+        node.meta["custom"] = {}
+        if given and all(_written(user) is written for user in written.users):
+            end.prepend(node)
+
+
+def _written(node: Node) -> Node | None:
+    """What an operation writes to, behind views."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return None
+    written = node.args[0]
+    assert isinstance(written, Node)
+    while _is_view(written):
+        written = written.args[0]
+        assert isinstance(written, Node)
+    return written
+
+
+def _parts(graph: Graph) -> dict[Node, int]:
+    """A number for each run of operations of one region, in their order."""
+    found: dict[Node, int] = {}
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    for number, (_, run) in enumerate(groupby(nodes, key=_region_of)):
+        found.update(dict.fromkeys(run, number))
+    return found
+
+
+def _described(graph: Graph) -> str:
+    """Operations, what they read, shapes and types: the same for functions that are the same."""
+    places = {node: f"%{number}" for number, node in enumerate(graph.nodes)}
+    lines = []
+    for node in graph.nodes:
+        read = map_arg((node.args, node.kwargs), places.__getitem__)
+        value = node.meta.get("val")
+        kind = (
+            (value.shape, value.stride(), value.dtype, value.device, value.requires_grad)
+            if isinstance(value, Tensor)
+            else None
+        )
+        target = node.target if node.op == "call_function" else ""
+        lines.append(f"{node.op} {target} {read} {kind}")
+    return "\n".join(lines)

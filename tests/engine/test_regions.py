@@ -1,0 +1,207 @@
+"""Repeated blocks become functions of a graph: it computes what it did, at any depth one size."""
+
+import pytest
+import torch
+import torch._dynamo
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from atomsweep.engine import compiled
+from atomsweep.engine.regions import LEAST, Regions, outlined
+from tests.contracts.params import first
+from tests.engine.test_compiled import MODELS, training
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+class Block(nn.Module):
+    """Has views that others read, a statistic that it writes to, and writes to what it made."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.first, self.last = nn.Linear(wide, 2 * wide), nn.Linear(wide, wide)
+        self.register_buffer("mean", torch.zeros(wide))
+
+    def forward(self, x, pairs):
+        left, right = pairs.unbind()
+        gate, value = self.first(x).chunk(2, dim=-1)
+        with torch.no_grad():
+            self.mean.lerp_(value.mean(0), 0.1)
+        messages = torch.tanh(gate[left]) * torch.sin(value[right])
+        summed = torch.zeros_like(x).index_add_(0, left, messages)
+        return x + self.last(summed) * x.sigmoid()
+
+
+class Network(nn.Module):
+    def __init__(self, depth, wide=4, blocks=Block):
+        super().__init__()
+        self.into = nn.Linear(3, wide)
+        self.blocks = nn.ModuleList(blocks(wide) for _ in range(depth))
+        self.out = nn.Linear(wide, 1)
+
+    def forward(self, pos, pairs):
+        x = self.into(pos).sin()
+        for block in self.blocks:
+            x = block(x, pairs)
+        return self.out(x)
+
+
+def written_down(network, gradient):
+    """A graph of the network's outputs, and of the gradient of their sum, from state and input."""
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    names = list(state)
+    pos, pairs = torch.randn(5, 3), torch.tensor([[0, 1, 2, 3, 4], [1, 2, 0, 4, 3]])
+
+    def forward(pos, pairs, *values):
+        pos = pos.requires_grad_(gradient)
+        out = torch.func.functional_call(
+            network, dict(zip(names, values, strict=True)), (pos, pairs)
+        )
+        if not gradient:
+            return [out]
+        (slope,) = torch.autograd.grad(out.sum(), pos, create_graph=True)
+        return [out, slope]
+
+    inputs = [pos, pairs, *(v.detach().requires_grad_(v.requires_grad) for v in state.values())]
+    with Regions(network):
+        graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    compiled._cleaned(graph)
+    return graph, inputs, names
+
+
+def operations(graph):
+    """Operations that a compiler meets, those of each function once."""
+    return sum(
+        isinstance(node.target, torch._ops.OpOverload)
+        for part in graph.modules()
+        if isinstance(part, torch.fx.GraphModule)
+        for node in part.graph.nodes
+    )
+
+
+def calls(graph):
+    """How often each function is called."""
+    targets = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    return sorted(targets.count(name) for name in set(targets) if targets.count(name) > 1)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_values_statistics_and_derivatives_stay(gradient):
+    torch.manual_seed(0)
+    graph, inputs, names = written_down(Network(4), gradient)
+    functions = torch.compile(
+        outlined(written_down_again(graph)), fullgraph=True, dynamic=False, backend="aot_eager"
+    )
+    found = []
+    for form in (graph, functions):
+        values = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
+        outputs = form(*values)
+        weights = [v for v in values[2:] if v.requires_grad]
+        loss = sum((out * out.detach().cos()).sum() for out in outputs)
+        grads = torch.autograd.grad(loss, weights, allow_unused=True)
+        statistics = [v for v, n in zip(values[2:], names, strict=True) if "mean" in n]
+        found.append([*outputs, *grads, *statistics])
+    assert any(value.any() for value in found[0][-4:])
+    for one, other in zip(*found, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def written_down_again(graph):
+    """The same graph, to be changed."""
+    copy = torch.fx.GraphModule(graph, torch.fx.Graph())
+    copy.graph.output(copy.graph.graph_copy(graph.graph, {}))
+    return copy
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_deeper_network_is_no_more_to_compile(gradient):
+    sizes = {}
+    for depth in (4, 7):
+        graph, *_ = written_down(Network(depth), gradient)
+        found = outlined(graph)
+        # forward of all blocks; gradients but of the last and of the first, whose ends differ
+        assert depth in calls(found)
+        sizes[depth] = operations(found) - depth  # a write to a statistic for each block stays
+    assert sizes[4] == sizes[7]
+
+
+def test_blocks_of_other_kinds_and_sizes_are_left_as_they_are():
+    class Small(nn.Module):
+        def __init__(self, wide):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(wide))
+
+        def forward(self, x, pairs):
+            return x * self.scale
+
+    graph, *_ = written_down(Network(3, blocks=Small), False)
+    before = operations(graph)
+    assert LEAST > 1
+    assert outlined(graph) is graph
+    network = Network(1)
+    network.blocks.append(Small(4))
+    graph, *_ = written_down(network, False)
+    assert outlined(graph) is graph
+    assert before == operations(written_down(Network(3, blocks=Small), False)[0])
+
+
+def test_what_a_block_writes_to_another_tensor_is_of_no_function():
+    class Adding(Block):
+        def forward(self, x, pairs):
+            new = super().forward(x, pairs)
+            pairs_sum.add_(new.detach())
+            return new
+
+    class Summing(Network):
+        def forward(self, pos, pairs):
+            nonlocal pairs_sum
+            pairs_sum = torch.zeros(len(pos), 4)
+            return super().forward(pos, pairs) + pairs_sum.sum()
+
+    pairs_sum = None
+    graph, inputs, _ = written_down(Summing(3, blocks=Adding), False)
+    values = [x.detach().clone() for x in inputs]
+    expected = graph(*[v.clone() for v in values])
+    found = outlined(graph)
+    assert 3 in calls(found)
+    functions = torch.compile(found, fullgraph=True, dynamic=False, backend="aot_eager")
+    for one, other in zip(expected, functions(*values), strict=True):
+        assert torch.equal(one, other)
+
+
+class _Kept(Exception):
+    pass
+
+
+def graph_of(model, depth, monkeypatch):
+    """What would be compiled of a model with so many layers."""
+    kept = []
+
+    def keep(graph, **options):
+        kept.append(graph)
+        raise _Kept
+
+    monkeypatch.setattr(torch, "compile", keep)
+    overrides = [word for word in MODELS[model] if "num_layers" not in word]
+    made = training([f"model={model}", *overrides, f"model.num_layers={depth}"], compile="default")
+    batches = made.batches.start(0)
+    (batch,) = next(batches)
+    batches.close()
+    batch["progress"] = 0.0
+    made.forward(batch)
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    "model", first(2, ["forcenet_small", *(m for m in MODELS if m != "forcenet_small")])
+)
+def test_every_model_is_as_much_to_compile_with_any_number_of_layers(model, monkeypatch):
+    graphs = {depth: graph_of(model, depth, monkeypatch) for depth in (4, 6)}
+    # what is left to the graph for each layer: sums of gradients, writes to statistics
+    assert operations(graphs[6]) <= operations(graphs[4]) + 10
+    assert all(any(number >= depth - 2 for number in calls(g)) for depth, g in graphs.items())
