@@ -30,6 +30,8 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
+from atomsweep.engine import compiled
+
 
 class Lowered:
     """Takes the place of `torch.compile`: keeps the graph, and does nothing where it would run.
@@ -90,7 +92,12 @@ def lowered() -> Iterator[Lowered]:
     kept = Lowered()
     with (
         mock.patch.object(torch, "compile", kept),
-        mock.patch("atomsweep.engine.compiled.outlined", lambda graph: graph),
+        mock.patch.multiple(
+            compiled,
+            outlined=lambda graph: graph,
+            _generators=lambda _: [],
+            _largest_apart=lambda *_: 0.0,  # there are no values
+        ),
     ):
         yield kept
 

@@ -279,6 +279,46 @@ def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch,
     )
 
 
+class Steeper(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 1.5 * grad
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Steeper.apply, lambda x: 1.2 * x, torch.Tensor.detach, lambda x: x * float("nan")],
+    ids=["gradients", "outputs", "no gradients", "not a number"],
+)
+def test_a_compiler_that_is_wrong_is_told_and_not_used(wrong, monkeypatch, caplog):
+    overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
+    expected = curve(training(overrides), 3)
+    monkeypatch.setattr(
+        torch, "compile", lambda graph, **options: lambda *x: [wrong(y) for y in graph(*x)]
+    )
+    made = training(overrides, compile="default")
+    with caplog.at_level(logging.WARNING):
+        found = curve(made, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    (record,) = [r for r in caplog.records if r.name == compiled.__name__]
+    assert "what it gives is not what eager code does" in record.getMessage()
+
+
+def test_a_compiler_that_is_right_is_used_though_it_rounds(monkeypatch, caplog):
+    overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
+    monkeypatch.setattr(
+        torch, "compile", lambda graph, **options: lambda *x: [1.0005 * y for y in graph(*x)]
+    )
+    made = training(overrides, compile="default")
+    curve(made, 1)
+    assert made.forward.failed is None
+    assert not [r for r in caplog.records if r.name == compiled.__name__]
+
+
 @pytest.mark.parametrize(
     ("model", "engine", "ranks", "words"),
     [

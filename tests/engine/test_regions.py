@@ -1,5 +1,7 @@
 """Repeated blocks become functions of a graph: it computes what it did, at any depth one size."""
 
+from operator import getitem
+
 import pytest
 import torch
 import torch._dynamo
@@ -7,7 +9,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from atomsweep.engine import compiled
-from atomsweep.engine.regions import LEAST, Regions, outlined
+from atomsweep.engine.regions import LEAST, OwnOutputs, Regions, outlined
 from tests.contracts.params import first
 from tests.engine.test_compiled import MODELS, training
 
@@ -205,3 +207,93 @@ def test_every_model_is_as_much_to_compile_with_any_number_of_layers(model, monk
     # what is left to the graph for each layer: sums of gradients, writes to statistics
     assert operations(graphs[6]) <= operations(graphs[4]) + 10
     assert all(any(number >= depth - 2 for number in calls(g)) for depth, g in graphs.items())
+
+
+def returning_views():
+    """A graph that calls a function of two inputs, which returns tensors and views of them."""
+
+    def function(x, y):
+        made, other = torch.sin(x), torch.cos(y)
+        return other, made.t(), made[1:], x, x.t()[0], other.view(-1), other * y, other
+
+    inputs = [torch.randn(3, 3), torch.randn(3, 3)]
+    inner = make_fx(function, tracing_mode="fake")(*inputs)
+    graph = torch.fx.Graph()
+    given = [graph.placeholder(name) for name in ("a", "b")]
+    call = graph.call_function(
+        torch.ops.higher_order.invoke_subgraph, (graph.get_attr("function"), "id", *given)
+    )
+    read = [graph.call_function(getitem, (call, place)) for place in reversed(range(8))]
+    graph.output(tuple(read))
+    return torch.fx.GraphModule({"function": inner}, graph), inputs
+
+
+def test_what_is_read_from_a_function_has_memory_of_its_own():
+    whole, inputs = returning_views()
+    expected = whole(*inputs)
+    OwnOutputs()(whole.graph)
+    whole.graph.lint()
+    whole.recompile()
+    for one, other in zip(expected, whole(*inputs), strict=True):
+        assert torch.equal(one, other)
+    places = [node.args[1] for node in whole.graph.nodes if node.target is getitem]
+    assert len(places) == len(set(places)) == 4
+    returned = whole.function(*inputs)
+    tensors = [*inputs, *(returned[place] for place in places)]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
+    before = len(whole.graph.nodes), str(whole.function.graph)
+    OwnOutputs()(whole.graph)  # as for another call of the function
+    assert (len(whole.graph.nodes), str(whole.function.graph)) == before
+
+
+def again(x, w):
+    """Its derivative wants an input again."""
+    return torch.sin(x) @ w
+
+
+def turned(x, w):
+    """A view of an input."""
+    return (x.t() @ torch.sin(w)).t()
+
+
+def result(x, w):
+    """What it returns itself."""
+    return torch.exp(0.1 * x @ w)
+
+
+def halves(x, w):
+    """Two views of a tensor that it does not return."""
+    left, right = (x @ w).chunk(2, dim=-1)
+    return torch.cat([torch.sin(left) * torch.cos(right), left * right], dim=-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [again, turned, result, halves])
+def test_memory_that_a_derivative_waits_for_is_not_given_away(block):
+    """Inductor (torch 2.13) gives it away, and the gradients of `again` are off by 150 %."""
+
+    class Function(nn.Module):
+        @torch.compiler.nested_compile_region
+        def forward(self, x, w):
+            return block(x, w)
+
+    function = Function()
+
+    def network(x, *weights):
+        for before, within, last in zip(*[iter(weights)] * 3, strict=True):
+            x = function(x @ before, within)
+            x = torch.tanh(x @ last) @ last  # products into tensors of the same size
+        return x
+
+    torch.manual_seed(0)
+    weights = [(0.3 * torch.randn(16, 16)).requires_grad_() for _ in range(9)]
+    x = torch.randn(16, 16)
+    compiled_network = torch.compile(
+        network, fullgraph=True, dynamic=False, options=compiled._options("default")
+    )
+    found, expected = (
+        torch.autograd.grad(form(x, *weights).square().sum(), weights)
+        for form in (compiled_network, network)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))

@@ -8,8 +8,9 @@ weights.
 """
 
 import logging
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from torch_geometric.data import Batch, Data
 
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
-from atomsweep.engine.regions import Regions, outlined
+from atomsweep.engine.regions import OwnOutputs, Regions, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.sync_norm import counted_rows, without_ranks
@@ -123,19 +124,28 @@ class _Graph:
         fields: dict[str, Tensor],
     ) -> None:
         self.mode = mode
+        self.device = fields[keys.POS].device
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         names, fields_there = list(state), list(fields)
         given: list[str] = []
 
+        def eager(fields: dict[str, Tensor], state: dict[str, Tensor] = state) -> Prediction:
+            batch = Data.from_dict(fields)
+            with autocast(), counted_rows(row_weights(batch)):
+                prediction: Prediction = functional_call(model, state, (batch,))
+            return prediction
+
         def forward(*inputs: Tensor) -> list[Tensor]:
             state = dict(zip(names, inputs[: len(names)], strict=True))
-            batch = Data.from_dict(dict(zip(fields_there, inputs[len(names) :], strict=True)))
-            with autocast(), counted_rows(row_weights(batch)), _KeepDetached():
-                prediction = functional_call(model, state, (batch,))
+            fields = dict(zip(fields_there, inputs[len(names) :], strict=True))
+            with _KeepDetached():
+                prediction = eager(fields, state)
             found = {n: v for n, v in prediction._asdict().items() if v is not None}
             given[:] = found
             return list(found.values())
 
+        self.eager = eager
+        self.rounding = _rounding(state.values(), autocast, self.device)
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
         with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
@@ -158,19 +168,96 @@ class _Graph:
         return Prediction(**dict(zip(self.outputs, found, strict=True)))
 
     def try_out(self, fields: dict[str, Tensor]) -> None:
-        """Forward and backward, so that both are compiled; buffers are as before, then."""
+        """Forward and backward, so that both are compiled, beside those of eager code.
+
+        What draws random numbers may draw others, and is not held to eager code then.
+
+        Raises:
+            ValueError: the two differ by more than rounding explains.
+        """
+        found, drawn = self._derivatives(self, fields)
+        try:
+            expected, _ = self._derivatives(self.eager, fields)
+        except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
+            return
+        apart = _largest_apart(found, expected)
+        if apart > self.rounding and not drawn:
+            raise ValueError(
+                f"what it gives is not what eager code does, a gradient differs by {apart:.0%}"
+            )
+
+    def _derivatives(
+        self, forward: Callable[[dict[str, Tensor]], Prediction], fields: dict[str, Tensor]
+    ) -> tuple[list[Tensor | None], bool]:
+        """Outputs and gradients of weights, and whether random numbers were drawn.
+
+        Buffers and generators are as before, then.
+        """
         buffers = [x for x in self.state if not isinstance(x, nn.Parameter)]
         before = [x.clone() for x in buffers]
+        weights = [x for x in self.state if x.requires_grad]
+        cuda = self.device.type == "cuda"
         try:
-            with without_ranks():  # the others may know this shape, and be at their step
-                outputs = [part for part in self(fields) if part is not None and part.requires_grad]
-                weights = [x for x in self.state if x.requires_grad]
-                if outputs and weights:
-                    sums = [part.sum() for part in outputs]
-                    torch.autograd.grad(sums, weights, allow_unused=True)
+            # the other ranks may know this shape, and be at their step
+            with without_ranks(), torch.random.fork_rng([self.device] if cuda else []):
+                numbers = _generators(cuda)
+                parts = [part for part in forward(fields) if part is not None]
+                wanted = [part for part in parts if part.requires_grad]
+                grads: tuple[Tensor | None, ...] = (None,) * len(weights)
+                if wanted and weights:
+                    along = [_waves(part) for part in wanted]
+                    grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
+                same = map(torch.equal, numbers, _generators(cuda))
+                drawn = not all(same)
         finally:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
+        return [*(part.detach().clone() for part in parts), *grads], drawn
+
+
+def _rounding(
+    state: Iterable[Tensor],
+    autocast: Callable[[], AbstractContextManager[object]],
+    device: torch.device,
+) -> float:
+    """How far gradients may be apart, as a share of their norm, by rounding alone."""
+    if any(value.dtype == torch.float64 for value in state if value.requires_grad):
+        return 1e-6
+    with autocast():
+        reduced = torch.is_autocast_enabled(device.type)
+    return 0.3 if reduced or torch.get_float32_matmul_precision() != "highest" else 0.05
+
+
+def _generators(cuda: bool) -> list[Tensor]:
+    """States of the random numbers that a forward may draw."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if cuda else [])]
+
+
+def _waves(like: Tensor) -> Tensor:
+    """Numbers of both signs, since forces of equal weight add up to nothing."""
+    count = torch.arange(like.numel(), device=like.device, dtype=like.dtype)
+    return count.mul_(0.7).add_(1.0).cos_().view_as(like)
+
+
+def _largest_apart(found: list[Tensor | None], expected: list[Tensor | None]) -> float:
+    """Largest norm of a difference, over the expected norm or a hundredth of the largest one.
+
+    Of one that is not there, or not finite where the other is, infinity.
+    """
+    if any((one is None) != (other is None) for one, other in zip(found, expected, strict=True)):
+        return math.inf
+    pairs = [
+        (a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None
+    ]
+    if not pairs:
+        return 0.0
+    sizes = torch.stack([b.norm() for _, b in pairs])
+    if not sizes.isfinite().all():
+        return 0.0  # eager code is no measure here
+    apart = torch.stack([(a - b).norm() for a, b in pairs])
+    least = 0.01 * sizes.max()
+    worst = float((apart / torch.maximum(sizes, least).clamp(min=1e-30)).max())
+    return worst if math.isfinite(worst) else math.inf
 
 
 def _leaf(value: Tensor) -> Tensor:
@@ -189,7 +276,11 @@ def _of_real(prediction: Prediction, real: Shape) -> Prediction:
 
 def _options(mode: Literal["default", "max"]) -> dict[str, Any]:
     options = torch._inductor.list_mode_options("max-autotune") if mode == "max" else {}
-    return {**options, "fallback_random": True}  # the numbers that eager code would draw
+    return {
+        **options,
+        "fallback_random": True,  # the numbers that eager code would draw
+        "post_grad_custom_pre_pass": OwnOutputs(),
+    }
 
 
 # What a graph may not lose: where a derivative ends

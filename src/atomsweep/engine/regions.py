@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.fx.passes.split_module import split_module
 from torch.fx.traceback import annotate, preserve_node_meta
 from torch.utils._python_dispatch import TorchDispatchMode
 
+VIEWS_OF_INDUCTOR = (torch.ops.aten._unsafe_view.default, torch.ops.aten.reshape.default)
 LEAST = 8  # operations of a function: each keeps what is around it from being fused with it
 
 _REGION = "atomsweep_region"
@@ -217,3 +219,78 @@ def _described(graph: Graph) -> str:
         target = node.target if node.op == "call_function" else ""
         lines.append(f"{node.op} {target} {read} {kind}")
     return "\n".join(lines)
+
+
+class OwnOutputs(CustomGraphPass):
+    """Reads from a function nothing that is an input of it, or another output, or a view of one.
+
+    The derivative of a function wants some of its inputs again, and torch lets its forward return
+    them. Inductor (torch 2.13) takes all that is returned for tensors of their own, and may give
+    the memory of such an input to another tensor while the derivative waits for it: gradients are
+    wrong, and nothing says so. Here it is read from the input itself, of which inductor knows how
+    long it lives.
+    """
+
+    def __call__(self, graph: Graph) -> None:
+        """Change a graph that calls functions, once derivative and partition are made."""
+        for call in list(graph.nodes):
+            if call.target is torch.ops.higher_order.invoke_subgraph:
+                self._read(graph, call)
+
+    def uuid(self) -> bytes:
+        """For caches of what is compiled."""
+        return get_hash_for_files((__file__,))
+
+    def _read(self, graph: Graph, call: Node) -> None:
+        arguments: tuple[Any, ...] = call.args
+        name, _, *operands = arguments
+        function: Any = getattr(graph.owning_module, name.target)
+        inputs = function.graph.find_nodes(op="placeholder")
+        known: dict[Node, Any] = dict(zip(inputs, operands, strict=True))
+        (returned,) = function.graph.output_node().args
+        read: list[tuple[Any, Node]] = [
+            (node.args[1], node) for node in call.users if node.target is getitem
+        ]
+        found = [(_behind_views(returned[place]), place, node) for place, node in sorted(read)]
+        for (base, views), _, node in found:
+            if base not in known and not views:
+                known[base] = node
+                call.append(node)
+        viewed: set[Node] = set()  # but not returned themselves
+        for (base, views), place, node in found:
+            if base in known:
+                if known[base] is not node:
+                    _replace(graph, node, views, known[base])
+            elif base in viewed:
+                _copy_output(function, place)
+            viewed.add(base)
+
+
+def _replace(graph: Graph, node: Node, views: list[Node], value: Any) -> None:
+    """Put views of a value in the place of a node."""
+    with graph.inserting_before(node):
+        for view in views:
+            value = graph.node_copy(view, {view.args[0]: value}.__getitem__)
+    node.replace_all_uses_with(value)
+    graph.erase_node(node)
+
+
+def _copy_output(function: GraphModule, place: int) -> None:
+    """Let a function return a copy, where another view of the same tensor is returned as well."""
+    end = function.graph.output_node()
+    returned: Any = end.args[0]
+    with function.graph.inserting_before(end):
+        copy = function.graph.call_function(torch.ops.aten.clone.default, (returned[place],))
+    copy.meta["val"] = returned[place].meta["val"].clone()
+    end.args = ((*returned[:place], copy, *returned[place + 1 :]),)
+    function.recompile()
+
+
+def _behind_views(node: Node) -> tuple[Node, list[Node]]:
+    """What a tensor is a view of, and the views from there to it."""
+    views: list[Node] = []
+    while _is_view(node) or node.target in VIEWS_OF_INDUCTOR:
+        views.insert(0, node)
+        assert isinstance(node.args[0], Node)
+        node = node.args[0]
+    return node, views

@@ -40,7 +40,8 @@ def summary_of(
     if stale := sum(value is True for value in df["stale"]):
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
     if untrained := sum(map(bool, df[UNTRAINED])):
-        told.append(f"{untrained} of them not trained: they decide no claim.")
+        decides = "it decides" if untrained == 1 else "they decide"
+        told.append(f"{untrained} of them not trained: {decides} no claim.")
     for table in tables:
         best = table.best()
         if best is None:
