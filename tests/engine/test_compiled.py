@@ -339,6 +339,16 @@ def test_what_cannot_be_is_refused_in_a_sentence(model, engine, ranks, words):
     assert found is None if words is None else words in found
 
 
+def test_an_older_torch_is_refused_in_a_sentence(monkeypatch):
+    case = Case(["model=schnet", *MODELS["schnet"]])
+    trainer = dataclasses.replace(case.trainer, device="cpu", compile="default")
+    for version, refused in (("2.8.1+cu128", True), ("2.9.0", False), ("2.13.0+cpu", False)):
+        monkeypatch.setattr(torch, "__version__", version)
+        told = refusal(trainer, case.model, 1)
+        assert (told is not None) == refused
+        assert not refused or "needs torch 2.9 or later, got 2.8.1+cu128" in told
+
+
 def test_an_unknown_mode_and_a_budget_below_the_largest_structure_are_refused():
     with pytest.raises(ValueError, match="none, default or max, got 'full'"):
         training(["model=schnet", *MODELS["schnet"]], compile="full")

@@ -3,11 +3,13 @@
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from atomsweep.build import UserError
 from atomsweep.engine.optim import kept_statistics
 from atomsweep.engine.trainer import Trainer
 
+COMPILES = "2.9"  # torch from which on `engine/regions.py` finds what it builds on
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}  # mps has none
 
 
@@ -52,6 +54,11 @@ def refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | None:
 def _compile_refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | None:
     several = "engine.sharded=true" if trainer.sharded else ""
     if trainer.compile != "none":
+        if TorchVersion(torch.__version__) < COMPILES:
+            return (
+                f"engine.compile={trainer.compile} needs torch {COMPILES} or later, got "
+                f"{torch.__version__}; install it, or set engine.compile=none"
+            )
         why = getattr(model, "not_compiled", None)
         if why is None and getattr(model, "cutoff", 0) is None and list(model.parameters()):
             why = f"{type(model).__name__} reads no edges, by which batches get one shape"
