@@ -96,7 +96,7 @@ def lowered() -> Iterator[Lowered]:
             compiled,
             outlined=lambda graph: graph,
             _generators=lambda _: [],
-            _largest_apart=lambda *_: 0.0,  # there are no values
+            _apart=lambda *_: 0.0,  # there are no values
         ),
     ):
         yield kept

@@ -25,7 +25,7 @@ from atomsweep.tracking.run import RunDirectory
 from tests.contracts.params import first
 from tests.engine.fake_gpu_cases import Case, structures
 
-SMALL = ["size=small", "model.num_layers=2"]  # two, for what is repeated is a function
+SMALL = ["size=small", "model.num_layers=4"]  # of gradients the two in the middle are alike
 MODELS = {
     "schnet": [*SMALL, "task=s2ef"],
     "forcenet_small": [*SMALL, "task=s2f", "augmentation=rotate_z"],
@@ -198,7 +198,8 @@ def compare(overrides, steps, double):
     assert len(set(expected)) == steps
     print("largest difference of a loss", np.abs(found / expected - 1).max(), "gradient", away)
     np.testing.assert_allclose(found, expected, rtol=tolerance)
-    assert away < 100 * tolerance
+    # in single precision a ReLU at its kink may be rounded to its other side, in some step
+    assert away < (100 * tolerance if double else 0.05)
     assert other.forward.failed is None
     assert len(other.forward.graphs) == 1
     counters = torch._dynamo.utils.counters
@@ -206,11 +207,13 @@ def compare(overrides, steps, double):
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize("model", first(1, ["forcenet_small", "schnet"]))
+@pytest.mark.parametrize(
+    "model", first(1, ["forcenet_small", *(m for m in MODELS if m != "forcenet_small")])
+)
 def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(
     model, double, without_kernels
 ):
-    compare([f"model={model}", *MODELS[model]], 4, double)
+    compare([f"model={model}", *MODELS[model]], 3, double)
 
 
 @pytest.mark.long
@@ -289,20 +292,28 @@ class Steeper(torch.autograd.Function):
         return 1.5 * grad
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [Steeper.apply, lambda x: 1.2 * x, torch.Tensor.detach, lambda x: x * float("nan")],
-    ids=["gradients", "outputs", "no gradients", "not a number"],
-)
-def test_a_compiler_that_is_wrong_is_told_and_not_used(wrong, monkeypatch, caplog):
-    overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
-    expected = curve(training(overrides), 3)
+WRONG = {
+    "gradients": lambda energy, forces: [Steeper.apply(energy), forces],
+    "gradients of forces": lambda energy, forces: [energy, Steeper.apply(forces)],
+    "outputs": lambda energy, forces: [energy, 1.2 * forces],
+    "no forces": lambda energy, forces: [energy, 0.0 * forces],
+    "no gradients": lambda energy, forces: [energy.detach(), forces.detach()],
+    "no gradients of forces": lambda energy, forces: [energy, forces.detach()],
+    "not a number": lambda energy, forces: [energy, forces * float("nan")],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("model", first(1, ["schnet", "megnet_986k"]))
+def test_a_compiler_that_is_wrong_is_told_and_not_used(model, wrong, monkeypatch, caplog):
+    overrides = [f"model={model}", *MODELS[model]]
+    expected = curve(training(overrides), 2)
     monkeypatch.setattr(
-        torch, "compile", lambda graph, **options: lambda *x: [wrong(y) for y in graph(*x)]
+        torch, "compile", lambda graph, **options: lambda *x: WRONG[wrong](*graph(*x))
     )
     made = training(overrides, compile="default")
     with caplog.at_level(logging.WARNING):
-        found = curve(made, 3)
+        found = curve(made, 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (record,) = [r for r in caplog.records if r.name == compiled.__name__]
     assert "what it gives is not what eager code does" in record.getMessage()

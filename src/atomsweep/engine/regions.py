@@ -37,7 +37,7 @@ class Regions(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.block: str | None = None
+        self.open: list[tuple[str, int]] = []  # blocks that are running, the innermost last
         self.spans: list[tuple[int, int, str]] = []  # numbers that autograd gave, of each block
         self.within = ExitStack()
 
@@ -60,13 +60,11 @@ class Regions(TorchDispatchMode):
         self.within.close()
 
     def _begin(self, name: str) -> None:
-        self.block = name
-        self.first = torch.autograd._get_sequence_nr()
+        self.open.append((name, torch.autograd._get_sequence_nr()))
 
     def _end(self) -> None:
-        assert self.block is not None
-        self.spans.append((self.first, torch.autograd._get_sequence_nr(), self.block))
-        self.block = None
+        name, first = self.open.pop()
+        self.spans.append((first, torch.autograd._get_sequence_nr(), name))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and let the graph's node know its region."""
@@ -76,7 +74,7 @@ class Regions(TorchDispatchMode):
     def _region(self) -> str | None:
         step = torch._C._current_autograd_node()
         if step is None:
-            return self.block
+            return self.open[-1][0] if self.open else None
         number = step._sequence_nr()
         blocks = (name for first, end, name in self.spans if first <= number < end)
         return next((f"gradient of {name}" for name in blocks), None)
@@ -88,7 +86,8 @@ def _repeated(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or name.startswith(tuple(lists)):
             continue
-        if len(module) > 1 and len({type(block) for block in module}) == 1:
+        kinds = {type(block) for block in module}
+        if len(module) > 1 and len(kinds) == 1 and kinds != {nn.ModuleList}:
             lists.append(f"{name}.")
             yield from ((f"{name}.{i}", block) for i, block in enumerate(module))
 
@@ -99,10 +98,16 @@ def outlined(graph: GraphModule) -> GraphModule:
     Returns:
         A graph with the same inputs and outputs; the one that was given where nothing is repeated.
     """
-    _views_stay_within(graph.graph)
-    _writes_stay_within(graph.graph)
-    parts = _parts(graph.graph)
-    split = split_module(graph, None, parts.__getitem__)  # type: ignore[arg-type]
+    _writes_stay_outside(graph.graph)
+    runs = _runs(graph.graph)
+    _views_stay_within(graph.graph, runs)
+    graph.recompile()
+    split = split_module(
+        graph,
+        None,  # type: ignore[arg-type]
+        runs.__getitem__,
+        keep_original_order=True,  # a write after what reads, and random numbers in their order
+    )
     kinds: dict[str, list[str]] = {}
     for name, part in split.named_children():
         assert isinstance(part, GraphModule)
@@ -111,27 +116,16 @@ def outlined(graph: GraphModule) -> GraphModule:
     repeated = {name: names[0] for names in kinds.values() if len(names) > 1 for name in names}
     if not repeated:
         return graph
-    for first in set(repeated.values()):
-        setattr(split, first, _Function(split.get_submodule(first)))
     for node in split.graph.nodes:
         if node.op == "call_module" and node.target in repeated:
             node.target = repeated[node.target]
     split.delete_all_unused_submodules()
     split.recompile()
+    for first in set(repeated.values()):
+        # Dynamo tells functions apart by their code, and each graph's class has code of its own
+        kind: Any = type(split.get_submodule(first))
+        kind.forward = torch.compiler.nested_compile_region(kind.forward)
     return split
-
-
-class _Function(nn.Module):
-    """A region that is compiled once."""
-
-    def __init__(self, graph: nn.Module) -> None:
-        super().__init__()
-        self.graph = graph
-
-    @torch.compiler.nested_compile_region
-    def forward(self, *inputs: Tensor) -> Any:
-        """Outputs of the region."""
-        return self.graph(*inputs)
 
 
 def _region_of(node: Node) -> str | None:
@@ -148,27 +142,11 @@ def _is_view(node: Node) -> bool:
     return bool(shared) and not any(one.is_write for one in shared)
 
 
-def _views_stay_within(graph: Graph) -> None:
-    """Make a view anew in each region that reads it, for a function may not return its inputs."""
-    for node in graph.nodes:
-        if node.target is getitem:  # is no operation, and was noted nowhere
-            node.meta["custom"] = dict(node.args[0].meta.get("custom", {}))
-    for node in reversed(graph.nodes):
-        if not _is_view(node):
-            continue
-        for user in list(node.users):
-            if user.op != "output" and _region_of(user) != _region_of(node):
-                with graph.inserting_before(user):
-                    copy = graph.node_copy(node)
-                copy.meta = {**node.meta, "custom": {_REGION: _region_of(user)}}
-                user.replace_input_with(node, copy)
-    graph.eliminate_dead_code()
-
-
-def _writes_stay_within(graph: Graph) -> None:
+def _writes_stay_outside(graph: Graph) -> None:
     """Leave to the graph itself what writes to a tensor that its region did not make.
 
-    Such are the statistics of a batch norm, which nothing reads: they come behind all regions.
+    Such are the statistics of a batch norm: a function may not write to its inputs, nor keep one
+    for its derivative that is written to later. Where nothing reads them they come behind all.
     """
     *_, end = graph.nodes
     for node in list(graph.nodes):
@@ -179,8 +157,36 @@ def _writes_stay_within(graph: Graph) -> None:
         if not given and _region_of(written) == _region_of(node):
             continue
         node.meta["custom"] = {}
+        for user in written.users:
+            user.meta["custom"] = {}
         if given and all(_written(user) is written for user in written.users):
             end.prepend(node)
+
+
+def _runs(graph: Graph) -> dict[Node, int]:
+    """A number for each run of operations of one region, in their order."""
+    for node in graph.nodes:
+        if node.target is getitem:  # is no operation, and was noted nowhere
+            node.meta["custom"] = dict(node.args[0].meta.get("custom", {}))
+    found: dict[Node, int] = {}
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    for number, (_, run) in enumerate(groupby(nodes, key=_region_of)):
+        found.update(dict.fromkeys(run, number))
+    return found
+
+
+def _views_stay_within(graph: Graph, runs: dict[Node, int]) -> None:
+    """Make a view anew in each run that reads it, for a function may not return its inputs."""
+    for node in reversed(graph.nodes):
+        if not _is_view(node):
+            continue
+        for user in list(node.users):
+            if user.op != "output" and runs[user] != runs[node]:
+                with graph.inserting_before(user):
+                    copy = graph.node_copy(node)
+                runs[copy] = runs[user]
+                user.replace_input_with(node, copy)
+    graph.eliminate_dead_code()
 
 
 def _written(node: Node) -> Node | None:
@@ -193,15 +199,6 @@ def _written(node: Node) -> Node | None:
         written = written.args[0]
         assert isinstance(written, Node)
     return written
-
-
-def _parts(graph: Graph) -> dict[Node, int]:
-    """A number for each run of operations of one region, in their order."""
-    found: dict[Node, int] = {}
-    nodes = [node for node in graph.nodes if node.op == "call_function"]
-    for number, (_, run) in enumerate(groupby(nodes, key=_region_of)):
-        found.update(dict.fromkeys(run, number))
-    return found
 
 
 def _described(graph: Graph) -> str:
