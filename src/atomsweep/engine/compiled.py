@@ -27,7 +27,7 @@ from torch_geometric.data import Batch, Data
 
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
-from atomsweep.engine.regions import OwnOutputs, Regions, outlined
+from atomsweep.engine.regions import OwnOutputs, Regions, compiling, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.sync_norm import counted_rows, without_ranks
@@ -107,7 +107,7 @@ class CompiledForward:
 
     def _made(self, fields: dict[str, Tensor]) -> "_Graph":
         """A graph, run once in both directions, so that what fails does so here."""
-        with _kept_generators(fields[keys.POS].device):
+        with _kept_generators(fields[keys.POS].device), compiling():
             graph = _Graph(self.model, self.mode, self.autocast, fields)
             graph.try_out(fields)
         return graph

@@ -7,13 +7,14 @@ There still is one graph, in which such a function is called once for each block
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import groupby
 from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.fx.passes.split_module import split_module
@@ -216,6 +217,16 @@ def _described(graph: Graph) -> str:
         target = node.target if node.op == "call_function" else ""
         lines.append(f"{node.op} {target} {read} {kind}")
     return "\n".join(lines)
+
+
+def compiling() -> AbstractContextManager[object]:
+    """A block in which a graph that calls functions is compiled, forward and backward.
+
+    A backward may use the memory of some of its inputs again. Inductor (torch 2.13) takes their
+    places for places among the inputs of every function that is called, so that functions write to
+    what others still read. Here none is used again.
+    """
+    return functorch.patch(donated_buffer=False)
 
 
 class OwnOutputs(CustomGraphPass):
