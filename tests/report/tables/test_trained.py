@@ -90,7 +90,7 @@ def test_it_is_marked_with_its_reason_and_decides_nothing(stuck):
     assert {c.n for c in others} == {3}
     page = html.page(stuck)
     text = report_markdown(stuck)
-    assert "1 of them not trained: they decide no claim." in stuck.summary
+    assert "1 of them not trained: it decides no claim." in stuck.summary
     for told in (page, text):
         assert "not trained, so it decides no claim: Spherical, ReLU, seed 1 (" in told
         assert "‡" in told
