@@ -277,7 +277,7 @@ def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch,
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (record,) = [r for r in caplog.records if r.name == compiled.__name__]
     assert record.getMessage() == (
-        "engine.compile=default: ForceNet could not be compiled and is trained eagerly: "
+        "engine.compile=default: ForceNet is trained eagerly, as its compiled form failed: "
         "no compiler here"
     )
 

@@ -191,16 +191,31 @@ def test_functions_of_equal_inputs_are_told_apart(kinds):
     assert assert_same_when_compiled(Kinds(kinds)) == [2] * len(kinds)
 
 
-@pytest.mark.parametrize("gradient", [False, True])
-def test_a_statistic_that_a_block_reads_is_the_one_before_it_writes(gradient):
-    class Centred(Block):
-        def forward(self, x, pairs):
-            return super().forward(x - self.mean, pairs)
+class Before(Block):
+    def forward(self, x, pairs):
+        return super().forward(x - self.mean, pairs)
 
+
+class After(Block):
+    def forward(self, x, pairs):
+        new = super().forward(x, pairs)
+        return new - self.mean * torch.sin(new)
+
+
+class Between(Block):
+    def forward(self, x, pairs):
+        summed = torch.zeros_like(x)
+        new = super().forward(x, pairs)
+        return summed.index_add_(0, pairs[0], torch.sin(new)) + new * new.sigmoid()
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("block", [Before, After, Between])
+def test_a_statistic_is_read_as_it_is_before_or_after_its_update(block, gradient):
     torch.manual_seed(0)
-    network = Network(4, blocks=Centred)
-    for block in network.blocks:
-        block.mean.normal_()
+    network = Network(4, blocks=block)
+    for one in network.blocks:
+        one.mean.normal_()
     assert assert_same_when_compiled(network, gradient)
 
 

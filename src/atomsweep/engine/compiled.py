@@ -90,9 +90,9 @@ class CompiledForward:
             except Exception as error:  # of a compiler or its C++, of any kind
                 self.failed = " ".join(str(error).split())[:300] or type(error).__name__
                 log.warning(
-                    "engine.compile=%s: %s could not be compiled and is trained eagerly: %s",
+                    "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
                     self.mode,
-                    type(getattr(self.model, "model", self.model)).__name__,
+                    self._name,
                     self.failed,
                 )
                 log.debug("", exc_info=error)
@@ -107,10 +107,22 @@ class CompiledForward:
 
     def _made(self, fields: dict[str, Tensor]) -> "_Graph":
         """A graph, run once in both directions, so that what fails does so here."""
-        with _kept_generators(fields[keys.POS].device), compiling():
+        with _kept_generators(fields[keys.POS].device):
             graph = _Graph(self.model, self.mode, self.autocast, fields)
-            graph.try_out(fields)
+            unchecked = graph.try_out(fields)
+        if unchecked is not None:
+            log.warning(
+                "engine.compile=%s: %s %s, so what was compiled was not held against eager code; "
+                "training goes on with it",
+                self.mode,
+                self._name,
+                unchecked,
+            )
         return graph
+
+    @property
+    def _name(self) -> str:
+        return type(getattr(self.model, "model", self.model)).__name__
 
 
 class _Graph:
@@ -145,7 +157,7 @@ class _Graph:
             return list(found.values())
 
         self.eager = eager
-        self.rounding, self.floor = _rounding(state.values(), autocast, self.device)
+        self.rounding = _rounding(state.values(), autocast, self.device)
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
         with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
@@ -164,11 +176,15 @@ class _Graph:
         """Predict for all rows."""
         if self.mode == "max":
             torch.compiler.cudagraph_mark_step_begin()
-        found = self.run(*self.state, *(fields[name] for name in self.fields))
+        with compiling():
+            found = self.run(*self.state, *(fields[name] for name in self.fields))
         return Prediction(**dict(zip(self.outputs, found, strict=True)))
 
-    def try_out(self, fields: dict[str, Tensor]) -> None:
+    def try_out(self, fields: dict[str, Tensor]) -> str | None:
         """Forward and backward, so that both are compiled, beside those of eager code.
+
+        Returns:
+            Why nothing was held against eager code, if so.
 
         Raises:
             ValueError: the two differ by more than rounding explains.
@@ -177,17 +193,16 @@ class _Graph:
         try:
             expected = self._derivatives(self.eager, fields)
         except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
-            log.warning("what was compiled is not held against eager code, which has no memory")
-            return
+            return "has no memory for its first batch in eager code"
+        limits = self.rounding
         apart = max(
-            _apart(found.outputs, expected.outputs, 1e-30),
-            _apart(found.grads, expected.grads, self.floor),
+            _apart(found.outputs, expected.outputs, limits.outputs),
+            _apart(found.grads, expected.grads, limits.grads),
         )
-        if apart <= self.rounding:
-            return
-        if expected.drawn:
-            log.warning("compiled code draws other random numbers than eager code, if it is right")
-            return
+        if apart <= limits.apart:
+            return None
+        if expected.drawn and math.isfinite(apart):
+            return "draws other random numbers in eager code"
         by = f"differs by {apart:.0%}" if math.isfinite(apart) else "is missing or not finite"
         raise ValueError(f"what it gives is not what eager code does: an output or gradient {by}")
 
@@ -206,7 +221,7 @@ class _Graph:
                 wanted = [part for part in parts if part.requires_grad]
                 grads: tuple[Tensor | None, ...] = (None,) * len(weights)
                 if wanted and weights:
-                    along = [_waves(part) for part in wanted]
+                    along = _waves(wanted, self.rounding.outputs)
                     grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
                 same = map(torch.equal, numbers, _generators(self.device))
                 drawn = not all(same)
@@ -224,22 +239,32 @@ class _Derivatives(NamedTuple):
     drawn: bool
 
 
+class _Rounding(NamedTuple):
+    """What rounding alone may do.
+
+    Attributes:
+        apart: how far a tensor may be off, as a share of its norm.
+        outputs: outputs whose norm is a smaller share of the largest one's may be but rounding.
+        grads: likewise gradients.
+    """
+
+    apart: float
+    outputs: float
+    grads: float
+
+
 def _rounding(
     state: Iterable[Tensor],
     autocast: Callable[[], AbstractContextManager[object]],
     device: torch.device,
-) -> tuple[float, float]:
-    """How far a tensor may be off by rounding alone, as a share of its norm, and of what norm on.
-
-    The second is a share of the largest gradient's: smaller ones may be nothing but rounding.
-    """
+) -> _Rounding:
     if any(value.dtype == torch.float64 for value in state if value.requires_grad):
-        return 1e-6, 1e-6
+        return _Rounding(1e-6, 1e-10, 1e-6)
     with autocast():
         reduced = torch.is_autocast_enabled(device.type)
     if reduced or torch.get_float32_matmul_precision() != "highest":
-        return 0.3, 1e-2
-    return 0.05, 1e-3
+        return _Rounding(0.7, 1e-2, 1e-2)
+    return _Rounding(0.05, 1e-5, 1e-3)
 
 
 def _kept_generators(device: torch.device) -> AbstractContextManager[object]:
@@ -257,14 +282,18 @@ def _generators(device: torch.device) -> list[Tensor]:
     return found
 
 
-def _waves(like: Tensor) -> Tensor:
-    """Numbers of both signs, since forces of equal weight add up to nothing.
+def _waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
+    """What multiplies outputs: numbers of both signs, as forces of equal weight add up to nothing.
 
-    Over the norm of the output, so that one in other units is not lost beside it.
+    Over the norm of each, so that one in other units is not lost beside another.
     """
-    count = torch.arange(like.numel(), device=like.device, dtype=like.dtype)
-    waves = count.mul_(0.7).add_(1.0).cos_().view_as(like)
-    return waves / like.detach().norm().clamp(min=1e-6)
+    norms = torch.stack([part.detach().norm() for part in outputs])
+    norms = torch.maximum(norms, (floor * norms.max()).clamp(min=1e-6))
+    waves = []
+    for part, norm in zip(outputs, norms, strict=True):
+        count = torch.arange(part.numel(), device=part.device, dtype=part.dtype)
+        waves.append(count.mul_(0.7).add_(1.0).cos_().view_as(part) / norm.to(part.dtype))
+    return waves
 
 
 def _apart(

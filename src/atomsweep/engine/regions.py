@@ -99,8 +99,9 @@ def outlined(graph: GraphModule) -> GraphModule:
     Returns:
         A graph with the same inputs and outputs; the one that was given where nothing is repeated.
     """
-    _writes_stay_outside(graph.graph)
     runs = _runs(graph.graph)
+    while _writes_stay_outside(graph.graph, runs):
+        runs = _runs(graph.graph)
     _views_stay_within(graph.graph, runs)
     graph.recompile()
     split = split_module(
@@ -143,25 +144,28 @@ def _is_view(node: Node) -> bool:
     return bool(shared) and not any(one.is_write for one in shared)
 
 
-def _writes_stay_outside(graph: Graph) -> None:
-    """Leave to the graph itself what writes to a tensor that its region did not make.
+def _writes_stay_outside(graph: Graph, runs: dict[Node, int]) -> bool:
+    """Leave to the graph itself what writes to a tensor that its run did not make.
 
     Such are the statistics of a batch norm: a function may not write to its inputs, nor keep one
     for its derivative that is written to later. Where nothing reads them they come behind all.
+
+    Returns:
+        Whether a run was divided by that.
     """
     *_, end = graph.nodes
+    divided = False
     for node in list(graph.nodes):
         written = _written(node)
-        if written is None:
+        if written is None or runs.get(written) == runs[node]:
             continue
-        given = written.op == "placeholder"
-        if not given and _region_of(written) == _region_of(node):
-            continue
-        node.meta["custom"] = {}
-        for user in written.users:
-            user.meta["custom"] = {}
-        if given and all(_written(user) is written for user in written.users):
+        for one in (node, *node.users, *written.users):
+            divided = divided or _region_of(one) is not None
+            one.meta["custom"] = {}
+        alone = not node.users and all(_written(user) is written for user in written.users)
+        if written.op == "placeholder" and alone:
             end.prepend(node)
+    return divided
 
 
 def _runs(graph: Graph) -> dict[Node, int]:
