@@ -30,7 +30,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from atomsweep.engine import compiled
+from atomsweep.engine import agreement, compiled
 
 
 class Lowered:
@@ -92,12 +92,9 @@ def lowered() -> Iterator[Lowered]:
     kept = Lowered()
     with (
         mock.patch.object(torch, "compile", kept),
-        mock.patch.multiple(
-            compiled,
-            outlined=lambda graph: graph,
-            _generators=lambda _: [],
-            _apart=lambda *_: 0.0,  # there are no values
-        ),
+        mock.patch.object(compiled, "outlined", lambda graph: graph),
+        # there are no values
+        mock.patch.multiple(agreement, generators=lambda _: [], apart=lambda *_: 0.0),
     ):
         yield kept
 

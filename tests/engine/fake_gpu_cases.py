@@ -17,7 +17,7 @@ from atomsweep.build import build, build_learner
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.structure import Structure
-from atomsweep.engine import compiled
+from atomsweep.engine import agreement
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.loop import Training
 from atomsweep.engine.signals import StopFlag
@@ -227,7 +227,7 @@ def run(case):
         made.trainer = dataclasses.replace(made.trainer, compile="default")
         with (
             mock.patch.object(torch, "compile", lambda graph, **options: graph),
-            mock.patch.multiple(compiled, _generators=lambda _: [], _apart=lambda *_: 0.0),
+            mock.patch.multiple(agreement, generators=lambda _: [], apart=lambda *_: 0.0),
             fake_gpu(TRAINING),
         ):
             training = made.train(case.get("steps", 1))

@@ -62,9 +62,10 @@ def sides(claim, left, right):
     Against the Median every finished run counts: whether it has left it is what is asked.
     """
     asked, of = CLAIM.fullmatch(claim), "of_all " if "model=median" in claim else ""
-    there = sorted((n for n in left if " " not in n), key=lambda n: ("val_avg" not in n, n))
-    metric = there[0].partition("/")[2]
-    split = asked["on"] or ("val_avg" if "val_avg" in there[0] else "val_id")
+    there = [name.split("/", 1) for name in left if " " not in name]
+    average = [name for name in there if name[0] == "val_avg"]
+    first, metric = (average or there)[0]  # the page's first table, as the CSV has it
+    split = asked["on"] or ("val_id" if f"val_id/{metric}" in left and not average else first)
 
     def side(values, factor):
         chosen = values[f"{of}{split}/{metric}"]

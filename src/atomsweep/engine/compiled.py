@@ -10,7 +10,7 @@ weights.
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from torch_geometric.data import Batch, Data
 
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
+from atomsweep.engine import agreement
 from atomsweep.engine.regions import OwnOutputs, Regions, compiling, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
@@ -34,7 +35,6 @@ from atomsweep.nn.sync_norm import counted_rows, without_ranks
 from atomsweep.tracing import tracing
 
 BACKEND = "inductor"
-ACCELERATORS = ("cuda", "xpu")  # with random numbers of their own
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class CompiledForward:
 
     def _made(self, fields: dict[str, Tensor]) -> "_Graph":
         """A graph, run once in both directions, so that what fails does so here."""
-        with _kept_generators(fields[keys.POS].device):
+        with agreement.kept_generators(fields[keys.POS].device):
             graph = _Graph(self.model, self.mode, self.autocast, fields)
             unchecked = graph.try_out(fields)
         if unchecked is not None:
@@ -157,7 +157,7 @@ class _Graph:
             return list(found.values())
 
         self.eager = eager
-        self.rounding = _rounding(state.values(), autocast, self.device)
+        self.rounding = agreement.rounding(state.values(), autocast, self.device)
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
         with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
@@ -196,8 +196,8 @@ class _Graph:
             return "has no memory for its first batch in eager code"
         limits = self.rounding
         apart = max(
-            _apart(found.outputs, expected.outputs, limits.outputs),
-            _apart(found.grads, expected.grads, limits.grads),
+            agreement.apart(found.outputs, expected.outputs, limits.outputs),
+            agreement.apart(found.grads, expected.grads, limits.grads),
         )
         if apart <= limits.apart:
             return None
@@ -215,15 +215,15 @@ class _Graph:
         weights = [x for x in self.state if x.requires_grad]
         try:
             # the other ranks may know this shape, and be at their step
-            with without_ranks(), _kept_generators(self.device):
-                numbers = _generators(self.device)
+            with without_ranks(), agreement.kept_generators(self.device):
+                numbers = agreement.generators(self.device)
                 parts = [part for part in forward(fields) if part is not None]
                 wanted = [part for part in parts if part.requires_grad]
                 grads: tuple[Tensor | None, ...] = (None,) * len(weights)
                 if wanted and weights:
-                    along = _waves(wanted, self.rounding.outputs)
+                    along = agreement.waves(wanted, self.rounding.outputs)
                     grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
-                same = map(torch.equal, numbers, _generators(self.device))
+                same = map(torch.equal, numbers, agreement.generators(self.device))
                 drawn = not all(same)
         finally:
             for buffer, value in zip(buffers, before, strict=True):
@@ -237,88 +237,6 @@ class _Derivatives(NamedTuple):
     outputs: list[Tensor]
     grads: list[Tensor | None]
     drawn: bool
-
-
-class _Rounding(NamedTuple):
-    """What rounding alone may do.
-
-    Attributes:
-        apart: how far a tensor may be off, as a share of its norm.
-        outputs: outputs whose norm is a smaller share of the largest one's may be but rounding.
-        grads: likewise gradients.
-    """
-
-    apart: float
-    outputs: float
-    grads: float
-
-
-def _rounding(
-    state: Iterable[Tensor],
-    autocast: Callable[[], AbstractContextManager[object]],
-    device: torch.device,
-) -> _Rounding:
-    if any(value.dtype == torch.float64 for value in state if value.requires_grad):
-        return _Rounding(1e-6, 1e-10, 1e-6)
-    with autocast():
-        reduced = torch.is_autocast_enabled(device.type)
-    if reduced or torch.get_float32_matmul_precision() != "highest":
-        return _Rounding(0.7, 1e-2, 1e-2)
-    return _Rounding(0.05, 1e-5, 1e-3)
-
-
-def _kept_generators(device: torch.device) -> AbstractContextManager[object]:
-    """A block after which random numbers are those that would have come before it."""
-    if device.type not in ACCELERATORS:
-        return torch.random.fork_rng([])
-    return torch.random.fork_rng([device], device_type=device.type)
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    """States of the random numbers that a forward may draw."""
-    found = [torch.get_rng_state()]
-    if device.type in ACCELERATORS:
-        found.append(torch.get_device_module(device.type).get_rng_state(device))
-    return found
-
-
-def _waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
-    """What multiplies outputs: numbers of both signs, as forces of equal weight add up to nothing.
-
-    Over the norm of each, so that one in other units is not lost beside another.
-    """
-    norms = torch.stack([part.detach().norm() for part in outputs])
-    norms = torch.maximum(norms, (floor * norms.max()).clamp(min=1e-6))
-    waves = []
-    for part, norm in zip(outputs, norms, strict=True):
-        count = torch.arange(part.numel(), device=part.device, dtype=part.dtype)
-        waves.append(count.mul_(0.7).add_(1.0).cos_().view_as(part) / norm.to(part.dtype))
-    return waves
-
-
-def _apart(
-    found: Sequence[Tensor | None], expected: Sequence[Tensor | None], floor: float
-) -> float:
-    """Largest norm of a difference, over the expected one or `floor` times the largest of them.
-
-    Of one that is not there, or not finite where the other is, infinity.
-    """
-    pairs = []
-    for one, other in zip(found, expected, strict=True):
-        if (one is None) != (other is None):
-            return math.inf
-        if one is not None and other is not None:
-            pairs.append((one, other))
-    if not pairs:
-        return 0.0
-    sizes = torch.stack([other.norm() for _, other in pairs])
-    apart = torch.stack([(one - other).norm() for one, other in pairs])
-    finite = sizes.isfinite()  # where it is not, eager code is no measure
-    sizes, apart = sizes[finite], apart[finite]
-    if not len(sizes):
-        return 0.0
-    worst = float((apart / sizes.clamp(min=max(1e-30, floor * float(sizes.max())))).max())
-    return worst if math.isfinite(worst) else math.inf
 
 
 def _leaf(value: Tensor) -> Tensor:
