@@ -11,7 +11,8 @@ from tests.contracts.commands import Place, environment
 
 pytestmark = pytest.mark.slow
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
+# submitit looks for srun
+COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "srun")
 TYPED = {
     "cluster": "slurm_cpu", "cluster.partition": "cpu", "cluster.account": "lab",
     "cluster.wait": "false", "data": "mini_oc_tiny", "tracking": "none", "engine.steps": "20",
