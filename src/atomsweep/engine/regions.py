@@ -106,7 +106,7 @@ def outlined(graph: GraphModule) -> GraphModule:
     graph.recompile()
     split = split_module(
         graph,
-        None,  # type: ignore[arg-type]
+        graph,
         runs.__getitem__,
         keep_original_order=True,  # a write after what reads, and random numbers in their order
     )
@@ -137,7 +137,7 @@ def _region_of(node: Node) -> str | None:
 
 def _is_view(node: Node) -> bool:
     if node.target is getitem:
-        return _is_view(node.args[0])  # type: ignore[arg-type]
+        return isinstance(node.args[0], Node) and _is_view(node.args[0])
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     shared = [one.alias_info for one in node.target._schema.arguments if one.alias_info is not None]
@@ -198,12 +198,8 @@ def _written(node: Node) -> Node | None:
     """What an operation writes to, behind views."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return None
-    written = node.args[0]
-    assert isinstance(written, Node)
-    while _is_view(written):
-        written = written.args[0]
-        assert isinstance(written, Node)
-    return written
+    assert isinstance(node.args[0], Node)
+    return _behind_views(node.args[0])[0]
 
 
 def _described(graph: Graph) -> str:
