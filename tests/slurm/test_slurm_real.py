@@ -27,7 +27,6 @@ from tests.slurm import toys
 pytestmark = pytest.mark.slurm
 
 CELL = ["data=mini_oc_tiny", "model.hidden_channels=8", "tracking=none"]
-LONG = [*CELL, "engine.steps=2500", "engine.eval_every=500", "engine.checkpoint_every=100"]
 CLUSTER = ["cluster=slurm_cpu", "cluster.mem_gb=1", "cluster.poll_s=2"]
 
 
@@ -90,9 +89,19 @@ def node_of(run: RunDirectory) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster, tmp_path_factory):
+def long(cluster, tmp_path_factory) -> list[str]:
+    """A cell that trains for about 40 seconds, however fast the machine is."""
+    root = tmp_path_factory.mktemp("pace")
+    code, output = run(*CELL, "engine.steps=500", f"root={root}")
+    assert code == 0, output
+    steps = max(1000, int(500 * 40 / trained(root).allocated_seconds() // 500) * 500)
+    return [*CELL, f"engine.steps={steps}", "engine.eval_every=500", "engine.checkpoint_every=100"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, long, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed")
-    code, output = run(*LONG, f"root={root}")
+    code, output = run(*long, f"root={root}")
     assert code == 0, output
     return trained(root)
 
@@ -143,8 +152,8 @@ def test_what_keeps_a_job_from_its_cell_is_a_sentence(cluster, tmp_path):
     assert on_slurm([run])[run.path].state == schema.FINISHED
 
 
-def test_a_preempted_cell_continues_to_the_same_weights(cluster, tmp_path, undisturbed):
-    process = start(*CLUSTER, *LONG, f"root={tmp_path}")
+def test_a_preempted_cell_continues_to_the_same_weights(cluster, tmp_path, long, undisturbed):
+    process = start(*CLUSTER, *long, f"root={tmp_path}")
     wait_for(lambda: at_step(tmp_path, 100))
     subprocess.run(
         ["srun", "-p", "high", "-N", "2", "--exclusive", "--mem=3000", "sleep", "1"],
@@ -162,10 +171,10 @@ def test_a_preempted_cell_continues_to_the_same_weights(cluster, tmp_path, undis
 
 
 def test_a_cell_that_hits_its_time_limit_continues_to_the_same_weights(
-    cluster, tmp_path, undisturbed
+    cluster, tmp_path, long, undisturbed
 ):
     limit = ["cluster.time_min=1", "cluster.signal_s=30"]
-    code, output = run(*CLUSTER, *limit, *LONG, f"root={tmp_path}")
+    code, output = run(*CLUSTER, *limit, *long, f"root={tmp_path}")
     assert code == 0, output
     found = trained(tmp_path)
     assert len(found.segments()) >= 2
@@ -173,8 +182,8 @@ def test_a_cell_that_hits_its_time_limit_continues_to_the_same_weights(
     assert_same_end(found, undisturbed)
 
 
-def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, undisturbed):
-    process = start(*CLUSTER, *LONG, f"root={tmp_path}")
+def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, long, undisturbed):
+    process = start(*CLUSTER, *long, f"root={tmp_path}")
     wait_for(lambda: at_step(tmp_path, 200))
     node = node_of(trained(tmp_path))
     cluster("kill-node", node)
@@ -189,18 +198,25 @@ def test_a_cell_whose_node_dies_continues_on_another_node(cluster, tmp_path, und
 
 
 def test_a_sweep_is_whole_after_launcher_scheduler_nodes_and_trainers_were_killed(
-    cluster, tmp_path
+    cluster, tmp_path, long
 ):
-    sweep = ["-m", *LONG, "basis=sph,sine"]
-    code, output = run(*sweep, f"root={tmp_path / 'whole'}")
-    assert code == 0, output
-    sweep += [*CLUSTER, f"root={tmp_path / 'runs'}"]
+    def sweep(seeds: int, root: str) -> list[str]:
+        numbers = ",".join(map(str, range(seeds)))
+        return ["-m", *long, "basis=sph,sine", f"seed={numbers}", f"root={tmp_path / root}"]
+
+    def victim_or_end() -> Path | bool:
+        return training(tmp_path / "runs") or process.poll() is not None
+
     chance = random.Random(0)
-    process = start(*sweep)
+    seeds, process = 1, start(*CLUSTER, *sweep(1, "runs"))
     for victim in ("controller", "launcher", "trainer", "node", "controller", "node", "launcher"):
         if process.poll() is not None:  # the one command that a user types again
-            process = start(*sweep)
-        path = wait_for(lambda: training(tmp_path / "runs"), 180)
+            process = start(*CLUSTER, *sweep(seeds, "runs"))
+        while (path := wait_for(victim_or_end, 180)) is True:
+            # a fast machine has trained all of it before this victim's turn: a seed more
+            seeds += 1
+            assert seeds < 16, process.communicate()[0]
+            process = start(*CLUSTER, *sweep(seeds, "runs"))
         time.sleep(chance.uniform(0.0, 3.0))
         if victim == "launcher":
             process.kill()
@@ -218,8 +234,10 @@ def test_a_sweep_is_whole_after_launcher_scheduler_nodes_and_trainers_were_kille
             cluster("start-controller")
     output, _ = process.communicate(timeout=400)
     if process.returncode != 0:
-        code, output = run(*sweep)
+        code, output = run(*CLUSTER, *sweep(seeds, "runs"))
         assert code == 0, output
+    code, output = run(*sweep(seeds, "whole"), "cluster.parallel=2")
+    assert code == 0, output
     runs, undisturbed = find_runs(tmp_path / "runs"), find_runs(tmp_path / "whole")
     assert [r.identity for r in runs] == [r.identity for r in undisturbed]
     for one, other in zip(runs, undisturbed, strict=True):
@@ -228,8 +246,9 @@ def test_a_sweep_is_whole_after_launcher_scheduler_nodes_and_trainers_were_kille
 
 
 def training(root: Path) -> Path | None:
-    """A run directory that a process trains in."""
-    return next((r.path for r in find_runs(root) if r.state() == schema.RUNNING), None)
+    """A run directory that a process trains in, with more than half of it to come."""
+    running = (r for r in find_runs(root) if r.state() == schema.RUNNING)
+    return next((r.path for r in running if (r.status.get("fraction") or 0.0) < 0.5), None)
 
 
 def test_what_became_of_a_cell_is_said_by_its_directory(cluster, tmp_path):
