@@ -207,6 +207,7 @@ def relaxations(options: Options, count: int, steps: int) -> Row:
 def sweep(options: Options) -> Row:
     """What a sweep of two tiny cells costs beyond their training."""
     command = [sys.executable, str(ROOT / "benchmarks" / "sweep_overhead.py"), "--cells", "2"]
+    command += ["--engine", "cpu" if options.device == "cpu" else "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
     head, values = (line.split("  ") for line in done.stdout.strip().splitlines()[-2:])
     names = [name.strip() for name in head if name.strip()]

@@ -38,8 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--tracking", default="none", help="none, or mlflow for the mirror too")
+    parser.add_argument("--engine", default="cpu", help="of the cells: cpu, or gpu where one is")
     parser.add_argument("--bare", metavar="ROOT", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    CELL.insert(0, f"engine={options.engine}")
     if options.bare is not None:
         print(bare(Path(options.bare), options.cells[0]))
         return
@@ -48,7 +50,8 @@ def main() -> None:
         sweep(Path(place, "first"), 1, options.tracking)  # the data set is made here, if it must be
         for cells in options.cells:
             first, whole = sweep(Path(place, f"sweep-{cells}"), cells, options.tracking)
-            told = start("--bare", str(Path(place, f"bare-{cells}")), "--cells", str(cells))
+            where = ["--bare", str(Path(place, f"bare-{cells}")), "--engine", options.engine]
+            told = start(*where, "--cells", str(cells))
             training = float(told.split()[-1])
             each = (whole - training) / cells
             share = f"{100 * each / TARGET_SECONDS:.1f} %"

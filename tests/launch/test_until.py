@@ -124,6 +124,7 @@ def test_only_cells_of_undecided_claims_get_seeds_both_sides_paired(whole):
             "claim": "kind=b < kind=c",
             "comparison": "b and c",
             "why": "all 6 seeds are trained",
+            "waits": "",
         }
     ]
 

@@ -65,6 +65,8 @@ def sides(claim, left, right):
     there = [name.split("/", 1) for name in left if " " not in name]
     average = [name for name in there if name[0] == "val_avg"]
     first, metric = (average or there)[0]  # the page's first table, as the CSV has it
+    if asked["on"] == "device_seconds":  # of the run, on no split
+        first, metric, asked = "", asked["on"], asked.groupdict() | {"on": None}
     split = asked["on"] or ("val_id" if f"val_id/{metric}" in left and not average else first)
 
     def side(values, factor):

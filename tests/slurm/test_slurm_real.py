@@ -22,6 +22,7 @@ from atomsweep.tracking.run import RunDirectory
 from tests.contracts.commands import last_of_each
 from tests.launch.silent import Silent
 from tests.launch.slurm.fakes import settings
+from tests.places import REPOSITORY
 from tests.slurm import toys
 
 pytestmark = pytest.mark.slurm
@@ -30,17 +31,18 @@ CELL = ["data=mini_oc_tiny", "model.hidden_channels=8", "tracking=none"]
 CLUSTER = ["cluster=slurm_cpu", "cluster.mem_gb=1", "cluster.poll_s=2"]
 
 
-def start(*arguments):
+def start(*arguments, cwd=None):
     return subprocess.Popen(
-        [sys.executable, "run.py", *last_of_each(list(arguments))],
+        [sys.executable, str(REPOSITORY / "run.py"), *last_of_each(list(arguments))],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def run(*arguments):
-    process = start(*arguments)
+def run(*arguments, cwd=None):
+    process = start(*arguments, cwd=cwd)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -136,6 +138,30 @@ def test_a_sweep_of_two_by_two_cells_finishes_and_is_not_run_again(cluster, tmp_
     assert code == 0
     assert "submitted" not in output
     assert [len(submissions(r)) for r in runs] == [1] * 4
+
+
+def test_an_open_claim_gets_its_seeds_from_slurm_too(cluster, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "widths.yaml").write_text(
+        "title: Widths\n"
+        "rows: {model.hidden_channels: [8, 12]}\n"
+        "seeds: {first: 2, most: 4}\n"
+        "metrics: [val_id/forces_mae]\n"
+        "claims: [model.hidden_channels=8 < 1.0001 * model.hidden_channels=12]\n"
+    )
+    own = [word for word in CELL if not word.startswith("model.hidden_channels")]
+    sweep = ["sweeps=widths", "until=decided", *CLUSTER, *own, "engine.steps=20"]
+    code, output = run(*sweep, f"root={tmp_path / 'runs'}", cwd=tmp_path)
+    assert code == 0, output
+    runs = find_runs(tmp_path / "runs")
+    (plan,) = (tmp_path / "runs" / schema.PLANS).glob("widths*.json")
+    cells = json.loads(plan.read_text())["cells"]
+    assert len(runs) == len(cells) >= 6  # two seeds decide nothing
+    assert all(len(submissions(r)) == len(r.segments()) == 1 for r in runs)
+    assert len({(cell["overrides"][0], cell["seed"]) for cell in cells}) == len(cells)
+    code, output = run(*sweep, f"root={tmp_path / 'runs'}", cwd=tmp_path)
+    assert (code, len(find_runs(tmp_path / "runs"))) == (0, len(runs)), output
+    assert "submitted" not in output
 
 
 def test_what_keeps_a_job_from_its_cell_is_a_sentence(cluster, tmp_path):

@@ -121,7 +121,8 @@ class Further:
         self._busy: set[Path] = set()  # handed to the executor
         self._failed: dict[Path, str] = {}
         self._view: Look | None = None  # None: nobody has looked yet
-        self._why: dict[Question, str] = {}
+        self._why: dict[Question, str] = {}  # no seed is begun for it; "" where one may
+        self._waits: dict[Question, str] = {}  # what it waits for, in a plan
         self._again = math.inf  # monotonic seconds of the next look, though nothing has ended
         planned = {(self._key(c.get("overrides") or []), c.get("seed")) for c in self._before()}
         for key in self._base:
@@ -199,7 +200,7 @@ class Further:
         self._ask()
         for question in self._ranked():
             seed, sides, why = self._next(question)
-            self._why[question] = why or _waiting(question)
+            self._why[question] = why
             if begun is None or why or len(self._busy) >= self.room:
                 continue
             for key in sides:
@@ -213,7 +214,7 @@ class Further:
             if self._runs.get((key, seed)) is None:
                 self._runs.pop((key, seed), None)
                 self._run(key, seed)
-        self._why, self._costs = {}, {}
+        self._why, self._waits, self._costs = {}, {}, {}
         self._view = self.until.look(self.root, self.plan.sweep)
 
     def _begin(self, key: Key, seed: int) -> RunDirectory | None:
@@ -347,7 +348,12 @@ class Further:
         return {
             "settled": [{"claim": c, "verdict": v} for c, v in self._view.settled],
             "open": [
-                {"claim": q.claim, "comparison": q.words, "why": self._why.get(q, "")}
+                {
+                    "claim": q.claim,
+                    "comparison": q.words,
+                    "why": self._why.get(q, ""),
+                    "waits": "" if self._why.get(q) else self._waits.get(q, _waiting(q)),
+                }
                 for q in self._view.open
             ],
         }
@@ -358,7 +364,8 @@ class Further:
         for question in self._ranked():
             seed, sides, why = self._next(question)
             names = " and ".join(self._base[key].name for key in sides)
-            self._why[question] = why or f"{_waiting(question)}; waits for seed {seed} of {names}"
+            self._why[question] = why
+            self._waits[question] = f"{_waiting(question)}; waits for seed {seed} of {names}"
         return told(self.claims())
 
 

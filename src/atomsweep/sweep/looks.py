@@ -76,5 +76,5 @@ def told(claims: Mapping[str, Any]) -> list[str]:
     still = len({str(one["claim"]) for one in open_})
     lines = [f"claims: {len(settled)} settled, {still} open"]
     lines += [f"  {one['verdict']}: {one['claim']}" for one in settled]
-    parts = [[one[key] for key in ("claim", "comparison", "why")] for one in open_]
+    parts = [[one["claim"], one["comparison"], one["why"] or one.get("waits", "")] for one in open_]
     return lines + [f"  open: {': '.join(filter(None, part))}" for part in parts]

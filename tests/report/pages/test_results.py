@@ -1,9 +1,11 @@
 """Tables that stay in the repository: every number with its runs, every claim with its verdict."""
 
 import csv
+import json
 import re
 
 from atomsweep.cli.report import main
+from atomsweep.tracking import schema
 from benchmarks.synthetic_runs import make_runs
 
 
@@ -45,7 +47,7 @@ def test_without_times_no_table_and_no_claim_of_time_is_left(tmp_path):
     words = ["results", "forcenet/table1", "--root", str(root), "--out", str(out)]
     assert main(words) == 0
     with_times = list(csv.DictReader(out.with_suffix(".csv").open()))
-    timed = {row["metric"] for row in with_times if "hours" in row["metric"]}
+    timed = {row["metric"] for row in with_times if re.search("hours|seconds", row["metric"])}
     assert timed
     assert "device_" in out.read_text()
     assert main([*words, "--without-times"]) == 0
@@ -60,6 +62,30 @@ def test_without_times_no_table_and_no_claim_of_time_is_left(tmp_path):
     assert sum(map(int, re.findall(r"(\d+) of \d+ claims? ", told))) == len(claims)
     assert set(re.findall(r"\d+ of (\d+) claims? ", told)) == {str(len(claims))}
     assert "hours" not in told
+
+
+def test_kinds_of_frames_stand_apart_on_the_page_and_in_the_numbers(tmp_path):
+    root, out = tmp_path / "runs", tmp_path / "page.md"
+    make_runs(root, "forcenet/table5", range(3))
+    for path in root.glob("run-*"):
+        seed = json.loads((path / schema.RUN).read_text())["seed"]
+        result = json.loads((path / schema.RESULT).read_text())
+        for kind, error in zip(schema.FRAME_KINDS, (0.05, 0.8), strict=True):
+            result["metrics"][f"val_id_{kind}/forces_mae"] = error + 0.01 * seed
+        (path / schema.RESULT).write_text(json.dumps(result))
+    assert main(["results", "forcenet/table5", "--root", str(root), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert page.count("### Kinds of frames") == 1
+    (told,) = re.findall(r"^\| Spherical +\| Swish +\|[^|]+\|", page.split("### Kinds")[1], re.M)
+    assert "0.0600 ± 0.0248" in told  # 4.303 times 0.01 over the root of 3
+    found = [
+        row
+        for row in csv.DictReader(out.with_suffix(".csv").open())
+        if (row["split"], row["metric"]) == ("val_id_rattled", "forces_mae")
+    ]
+    assert len(found) == 12
+    assert {(row["mean"], row["n"], row["seeds"]) for row in found} == {("0.81", "3", "0 1 2")}
+    assert {row["values"] for row in found} == {"0.8 0.81 0.82"}
 
 
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):

@@ -90,9 +90,9 @@ def test_it_is_marked_with_its_reason_and_decides_nothing(stuck):
     assert {c.n for c in others} == {3}
     page = html.page(stuck)
     text = report_markdown(stuck)
-    assert "1 of them not trained: it decides no claim." in stuck.summary
+    assert "1 of them not trained: it decides no claim but of cost" in stuck.summary
     for told in (page, text):
-        assert "not trained, so it decides no claim: Spherical, ReLU, seed 1 (" in told
+        assert "no claim but of cost or against the Median: Spherical, ReLU, seed 1 (" in told
         assert "‡" in told
     (marked,) = set(stuck.tables[0].cells["untrained"]) - {0}
     assert marked == 1
@@ -111,6 +111,9 @@ def test_against_the_median_a_run_that_has_not_left_it_counts(tmp_path):
     assert {c.n for c in against} == {3}
     assert not any("not trained" in c.note for c in against)
     assert {c.n for c in pairs["model=forcenet < model=gns"]} == {0}
+    assert {c.n for c in pairs["model=forcenet < model=gns at equal device-time"]} == {0}
+    of_time = pairs["model=dimenet_pp > 18 * model=forcenet on device_seconds"]
+    assert [(c.n, c.note) for c in of_time] == [(3, "")]
 
 
 def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):
@@ -136,3 +139,8 @@ def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):
     (one,) = verdict().comparisons
     assert (verdict().verdict, one.n) == (UNDECIDED, 0)
     assert "no seed that both have finished" in one.note
+    (question,) = [
+        q for q in report.look(read_directories(root), "forcenet/table7").open if q.claim == text
+    ]
+    assert question.pairs == 0
+    assert "is not trained: " in question.hindrance  # so no further seed is asked for

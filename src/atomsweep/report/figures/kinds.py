@@ -14,15 +14,15 @@ from atomsweep.report.tables.statistics import interval
 from atomsweep.report.tables.table import Table
 from atomsweep.tracking import schema
 
-RELAXATION = schema.FRAME_KINDS[0]
+SPLITS = (schema.VAL_SPLITS[0], schema.VAL_AVERAGE)
 SHOWN = (schema.FORCES_MAE, schema.FORCES_COS)
 
 
 def kinds_section(table: Table, number: int) -> Section:
     """Force MAE and cosine of each kind, and the paper's MAE beside the frames of relaxations."""
     section = Section(f"kinds-{number}", "Kinds of frames")
-    for split in (schema.VAL_SPLITS[0], schema.VAL_AVERAGE):
-        if _told(table, split):
+    for split in SPLITS:
+        if _kinds(table, split):
             where = titles.split_title(split, table.alone)
             caption = f"Force MAE in eV/Å and force cosine on {where}."
             section.grids.append((caption, _grid(table, split)))
@@ -35,6 +35,11 @@ def kinds_section(table: Table, number: int) -> Section:
     return section
 
 
+def kind_metrics(table: Table) -> list[str]:
+    """Full names of the numbers that the section shows, e.g. `val_id_rattled/forces_mae`."""
+    return [name for split in SPLITS for name in _shown(table, split)]
+
+
 def _grid(table: Table, split: str) -> Grid:
     """A line for each row of the table."""
     paper = _paper(table, split)
@@ -42,14 +47,14 @@ def _grid(table: Table, split: str) -> Grid:
     for _, members in by_row(table.df, table.rows):
         done = members[members["state"] == schema.FINISHED]
         line = [Text(titles.label(c, members[c].iloc[0], table.reference)) for c in table.rows]
-        line += [_mean(done, split, *shown) for shown in product(schema.FRAME_KINDS, SHOWN)]
+        line += [_mean(done, name) for name in _shown(table, split)]
         if paper:
             line.append(Text(paper.get(_key(table, members.iloc[0]), spelled.NOTHING)))
         lines.append(line)
     header = [titles.axis_of(c, table.reference).title for c in table.rows]
     header += [
         f"{kind.capitalize()}, {titles.title_of(metric)[0]}"
-        for kind, metric in product(schema.FRAME_KINDS, SHOWN)
+        for kind, metric in product(_kinds(table, split), SHOWN)
     ]
     header += [f"Paper, {titles.title_of(SHOWN[0])[0]}"] if paper else []
     return Grid(header, lines, "l" * len(table.rows) + "r" * (len(header) - len(table.rows)))
@@ -71,15 +76,25 @@ def _paper(table: Table, split: str) -> dict[tuple[str, ...], str]:
     return {}
 
 
-def _told(table: Table, split: str) -> bool:
-    column = METRIC + schema.metric_name(schema.part_name(split, RELAXATION), SHOWN[0])
-    return column in table.df and bool(table.df[column].notna().any())
+def _kinds(table: Table, split: str) -> list[str]:
+    """Kinds of frames whose forces were measured."""
+    found = []
+    for kind in schema.FRAME_KINDS:
+        column = METRIC + schema.metric_name(schema.part_name(split, kind), SHOWN[0])
+        if column in table.df and table.df[column].notna().any():
+            found.append(kind)
+    return found
 
 
-def _mean(done: Any, split: str, kind: str, metric: str) -> Text:
+def _shown(table: Table, split: str) -> list[str]:
+    """Full names of what is shown of a split."""
+    kinds = product(_kinds(table, split), SHOWN)
+    return [schema.metric_name(schema.part_name(split, kind), metric) for kind, metric in kinds]
+
+
+def _mean(done: Any, name: str) -> Text:
     """Mean over seeds, ± its interval."""
-    column = METRIC + schema.metric_name(schema.part_name(split, kind), metric)
-    values = [as_float(value) for value in done[column].dropna()] if column in done else []
+    values = [as_float(v) for v in done[METRIC + name].dropna()] if METRIC + name in done else []
     mean, half = interval(values)
     if math.isnan(mean):
         return Text(spelled.NOTHING)

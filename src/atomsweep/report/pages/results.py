@@ -9,18 +9,22 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from atomsweep.report.figures.kinds import kind_metrics
 from atomsweep.report.pages.report import Report, build
 from atomsweep.report.pages.summary import summary_of
 from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
 from atomsweep.report.read.tidy import METRIC, by_row, is_timed, records
-from atomsweep.report.read.values import normal
+from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import grids, spelled
+from atomsweep.report.tables.evidence import OF_THE_RUN
 from atomsweep.report.tables.grids import Grid
 from atomsweep.report.tables.provenance import commit
+from atomsweep.report.tables.statistics import interval
 from atomsweep.report.tables.table import Table
 from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.report.tables.verdict_grids import (
@@ -92,7 +96,9 @@ def write_results(
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(line for one in reports for table in one.tables for line in _lines(one, table))
+    for one in reports:
+        writer.writerows(line for table in one.tables for line in _lines(one, table))
+        writer.writerows(_further_lines(one))
     write_atomic(numbers, content.getvalue(), durable=False)
     page = _page(reports, title, command, numbers.name, note, times)
     write_atomic(out, page, durable=False)
@@ -129,7 +135,7 @@ def _page(
             for c in one.claims
         ]
         told = tally([claim.verdict for claim in claims])
-        text += ["## Claims of the paper", f"{len(claims)} claims: {told}."]
+        text += ["## Claims", f"{len(claims)} claims: {told}."]
         header = ["Sweep", "Claim", "Verdict", "Paper's numbers"]
         text += [grids.markdown(grids.plain(header, lines, "llll"))]
     for one in reports:
@@ -141,7 +147,8 @@ def _page(
             text += [grids.markdown(table.grid), caption if times else OF_TIME.sub("", caption)]
         if one.claims:
             text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
-        text += _costs(one) if times else []
+        text += _sections(one, "kinds-1")  # the same for every table of one sweep
+        text += _sections(one, "compute", "spent") if times else []
         text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
     if claims:
@@ -149,11 +156,11 @@ def _page(
     return PLACES.sub("", "\n\n".join(text)) + "\n"
 
 
-def _costs(one: Report) -> list[str]:
-    """Savings and device-hours, as the report has them."""
+def _sections(one: Report, *slugs: str) -> list[str]:
+    """Text and tables of some sections, as the report has them."""
     text: list[str] = []
     for section in one.sections:
-        if section.slug.startswith(("compute", "spent")) and section.text + section.grids:
+        if section.slug.startswith(slugs) and section.text + section.grids:
             text += [f"### {section.title}", *section.text]
             text += [
                 block
@@ -194,18 +201,46 @@ def _lines(one: Report, table: Table) -> list[list[Any]]:
     for key, group in by_row(table.cells, table.rows):
         row = table.label(group.iloc[0])
         runs = _members(table, tuple(key))
-        identities = " ".join(run["identity"] for run in runs)
-        seeds = " ".join(spelled.count(run["seed"]) for run in runs)
-        marks = " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED))
         for cell in records(group):
             numbers = [cell[c] for c in ("mean", "half_width", "n", "planned", "stale")]
             numbers += [cell[c] for c in ("baseline", "published", "difference")]
             told = [_number(v) for v in numbers]
             column = METRIC + schema.metric_name(cell["split"], table.metric)
-            values = " ".join(str(_number(run.get(column))) or "-" for run in runs)
-            own = [identities, seeds, values, marks]
-            lines.append([one.name, row, cell["split"], table.metric, *told, *own])
+            lines.append([one.name, row, cell["split"], table.metric, *told])
+            lines[-1] += _of_runs(runs, column)
     return lines
+
+
+def _further_lines(one: Report) -> list[list[Any]]:
+    """What claims and kinds of frames are judged by and no table shows."""
+    table = one.tables[0]
+    shown = {schema.metric_name(split, t.metric) for t in one.tables for split in t.cells["split"]}
+    names = [*kind_metrics(table), *(claim.metric for claim in one.claims)]
+    lines: list[list[Any]] = []
+    for name, (key, group) in product(dict.fromkeys(names), by_row(table.cells, table.rows)):
+        runs = _members(table, tuple(key))
+        column = name if name in OF_THE_RUN else METRIC + name
+        values = [as_float(run.get(column)) for run in runs]
+        if name in shown or all(map(math.isnan, values)):
+            continue
+        split, _, metric = name.rpartition("/")
+        first = group.iloc[0]
+        mean, half = interval([value for value in values if not math.isnan(value)])
+        count = sum(not math.isnan(value) for value in values)
+        told = [_number(v) for v in (mean, half, count, first["planned"], first["stale"])]
+        lines.append([one.name, table.label(first), split, metric, *told, "", "", ""])
+        lines[-1] += _of_runs(runs, column)
+    return lines
+
+
+def _of_runs(runs: list[dict[str, Any]], column: str) -> list[str]:
+    """Identities, seeds, values and seeds that were not trained."""
+    return [
+        " ".join(run["identity"] for run in runs),
+        " ".join(spelled.count(run["seed"]) for run in runs),
+        " ".join(str(_number(run.get(column))) or "-" for run in runs),
+        " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED)),
+    ]
 
 
 def _number(value: Any) -> Any:

@@ -41,7 +41,8 @@ def summary_of(
         told.append(f"{stale} of them with other code than the present ({schema.STALE}).")
     if untrained := sum(map(bool, df[UNTRAINED])):
         decides = "it decides" if untrained == 1 else "they decide"
-        told.append(f"{untrained} of them not trained: {decides} no claim.")
+        but = "but of cost or against the Median"
+        told.append(f"{untrained} of them not trained: {decides} no claim {but}.")
     for table in tables:
         best = table.best()
         if best is None:

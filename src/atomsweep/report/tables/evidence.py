@@ -91,7 +91,7 @@ def values_of(
     claim: Claim, left: Member, right: Member, metric: str, evidence: Evidence
 ) -> list[dict[float, float]]:
     """Seed → number of both sides; at a time, of the seeds that both have measured at it."""
-    counted = all_finished if _of_baseline(left, right) else counts
+    counted = counts if _asks_for_learning(claim, left, right, metric) else all_finished
     if claim.hours is None:
         column = metric if metric in OF_THE_RUN else METRIC + metric
         return [
@@ -123,22 +123,35 @@ def counts(run: Mapping[str, Any]) -> bool:
 
 
 def all_finished(run: Mapping[str, Any]) -> bool:
-    """Whether a run decides claims against the Median, trained or not.
-
-    Whether it has left the Median is there what is asked: to leave out those that have not would be
-    to choose runs by the answer.
-    """
+    """Whether a run decides claims that do not ask for learning."""
     return bool(run["state"] == schema.FINISHED)
 
 
-def _of_baseline(left: Member, right: Member) -> bool:
+def _asks_for_learning(claim: Claim, left: Member, right: Member, metric: str) -> bool:
+    """Whether a run must be trained to decide a claim.
+
+    Not where it is held against the Median: whether it has left that is what is asked, and to leave
+    out those that have not would be to choose runs by the answer. Nor where time, memory or
+    parameters are compared, which are the same whatever a network has learnt.
+    """
     sides = ({run.get(f"{CHOICE}model") for run in side.runs.values()} for side in (left, right))
-    return any(models == {BASELINE_MODEL} for models in sides)
+    if any(models == {BASELINE_MODEL} for models in sides):
+        return False
+    of_cost = metric in OF_THE_RUN or metric.startswith(("cost/", "run/")) or is_timed(metric)
+    return claim.hours is not None or not of_cost
 
 
-def untrained_of(left: Member, right: Member, evidence: Evidence) -> str:
+def never_trained(claim: Claim, left: Member, right: Member, metric: str, first: int) -> bool:
+    """Whether a claim asks for learning, and of a cell that has `first` seeds no run has learnt."""
+    done = [[r for r in side.runs.values() if all_finished(r)] for side in (left, right)]
+    return _asks_for_learning(claim, left, right, metric) and any(
+        len(runs) >= first and not any(map(counts, runs)) for runs in done
+    )
+
+
+def untrained_of(claim: Claim, left: Member, right: Member, metric: str, evidence: Evidence) -> str:
     """Which seeds of two cells decide nothing since they have not learnt; empty where none."""
-    if _of_baseline(left, right):
+    if not _asks_for_learning(claim, left, right, metric):
         return ""
     told = [
         f"seed {seed:g} of {evidence.words(member.cell)} is not trained: {run[UNTRAINED]}"

@@ -290,7 +290,8 @@ def untrained_sentence(df: pd.DataFrame, rows: list[str], reference: str | None)
         for run in records(df)
         if run.get(UNTRAINED)
     ]
-    return f"{UNTRAINED_MARK}: not trained, so it decides no claim: {'; '.join(told)}."
+    rule = "so it decides no claim but of cost or against the Median"
+    return f"{UNTRAINED_MARK}: not trained, {rule}: {'; '.join(told)}."
 
 
 def gaps_of(table: Table) -> list[Gap]:

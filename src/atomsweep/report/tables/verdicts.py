@@ -16,6 +16,7 @@ from atomsweep.report.tables.evidence import (
     differences,
     members_of,
     metric_of_claim,
+    never_trained,
     published_of,
     taken_off,
     unlike,
@@ -48,7 +49,8 @@ class Comparison:
         paper_holds: whether those satisfy the claim.
         note: why there is no verdict.
         sides: positions of the two cells among `members_of`.
-        hindered: the two cells must not be compared, however many seeds they have.
+        hindered: no number of seeds decides it: the cells must not be compared, or one of them
+            does not learn.
     """
 
     left: str
@@ -158,7 +160,9 @@ def _comparison(
         one, other, claim.order, tolerance, tries, looks, equal_within
     )
     why_none = note or _why_none(n, looks)
-    note = "; ".join(filter(None, (why_none, untrained_of(left, right, evidence))))
+    untrained = untrained_of(claim, left, right, metric, evidence)
+    note = "; ".join(filter(None, (why_none, untrained)))
+    first = 2 if looks is None else looks.first
     theirs = [published_of(claim, member, metric, evidence) for member in (left, right)]
     paper, paper_holds = None, None
     if claim.hours is None and theirs[0] is not None and theirs[1] is not None:
@@ -181,7 +185,7 @@ def _comparison(
         paper=paper,
         paper_holds=paper_holds,
         note=note,
-        hindered=bool(hindrance),
+        hindered=bool(hindrance) or never_trained(claim, left, right, metric, first),
     )
 
 
