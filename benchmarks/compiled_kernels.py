@@ -94,7 +94,7 @@ def lowered() -> Iterator[Lowered]:
         mock.patch.object(torch, "compile", kept),
         mock.patch.object(compiled, "outlined", lambda graph: graph),
         # there are no values
-        mock.patch.multiple(agreement, generators=lambda _: [], apart=lambda *_: 0.0),
+        mock.patch.object(agreement, "apart", return_value=0.0),
     ):
         yield kept
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -319,6 +320,102 @@ def test_a_compiler_that_is_wrong_is_told_and_not_used(model, wrong, monkeypatch
     assert "what it gives is not what eager code does" in record.getMessage()
 
 
+def test_gradients_are_checked_where_random_numbers_are_drawn(monkeypatch, caplog):
+    overrides = ["model=equiformer_v2_small", *MODELS["equiformer_v2_small"]]
+    overrides += ["model.path_drop=0.2", "model.alpha_drop=0.1"]
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    right = training(overrides, compile="default")
+    curve(right, 1)
+    assert right.forward.failed is None
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda graph, **options: lambda *x: [Steeper.apply(y) for y in graph(*x)],
+    )
+    wrong = training(overrides, compile="default")
+    curve(wrong, 1)
+    assert "a gradient differs by 50%" in wrong.forward.failed
+    assert wrong.forward.graphs == {}
+
+
+DROPPED = {
+    "megnet_986k": ["model.dropout=0.2"],
+    "equiformer_v2_small": ["model.path_drop=0.2", "model.alpha_drop=0.1"],
+}
+
+
+def assert_drawn_as_eagerly(model):
+    """The check itself compares outputs and gradients of the same random numbers."""
+    made = training([f"model={model}", *MODELS[model], *DROPPED[model]], compile="default")
+    first, second = curve(made, 2)
+    assert made.forward.failed is None
+    assert first != second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", DROPPED)
+def test_a_traced_network_drops_what_eager_code_drops(model, without_kernels):
+    assert_drawn_as_eagerly(model)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", DROPPED)
+def test_a_compiled_network_drops_what_eager_code_drops(model):
+    assert_drawn_as_eagerly(model)
+
+
+def test_a_statistic_that_is_written_wrongly_is_told(monkeypatch, caplog):
+    overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
+    made = training(overrides, compile="default")
+
+    def compile(graph, **options):
+        def run(*inputs):
+            found = graph(*inputs)
+            named = dict(made.model.named_buffers())
+            next(b for n, b in named.items() if n.endswith("running_var")).add_(0.1)
+            return found
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile)
+    curve(made, 1)
+    assert "a buffer differs by" in made.forward.failed
+
+
+def test_a_weight_that_a_graph_has_lost_is_told(monkeypatch, caplog):
+    made = training(["model=forcenet_small", *MODELS["forcenet_small"]], compile="default")
+
+    def lost(graph):
+        found = clean(graph)
+        return found[1:]  # the first weight, as if it were a constant
+
+    clean = compiled._clean
+
+    def compile(graph, **options):
+        (first, *_) = (w for w in made.model.parameters() if w.requires_grad)
+        return lambda *inputs: graph(first.detach(), *inputs)
+
+    monkeypatch.setattr(compiled, "_clean", lost)
+    monkeypatch.setattr(torch, "compile", compile)
+    curve(made, 1)
+    assert "a gradient is missing" in made.forward.failed
+
+
+def test_gradients_of_a_micro_batch_do_not_stay_in_memory_of_a_cuda_graph(monkeypatch):
+    made = training(["model=schnet", *MODELS["schnet"]], batch_edges=450, compile="default")
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    with closing(made.batches.start(0)) as batches:
+        (batch, *_) = next(batches)
+    made.forward(batch)
+    (graph,) = made.forward.graphs.values()
+    graph.mode = "max"
+    weight = graph.weights[0]
+    weight.grad = taken = torch.ones_like(weight)
+    made.forward(batch)
+    assert weight.grad is not taken
+    assert torch.equal(weight.grad, taken)
+
+
 def test_a_compiler_that_is_right_is_used_though_it_rounds(monkeypatch, caplog):
     overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
     monkeypatch.setattr(
@@ -339,12 +436,19 @@ def test_a_compiler_that_is_right_is_used_though_it_rounds(monkeypatch, caplog):
         ("forcenet_small", {"batch_edges": 900}, 2, "BatchNorm1d of this model"),
         ("gala", {"batch_edges": 900}, 1, "this model reads none"),
         ("forcenet_small", {"batch_edges": 900, "compile": "default"}, 1, None),
+        ("forcenet_small", {"compile": "default"}, 2, None),
+        (
+            "forcenet_small model.force_encoding=edge_projection",
+            {"compile": "default"},
+            2,
+            "this model's two heads",
+        ),
         ("schnet", {"batch_edges": 900}, 2, None),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(model, engine, ranks, words):
     task = "is2re" if model == "gala" else "s2f"
-    case = Case([f"model={model}", "size=small", f"task={task}"])
+    case = Case([*f"model={model}".split(), "size=small", f"task={task}"])
     trainer = dataclasses.replace(case.trainer, device="cpu", **engine)
     found = refusal(trainer, case.model, ranks)
     assert found is None if words is None else words in found
@@ -439,6 +543,8 @@ def test_kernels_lie_beside_the_runs_unless_the_user_names_a_folder(tmp_path, mo
         monkeypatch.delenv(compiled.CACHE, raising=False)
         if before is not None:
             monkeypatch.setenv(compiled.CACHE, before)
-        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-        compiled.compile_into(tmp_path, trainer)
-        assert compiled.os.environ[compiled.CACHE] == str(wanted)
+        monkeypatch.delenv(compiled.THREADS, raising=False)
+        compiled.compile_into(tmp_path, dataclasses.replace(trainer, threads=3))
+        folder = Path(compiled.os.environ[compiled.CACHE])
+        assert folder == Path("/a") if before == "/a" else folder.parent == wanted
+        assert inductor.compile_threads == 3

@@ -47,20 +47,21 @@ def kept_generators(device: torch.device) -> AbstractContextManager[object]:
     return torch.random.fork_rng([device], device_type=device.type)
 
 
-def generators(device: torch.device) -> list[Tensor]:
-    """States of the random numbers that a forward may draw."""
-    found = [torch.get_rng_state()]
-    if device.type in ACCELERATORS:
-        found.append(torch.get_device_module(device.type).get_rng_state(device))
-    return found
+def spread(part: Tensor) -> Tensor:
+    """Norm of an output around its mean, which an energy's reference may exceed by far.
+
+    Where all of it is but the mean's rounding, that is its size.
+    """
+    rounding = 300.0 * torch.finfo(part.dtype).eps
+    return torch.maximum((part - part.mean()).norm(), rounding * part.norm())
 
 
 def waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
     """What multiplies outputs: numbers of both signs, as forces of equal weight add up to nothing.
 
-    Over the norm of each, so that one in other units is not lost beside another.
+    Over the spread of each, so that one in other units is not lost beside another.
     """
-    norms = torch.stack([part.detach().norm() for part in outputs])
+    norms = torch.stack([spread(part.detach()) for part in outputs])
     norms = torch.maximum(norms, (floor * norms.max()).clamp(min=1e-6))
     waves = []
     for part, norm in zip(outputs, norms, strict=True):
@@ -69,24 +70,30 @@ def waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
     return waves
 
 
-def apart(found: Sequence[Tensor | None], expected: Sequence[Tensor | None], floor: float) -> float:
-    """Largest norm of a difference, over the expected one or `floor` times the largest of them.
+def apart(
+    found: Sequence[Tensor | None],
+    expected: Sequence[Tensor | None],
+    floor: float,
+    size: Callable[[Tensor], Tensor] = Tensor.norm,
+) -> float:
+    """Largest norm of a difference, over the expected size or `floor` times the largest of them.
 
-    Of one that is not there, or not finite where the other is, infinity.
+    Of one that is not there, or not finite where the other is, infinity. NaN where none of those
+    expected is finite, so that nothing is known.
     """
     pairs = []
     for one, other in zip(found, expected, strict=True):
         if (one is None) != (other is None):
             return math.inf
-        if one is not None and other is not None:
+        if one is not None and other is not None and other.numel():
             pairs.append((one, other))
     if not pairs:
         return 0.0
-    sizes = torch.stack([other.norm() for _, other in pairs])
-    apart = torch.stack([(one - other).norm() for one, other in pairs])
-    finite = sizes.isfinite()  # where it is not, eager code is no measure
+    sizes = torch.stack([size(other).double() for _, other in pairs])
+    apart = torch.stack([(one - other).norm().double() for one, other in pairs])
+    finite = sizes.isfinite()
     sizes, apart = sizes[finite], apart[finite]
     if not len(sizes):
-        return 0.0
+        return math.nan
     worst = float((apart / sizes.clamp(min=max(1e-30, floor * float(sizes.max())))).max())
     return worst if math.isfinite(worst) else math.inf

@@ -28,7 +28,7 @@ from torch_geometric.data import Batch, Data
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
 from atomsweep.engine import agreement
-from atomsweep.engine.regions import OwnOutputs, Regions, compiling, outlined
+from atomsweep.engine.regions import OwnOutputs, Regions, kept_inputs, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.sync_norm import counted_rows, without_ranks
@@ -36,6 +36,7 @@ from atomsweep.tracing import tracing
 
 BACKEND = "inductor"
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+THREADS = "TORCHINDUCTOR_COMPILE_THREADS"  # which torch has read by now
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ log = logging.getLogger(__name__)
 def compile_into(folder: Path, trainer: Trainer) -> None:
     """Keep what is compiled in a folder for all runs beside it, if the environment names no other.
 
-    On a CPU the compiler takes as many threads as the training does.
+    Machines whose CPUs have other vectors have folders of their own: code for one kind gives wrong
+    numbers on another. On a CPU the compiler takes as many threads as the training does.
     """
     if os.environ.get(CACHE) in (None, default_cache_dir()):  # torch itself may have written that
-        os.environ[CACHE] = str(folder.absolute())
-    if torch.device(trainer.device).type == "cpu":
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(trainer.threads))
+        vectors = torch.backends.cpu.get_cpu_capability().lower()
+        os.environ[CACHE] = str(folder.absolute() / vectors)
+    if torch.device(trainer.device).type == "cpu" and THREADS not in os.environ:
+        torch._inductor.config.compile_threads = trainer.threads
 
 
 class CompiledForward:
@@ -79,16 +82,22 @@ class CompiledForward:
 
     def __call__(self, batch: Batch) -> Prediction:
         """Predict for the batch of which `batch.filled` is the whole."""
-        if self.failed is not None:
-            return self._eager(batch)
-        filled = batch[keys.FILLED]
-        fields = {k: value for k, value in filled.to_dict().items() if isinstance(value, Tensor)}
+        if self.failed is None:
+            filled = batch[keys.FILLED].to_dict().items()
+            fields = {name: value for name, value in filled if isinstance(value, Tensor)}
+            if (graph := self._graph_of(fields)) is not None:
+                return _of_real(graph(fields), shape_of(batch))
+        return self._eager(batch)
+
+    def _graph_of(self, fields: dict[str, Tensor]) -> "_Graph | None":
+        """The graph of a shape, made if need be; None where that failed."""
         key = tuple((name, value.shape, value.dtype) for name, value in fields.items())
         if key not in self.graphs:
             try:
                 self.graphs[key] = self._made(fields)
             except Exception as error:  # of a compiler or its C++, of any kind
                 self.failed = " ".join(str(error).split())[:300] or type(error).__name__
+                self.graphs.clear()  # nothing calls them again, and they may hold memory
                 log.warning(
                     "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
                     self.mode,
@@ -96,9 +105,8 @@ class CompiledForward:
                     self.failed,
                 )
                 log.debug("", exc_info=error)
-                return self._eager(batch)
-        real = shape_of(batch)
-        return _of_real(self.graphs[key](fields), real)
+                return None
+        return self.graphs[key]
 
     def _eager(self, batch: Batch) -> Prediction:
         with self.autocast():
@@ -157,11 +165,13 @@ class _Graph:
             return list(found.values())
 
         self.eager = eager
+        self.weights = [x for x in state.values() if x.requires_grad]
+        self.buffers = [x for x in state.values() if not isinstance(x, nn.Parameter)]
         self.rounding = agreement.rounding(state.values(), autocast, self.device)
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
         with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        read = _cleaned(graph)
+        read = _clean(graph)
         self.outputs = given
         self.state = [state[names[place]] for place in read if place < len(names)]
         self.fields = [fields_there[i - len(names)] for i in read if i >= len(names)]
@@ -175,8 +185,11 @@ class _Graph:
     def __call__(self, fields: dict[str, Tensor]) -> Prediction:
         """Predict for all rows."""
         if self.mode == "max":
+            # a micro-batch before this one left gradients in memory that the graph now uses again
+            for weight in self.weights:
+                weight.grad = None if weight.grad is None else weight.grad.clone()
             torch.compiler.cudagraph_mark_step_begin()
-        with compiling():
+        with kept_inputs():
             found = self.run(*self.state, *(fields[name] for name in self.fields))
         return Prediction(**dict(zip(self.outputs, found, strict=True)))
 
@@ -189,54 +202,57 @@ class _Graph:
         Raises:
             ValueError: the two differ by more than rounding explains.
         """
-        found = self._derivatives(self, fields)
+        for _ in range(3 if self.mode == "max" else 1):  # warmed up, recorded, played back
+            found = self._derivatives(self, fields)
         try:
             expected = self._derivatives(self.eager, fields)
         except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
             return "has no memory for its first batch in eager code"
         limits = self.rounding
-        apart = max(
-            agreement.apart(found.outputs, expected.outputs, limits.outputs),
-            agreement.apart(found.grads, expected.grads, limits.grads),
-        )
-        if apart <= limits.apart:
-            return None
-        if expected.drawn and math.isfinite(apart):
-            return "draws other random numbers in eager code"
-        by = f"differs by {apart:.0%}" if math.isfinite(apart) else "is missing or not finite"
-        raise ValueError(f"what it gives is not what eager code does: an output or gradient {by}")
+        apart_by = {
+            "an output": agreement.apart(
+                found.outputs, expected.outputs, limits.outputs, agreement.spread
+            ),
+            "a gradient": agreement.apart(found.grads, expected.grads, limits.grads),
+            "a buffer": agreement.apart(found.changes, expected.changes, limits.outputs),
+        }
+        unchecked = None
+        for what, apart in apart_by.items():
+            if math.isnan(apart):
+                unchecked = f"has {what} that is not finite in eager code"
+            elif apart > limits.apart:
+                by = f"differs by {apart:.0%}" if math.isfinite(apart) else "is missing or infinite"
+                raise ValueError(f"what it gives is not what eager code does: {what} {by}")
+        return unchecked
 
     def _derivatives(
         self, forward: Callable[[dict[str, Tensor]], Prediction], fields: dict[str, Tensor]
     ) -> "_Derivatives":
         """Of a forward. Buffers and generators are as before, then."""
-        buffers = [x for x in self.state if not isinstance(x, nn.Parameter)]
-        before = [x.clone() for x in buffers]
-        weights = [x for x in self.state if x.requires_grad]
+        before = [x.clone() for x in self.buffers]
         try:
             # the other ranks may know this shape, and be at their step
             with without_ranks(), agreement.kept_generators(self.device):
-                numbers = agreement.generators(self.device)
                 parts = [part for part in forward(fields) if part is not None]
                 wanted = [part for part in parts if part.requires_grad]
-                grads: tuple[Tensor | None, ...] = (None,) * len(weights)
-                if wanted and weights:
+                grads: tuple[Tensor | None, ...] = (None,) * len(self.weights)
+                if wanted and self.weights:
                     along = agreement.waves(wanted, self.rounding.outputs)
-                    grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
-                same = map(torch.equal, numbers, agreement.generators(self.device))
-                drawn = not all(same)
+                    grads = torch.autograd.grad(wanted, self.weights, along, allow_unused=True)
+                pairs = list(zip(self.buffers, before, strict=True))
+                changes = [(x - y).double() for x, y in pairs if x.dtype is not torch.bool]
         finally:
-            for buffer, value in zip(buffers, before, strict=True):
+            for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
-        return _Derivatives([part.detach().clone() for part in parts], list(grads), drawn)
+        return _Derivatives([part.detach().clone() for part in parts], list(grads), changes)
 
 
 class _Derivatives(NamedTuple):
-    """Outputs of a forward, gradients of the weights, and whether random numbers were drawn."""
+    """Outputs of a forward, gradients of all weights, and by how much it has changed buffers."""
 
     outputs: list[Tensor]
     grads: list[Tensor | None]
-    drawn: bool
+    changes: list[Tensor]
 
 
 def _leaf(value: Tensor) -> Tensor:
@@ -280,7 +296,7 @@ class _KeepDetached(TorchFunctionMode):
     """Writes `held` for what the model detaches, and for what it reads without gradients.
 
     A graph has no gradient mode, and autograd itself detaches what it saves for a gradient, which
-    is written down as well and must not end a second derivative (`_cleaned`).
+    is written down as well and must not end a second derivative (`_clean`).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -299,7 +315,7 @@ def _held(value: Any) -> Any:
         return held(value)
 
 
-def _cleaned(graph: GraphModule) -> list[int]:
+def _clean(graph: GraphModule) -> list[int]:
     """Places of the inputs that a graph reads; the others are taken out.
 
     `detach` of autograd's own goes, and `held` becomes `detach`.

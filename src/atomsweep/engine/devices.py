@@ -66,6 +66,12 @@ def _compile_refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | No
             return f"engine.compile={trainer.compile} cannot be: {why}; set engine.compile=none"
         if several:
             return f"engine.compile={trainer.compile} and {several} exclude one another; set one"
+        two_heads = any(getattr(module, "supports_dens", False) for module in model.modules())
+        if ranks > 1 and two_heads and kept_statistics(model):
+            return (
+                f"engine.compile={trainer.compile} may sum the statistics of this model's two "
+                "heads in another order on each rank; set cluster.ranks=1 or engine.compile=none"
+            )
         if trainer.compile == "max" and torch.device(trainer.device).type != "cuda":
             return (
                 "engine.compile=max records CUDA graphs, and engine.device="

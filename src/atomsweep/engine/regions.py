@@ -99,6 +99,7 @@ def outlined(graph: GraphModule) -> GraphModule:
     Returns:
         A graph with the same inputs and outputs; the one that was given where nothing is repeated.
     """
+    _numbers_are_drawn_outside(graph.graph)
     runs = _runs(graph.graph)
     while _writes_stay_outside(graph.graph, runs):
         runs = _runs(graph.graph)
@@ -113,6 +114,8 @@ def outlined(graph: GraphModule) -> GraphModule:
     kinds: dict[str, list[str]] = {}
     for name, part in split.named_children():
         assert isinstance(part, GraphModule)
+        if any(map(_draws, part.graph.nodes)):
+            continue
         if sum(node.op == "call_function" for node in part.graph.nodes) >= LEAST:
             kinds.setdefault(_described(part.graph), []).append(name)
     repeated = {name: names[0] for names in kinds.values() if len(names) > 1 for name in names}
@@ -144,6 +147,21 @@ def _is_view(node: Node) -> bool:
     return bool(shared) and not any(one.is_write for one in shared)
 
 
+def _numbers_are_drawn_outside(graph: Graph) -> None:
+    """Leave to the graph itself what draws random numbers, and the memory that they are put into.
+
+    Inductor (torch 2.13) gives other numbers, or none, to some functions that draw them.
+    """
+    for node in graph.nodes:
+        if _draws(node):
+            for one in filter(None, (node, _written(node))):
+                one.meta["custom"] = {}
+
+
+def _draws(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 def _writes_stay_outside(graph: Graph, runs: dict[Node, int]) -> bool:
     """Leave to the graph itself what writes to a tensor that its run did not make.
 
@@ -153,17 +171,19 @@ def _writes_stay_outside(graph: Graph, runs: dict[Node, int]) -> bool:
     Returns:
         Whether a run was divided by that.
     """
-    *_, end = graph.nodes
+    *nodes, end = graph.nodes
+    writes = [_written(node) for node in nodes]
     divided = False
-    for node in list(graph.nodes):
-        written = _written(node)
+    for place, (node, written) in enumerate(zip(nodes, writes, strict=True)):
         if written is None or runs.get(written) == runs[node]:
             continue
         for one in (node, *node.users, *written.users):
             divided = divided or _region_of(one) is not None
             one.meta["custom"] = {}
         alone = not node.users and all(_written(user) is written for user in written.users)
-        if written.op == "placeholder" and alone:
+        read = {_behind_views(source)[0] for source in node.all_input_nodes} - {written}
+        lasts = read.isdisjoint(writes[place:])  # what is written is not changed itself later on
+        if written.op == "placeholder" and alone and lasts:
             end.prepend(node)
     return divided
 
@@ -171,7 +191,7 @@ def _writes_stay_outside(graph: Graph, runs: dict[Node, int]) -> bool:
 def _runs(graph: Graph) -> dict[Node, int]:
     """A number for each run of operations of one region, in their order."""
     for node in graph.nodes:
-        if node.target is getitem:  # is no operation, and was noted nowhere
+        if node.target is getitem:  # is no operation: it goes with what it takes from
             node.meta["custom"] = dict(node.args[0].meta.get("custom", {}))
     found: dict[Node, int] = {}
     nodes = [node for node in graph.nodes if node.op == "call_function"]
@@ -198,6 +218,9 @@ def _written(node: Node) -> Node | None:
     """What an operation writes to, behind views."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return None
+    written = [one.alias_info for one in node.target._schema.arguments]
+    if any(alias is not None and alias.is_write for alias in written[1:]):
+        raise NotImplementedError(f"{node.target} writes to more than its first argument")
     assert isinstance(node.args[0], Node)
     return _behind_views(node.args[0])[0]
 
@@ -210,7 +233,7 @@ def _described(graph: Graph) -> str:
         read = map_arg((node.args, node.kwargs), places.__getitem__)
         value = node.meta.get("val")
         kind = (
-            (value.shape, value.stride(), value.dtype, value.device, value.requires_grad)
+            (value.shape, value.stride(), value.dtype, value.device)
             if isinstance(value, Tensor)
             else None
         )
@@ -219,12 +242,12 @@ def _described(graph: Graph) -> str:
     return "\n".join(lines)
 
 
-def compiling() -> AbstractContextManager[object]:
-    """A block in which a graph that calls functions is compiled, forward and backward.
+def kept_inputs() -> AbstractContextManager[object]:
+    """A block in which a forward is compiled whose backward uses no input's memory again.
 
-    A backward may use the memory of some of its inputs again. Inductor (torch 2.13) takes their
-    places for places among the inputs of every function that is called, so that functions write to
-    what others still read. Here none is used again.
+    It may use that of some of its inputs. Inductor (torch 2.13) takes their places for places among
+    the inputs of every function that is called, so that functions write to what others still read.
+    Which they are is settled with the forward, though the backward is compiled at its first call.
     """
     return functorch.patch(donated_buffer=False)
 

@@ -303,7 +303,8 @@ class GraphAttention(nn.Module):
     def _attention(self, alpha: Tensor, target: Tensor, num_atoms: int) -> Tensor:
         alpha = self.alpha_act(self.alpha_norm(alpha.unflatten(1, (self.heads, -1))))
         logits = torch.einsum("ehc,hc->eh", alpha, self.alpha_dot)
-        return self.alpha_drop(segment_softmax(logits, target, num_atoms))
+        # random numbers go through memory, whose order a traced form may choose otherwise
+        return self.alpha_drop(segment_softmax(logits, target, num_atoms).contiguous())
 
 
 class VectorAttention(GraphAttention):
