@@ -75,8 +75,12 @@ MODELS = {  # each is counted eagerly, and compiled where `COMPILED` says so
 }
 COMPILED = {
     name: f"{name}, compiled"
-    for name in ("forcenet", "forcenet_large", "forcenet_small", "gns", "schnet", "egnn_629k")
-}
+    for name in (
+        "forcenet", "forcenet_large", "forcenet_small", "gns", "schnet", "dimenet_pp",
+        "equiformer_v2_31m", "escn_l4", "equiformer_l2", "equiformer_l2, DeNS", "equiformer_l3",
+        "egnn_72k", "egnn_629k", "megnet_986k", "megnet_1_2m",
+    )
+}  # fmt: skip
 ROWS = [row for name in MODELS for row in (name, COMPILED.get(name)) if row is not None]
 PACKED = 8  # structures of a compiled micro-batch, of which `engine.batch_edges` holds the edges
 FREE = {  # of CUDA: nothing is launched

@@ -10,6 +10,11 @@ from tests.contracts.commands import Started, environment
 from tests.places import REPOSITORY
 
 CHEAP = ["schnet"]
+EACH = [
+    *CHEAP,
+    *("forcenet", "forcenet, compiled", "gns", "dimenet_pp", "egnn_72k", "megnet_986k", "gala"),
+    *("equiformer_l2", "equiformer_v2_31m", "escn_l4"),
+]
 
 
 @pytest.fixture
@@ -28,10 +33,10 @@ def script(tmp_path):
 @pytest.mark.parametrize(
     "models",
     [
-        pytest.param(CHEAP, marks=pytest.mark.slow),
-        pytest.param([m for m in roofline.ROWS if m not in CHEAP], marks=pytest.mark.long),
+        pytest.param(EACH, marks=pytest.mark.slow),
+        pytest.param([m for m in roofline.ROWS if m not in EACH], marks=pytest.mark.long),
     ],
-    ids=["cheap", "others"],
+    ids=["each architecture", "others"],
 )
 def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):
     code, output = script("roofline.py", "--check", "--models", *models)
