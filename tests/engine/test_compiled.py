@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import os
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +21,10 @@ from atomsweep.engine import compiled
 from atomsweep.engine.devices import refusal
 from atomsweep.engine.distributed import ALONE
 from atomsweep.engine.fit import fit
+from atomsweep.engine.kernels import _is_whole, remove_damaged
 from atomsweep.engine.loop import Training
 from atomsweep.engine.signals import Interrupted, StopFlag
+from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
 from tests.contracts.params import first
 from tests.engine.fake_gpu_cases import Case, structures
@@ -513,6 +516,39 @@ def stop_and_go_on(tmp_path):
     assert last["step"] == whole["step"] == 6
     for name, value in whole["model"].items():
         assert torch.equal(last["model"][name], value), name
+
+
+@pytest.mark.slow
+def test_what_a_killed_compiler_has_left_half_written_is_written_again(place):
+    """Else every later run of the folder would be trained eagerly."""
+    words = ["model=schnet", "size=small", "model.num_layers=1", "data=mini_oc_tiny"]
+    words += ["engine.compile=default", "engine.steps=2", "tracking=none"]
+    words += ["engine.eval_splits=[val_id]"]
+    code, output = place.run(*words)
+    assert code == 0, output
+    folder = place.path / "runs" / schema.COMPILED
+    written = list(folder.rglob("*.so"))
+    assert len(written) > 10
+    for number, path in enumerate(written):
+        path.write_bytes(path.read_bytes()[: -8 if number % 2 else 0])
+        os.utime(path, (0, 0))
+    code, output = place.run(*words, "seed=1")
+    assert code == 0, output
+    assert "trained eagerly" not in output
+    assert all(_is_whole(path) for path in folder.rglob("*.so"))
+
+
+def test_a_library_that_is_being_written_is_waited_for(tmp_path, monkeypatch):
+    whole = Path(torch._C.__file__).read_bytes()
+    late, left, fine = (tmp_path / f"{name}.so" for name in ("late", "left", "fine"))
+    fine.write_bytes(whole)
+    left.write_bytes(whole[:1000])
+    os.utime(left, (0, 0))
+    late.write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr("time.sleep", lambda seconds: late.write_bytes(whole))
+    assert remove_damaged(tmp_path) == [left]
+    assert sorted(tmp_path.iterdir()) == [fine, late]
+    assert remove_damaged(tmp_path / "no folder") == []
 
 
 @pytest.mark.slow

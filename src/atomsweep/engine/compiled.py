@@ -28,6 +28,7 @@ from torch_geometric.data import Batch, Data
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
 from atomsweep.engine import agreement
+from atomsweep.engine.kernels import remove_damaged
 from atomsweep.engine.regions import OwnOutputs, Regions, kept_inputs, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
@@ -45,11 +46,13 @@ def compile_into(folder: Path, trainer: Trainer) -> None:
     """Keep what is compiled in a folder for all runs beside it, if the environment names no other.
 
     Machines whose CPUs have other vectors have folders of their own: code for one kind gives wrong
-    numbers on another. On a CPU the compiler takes as many threads as the training does.
+    numbers on another. What a killed compiler has left half written there is taken away. On a CPU
+    the compiler takes as many threads as the training does.
     """
     if os.environ.get(CACHE) in (None, default_cache_dir()):  # torch itself may have written that
         vectors = torch.backends.cpu.get_cpu_capability().lower()
         os.environ[CACHE] = str(folder.absolute() / vectors)
+    remove_damaged(Path(os.environ[CACHE]))
     if torch.device(trainer.device).type == "cpu" and THREADS not in os.environ:
         torch._inductor.config.compile_threads = trainer.threads
 
