@@ -25,3 +25,8 @@ def test_one_value_has_no_interval_and_none_has_no_mean():
     assert interval([0.05])[0] == 0.05
     assert math.isnan(interval([0.05])[1])
     assert all(math.isnan(x) for x in interval([]))
+
+
+def test_equal_values_have_no_spread():
+    for value in (0.1, 0.8208123, 1e-9, 3e8):
+        assert interval([value] * 3) == (value, 0.0)

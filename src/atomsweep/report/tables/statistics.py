@@ -41,7 +41,7 @@ def interval(
     n = len(values)
     if n == 0:
         return math.nan, math.nan
-    mean = math.fsum(values) / n
+    mean = math.fsum(values) / n if min(values) < max(values) else values[0]  # exactly, then
     if n < (first or 2):
         return mean, math.nan
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
