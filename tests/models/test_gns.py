@@ -1,6 +1,9 @@
+import pytest
 import torch
 
+from atomsweep.nn.mlp import EDGE_SPREAD
 from tests.contracts.compose import build_model, compose, num_parameters
+from tests.contracts.graphs import make_batch, random_atoms
 from tests.contracts.model_contract import ModelContract, Symmetry
 
 
@@ -61,3 +64,28 @@ def test_chooses_relu_and_no_basis_unless_told_otherwise():
     assert chosen.act._target_ == "torch.nn.ReLU"
     assert "basis" not in chosen.model
     assert compose(["model=gns", "act=swish"]).model.act._target_ == "torch.nn.SiLU"
+
+
+def test_edge_inputs_get_the_spread_that_is_wanted_and_nothing_else_changes():
+    batch = make_batch([random_atoms(seed) for seed in range(3)], 6.0, 50, dtype=torch.float32)
+    small = ["model=gns", "model.hidden_channels=24", "model.num_layers=2"]
+    model = build_model([*small, "model.edge_init_scale=auto"])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    entering = []
+    for block in model.blocks:
+        own = block.pair_linear.forward
+        block.pair_linear.forward = lambda edge, *rest, own=own: (
+            entering.append(edge),
+            own(edge, *rest),
+        )[1]
+    model.initialise(batch)
+    model(batch)
+    for block, edge in zip(model.blocks, entering, strict=True):
+        width = block.pair_linear.edge_dim
+        spread = (edge @ block.pair_linear.weight[:, :width].T).var(0).mean().sqrt()
+        assert float(spread.detach()) == pytest.approx(EDGE_SPREAD, rel=1e-4)
+    for name, value in model.named_parameters():
+        kept = slice(width, None) if name.endswith("pair_linear.weight") else slice(0, None)
+        assert torch.equal(value[..., kept], before[name][..., kept]), name
+    published, laptop = compose(["model=gns"]), compose(["model=gns", "size=small"])
+    assert (published.model.edge_init_scale, laptop.model.edge_init_scale) == (None, "auto")

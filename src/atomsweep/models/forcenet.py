@@ -21,11 +21,9 @@ from atomsweep.nn.cutoff import cosine_cutoff
 from atomsweep.nn.edge_features import EdgeFeatures, EdgeFeatureSet
 from atomsweep.nn.elements import PROPERTIES, element_properties, elements_without_properties
 from atomsweep.nn.force_projection import ForceProjection
-from atomsweep.nn.mlp import PairLinear, make_mlp, xavier_uniform
+from atomsweep.nn.mlp import EDGE_SPREAD, PairLinear, make_mlp, xavier_uniform
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.scatter import segment_sum
-
-EDGE_SPREAD = 0.7  # 0.5 is too little for basis=none, 1 too much for Linear + Act; docs/models.md
 
 
 class ForceNet(ForceField):
@@ -318,10 +316,7 @@ class MessageBlock(nn.Module):
         """Standard deviation over the edges of W_e F_b(b), root mean square over channels."""
         linear = self._basis_linear(edge.shared_basis_linear)
         inner = edge.basis if linear is None else F.linear(edge.basis, linear.weight)
-        entering = F.linear(
-            inner, self.pair_linear.weight[:, : self.pair_linear.edge_dim]
-        )  # (E, D)
-        return float(entering.var(0).mean().sqrt())
+        return self.pair_linear.edge_spread(inner)
 
     def scale_edge(self, factor: float, shared: nn.Linear | None) -> None:
         """Multiply F_b, or W_e where there is no F_b."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from atomsweep.nn.precision import full_precision
 
+EDGE_SPREAD = 0.7  # 0.5 is too little for basis=none, 1 too much for Linear + Act; docs/models.md
+
 
 class PairLinear(nn.Linear):
     """A linear layer over an edge and its two atoms: y = W [e, h_source, h_target] + b.
@@ -29,6 +31,14 @@ class PairLinear(nn.Linear):
         super().__init__(edge_dim + 2 * node_dim, out_dim)
         self.edge_dim = edge_dim
         self.node_dim = node_dim
+
+    def edge_spread(self, edge: Tensor) -> float:
+        """Standard deviation over the edges of W_e e, root mean square over channels.
+
+        Shape: (E, K).
+        """
+        entering = F.linear(edge, self.weight[:, : self.edge_dim])  # (E, D)
+        return float(entering.var(0).mean().sqrt())
 
     def forward(  # type: ignore[override]
         self, edge: Tensor, h: Tensor, edge_index: Tensor, edge_linear: nn.Linear | None = None
