@@ -1,6 +1,7 @@
 """A run that has not left the Median is marked in table, claims and page, and decides no claim."""
 
 import json
+import shutil
 
 import pytest
 
@@ -144,3 +145,24 @@ def test_a_claim_that_it_would_have_decided_stays_open(tmp_path):
     ]
     assert question.pairs == 0
     assert "is not trained: " in question.hindrance  # so no further seed is asked for
+
+
+def test_where_forces_were_learnt_a_missing_median_is_told_whatever_the_table_shows(tmp_path):
+    """Nothing else says that a run of normalised losses has left it."""
+    root = tmp_path / "runs"
+    make_runs(root, "matsci/table2", range(3))
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        result = json.loads((path / schema.RESULT).read_text())
+        if run["choices"]["model"] == "median":
+            shutil.rmtree(path)
+            continue
+        result["metrics"] = {"val_id/normalised_l1": 0.7 + 0.01 * run["seed"]}
+        if run["choices"]["task"] != "is2re":
+            result["metrics"] |= {f"val_id/forces_{axis}_mae": 0.3 for axis in "xyz"}
+        (path / schema.RESULT).write_text(json.dumps(result))
+    runs = read_directories(root)
+    tables = report.build(runs, runs.sweep("matsci/table2")).tables
+    assert {table.metric for table in tables} == {"normalised_l1"}
+    told = [" ".join(table.caption) for table in tables]
+    assert any("No Median baseline on this data yet" in text for text in told)
