@@ -77,13 +77,13 @@ def _paper(table: Table, split: str) -> dict[tuple[str, ...], str]:
 
 
 def _kinds(table: Table, split: str) -> list[str]:
-    """Kinds of frames whose forces were measured."""
+    """Kinds of frames whose forces were measured; none where all are of one kind."""
     found = []
     for kind in schema.FRAME_KINDS:
         column = METRIC + schema.metric_name(schema.part_name(split, kind), SHOWN[0])
         if column in table.df and table.df[column].notna().any():
             found.append(kind)
-    return found
+    return found if len(found) > 1 else []
 
 
 def _shown(table: Table, split: str) -> list[str]:
