@@ -98,8 +98,7 @@ class GNS(ForceField):
         if self.edge_spread is None or batch.edge_index.shape[1] < 2:
             return
         edge = self.edge_input(edge_vectors(batch), batch.edge_index, batch.atomic_numbers).features
-        for block in self.blocks:
-            linear = block.pair_linear
+        for linear in (block.pair_linear for block in self.blocks if isinstance(block, _Block)):
             if (spread := linear.edge_spread(edge)) > 0:
                 linear.weight[:, : linear.edge_dim] *= self.edge_spread / spread
 
