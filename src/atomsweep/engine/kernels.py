@@ -29,7 +29,7 @@ def remove_damaged(folder: Path) -> list[Path]:
                     found.append(path)
                     break
                 time.sleep(0.2)
-        except FileNotFoundError:  # another run has taken it away
+        except OSError:  # another run has taken it away, or it is another user's
             continue
     if found:
         log.info("%d kernels of %s were half written; they are compiled again", len(found), folder)
