@@ -89,8 +89,8 @@ def apart(
             pairs.append((one, other))
     if not pairs:
         return 0.0
-    sizes = torch.stack([size(other).double() for _, other in pairs])
-    apart = torch.stack([(one - other).norm().double() for one, other in pairs])
+    sizes = torch.stack([size(other).float() for _, other in pairs])
+    apart = torch.stack([(one - other).norm().float() for one, other in pairs])
     finite = sizes.isfinite()
     sizes, apart = sizes[finite], apart[finite]
     if not len(sizes):

@@ -243,7 +243,7 @@ class _Graph:
                     along = agreement.waves(wanted, self.rounding.outputs)
                     grads = torch.autograd.grad(wanted, self.weights, along, allow_unused=True)
                 pairs = list(zip(self.buffers, before, strict=True))
-                changes = [(x - y).double() for x, y in pairs if x.dtype is not torch.bool]
+                changes = [(x - y).float() for x, y in pairs if x.dtype is not torch.bool]
         finally:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
