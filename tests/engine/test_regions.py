@@ -10,7 +10,15 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from atomsweep.engine import compiled
-from atomsweep.engine.regions import OwnOutputs, Regions, kept_inputs, outlined
+from atomsweep.engine.regions import (
+    OwnOutputs,
+    Regions,
+    _runs,
+    _writes_stay_outside,
+    _written,
+    kept_inputs,
+    outlined,
+)
 from tests.contracts.params import first
 from tests.engine.test_compiled import MODELS, training
 
@@ -471,3 +479,27 @@ def test_functions_draw_the_random_numbers_of_eager_code():
         torch.manual_seed(0)
         results.append(form(*[x.detach().clone() for x in inputs])[0])
     torch.testing.assert_close(*results)
+
+
+def test_what_is_written_to_a_buffer_is_not_what_it_becomes_later():
+    def forward(buffer, x):
+        new = x + 1
+        buffer.copy_(new)
+        return new.mul_(2)
+
+    graph = make_fx(forward)(torch.zeros(3), torch.ones(3))
+    _writes_stay_outside(graph.graph, _runs(graph.graph))
+    graph.recompile()
+    buffer = torch.zeros(3)
+    assert torch.equal(graph(buffer, torch.ones(3)), torch.full((3,), 4.0))
+    assert torch.equal(buffer, torch.full((3,), 2.0))
+
+
+def test_an_operation_that_writes_elsewhere_is_refused():
+    """The run is then trained eagerly, with these words."""
+    graph = torch.fx.Graph()
+    x, mean, var = map(graph.placeholder, ("x", "mean", "var"))
+    words = (x, None, None, mean, var, True, 0.1, 1e-5)
+    norm = graph.call_function(torch.ops.aten._native_batch_norm_legit.default, words)
+    with pytest.raises(ValueError, match="may write to its first argument, not as aten._native"):
+        _written(norm)

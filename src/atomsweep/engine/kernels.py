@@ -5,9 +5,7 @@ import struct
 import time
 from pathlib import Path
 
-LINKING_SECONDS = (
-    5.0  # a library that is not whole and was not written to for so long never will be
-)
+LINKING_SECONDS = 5.0  # no library is being written that nobody has written to for so long
 
 log = logging.getLogger(__name__)
 

@@ -220,7 +220,9 @@ def _written(node: Node) -> Node | None:
         return None
     written = [one.alias_info for one in node.target._schema.arguments]
     if any(alias is not None and alias.is_write for alias in written[1:]):
-        raise NotImplementedError(f"{node.target} writes to more than its first argument")
+        raise ValueError(
+            f"a compiled operation may write to its first argument, not as {node.target}"
+        )
     assert isinstance(node.args[0], Node)
     return _behind_views(node.args[0])[0]
 
