@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.dataset import InMemoryDataset, StructureDataset
 from benchmarks.bare_training import BareTraining, config_of, slabs
-from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu, is_fake
+from benchmarks.fake_gpu import DEVICE, TRAINING, fake_gpu, is_fake, leave
 
 COUNTS = Path(__file__).parent / "roofline.json"  # as they were; a test holds them against today's
 DEVICES = {  # TB/s, TFLOP/s in float32, in TF32 or else float32; vendors' data sheets, dense
@@ -237,4 +237,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

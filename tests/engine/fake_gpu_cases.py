@@ -30,7 +30,7 @@ from atomsweep.models.base import ForceField
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import _Active
 from atomsweep.tasks.relax.potentials import ModelPotential
-from benchmarks.fake_gpu import DEVICE, RELAXATION, SEARCH, TRAINING, fake_gpu
+from benchmarks.fake_gpu import DEVICE, RELAXATION, SEARCH, TRAINING, fake_gpu, leave
 from tests.contracts.compose import compose_with_choices
 from tests.models.slabs import slab
 
@@ -255,6 +255,7 @@ def main():
             results[name] = f"{type(error).__name__}: {str(error)[:300]}"
         print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
     json.dump(results, sys.stdout)
+    leave()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """A run that has not left the Median is marked in table, claims and page, and decides no claim."""
 
+import csv
 import json
+import math
 import shutil
 
+import pandas as pd
 import pytest
 
+from atomsweep.cli.report import main
 from atomsweep.report.pages import html, report
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
-from atomsweep.report.tables.trained import why_untrained
+from atomsweep.report.tables.trained import left_at, why_untrained
 from atomsweep.report.tables.verdicts import HOLDS, UNDECIDED
 from atomsweep.tracking import schema
 from benchmarks.synthetic_runs import make_runs
@@ -166,3 +170,68 @@ def test_where_forces_were_learnt_a_missing_median_is_told_whatever_the_table_sh
     assert {table.metric for table in tables} == {"normalised_l1"}
     told = [" ".join(table.caption) for table in tables]
     assert any("No Median baseline on this data yet" in text for text in told)
+
+
+def points(**errors):
+    """Points of one run, from the errors of x, y and z at each step."""
+    rows = [
+        {"metric": f"val_id/forces_{axis}_mae", "step": float(step), "value": value}
+        for axis, values in errors.items()
+        for step, value in zip((100, 200, 300, 400), values, strict=True)
+    ]
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)  # in any order
+
+
+@pytest.mark.parametrize(
+    ("errors", "step"),
+    [
+        ({"x": (0.4, 0.3, 0.2, 0.1), "y": (0.4, 0.4, 0.2, 0.1), "z": (0.4, 0.3, 0.2, 0.1)}, 100),
+        ({"x": (0.4, 0.3, 0.2, 0.1), "y": (0.44, 0.43, 0.2, 0.1), "z": (0.4, 0.3, 0.2, 0.1)}, 300),
+        ({"x": (0.4, 0.44, 0.2, 0.1), "y": (0.4, 0.4, 0.2, 0.1), "z": (0.4, 0.3, 0.2, 0.1)}, 300),
+        ({"x": (0.4, 0.3, 0.2, 0.1), "y": (0.4, 0.4, 0.2, 0.1), "z": (0.4, 0.3, 0.2, 0.48)}, None),
+        ({"x": (math.nan, 0.3, 0.2, 0.1), "y": (0.4,) * 4, "z": (0.4,) * 4}, 200),
+    ],
+    ids=["at once", "the last component counts", "came back", "not to the end", "not finite"],
+)
+def test_the_step_from_which_on_all_three_are_below_the_median(errors, step):
+    found = left_at(points(**errors), BASELINE)
+    assert found == step if step else math.isnan(found)
+
+
+def test_no_step_is_known_without_components_or_without_a_median():
+    away = {"x": (0.1,) * 4, "y": (0.1,) * 4, "z": (0.1,) * 4}
+    assert left_at(points(**away), BASELINE) == 100
+    assert math.isnan(left_at(points(**away), {}))
+    assert math.isnan(left_at(points(**away).iloc[:0], BASELINE))
+
+
+def test_the_page_says_when_each_row_left_the_median(tmp_path):
+    root, out = tmp_path / "runs", tmp_path / "page.md"
+    make_runs(root, "forcenet/table5", range(3))
+    stays = {"basis": "sph", "act": "relu"}
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        told = {o.partition("=")[0]: o.partition("=")[2] for o in run["overrides"]}
+        if run["choices"]["model"] == "median":
+            with_components(path, (1, 1, 1))
+            continue
+        steps = 1 + run["seed"] + 9 * (stays.items() <= told.items() and run["seed"] == 2)
+        lines = [
+            {"step": step, "device_seconds": float(step)}
+            | {f"val_id/forces_{a}_mae": 0.9 if step < steps else 0.01 for a in "xyz"}
+            for step in (1, 2, 3, 4)
+        ]
+        with (path / schema.JOURNAL).open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    words = ["results", "forcenet/table5", "--root", str(root), "--out", str(out)]
+    assert main(words) == 0
+    section = out.read_text().split("### Leaving the Median")[1].split("###")[0]
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in section.splitlines()]
+    rows = {tuple(line[:2]): line[2:] for line in lines if len(line) == 7}
+    assert rows["Spherical", "ReLU"][:3] + rows["Spherical", "ReLU"][4:] == ["3", "1", "2", "1"]
+    assert rows["Sine", "Swish"][:3] + rows["Sine", "Swish"][4:] == ["3", "1", "3", "none"]
+    with out.with_suffix(".csv").open() as file:
+        kept = {r["row"]: r for r in csv.DictReader(file) if r["metric"] == "left_median_at"}
+    assert kept["Sine, Swish"]["values"] == "1 2 3"
+    assert kept["Spherical, ReLU"]["values"] == "1 2 -"
+    assert kept["Spherical, ReLU"]["n"] == "2"

@@ -14,6 +14,7 @@ from atomsweep.report.figures.compute import compute_section
 from atomsweep.report.figures.curves import STEP, TIME, curve_figures
 from atomsweep.report.figures.inference import inference_section
 from atomsweep.report.figures.kinds import kinds_section
+from atomsweep.report.figures.leaving import leaving_section
 from atomsweep.report.figures.scaling import scaling_section
 from atomsweep.report.figures.sections import Section
 from atomsweep.report.figures.spent import spent_section
@@ -207,6 +208,7 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
             of_table = [
                 compute_section(runs, table, number),
                 kinds_section(table, number),
+                leaving_section(table, number),
                 inference_section(table, number),
                 scaling_section(table, number),
                 structures_section(table, number, report.problems, pictured),

@@ -7,13 +7,13 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from atomsweep.report.figures.kinds import kind_metrics
+from atomsweep.report.figures.leaving import LEFT_MEDIAN, steps_to_leave
 from atomsweep.report.pages.report import Report, build
 from atomsweep.report.pages.summary import summary_of
 from atomsweep.report.read.asked import known_files
@@ -98,7 +98,7 @@ def write_results(
     writer.writerow(HEADER)
     for one in reports:
         writer.writerows(line for table in one.tables for line in _lines(one, table))
-        writer.writerows(_further_lines(one))
+        writer.writerows([*_further_lines(one), *_leaving_lines(one)])
     write_atomic(numbers, content.getvalue(), durable=False)
     page = _page(reports, title, command, numbers.name, note, times)
     write_atomic(out, page, durable=False)
@@ -147,7 +147,7 @@ def _page(
             text += [grids.markdown(table.grid), caption if times else OF_TIME.sub("", caption)]
         if one.claims:
             text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
-        text += _sections(one, "kinds-1")  # the same for every table of one sweep
+        text += _sections(one, "kinds-1", "leaving-1")  # the same for every table of one sweep
         text += _sections(one, "compute", "spent") if times else []
         text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
@@ -219,17 +219,36 @@ def _further_lines(one: Report) -> list[list[Any]]:
     shown = {schema.metric_name(split, t.metric) for t in one.tables for split in t.cells["split"]}
     names = [*kind_metrics(table), *(claim.metric for claim in one.claims)]
     lines: list[list[Any]] = []
-    for name, (key, group) in product(dict.fromkeys(names), by_row(table.cells, table.rows)):
+    for name in dict.fromkeys(names):
+        if name not in shown:
+            lines += _by_run(one, name, name if name in OF_THE_RUN else METRIC + name)
+    return lines
+
+
+def _leaving_lines(one: Report) -> list[list[Any]]:
+    """Steps at which the trainings left the Median."""
+    steps = steps_to_leave(one.tables[0])
+    return _by_run(one, f"{schema.VAL_SPLITS[0]}/{LEFT_MEDIAN}", LEFT_MEDIAN, steps)
+
+
+def _by_run(
+    one: Report, name: str, column: str, of_run: Mapping[str, float] | None = None
+) -> list[list[Any]]:
+    """A line for each row of the first table that has a number: a column, or by identity."""
+    table = one.tables[0]
+    split, _, metric = name.rpartition("/")
+    lines: list[list[Any]] = []
+    for key, group in by_row(table.cells, table.rows):
         runs = _members(table, tuple(key))
-        column = name if name in OF_THE_RUN else METRIC + name
+        if of_run is not None:
+            runs = [run | {column: of_run.get(run["identity"], math.nan)} for run in runs]
         values = [as_float(run.get(column)) for run in runs]
-        if name in shown or all(map(math.isnan, values)):
+        known = [value for value in values if not math.isnan(value)]
+        if not known:
             continue
-        split, _, metric = name.rpartition("/")
         first = group.iloc[0]
-        mean, half = interval([value for value in values if not math.isnan(value)])
-        count = sum(not math.isnan(value) for value in values)
-        told = [_number(v) for v in (mean, half, count, first["planned"], first["stale"])]
+        mean, half = interval(known)
+        told = [_number(v) for v in (mean, half, len(known), first["planned"], first["stale"])]
         lines.append([one.name, table.label(first), split, metric, *told, "", "", ""])
         lines[-1] += _of_runs(runs, column)
     return lines

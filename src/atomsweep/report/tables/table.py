@@ -34,7 +34,7 @@ from atomsweep.report.tables.curves import DRAWN_SPLITS, MOST_OF_ROW, series
 from atomsweep.report.tables.forms import matrix_grid, paper_grid
 from atomsweep.report.tables.grids import UNTRAINED_MARK, Grid
 from atomsweep.report.tables.styles import Style, Styles
-from atomsweep.report.tables.trained import UNTRAINED
+from atomsweep.report.tables.trained import UNTRAINED, components_of
 from atomsweep.sweep.claims import is_split
 from atomsweep.tracking import schema
 
@@ -59,6 +59,7 @@ class Table:
     paper: str | None = None  # published table that the file names, whether it stands beside or not
     unlike: list[str] = field(default_factory=list)  # why its numbers stand apart from ours
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)  # metric → points
+    components: pd.DataFrame = field(default_factory=pd.DataFrame)  # points of x, y and z
     styles: dict[str, Style] = field(default_factory=dict)  # label of a row → how it is drawn
 
     @property
@@ -220,6 +221,7 @@ def make_table(
         caption.append(untrained_sentence(df, rows, reference))
     if paper is not None and reference is None:
         caption.append(words.apart(paper))
+    logged = _logged(runs, ordered, rows, metric)
     return Table(
         df=df,
         cells=cells,
@@ -236,7 +238,8 @@ def make_table(
         baseline_line=judged and not has_baseline(cells),
         paper=paper,
         unlike=unlike,
-        curves=_curves(runs, ordered, rows, metric, reference, styles),
+        curves=_curves(logged, ordered, rows, metric, reference, styles),
+        components=logged[logged["metric"].isin(components_of(metric))],
         styles={label_of(r, rows, reference): styles.of(r, rows) for r in records(ordered)},
     )
 
@@ -265,8 +268,16 @@ def _cells(
     )
 
 
+def _logged(runs: Runs, df: pd.DataFrame, rows: list[str], metric: str) -> pd.DataFrame:
+    """Points of a metric and of its components, of as many runs of a row as are drawn."""
+    keys = df[rows].map(normal).apply(tuple, axis=1)
+    df = df[df.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
+    drawn = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
+    return runs.curves(df, [*drawn, *components_of(metric)])
+
+
 def _curves(
-    runs: Runs,
+    logged: pd.DataFrame,
     df: pd.DataFrame,
     rows: list[str],
     metric: str,
@@ -274,12 +285,9 @@ def _curves(
     styles: Styles,
 ) -> dict[str, pd.DataFrame]:
     """Points of the first split and of the average, where they were logged during training."""
-    names = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
-    keys = df[rows].map(normal).apply(tuple, axis=1)
-    df = df[df.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
-    logged = runs.curves(df, names)
     found = {}
-    for name in names:
+    for split in DRAWN_SPLITS:
+        name = schema.metric_name(split, metric)
         points = series(logged[logged["metric"] == name], df, rows, reference, styles)
         if not points.empty:
             found[name] = points

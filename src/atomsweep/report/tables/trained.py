@@ -77,6 +77,35 @@ def why_untrained(run: Mapping[str, Any], median: Mapping[str, Any] | None) -> s
     return ""
 
 
+def components_of(metric: str) -> list[str]:
+    """Full names of the errors of x, y and z that tell when a training leaves the Median."""
+    if metric != schema.FORCES_MAE:
+        return []
+    return [schema.metric_name(schema.VAL_SPLITS[0], name) for name in COMPONENTS.values()]
+
+
+def left_at(points: pd.DataFrame, median: Mapping[str, Any]) -> float:
+    """Step of the evaluation from which on x, y and z are below the Median; NaN: not to the end.
+
+    Args:
+        points: of one run: metric, step and value of what `components_of` names.
+        median: the row of the Median on the same data.
+    """
+    split = schema.VAL_SPLITS[0]
+    theirs = {
+        schema.metric_name(split, COMPONENTS[a]): e for a, e in _errors(median, split).items()
+    }
+    floor = HARDLY * max(theirs.values(), default=math.inf)
+    limits = {name: (1 - NEAR) * error for name, error in theirs.items() if error > floor}
+    told = points[points["metric"].isin(limits)]
+    if told.empty:
+        return math.nan
+    below = told["value"] < told["metric"].map(limits)  # a value that is not finite is not below
+    by_step = below.groupby(told["step"]).all().sort_index(ascending=False)
+    left = by_step.index[by_step.cummin()]
+    return float(left.min()) if len(left) else math.nan
+
+
 def _errors(run: Mapping[str, Any], split: str) -> dict[str, float]:
     """Component → error on a split; empty unless all three are known."""
     named = {axis: run.get(f"{METRIC}{split}/{name}") for axis, name in COMPONENTS.items()}
