@@ -156,6 +156,37 @@ def test_a_value_that_no_labelled_row_says_is_refused_and_others_are_put_in_plac
     assert len(kept.cells) == 3  # those of the file, not its rows times two
 
 
+DENS = {"dens": ["dens=none"]}
+APART = """
+title: Molecules
+rows: {dens: [none, md17]}
+columns:
+  - {data.molecule: ethanol, task.forces_coefficient: 80, optim.batch_size: 8}
+  - {data.molecule: malonaldehyde, task.forces_coefficient: 100, optim.batch_size: 8}
+seeds: [0]
+metrics: [forces_mae]
+"""
+
+
+def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_path):
+    statement = written(tmp_path, APART)
+    molecule = {"data.molecule": ["data.molecule=aspirin"]}
+    told = (
+        "the file says task.forces_coefficient for data.molecule ethanol, malonaldehyde, and not "
+        "for aspirin; type task.forces_coefficient, too"
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
+        grid(molecule, statement, "molecules")
+    both = molecule | {"task.forces_coefficient": ["task.forces_coefficient=90"]}
+    for cells in (grid(typed, statement, "molecules").cells for typed in (both, both | DENS)):
+        assert all({"data.molecule=aspirin", "task.forces_coefficient=90"} <= {*c} for c, _ in cells)
+    known = grid({"data.molecule": ["data.molecule=ethanol"]}, statement, "molecules").cells
+    assert all("task.forces_coefficient=80" in cell for cell, _ in known)
+    batches = grid({"optim.batch_size": ["optim.batch_size=4"]}, statement, "molecules").cells
+    assert len(batches) == 4
+    assert all("optim.batch_size=4" in cell for cell, _ in batches)
+
+
 def test_keys_with_a_plus_are_meant_too_and_rows_that_become_one_are_refused(tmp_path):
     plus = written(tmp_path, LABELLED.replace("model.channels", "++model.channels"))
     ((cell, label),) = grid({"model.channels": ["model.channels=16"]}, plus, "widths").cells

@@ -154,14 +154,15 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
 
     An axis has the typed values. Of points that are listed those remain that say typed values.
     A key of which no point says a typed value is put into all that say it, unless they have labels,
-    which would not be true any more.
+    which would not be true any more, or it is what tells the points apart: what else they say was
+    chosen for its values.
 
     Args:
         points: rows or columns of a sweep file.
         typed: key → values.
 
     Raises:
-        UserError: no point says the typed values, or none with a label does.
+        UserError: no point says the typed values, and they can be put into none.
     """
     axes = axes_of(points)
     if isinstance(points, Mapping):
@@ -183,9 +184,25 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
         raise UserError(f"no row says {words}: {there}; for other values write a file of your own")
     for key, axis in stated.items():
         if key not in kept:
+            _refuse_what_belongs_together(axis, typed[key], points, stated.values())
             each = [(p, said[key] if axis in p else [None]) for p in found]
             found = [p if v is None else {**p, axis: v} for p, values in each for v in values]
     return found
+
+
+def _refuse_what_belongs_together(
+    axis: str, typed: Sequence[str], points: Sequence[Mapping[str, Scalar]], replaced: Iterable[str]
+) -> None:
+    """A new value of what tells the points apart has none of the points' other settings."""
+    own = [spelt(point[axis]) for point in points if axis in point]
+    others = set().union(*points) - {axis, *replaced}
+    apart = {key for key in others if len({spelt(p.get(key)) for p in points}) > 1}
+    if apart and len(points) == len(own) == len(set(own)) > 1:
+        names = ", ".join(sorted(apart))
+        raise UserError(
+            f"the file says {names} for {axis} {', '.join(own)}, and not for {', '.join(typed)}; "
+            f"type {names}, too"
+        )
 
 
 def _in_words_of(own: Sequence[str], typed: Sequence[str] | None) -> list[str]:
