@@ -77,12 +77,14 @@ COMPILED = {
     name: f"{name}, compiled"
     for name in (
         "forcenet", "forcenet_large", "forcenet_small", "gns", "schnet", "dimenet_pp",
-        "equiformer_v2_31m", "escn_l4", "equiformer_l2", "equiformer_l2, DeNS", "equiformer_l3",
-        "egnn_72k", "egnn_629k", "megnet_986k", "megnet_1_2m",
+        "equiformer_v2_31m", "equiformer_v2_31m, DeNS", "escn_l4", "escn, DeNS", "equiformer_l2",
+        "equiformer_l2, DeNS", "equiformer_l3", "equiformer_l3, DeNS", "egnn_72k", "egnn_629k",
+        "megnet_986k", "megnet_1_2m",
     )
 }  # fmt: skip
 ROWS = [row for name in MODELS for row in (name, COMPILED.get(name)) if row is not None]
 PACKED = 8  # structures of a compiled micro-batch, of which `engine.batch_edges` holds the edges
+ROOM = 1.02  # there with DeNS, which moves atoms: what exceeds the budget is another graph
 FREE = {  # of CUDA: nothing is launched
     "detach", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty",
     "new_empty_strided",
@@ -160,8 +162,8 @@ def count(row: str, batch: int = 2) -> Count:
     sets = molecules(batch) if name.startswith("equiformer_l") else slabs(batch)
     bare = BareTraining(config_of(choices), sets, DEVICE, 1, batch_size=batch, accumulate=1)
     if compiled:
-        edges = int(bare.data.num_edges.sum())
-        bare.trainer = replace(bare.trainer, batch_edges=edges)
+        edges = bare.data.num_edges.sum() * (ROOM if name.endswith("DeNS") else 1)
+        bare.trainer = replace(bare.trainer, batch_edges=int(edges))
     from benchmarks.compiled_kernels import lowered  # imports a compiler, for seconds
 
     with lowered() as kept, fake_gpu(TRAINING), bare.steps() as steps:
