@@ -179,7 +179,8 @@ def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_p
         grid(molecule, statement, "molecules")
     both = molecule | {"task.forces_coefficient": ["task.forces_coefficient=90"]}
     for cells in (grid(typed, statement, "molecules").cells for typed in (both, both | DENS)):
-        assert all({"data.molecule=aspirin", "task.forces_coefficient=90"} <= {*c} for c, _ in cells)
+        said = {"data.molecule=aspirin", "task.forces_coefficient=90"}
+        assert all(said <= {*cell} for cell, _ in cells)
     known = grid({"data.molecule": ["data.molecule=ethanol"]}, statement, "molecules").cells
     assert all("task.forces_coefficient=80" in cell for cell, _ in known)
     batches = grid({"optim.batch_size": ["optim.batch_size=4"]}, statement, "molecules").cells

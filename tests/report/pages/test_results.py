@@ -88,6 +88,33 @@ def test_kinds_of_frames_stand_apart_on_the_page_and_in_the_numbers(tmp_path):
     assert {row["values"] for row in found} == {"0.8 0.81 0.82"}
 
 
+def test_claims_are_judged_on_each_kind_of_frames(tmp_path):
+    root, out = tmp_path / "runs", tmp_path / "page.md"
+    make_runs(root, "forcenet/table5", range(3))
+    for path in root.glob("run-*"):
+        run = json.loads((path / schema.RUN).read_text())
+        result = json.loads((path / schema.RESULT).read_text())
+        swish = run["choices"]["act"] == "swish"
+        noise = 1e-3 * run["seed"] * (1 + swish)
+        for kind, better in zip(schema.FRAME_KINDS, (swish, not swish), strict=True):
+            for split in ("val_id", "val_avg"):
+                result["metrics"][f"{split}_{kind}/forces_mae"] = 0.2 - 0.1 * better + noise
+        (path / schema.RESULT).write_text(json.dumps(result))
+    assert main(["results", "forcenet/table5", "--root", str(root), "--out", str(out)]) == 0
+    claim = re.escape("`act=swish < act=relu for every basis`")
+    section = out.read_text().split("### Kinds of frames")[1].split("###")[0]
+    (line,) = re.findall(rf"^\| {claim} +\|.*$", section, re.M)
+    whole, relaxation, rattled = (cell.strip() for cell in line.split("|")[2:5])
+    assert relaxation == "holds (6 hold)"
+    assert rattled == "fails (6 fail)"
+    assert whole == "fails (1 holds, 5 fail)"
+    (header,) = re.findall(r"^\| Claim +\|.*$", section, re.M)
+    assert [c.strip() for c in header.split("|")[3:5]] == ["Relaxation", "Rattled"]
+    judged_by = {"val_avg_relaxation", "val_avg_rattled"}
+    with out.with_suffix(".csv").open() as file:
+        assert judged_by <= {row["split"] for row in csv.DictReader(file)}
+
+
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     words = [

@@ -13,8 +13,10 @@ from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
 from atomsweep.report.tables.statistics import paired_interval, seeds_to_decide
 from atomsweep.report.tables.verdicts import FAILS, HOLDS, UNDECIDED, compare, satisfied
+from atomsweep.sweep.file import read_sweep
 from atomsweep.tracking import schema
 from benchmarks.synthetic_runs import error_of, make_runs
+from tests.places import REPOSITORY
 
 LEFT = dict(enumerate([0.0512, 0.0498, 0.0531, 0.0507, 0.0520]))
 RIGHT = dict(enumerate([0.0540, 0.0511, 0.0552, 0.0549, 0.0533]))
@@ -134,7 +136,8 @@ def test_claims_of_a_sweep_are_judged_beside_the_papers_numbers(made):
     assert second.comparisons[1].right == "Sine, ReLU"
     assert first.metric == "val_avg/forces_mae"
     assert [claim.paper_holds for claim in made.claims] == [True, True, True]
-    base = {"data": "mini_oc", "model": "forcenet_small", "optim": "laptop", "engine": "cpu"}
+    statement = read_sweep(REPOSITORY / "sweeps" / "forcenet" / "table5.yaml")
+    base = dict(override.split("=") for override in statement.overrides_at(None))
     side = [
         {seed: error_of(base | {"basis": "sph", "act": act}, seed) + 0.004 for seed in range(3)}
         for act in ("swish", "relu")

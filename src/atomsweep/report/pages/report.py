@@ -34,7 +34,7 @@ from atomsweep.report.tables.questions import look_at, with_reasons
 from atomsweep.report.tables.styles import Styles
 from atomsweep.report.tables.table import GOING, Gap, Table, gaps_of, make_table
 from atomsweep.report.tables.trained import mark_untrained
-from atomsweep.report.tables.verdicts import Judged, judge
+from atomsweep.report.tables.verdicts import Judged, judge, judge_kinds
 from atomsweep.sweep.claims import is_split
 from atomsweep.sweep.looks import Look, Looks, looks_of
 from atomsweep.tracking import schema
@@ -67,6 +67,7 @@ class Report:
     source: str
     asked: Asked | None = None  # by a sweep file
     footnotes: list[str] = field(default_factory=list)
+    by_kind: list[dict[str, Judged]] = field(default_factory=list)  # claims, on kinds of frames
     looks: Looks | None = None  # claims are looked at after every seed
     level: str | None = None  # `mini_oc: classical potential, not DFT`
 
@@ -182,6 +183,7 @@ def build(runs: Runs, df: pd.DataFrame) -> Report:
         source=runs.source,
         asked=asked,
         footnotes=_footnotes(tables),
+        by_kind=judge_kinds(evidence) if evidence else [],
         looks=looks_of(asked.statement) if asked else None,
         level=words.labels_note(trained[trained["state"] == schema.FINISHED]),
     )
@@ -207,7 +209,7 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
         if is_split(table.cells["split"].iloc[0]):
             of_table = [
                 compute_section(runs, table, number),
-                kinds_section(table, number),
+                kinds_section(table, number, report.claims, report.by_kind),
                 leaving_section(table, number),
                 inference_section(table, number),
                 scaling_section(table, number),

@@ -218,6 +218,8 @@ def _further_lines(one: Report) -> list[list[Any]]:
     table = one.tables[0]
     shown = {schema.metric_name(split, t.metric) for t in one.tables for split in t.cells["split"]}
     names = [*kind_metrics(table), *(claim.metric for claim in one.claims)]
+    for claim in (claim for by_kind in one.by_kind for claim in by_kind.values()):
+        names += [claim.metric, *filter(None, [claim.minus])]
     lines: list[list[Any]] = []
     for name in dict.fromkeys(names):
         if name not in shown:

@@ -121,6 +121,24 @@ def comparisons_grid(claims: list[Judged]) -> Grid:
     return grids.plain(header, rows, "rllrrlll")
 
 
+def kinds_grid(claims: list[Judged], by_kind: list[dict[str, Judged]]) -> Grid:
+    """One claim per line, on all frames and on those of each kind."""
+    whole = {claim.text: claim for claim in claims}
+    rows = []
+    for found in by_kind:
+        text = next(iter(found.values())).text
+        rows.append([f"`{text}`", *(_in_short(one) for one in (whole[text], *found.values()))])
+    header = ["Claim", "All frames", *(kind.capitalize() for kind in by_kind[0])]
+    return grids.plain(header, rows, "llll")
+
+
+def _in_short(claim: Judged) -> str:
+    """`holds, −0.0130 ± 0.0021`, `fails (1 holds, 1 fails)`."""
+    if len(claim.comparisons) == 1:
+        return f"{claim.verdict}, {_effect_words(claim.comparisons[0])}"
+    return f"{claim.verdict} ({tally([c.verdict for c in claim.comparisons])})"
+
+
 def _effect_words(c: Comparison) -> str:
     """`−0.0130 ± 0.0021`."""
     told = spelled.signed(c.effect)

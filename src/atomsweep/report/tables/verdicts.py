@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from atomsweep.report.read import published
-from atomsweep.report.read.tidy import is_shared, is_timed
+from atomsweep.report.read.tidy import METRIC, is_shared, is_timed
 from atomsweep.report.tables.evidence import (
     Evidence,
     Member,
@@ -26,9 +26,11 @@ from atomsweep.report.tables.evidence import (
 from atomsweep.report.tables.statistics import MOST_SEEDS, paired_interval, seeds_to_decide
 from atomsweep.sweep.claims import Claim, ClaimError, comparisons, parse
 from atomsweep.sweep.looks import Looks, looks_of
+from atomsweep.tracking import schema
 
 HOLDS, FAILS, EQUAL, UNDECIDED = "holds", "fails", "equal", "undecided"
 LEVEL = 0.95
+OF_KINDS = (schema.FORCES_MAE, schema.FORCES_COS)  # measured on each kind of frames
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Judged:
         paper_holds: whether the paper's own numbers satisfy it; None where they do not tell.
         note: what the comparison was restricted to, or why there is none.
         timed: it is of time, or after equal time.
+        minus: full name of the number that a gap begins at.
     """
 
     text: str
@@ -89,6 +92,7 @@ class Judged:
     paper_holds: bool | None
     note: str = ""
     timed: bool = False
+    minus: str | None = None
 
     @property
     def needed(self) -> int | None:
@@ -110,6 +114,36 @@ def judge(evidence: Evidence) -> list[Judged]:
     return judged
 
 
+def judge_kinds(evidence: Evidence) -> list[dict[str, Judged]]:
+    """Claims on forces at the end of training, judged on each kind of frames: kind → verdict.
+
+    Those are left out whose split has not both kinds. They are no further claims: each says whether
+    what the table concludes is so for frames of relaxations, and for rattled ones.
+    """
+    cells, found = members_of(evidence), []
+    for text in evidence.asked.statement.claims:
+        try:
+            claim = parse(text)
+            split, _, bare = metric_of_claim(claim, evidence).rpartition("/")
+            claim = replace(claim, split=split)
+            parts = {kind: _on_kind(claim, kind) for kind in schema.FRAME_KINDS}
+            names = [METRIC + metric_of_claim(part, evidence) for part in parts.values()]
+            if claim.hours is None and bare in OF_KINDS and {*names} <= {*evidence.df.columns}:
+                found.append({k: _judged(part, cells, evidence) for k, part in parts.items()})
+        except ClaimError:
+            continue  # `judge` says why
+    return found
+
+
+def _on_kind(claim: Claim, kind: str) -> Claim:
+    """The claim on one kind of the frames of its splits."""
+
+    def part(split: str | None) -> str | None:
+        return None if split is None else schema.part_name(split, kind)
+
+    return replace(claim, split=part(claim.split), minus=part(claim.minus))
+
+
 def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged:
     pairs = comparisons(claim, [member.cell for member in cells])
     metric = metric_of_claim(claim, evidence)
@@ -124,9 +158,8 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
         verdict = EQUAL if any(c.verdict == EQUAL for c in found) else HOLDS
     told = [c.paper_holds for c in found if c.paper_holds is not None]
     paper = all(told) if len(told) == len(found) else (False if False in told else None)
-    notes = []
-    if base := taken_off(claim, metric):
-        notes.append(f"minus {base}")
+    base = taken_off(claim, metric)
+    notes = [f"minus {base}"] if base else []
     if claim.hours is not None:
         when = (
             f"at {claim.hours:g} device-hours of training"
@@ -137,7 +170,7 @@ def _judged(claim: Claim, cells: Sequence[Member], evidence: Evidence) -> Judged
     timed = claim.hours is not None or is_timed(metric)
     if timed and is_shared(evidence.df):
         notes.append("wall time on a shared machine")
-    return Judged(claim.text, metric, verdict, found, paper, "; ".join(notes), timed)
+    return Judged(claim.text, metric, verdict, found, paper, "; ".join(notes), timed, base)
 
 
 def _comparison(
