@@ -15,6 +15,7 @@ last, and `--rows` with more `--minutes` measures what was left out.
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -126,13 +127,8 @@ def training(options: Options, choices: list[str], batch: int, steps: int, other
             loop.next()
         options.synchronise()
         found["loader structures/s"] = steps * batch / (time.perf_counter() - start)
-    cuda = options.device.startswith("cuda")
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
     found |= _speed(options, bare, batch, steps)
     found["bound by the loader"] = found["loader structures/s"] < BOUND * found["structures/s"]
-    if cuda:
-        found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
     if other:
         name, context = _other_form(bare, config, options)
         with context:
@@ -151,11 +147,18 @@ def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> Row:
         for _ in range(0 if options.quick else 2):
             loop.run(loop.next())
         options.synchronise()
+        cuda = options.device.startswith("cuda")
+        if cuda:  # of these steps: the first one of what is compiled goes through eager code, too
+            torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         for _ in range(steps):
             loop.run(loop.next())
         options.synchronise()
         found["structures/s"] = steps * batch / (time.perf_counter() - start)
+        if cuda:
+            found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
+        if not math.isfinite(loss := float(loop.training.loss_sum)):
+            raise RuntimeError(f"the loss after {steps} steps is {loss}")
         if (why := getattr(loop.training.forward, "failed", None)) is not None:
             found["eager, since"] = why
     return found

@@ -5,29 +5,53 @@ import math
 import pytest
 import torch
 
-from atomsweep.engine.agreement import apart, spread, waves
+from atomsweep.engine.agreement import SHARE, apart, nudged, spread, waves
 
 
-def test_an_energy_is_held_against_its_spread_and_not_its_reference():
-    """Such are total energies of one molecule, of which forces know the spread alone."""
-    energies = -1.76e4 + 0.26 * torch.randn(8, generator=torch.Generator().manual_seed(0))
-    assert apart([energies + 1.0], [energies], 1e-5, spread) > 1.0
-    rounded = energies * (1 + torch.finfo(torch.float32).eps)
-    assert apart([rounded], [energies], 1e-5, spread) < 0.05
-    assert apart([energies + 1.0], [energies], 1e-5) < 1e-4  # of its norm it is nothing
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_energies_that_are_equal_may_round():
-    energies = torch.full((4,), -3.0e5)
-    assert apart([energies * (1 + 2e-7)], [energies], 1e-5, spread) < 0.05
+def test_a_tensor_may_be_off_by_a_share_of_its_size_and_by_what_rounding_does_to_it():
+    expected = [random(30), 1e-3 * random(30)]
+    again = [expected[0], expected[1] + 1e-4 * random(30)]
+    assert apart([expected[0], 1.2 * expected[1]], expected, again, SHARE) < 1.0
+    assert apart([1.2 * expected[0], expected[1]], expected, again, SHARE) > 3.0
+    assert apart([expected[0], 2.0 * expected[1]], expected, again, SHARE) > 1.0
+    assert apart([1.04 * one for one in expected], expected, expected, SHARE) < 1.0
+    assert apart([1.04 * one for one in expected], expected, expected, 1e-6) > 1e3
+
+
+def test_what_is_a_thousandth_of_the_largest_is_held_to_its_own_size():
+    expected = [random(30), 1e-5 * random(30)]
+    assert apart([expected[0], 0.0 * expected[1]], expected, expected, SHARE) == pytest.approx(20)
+    rounding = [random(30), 1e-9 * random(30)]  # that is nothing but rounding of the largest
+    assert apart([rounding[0], 0.0 * rounding[1]], rounding, rounding, SHARE) < 1.0
+
+
+def test_an_energy_is_held_against_its_spread_and_a_little_of_its_mean():
+    energies = -5.0 + 0.1 * random(8)
+    assert apart([energies + 0.1], [energies], [energies], SHARE, spread) > 1.0
+    assert apart([energies * (1 + 1e-5)], [energies], [energies], SHARE, spread) < 0.05
+    alone = energies[:1]  # has no spread
+    assert apart([alone * (1 + 1e-5)], [alone], [alone], SHARE, spread) < 0.05
+    assert apart([alone * 1.01], [alone], [alone], SHARE, spread) > 1.0
     assert spread(torch.zeros(3)) == 0.0
 
 
 def test_gradients_of_energies_weigh_as_much_as_those_of_forces():
-    energies = torch.tensor([-1.76e4, -1.76e4 + 0.3])
-    forces = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    of_energies, of_forces = waves([energies, forces], 1e-5)
+    of_energies, of_forces = waves([torch.tensor([-1.0, -0.7]), 10.0 * random(40, 3)])
     assert of_energies.abs().max() > of_forces.abs().max()
+
+
+def test_a_nudged_weight_is_a_leaf_one_rounding_away():
+    weight = random(5, 7).requires_grad_()
+    near = nudged(weight)
+    assert near.is_leaf
+    assert near.requires_grad
+    assert 0 < float((near / weight - 1).detach().abs().max()) <= 2 * torch.finfo(weight.dtype).eps
+    fixed = random(3)
+    assert nudged(fixed) is fixed
 
 
 @pytest.mark.parametrize(
@@ -44,10 +68,10 @@ def test_gradients_of_energies_weigh_as_much_as_those_of_forces():
     ],
 )
 def test_what_is_missing_or_no_number_is_as_far_apart_as_can_be(found, expected, told):
-    distance = apart(found, expected, 0.0)
+    distance = apart(found, expected, expected, 1.0)
     assert distance == told or (math.isinf(told) and distance > 1e20)
 
 
 def test_of_nothing_finite_nothing_is_known():
     nothing = torch.tensor([math.nan, 1.0])
-    assert math.isnan(apart([torch.ones(2)], [nothing], 1e-5))
+    assert math.isnan(apart([torch.ones(2)], [nothing], [nothing], SHARE))

@@ -1,43 +1,58 @@
-"""Whether two ways to compute outputs and gradients agree, as far as rounding lets them."""
+"""Whether two ways to compute outputs and gradients agree, as far as rounding lets them.
+
+How far that is is measured: eager code runs once more, apart by rounding alone, and no tensor may
+differ by much more than it does between the two.
+"""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
 ACCELERATORS = ("cuda", "xpu")  # with random numbers of their own
+ROUNDINGS = 5.0  # a tensor may be off by so many times what the measured one moved it
+SHARE, SHARE_DOUBLE = 0.05, 1e-6  # and by this share of its size, for a ReLU at its kink
+FLOOR = 1e-7  # sizes below this share of the largest one's count as that
+MEAN = 0.01  # of the norm of an output that counts beside its spread
 
 
-class Rounding(NamedTuple):
-    """What rounding alone may do.
-
-    Attributes:
-        apart: how far a tensor may be off, as a share of its norm.
-        outputs: outputs whose norm is a smaller share of the largest one's may be but rounding.
-        grads: likewise gradients.
-    """
-
-    apart: float
-    outputs: float
-    grads: float
+def share_of(weights: Iterable[Tensor]) -> float:
+    """Share of its size that a tensor may be off, whatever was measured."""
+    return SHARE_DOUBLE if any(w.dtype == torch.float64 for w in weights) else SHARE
 
 
-def rounding(
-    state: Iterable[Tensor],
-    autocast: Callable[[], AbstractContextManager[object]],
-    device: torch.device,
-) -> Rounding:
-    """By the precision in which a forward runs: its weights', or less."""
-    if any(value.dtype == torch.float64 for value in state if value.requires_grad):
-        return Rounding(1e-6, 1e-10, 1e-6)
+def is_reduced(
+    autocast: Callable[[], AbstractContextManager[object]], device: torch.device
+) -> bool:
+    """Whether products are rounded further than their results: by autocast, or as TF32."""
     with autocast():
-        reduced = torch.is_autocast_enabled(device.type)
-    if reduced or torch.get_float32_matmul_precision() != "highest":
-        return Rounding(0.7, 1e-2, 1e-2)
-    return Rounding(0.05, 1e-5, 1e-3)
+        return (
+            torch.is_autocast_enabled(device.type)
+            or torch.get_float32_matmul_precision() != "highest"
+        )
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """A block in which products of single precision are not rounded to TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def nudged(weight: Tensor) -> Tensor:
+    """A weight as a leaf of its own, half of its numbers one rounding larger, half smaller."""
+    if not (weight.requires_grad and weight.is_floating_point()):
+        return weight
+    value = weight.detach()
+    sign = 1.0 - 2.0 * (torch.arange(value.numel(), device=value.device) % 2)
+    by = torch.finfo(value.dtype).eps * sign.to(value.dtype).view_as(value)
+    return (value + value * by).requires_grad_()
 
 
 def kept_generators(device: torch.device) -> AbstractContextManager[object]:
@@ -48,21 +63,17 @@ def kept_generators(device: torch.device) -> AbstractContextManager[object]:
 
 
 def spread(part: Tensor) -> Tensor:
-    """Norm of an output around its mean, which an energy's reference may exceed by far.
-
-    Where all of it is but the mean's rounding, that is its size.
-    """
-    rounding = 300.0 * torch.finfo(part.dtype).eps
-    return torch.maximum((part - part.mean()).norm(), rounding * part.norm())
+    """Norm of an output around its mean; where that is next to nothing, a share of the norm."""
+    return torch.maximum((part - part.mean()).norm(), MEAN * part.norm())
 
 
-def waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
+def waves(outputs: list[Tensor]) -> list[Tensor]:
     """What multiplies outputs: numbers of both signs, as forces of equal weight add up to nothing.
 
     Over the spread of each, so that one in other units is not lost beside another.
     """
-    norms = torch.stack([spread(part.detach()) for part in outputs])
-    norms = torch.maximum(norms, (floor * norms.max()).clamp(min=1e-6))
+    norms = torch.stack([spread(part.detach()).float() for part in outputs])
+    norms = torch.maximum(norms, (FLOOR * norms.max()).clamp(min=1e-6))
     waves = []
     for part, norm in zip(outputs, norms, strict=True):
         count = torch.arange(part.numel(), device=part.device, dtype=part.dtype)
@@ -73,27 +84,38 @@ def waves(outputs: list[Tensor], floor: float) -> list[Tensor]:
 def apart(
     found: Sequence[Tensor | None],
     expected: Sequence[Tensor | None],
-    floor: float,
+    again: Sequence[Tensor | None],
+    share: float,
     size: Callable[[Tensor], Tensor] = Tensor.norm,
 ) -> float:
-    """Largest norm of a difference, over the expected size or `floor` times the largest of them.
+    """Largest difference of a found from an expected tensor, over what rounding may do to it.
 
-    Of one that is not there, or not finite where the other is, infinity. NaN where none of those
-    expected is finite, so that nothing is known.
+    Above 1 they are not the same. Of a tensor that is not there, or not finite where the other is,
+    infinity. NaN where none of those expected is finite, so that nothing is known.
+
+    Args:
+        found: what is held against it.
+        expected: what is right.
+        again: the same computed once more, apart by rounding alone.
+        share: of its size that a tensor may be off in any case.
+        size: of an expected tensor.
     """
-    pairs = []
-    for one, other in zip(found, expected, strict=True):
+    trios = []
+    for one, other, third in zip(found, expected, again, strict=True):
         if (one is None) != (other is None):
             return math.inf
         if one is not None and other is not None and other.numel():
-            pairs.append((one, other))
-    if not pairs:
+            trios.append((one, other, other if third is None else third))
+    if not trios:
         return 0.0
-    sizes = torch.stack([size(other).float() for _, other in pairs])
-    apart = torch.stack([(one - other).norm().float() for one, other in pairs])
+    sizes = torch.stack([size(other).float() for _, other, _ in trios])
+    off = torch.stack([(one - other).norm().float() for one, other, _ in trios])
+    noise = torch.stack([(third - other).norm().float() for _, other, third in trios])
     finite = sizes.isfinite()
-    sizes, apart = sizes[finite], apart[finite]
+    sizes, off, noise = sizes[finite], off[finite], noise[finite]
     if not len(sizes):
         return math.nan
-    worst = float((apart / sizes.clamp(min=max(1e-30, floor * float(sizes.max())))).max())
+    noise = noise.nan_to_num(0.0, posinf=0.0)
+    sizes = sizes.clamp(min=max(1e-30, FLOOR * float(sizes.max())))
+    worst = float((off / (share * sizes + ROUNDINGS * noise)).max())
     return worst if math.isfinite(worst) else math.inf

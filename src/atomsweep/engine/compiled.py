@@ -11,7 +11,8 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from torch_geometric.data import Batch, Data
 from atomsweep import keys
 from atomsweep.data.batches.ghosts import Shape, row_weights, shape_of
 from atomsweep.engine import agreement
-from atomsweep.engine.kernels import remove_damaged
+from atomsweep.engine.kernels import cpu_kind, remove_damaged
 from atomsweep.engine.regions import OwnOutputs, Regions, kept_inputs, outlined
 from atomsweep.engine.trainer import Trainer
 from atomsweep.models.base import ForceField, Prediction
@@ -45,14 +46,15 @@ log = logging.getLogger(__name__)
 def compile_into(folder: Path, trainer: Trainer) -> None:
     """Keep what is compiled in a folder for all runs beside it, if the environment names no other.
 
-    Machines whose CPUs have other vectors have folders of their own: code for one kind gives wrong
-    numbers on another. What a killed compiler has left half written there is taken away. On a CPU
-    the compiler takes as many threads as the training does.
+    Machines of another kind of CPU have folders of their own: code for one gives wrong numbers on
+    another, or ends it. What a killed compiler has left half written there, or among the headers
+    that torch keeps for all folders, is taken away. On a CPU the compiler takes as many threads as
+    the training does.
     """
     if os.environ.get(CACHE) in (None, default_cache_dir()):  # torch itself may have written that
-        vectors = torch.backends.cpu.get_cpu_capability().lower()
-        os.environ[CACHE] = str(folder.absolute() / vectors)
-    remove_damaged(Path(os.environ[CACHE]))
+        os.environ[CACHE] = str(folder.absolute() / cpu_kind())
+    for kept in (Path(os.environ[CACHE]), Path(default_cache_dir()) / "precompiled_headers"):
+        remove_damaged(kept)
     if torch.device(trainer.device).type == "cpu" and THREADS not in os.environ:
         torch._inductor.config.compile_threads = trainer.threads
 
@@ -61,7 +63,7 @@ class CompiledForward:
     """Calls a model on filled batches, and gives what it predicts for their real rows.
 
     A graph is made for each shape, at its first batch, and kept. Where one cannot be made there is
-    one warning, and the model runs eagerly from then on.
+    a warning, and batches of that shape go through the model eagerly from then on.
 
     Args:
         model: in training; its weights may change, not its modules.
@@ -69,8 +71,8 @@ class CompiledForward:
         autocast: context of a forward; its casts become part of the graph.
 
     Attributes:
-        graphs: that were made, by shapes and types of their inputs.
-        failed: why the model is eager, or None.
+        graphs: by shapes and types of their inputs; None where it cannot be made.
+        failed: why the last of those cannot, or None.
     """
 
     def __init__(
@@ -80,47 +82,47 @@ class CompiledForward:
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.model, self.mode, self.autocast = model, mode, autocast
-        self.graphs: dict[Any, _Graph] = {}
+        self.graphs: dict[Any, _Graph | None] = {}
         self.failed: str | None = None
 
     def __call__(self, batch: Batch) -> Prediction:
         """Predict for the batch of which `batch.filled` is the whole."""
-        if self.failed is None:
-            filled = batch[keys.FILLED].to_dict().items()
-            fields = {name: value for name, value in filled if isinstance(value, Tensor)}
-            if (graph := self._graph_of(fields)) is not None:
-                return _of_real(graph(fields), shape_of(batch))
-        return self._eager(batch)
-
-    def _graph_of(self, fields: dict[str, Tensor]) -> "_Graph | None":
-        """The graph of a shape, made if need be; None where that failed."""
+        real = shape_of(batch)
+        filled = batch[keys.FILLED].to_dict().items()
+        fields = {name: value for name, value in filled if isinstance(value, Tensor)}
         key = tuple((name, value.shape, value.dtype) for name, value in fields.items())
         if key not in self.graphs:
-            try:
-                self.graphs[key] = self._made(fields)
-            except Exception as error:  # of a compiler or its C++, of any kind
-                self.failed = " ".join(str(error).split())[:300] or type(error).__name__
-                self.graphs.clear()  # nothing calls them again, and they may hold memory
+            self.graphs[key] = self._graph_of(fields, real)
+        graph = self.graphs[key]
+        return self._eager(batch) if graph is None else _of_real(graph(fields), real)
+
+    def _graph_of(self, fields: dict[str, Tensor], real: Shape) -> "_Graph | None":
+        """The graph of a shape; None, and once a warning, where it cannot be made."""
+        try:
+            return self._made(fields, real)
+        except Exception as error:  # of a compiler or its C++, of any kind
+            why = " ".join(str(error).split())[:300] or type(error).__name__
+            if why != self.failed:
                 log.warning(
                     "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
                     self.mode,
                     self._name,
-                    self.failed,
+                    why,
                 )
                 log.debug("", exc_info=error)
-                return None
-        return self.graphs[key]
+            self.failed = why
+            return None
 
     def _eager(self, batch: Batch) -> Prediction:
         with self.autocast():
             prediction: Prediction = self.model(batch)
         return prediction
 
-    def _made(self, fields: dict[str, Tensor]) -> "_Graph":
+    def _made(self, fields: dict[str, Tensor], real: Shape) -> "_Graph":
         """A graph, run once in both directions, so that what fails does so here."""
         with agreement.kept_generators(fields[keys.POS].device):
             graph = _Graph(self.model, self.mode, self.autocast, fields)
-            unchecked = graph.try_out(fields)
+            unchecked = graph.try_out(fields, real)
         if unchecked is not None:
             log.warning(
                 "engine.compile=%s: %s %s, so what was compiled was not held against eager code; "
@@ -152,9 +154,13 @@ class _Graph:
         names, fields_there = list(state), list(fields)
         given: list[str] = []
 
-        def eager(fields: dict[str, Tensor], state: dict[str, Tensor] = state) -> Prediction:
+        def eager(
+            fields: dict[str, Tensor],
+            state: dict[str, Tensor] = state,
+            precision: Callable[[], AbstractContextManager[object]] = autocast,
+        ) -> Prediction:
             batch = Data.from_dict(fields)
-            with autocast(), counted_rows(row_weights(batch)):
+            with precision(), counted_rows(row_weights(batch)):
                 prediction: Prediction = functional_call(model, state, (batch,))
             return prediction
 
@@ -167,10 +173,10 @@ class _Graph:
             given[:] = found
             return list(found.values())
 
-        self.eager = eager
+        self.model, self.eager, self.all_state = model, eager, state
         self.weights = [x for x in state.values() if x.requires_grad]
         self.buffers = [x for x in state.values() if not isinstance(x, nn.Parameter)]
-        self.rounding = agreement.rounding(state.values(), autocast, self.device)
+        self.reduced = agreement.is_reduced(autocast, self.device)
         inputs = [*(_leaf(value) for value in state.values()), *fields.values()]
         with tracing(), Regions(model):
             graph = make_fx(forward, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
@@ -196,8 +202,12 @@ class _Graph:
             found = self.run(*self.state, *(fields[name] for name in self.fields))
         return Prediction(**dict(zip(self.outputs, found, strict=True)))
 
-    def try_out(self, fields: dict[str, Tensor]) -> str | None:
+    def try_out(self, fields: dict[str, Tensor], real: Shape) -> str | None:
         """Forward and backward, so that both are compiled, beside those of eager code.
+
+        Args:
+            fields: of a filled batch.
+            real: how much of it is; ghosts may be off by anything.
 
         Returns:
             Why nothing was held against eager code, if so.
@@ -205,49 +215,73 @@ class _Graph:
         Raises:
             ValueError: the two differ by more than rounding explains.
         """
+        offset = self.model.energy_offset(Data.from_dict(fields))
+
+        def known(forward: Forward, weights: list[Tensor] = self.weights) -> _Derivatives:
+            return self._derivatives(forward, weights, fields, real, offset)
+
         for _ in range(3 if self.mode == "max" else 1):  # warmed up, recorded, played back
-            found = self._derivatives(self, fields)
+            found = known(self)
         try:
-            expected = self._derivatives(self.eager, fields)
+            expected = known(self.eager)
+            if self.reduced:
+                with agreement.in_full_precision():
+                    again = known(partial(self.eager, precision=nullcontext))
+            else:
+                near = {name: agreement.nudged(value) for name, value in self.all_state.items()}
+                weights = [near[n] for n, x in self.all_state.items() if x.requires_grad]
+                again = known(partial(self.eager, state=near), weights)
         except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
             return "has no memory for its first batch in eager code"
-        limits = self.rounding
-        apart_by = {
-            "an output": agreement.apart(
-                found.outputs, expected.outputs, limits.outputs, agreement.spread
-            ),
-            "a gradient": agreement.apart(found.grads, expected.grads, limits.grads),
-            "a buffer": agreement.apart(found.changes, expected.changes, limits.outputs),
-        }
+        share = agreement.share_of(self.weights)
         unchecked = None
-        for what, apart in apart_by.items():
+        for what, part, size in (
+            ("an output", "outputs", agreement.spread),
+            ("a gradient", "grads", Tensor.norm),
+            ("a buffer", "changes", Tensor.norm),
+        ):
+            one, other, third = (getattr(each, part) for each in (found, expected, again))
+            apart = agreement.apart(one, other, third, share, size)
             if math.isnan(apart):
                 unchecked = f"has {what} that is not finite in eager code"
-            elif apart > limits.apart:
-                by = f"differs by {apart:.0%}" if math.isfinite(apart) else "is missing or infinite"
-                raise ValueError(f"what it gives is not what eager code does: {what} {by}")
+            elif apart > 1.0:
+                by = f"differs by {apart:.3g} times" if math.isfinite(apart) else "is missing for"
+                raise ValueError(
+                    f"what it gives is not what eager code does: {what} {by} what rounding explains"
+                )
         return unchecked
 
     def _derivatives(
-        self, forward: Callable[[dict[str, Tensor]], Prediction], fields: dict[str, Tensor]
+        self,
+        forward: "Forward",
+        weights: list[Tensor],
+        fields: dict[str, Tensor],
+        real: Shape,
+        offset: Tensor | None,
     ) -> "_Derivatives":
-        """Of a forward. Buffers and generators are as before, then."""
+        """Of a forward's real rows. Buffers and generators are as before, then."""
         before = [x.clone() for x in self.buffers]
         try:
             # the other ranks may know this shape, and be at their step
             with without_ranks(), agreement.kept_generators(self.device):
-                parts = [part for part in forward(fields) if part is not None]
+                found = _of_real(forward(fields), real)
+                if found.energy is not None and offset is not None:
+                    found = found._replace(energy=found.energy - offset[: real.structures])
+                parts = [part for part in found if part is not None]
                 wanted = [part for part in parts if part.requires_grad]
-                grads: tuple[Tensor | None, ...] = (None,) * len(self.weights)
-                if wanted and self.weights:
-                    along = agreement.waves(wanted, self.rounding.outputs)
-                    grads = torch.autograd.grad(wanted, self.weights, along, allow_unused=True)
+                grads: tuple[Tensor | None, ...] = (None,) * len(weights)
+                if wanted and weights:
+                    along = agreement.waves(wanted)
+                    grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
                 pairs = list(zip(self.buffers, before, strict=True))
                 changes = [(x - y).float() for x, y in pairs if x.dtype is not torch.bool]
         finally:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
         return _Derivatives([part.detach().clone() for part in parts], list(grads), changes)
+
+
+Forward = Callable[[dict[str, Tensor]], Prediction]
 
 
 class _Derivatives(NamedTuple):

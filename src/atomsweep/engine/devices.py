@@ -72,6 +72,11 @@ def _compile_refusal(trainer: Trainer, model: nn.Module, ranks: int) -> str | No
                 f"engine.compile={trainer.compile} may sum the statistics of this model's two "
                 "heads in another order on each rank; set cluster.ranks=1 or engine.compile=none"
             )
+        if ranks > 1 and trainer.compile == "max" and (norm := kept_statistics(model)):
+            return (
+                f"engine.compile=max replays what it recorded, and the {norm} of this model sums "
+                "over ranks in every step; set engine.compile=default"
+            )
         if trainer.compile == "max" and torch.device(trainer.device).type != "cuda":
             return (
                 "engine.compile=max records CUDA graphs, and engine.device="

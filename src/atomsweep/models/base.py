@@ -107,6 +107,10 @@ class ForceField(nn.Module, ABC):
         """
         return batch
 
+    def energy_offset(self, batch: Batch) -> Tensor | None:
+        """The part of the energy that no weight moves, eV, or None where all is. Shape: (B,)."""
+        return None
+
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
         """Predict for every structure of the batch."""

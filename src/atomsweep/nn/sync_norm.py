@@ -83,11 +83,13 @@ class SyncBatchNorm1d(nn.BatchNorm1d):
             return super().forward(x)
         rows = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         weight = rows.new_ones(len(rows), 1) if weights is None else weights[len(x)].to(rows.dtype)
-        sums = torch.cat([(rows * weight).sum(0), weight.sum().reshape(1)])
+        if weights is not None:  # a ghost may grow without bound, and inf times 0 is no number
+            rows = torch.where(weight > 0, rows, 0.0)
+        sums = torch.cat([rows.sum(0), weight.sum().reshape(1)])
         total, count = _over_ranks(sums).split([self.num_features, 1])
         mean = total / count
-        centred = rows - mean
-        variance = _over_ranks((centred.square() * weight).sum(0)) / count
+        centred = rows - mean if weights is None else (rows - mean) * weight
+        variance = _over_ranks(centred.square().sum(0)) / count
         self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
         out = centred * torch.rsqrt(variance + self.eps)
         if self.affine:

@@ -207,6 +207,11 @@ class NormalizedModel(ForceField):
         """First weights of the network."""
         self.model.initialise(batch)
 
+    def energy_offset(self, batch: Batch) -> Tensor | None:
+        """That of the normaliser."""
+        labels = self.model.predicts_labels or not self.predicts_energy
+        return None if labels else self.normalizer.energy_offset(batch)
+
     def forward(self, batch: Batch) -> Prediction:
         """Energy (B,) eV, float64, and forces (N, 3) eV/Å; the noise as the network has it."""
         energy, forces, noise = self.model(batch)
