@@ -12,7 +12,7 @@ from atomsweep.cli.report import main
 from atomsweep.report.pages import html, report
 from atomsweep.report.pages.markdown import report_markdown
 from atomsweep.report.read.directories import read_directories
-from atomsweep.report.tables.trained import left_at, why_untrained
+from atomsweep.report.tables.trained import left_at, limits_of, why_untrained
 from atomsweep.report.tables.verdicts import HOLDS, UNDECIDED
 from atomsweep.tracking import schema
 from benchmarks.synthetic_runs import make_runs
@@ -194,15 +194,17 @@ def points(**errors):
     ids=["at once", "the last component counts", "came back", "not to the end", "not finite"],
 )
 def test_the_step_from_which_on_all_three_are_below_the_median(errors, step):
-    found = left_at(points(**errors), BASELINE)
+    found = left_at(points(**errors), limits_of(BASELINE))
     assert found == step if step else math.isnan(found)
 
 
 def test_no_step_is_known_without_components_or_without_a_median():
     away = {"x": (0.1,) * 4, "y": (0.1,) * 4, "z": (0.1,) * 4}
-    assert left_at(points(**away), BASELINE) == 100
+    limits = limits_of(BASELINE)
+    assert left_at(points(**away), limits) == 100
+    assert limits_of({"metric.val_id/forces_mae": 0.4}) == {}
     assert math.isnan(left_at(points(**away), {}))
-    assert math.isnan(left_at(points(**away).iloc[:0], BASELINE))
+    assert math.isnan(left_at(points(**away).iloc[:0], limits))
 
 
 def test_the_page_says_when_each_row_left_the_median(tmp_path):

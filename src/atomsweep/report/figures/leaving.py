@@ -4,13 +4,14 @@ import math
 from typing import Any
 
 from atomsweep.report.figures.sections import Section
-from atomsweep.report.read.tidy import by_row, records
+from atomsweep.report.read.tidy import CHOICE, CONFIG, by_row, records
 from atomsweep.report.read.values import as_float
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.baselines import BASELINE_MODEL
+from atomsweep.report.tables.curves import MOST_OF_ROW
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.table import Table
-from atomsweep.report.tables.trained import NEAR, left_at
+from atomsweep.report.tables.trained import NEAR, left_at, limits_of
 from atomsweep.tracking import schema
 
 LEFT_MEDIAN = "left_median_at"  # step, in the kept numbers
@@ -37,7 +38,8 @@ def leaving_section(table: Table, number: int) -> Section:
             (
                 "The evaluation from which on the errors of x, y and z on ID each stay more than "
                 f"{100 * NEAR:.0f} % below the Median’s: of the first seed and of the last one, "
-                "and how many never get there. It is known as often as engine.eval_every says.",
+                "and how many never get there. It is known as often as engine.eval_every says, of "
+                f"the first {MOST_OF_ROW} runs of a row.",
                 Grid(header, lines, "l" * len(table.rows) + "r" * 5),
             )
         )
@@ -47,17 +49,19 @@ def leaving_section(table: Table, number: int) -> Section:
 def steps_to_leave(table: Table) -> dict[str, float]:
     """Identity → step from which on a finished run is below the Median; NaN: never.
 
-    Runs are left out whose components were not logged, or whose data have no Median.
+    Left out are runs whose components were not logged, or on other frames than the Median's, and
+    those whose data have no Median.
     """
-    medians = {row["data_fingerprint"]: row for row in records(table.baselines)}
+    limits = {row["data_fingerprint"]: limits_of(row) for row in records(table.baselines)}
     points = dict(iter(table.components.groupby("identity"))) if len(table.components) else {}
     return {
-        run["identity"]: left_at(points[run["identity"]], medians[run["data_fingerprint"]])
+        run["identity"]: left_at(points[run["identity"]], limits[run["data_fingerprint"]])
         for run in records(table.df)
         if run["state"] == schema.FINISHED
         and run["identity"] in points
-        and run["data_fingerprint"] in medians
-        and run.get("choice.model") != BASELINE_MODEL
+        and limits.get(run["data_fingerprint"])
+        and not as_float(run.get(f"{CONFIG}engine.eval_frames")) > 0
+        and run.get(f"{CHOICE}model") != BASELINE_MODEL
     }
 
 

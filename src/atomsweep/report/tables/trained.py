@@ -84,19 +84,23 @@ def components_of(metric: str) -> list[str]:
     return [schema.metric_name(schema.VAL_SPLITS[0], name) for name in COMPONENTS.values()]
 
 
-def left_at(points: pd.DataFrame, median: Mapping[str, Any]) -> float:
-    """Step of the evaluation from which on x, y and z are below the Median; NaN: not to the end.
-
-    Args:
-        points: of one run: metric, step and value of what `components_of` names.
-        median: the row of the Median on the same data.
-    """
+def limits_of(median: Mapping[str, Any]) -> dict[str, float]:
+    """Full name of a component's error -> below what it has left the Median; empty: not known."""
     split = schema.VAL_SPLITS[0]
     theirs = {
         schema.metric_name(split, COMPONENTS[a]): e for a, e in _errors(median, split).items()
     }
     floor = HARDLY * max(theirs.values(), default=math.inf)
-    limits = {name: (1 - NEAR) * error for name, error in theirs.items() if error > floor}
+    return {name: (1 - NEAR) * error for name, error in theirs.items() if error > floor}
+
+
+def left_at(points: pd.DataFrame, limits: Mapping[str, float]) -> float:
+    """Step of the evaluation from which on x, y and z are below the Median; NaN: not to the end.
+
+    Args:
+        points: of one run: metric, step and value of what `components_of` names.
+        limits: from `limits_of`.
+    """
     told = points[points["metric"].isin(limits)]
     if told.empty:
         return math.nan
