@@ -1,6 +1,7 @@
 """`until=decided` on a toy: which seeds are given, when it ends, how it goes on after a kill."""
 
 import random
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from atomsweep.report.pages import report
 from atomsweep.report.read.directories import read_directories
 from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import grid
-from atomsweep.sweep.looks import Looks, told
+from atomsweep.sweep.looks import Looks, Question, told
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 
@@ -117,16 +118,31 @@ def test_only_cells_of_undecided_claims_get_seeds_both_sides_paired(whole):
     verdicts = {one["claim"]: one["verdict"] for one in toy.claims["settled"]}
     assert verdicts == {"kind=a < kind=d": "holds", "kind=a < kind=b": "holds"}
     assert toy.given["d"] == []  # three seeds decide that, and nothing else asks for it
-    assert toy.given["b"] == toy.given["c"] == [3, 4, 5]  # hopeless, to the last
+    assert toy.given["b"] == toy.given["c"] == [3, 4]  # hopeless, as five seeds tell
     assert toy.given["a"] == [3]  # decided then
-    assert toy.claims["open"] == [
-        {
-            "claim": "kind=b < kind=c",
-            "comparison": "b and c",
-            "why": "all 6 seeds are trained",
-            "waits": "",
-        }
-    ]
+    (open_,) = toy.claims["open"]
+    assert (open_["claim"], open_["comparison"]) == ("kind=b < kind=c", "b and c")
+    assert (open_["why"], open_["waits"]) == ("out of reach of 6 seeds", "")
+
+
+def test_what_is_within_reach_gets_every_seed_that_there_may_be(tmp_path):
+    near = statement(claims=["kind=a < kind=b"])
+    toy = Toy(tmp_path, near)
+    toy.further.until = replace(toy.further.until, look=within_reach)
+    toy.drive()
+    assert toy.given["a"] == toy.given["b"] == [3, 4, 5]
+    assert toy.claims["open"][0]["why"] == "all 6 seeds are trained"
+
+
+def within_reach(root, sweep):
+    """Whatever the runs say, ten seeds more would decide."""
+    found = look(root, sweep)
+    asked = read_directories(root).sweep(sweep)
+    sides = [frozenset(asked[asked["config.kind"] == kind]["identity"]) for kind in "ab"]
+    seeds = int((asked["state"] == schema.FINISHED).sum()) // 4
+    return replace(
+        found, settled=[], open=[Question("kind=a < kind=b", "a and b", *sides, seeds, 10)]
+    )
 
 
 def test_the_nearest_to_a_decision_per_device_second_comes_first(whole):
@@ -152,7 +168,7 @@ def test_a_budget_ends_it_and_says_so(tmp_path):
     assert 0 < sum(SECONDS[kind] for kind, _ in toy.order) <= 65
     assert "until.device_hours=" in toy.claims["open"][-1]["why"]
     more = Toy(tmp_path).drive()
-    assert more.given["c"] == [3, 4, 5]
+    assert more.given["c"] == [3, 4]
 
 
 def test_a_cell_that_fails_is_told_and_not_asked_again(tmp_path):
@@ -173,8 +189,8 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     assert made.looks == Looks(first=3, most=6)
     by_text = {claim.text: claim for claim in made.claims}
     (one,) = by_text["kind=b < kind=c"].comparisons
-    assert one.n == 6
-    assert "all 6 seeds are trained" in one.note
+    assert one.n == 5
+    assert one.note == "out of reach of 6 seeds"
     assert not made.gaps or all("Median" in gap.cell for gap in made.gaps)
     plan = whole.further.plan
     plan = replace(
@@ -183,7 +199,7 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
     content = read_json(tmp_path / schema.PLANS / "toy.json")
     seeds = [c["seed"] for c in content["cells"] if c["choices"] == {"kind": "c"}]
-    assert sorted(seeds) == list(range(6))
+    assert sorted(seeds) == list(range(5))
 
 
 def test_a_look_that_cannot_be_made_stops_no_cell_and_begins_no_seed(tmp_path, caplog):

@@ -28,6 +28,7 @@ from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.tracking.state import state_of
 
+OUT_OF_REACH = 3  # times the seeds that there may be: what needs so many is not decided by chance
 AGAIN_SECONDS = 30.0  # from a look that could not be made to the next
 Key = frozenset[str]  # of a cell, the same for all its seeds
 
@@ -255,6 +256,8 @@ class Further:
         sides, most = self._sides(question), self.until.looks.most
         if question.hindrance or len(sides) < 2:
             return 0, [], question.hindrance or "one of its sides is no cell of this sweep"
+        if why := self._out_of_reach(question):
+            return 0, [], why
         for seed in range(most):
             runs = {key: self._run(key, seed) for key in sides}
             for key, run in runs.items():
@@ -270,6 +273,18 @@ class Further:
                     return seed, lacking, f"until.device_hours={limit:g} would be exceeded"
                 return seed, lacking, ""
         return 0, [], f"all {most} seeds are trained"
+
+    def _out_of_reach(self, question: Question) -> str:
+        """Why a comparison gets no more seeds before it has all that there may be; else empty.
+
+        No error comes of it: who stops early concludes nothing.
+        """
+        looks = self.until.looks
+        if question.pairs < 2 * looks.first - 1:  # a guess from so few is none
+            return ""
+        needed = math.inf if question.needed is None else question.needed
+        far = question.pairs + needed > OUT_OF_REACH * looks.most
+        return f"out of reach of {looks.most} seeds" if far else ""
 
     def _sides(self, question: Question) -> list[Key]:
         """Keys of the two cells."""
