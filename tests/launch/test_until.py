@@ -1,7 +1,6 @@
 """`until=decided` on a toy: which seeds are given, when it ends, how it goes on after a kill."""
 
 import random
-import re
 import shutil
 from dataclasses import replace
 
