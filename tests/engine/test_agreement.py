@@ -31,11 +31,11 @@ def test_what_is_a_thousandth_of_the_largest_is_held_to_its_own_size():
 
 def test_an_energy_is_held_against_its_spread_and_a_little_of_its_mean():
     energies = -5.0 + 0.1 * random(8)
-    assert apart([energies + 0.1], [energies], [energies], SHARE, spread) > 1.0
-    assert apart([energies * (1 + 1e-5)], [energies], [energies], SHARE, spread) < 0.05
+    assert apart([energies + 0.1], [energies], [energies], SHARE, size=spread) > 1.0
+    assert apart([energies * (1 + 1e-5)], [energies], [energies], SHARE, size=spread) < 0.05
     alone = energies[:1]  # has no spread
-    assert apart([alone * (1 + 1e-5)], [alone], [alone], SHARE, spread) < 0.05
-    assert apart([alone * 1.01], [alone], [alone], SHARE, spread) > 1.0
+    assert apart([alone * (1 + 1e-5)], [alone], [alone], SHARE, size=spread) < 0.05
+    assert apart([alone * 1.01], [alone], [alone], SHARE, size=spread) > 1.0
     assert spread(torch.zeros(3)) == 0.0
 
 

@@ -181,11 +181,29 @@ def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_p
     for cells in (grid(typed, statement, "molecules").cells for typed in (both, both | DENS)):
         said = {"data.molecule=aspirin", "task.forces_coefficient=90"}
         assert all(said <= {*cell} for cell, _ in cells)
+    alone = {"task.forces_coefficient": ["task.forces_coefficient=90"]}  # of any molecule
+    assert len(grid(alone, statement, "molecules").cells) == 4
+    pair = {"data.molecule": ["data.molecule=ethanol", "data.molecule=aspirin"]}
+    with pytest.raises(UserError, match="no row says data.molecule=ethanol,aspirin"):
+        grid(pair, statement, "molecules")
     known = grid({"data.molecule": ["data.molecule=ethanol"]}, statement, "molecules").cells
     assert all("task.forces_coefficient=80" in cell for cell, _ in known)
     batches = grid({"optim.batch_size": ["optim.batch_size=4"]}, statement, "molecules").cells
     assert len(batches) == 4
     assert all("optim.batch_size=4" in cell for cell, _ in batches)
+
+
+def test_what_depends_on_a_key_is_seen_in_rows_that_repeat_it(tmp_path):
+    rows = [
+        f"  - {{data.molecule: {molecule}, task.forces_coefficient: {number}, dens: {dens}}}\n"
+        for molecule, number in (("ethanol", 80), ("uracil", 100))
+        for dens in ("none", "md17")
+    ]
+    content = f"title: A\nrows:\n{''.join(rows)}seeds: [0]\nmetrics: [forces_mae]\n"
+    statement = written(tmp_path, content)
+    with pytest.raises(UserError, match="type task.forces_coefficient, too"):
+        grid({"data.molecule": ["data.molecule=aspirin"]}, statement, "rows")
+    assert len(grid({"dens": ["dens=v3"]}, statement, "rows").cells) == 2
 
 
 def test_keys_with_a_plus_are_meant_too_and_rows_that_become_one_are_refused(tmp_path):

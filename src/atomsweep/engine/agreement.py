@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 ACCELERATORS = ("cuda", "xpu")  # with random numbers of their own
-ROUNDINGS = 5.0  # a tensor may be off by so many times what the measured one moved it
+ROUNDINGS, OF_REDUCED = 5.0, 3.0  # a tensor may be off by so many times what was measured
 SHARE, SHARE_DOUBLE = 0.05, 1e-6  # and by this share of its size, for a ReLU at its kink
 FLOOR = 1e-7  # sizes below this share of the largest one's count as that
 MEAN = 0.01  # of the norm of an output that counts beside its spread
@@ -86,6 +86,7 @@ def apart(
     expected: Sequence[Tensor | None],
     again: Sequence[Tensor | None],
     share: float,
+    roundings: float = ROUNDINGS,
     size: Callable[[Tensor], Tensor] = Tensor.norm,
 ) -> float:
     """Largest difference of a found from an expected tensor, over what rounding may do to it.
@@ -98,6 +99,7 @@ def apart(
         expected: what is right.
         again: the same computed once more, apart by rounding alone.
         share: of its size that a tensor may be off in any case.
+        roundings: and by so many times what the two right ones are apart.
         size: of an expected tensor.
     """
     trios = []
@@ -117,5 +119,5 @@ def apart(
         return math.nan
     noise = noise.nan_to_num(0.0, posinf=0.0)
     sizes = sizes.clamp(min=max(1e-30, FLOOR * float(sizes.max())))
-    worst = float((off / (share * sizes + ROUNDINGS * noise)).max())
+    worst = float((off / (share * sizes + roundings * noise)).max())
     return worst if math.isfinite(worst) else math.inf

@@ -102,7 +102,7 @@ class CompiledForward:
             return self._made(fields, real)
         except Exception as error:  # of a compiler or its C++, of any kind
             why = " ".join(str(error).split())[:300] or type(error).__name__
-            if why != self.failed:
+            if self.failed is None:
                 log.warning(
                     "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
                     self.mode,
@@ -217,38 +217,48 @@ class _Graph:
         """
         offset = self.model.energy_offset(Data.from_dict(fields))
 
-        def known(forward: Forward, weights: list[Tensor] = self.weights) -> _Derivatives:
-            return self._derivatives(forward, weights, fields, real, offset)
+        def known(
+            forward: Forward, weights: list[Tensor], along: list[Tensor] | None
+        ) -> _Derivatives:
+            return self._derivatives(forward, weights, fields, real, offset, along)
 
-        for _ in range(3 if self.mode == "max" else 1):  # warmed up, recorded, played back
-            found = known(self)
+        expected = again = unchecked = None
         try:
-            expected = known(self.eager)
+            expected = known(self.eager, self.weights, None)
+        except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
+            unchecked = "has no memory for its first batch in eager code"
+        along = None if expected is None else expected.along
+        for _ in range(3 if self.mode == "max" else 1):  # warmed up, recorded, played back
+            found = known(self, self.weights, along)
+        if expected is None:
+            return unchecked
+        near = {name: agreement.nudged(value) for name, value in self.all_state.items()}
+        weights = [near[name] for name, value in self.all_state.items() if value.requires_grad]
+        rounded = partial(self.eager, state=near)
+        try:
             if self.reduced:
                 with agreement.in_full_precision():
-                    again = known(partial(self.eager, precision=nullcontext))
+                    again = known(partial(rounded, precision=nullcontext), weights, along)
             else:
-                near = {name: agreement.nudged(value) for name, value in self.all_state.items()}
-                weights = [near[n] for n, x in self.all_state.items() if x.requires_grad]
-                again = known(partial(self.eager, state=near), weights)
-        except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
-            return "has no memory for its first batch in eager code"
+                again = known(rounded, weights, along)
+        except torch.OutOfMemoryError:
+            return "has no memory for its first batch in eager code of full precision"
         share = agreement.share_of(self.weights)
-        unchecked = None
+        roundings = agreement.OF_REDUCED if self.reduced else agreement.ROUNDINGS
         for what, part, size in (
             ("an output", "outputs", agreement.spread),
             ("a gradient", "grads", Tensor.norm),
             ("a buffer", "changes", Tensor.norm),
         ):
             one, other, third = (getattr(each, part) for each in (found, expected, again))
-            apart = agreement.apart(one, other, third, share, size)
+            apart = agreement.apart(one, other, third, share, roundings, size)
             if math.isnan(apart):
                 unchecked = f"has {what} that is not finite in eager code"
             elif apart > 1.0:
-                by = f"differs by {apart:.3g} times" if math.isfinite(apart) else "is missing for"
-                raise ValueError(
-                    f"what it gives is not what eager code does: {what} {by} what rounding explains"
-                )
+                by = "is missing or infinite"
+                if math.isfinite(apart):
+                    by = f"differs by {apart:.3g} times what rounding explains"
+                raise ValueError(f"what it gives is not what eager code does: {what} {by}")
         return unchecked
 
     def _derivatives(
@@ -258,6 +268,7 @@ class _Graph:
         fields: dict[str, Tensor],
         real: Shape,
         offset: Tensor | None,
+        along: list[Tensor] | None,
     ) -> "_Derivatives":
         """Of a forward's real rows. Buffers and generators are as before, then."""
         before = [x.clone() for x in self.buffers]
@@ -268,28 +279,35 @@ class _Graph:
                 if found.energy is not None and offset is not None:
                     found = found._replace(energy=found.energy - offset[: real.structures])
                 parts = [part for part in found if part is not None]
-                wanted = [part for part in parts if part.requires_grad]
+                along = agreement.waves(parts) if along is None else along
+                pairs = [(p, w) for p, w in zip(parts, along, strict=True) if p.requires_grad]
                 grads: tuple[Tensor | None, ...] = (None,) * len(weights)
-                if wanted and weights:
-                    along = agreement.waves(wanted)
-                    grads = torch.autograd.grad(wanted, weights, along, allow_unused=True)
-                pairs = list(zip(self.buffers, before, strict=True))
-                changes = [(x - y).float() for x, y in pairs if x.dtype is not torch.bool]
+                if pairs and weights:
+                    wanted, by = zip(*pairs, strict=True)
+                    grads = torch.autograd.grad(wanted, weights, by, allow_unused=True)
+                states = list(zip(self.buffers, before, strict=True))
+                changes = [(x - y).float() for x, y in states if x.dtype is not torch.bool]
         finally:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
-        return _Derivatives([part.detach().clone() for part in parts], list(grads), changes)
+        parts = [part.detach().clone() for part in parts]
+        return _Derivatives(parts, list(grads), changes, along)
 
 
 Forward = Callable[[dict[str, Tensor]], Prediction]
 
 
 class _Derivatives(NamedTuple):
-    """Outputs of a forward, gradients of all weights, and by how much it has changed buffers."""
+    """Outputs of a forward, gradients of all weights, and by how much it has changed buffers.
+
+    Attributes:
+        along: what multiplied the outputs.
+    """
 
     outputs: list[Tensor]
     grads: list[Tensor | None]
     changes: list[Tensor]
+    along: list[Tensor]
 
 
 def _leaf(value: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 import hashlib
 import logging
+import os
 import platform
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -38,22 +40,56 @@ def remove_damaged(folder: Path) -> list[Path]:
 
     A compiler that is killed leaves its file half written, and torch (2.13) takes each that is
     there for a whole one: every later run of the folder would be trained eagerly, or without the
-    CPU's vectors where it was a trial of those. A file that is being written has its time.
+    CPU's vectors where it was a trial of those. A library that is being written has its time, and
+    a header that a living process makes is locked.
     """
     found = []
-    for path in sorted(path for end in ("*.so", "*.gch") for path in folder.rglob(end)):
+    for path in _compiled_files(folder):
         try:
-            while not _is_whole(path):
-                if _now(path.parent) - path.stat().st_mtime > WRITING_SECONDS:
-                    path.unlink()
-                    found.append(path)
-                    break
-                time.sleep(0.2)
+            if not _is_whole(path) and _is_left(path):
+                path.unlink()
+                found.append(path)
         except OSError:  # another run has taken it away, or it is another user's
             continue
     if found:
         log.info("%d files of %s were half written; they are compiled again", len(found), folder)
     return found
+
+
+def _compiled_files(folder: Path) -> Iterator[Path]:
+    """Libraries and headers below a folder; other runs may add and take away what they like."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in sorted(names) if name.endswith((".so", ".gch")))
+
+
+def _is_left(path: Path) -> bool:
+    """Whether nobody writes a file that is not whole; a young library is waited for."""
+    if path.suffix == ".gch":  # GCC leaves it alone for as long as it reads the source
+        return not _is_held(path.parent / "locks" / f"{path.name.partition('.')[0]}.lock")
+    if _now(path.parent) - path.stat().st_mtime > WRITING_SECONDS:
+        return True
+    seen, since = None, 0.0
+    while not _is_whole(path):
+        state = path.stat()
+        if (state.st_size, state.st_mtime_ns) != seen:
+            seen, since = (state.st_size, state.st_mtime_ns), time.monotonic()
+        elif time.monotonic() - since > WRITING_SECONDS:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a living process has the lock that torch takes while it makes a header."""
+    from filelock import FileLock, Timeout  # torch's own
+
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _now(folder: Path) -> float:

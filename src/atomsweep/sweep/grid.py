@@ -178,13 +178,15 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
             return all(a in point and spelt(point[a]) in said[k] for k, a in stated.items())
         return all(stated[k] not in point or spelt(point[stated[k]]) in said[k] for k in kept)
 
-    if not (found := [point for point in points if fits(point)]):
+    other = {k: [v for v in said[k] if v not in axes[a]] for k, a in stated.items() if k in kept}
+    found = [] if any(other.values()) else [point for point in points if fits(point)]
+    if not found:
         words = ", ".join(f"{key}={','.join(typed[key])}" for key in stated)
         there = "; ".join(f"{key} is {', '.join(axes[axis])}" for key, axis in stated.items())
         raise UserError(f"no row says {words}: {there}; for other values write a file of your own")
     for key, axis in stated.items():
         if key not in kept:
-            _refuse_what_belongs_together(axis, typed[key], points, stated.values())
+            _refuse_what_belongs_together(axis, typed[key], found, stated.values())
             each = [(p, said[key] if axis in p else [None]) for p in found]
             found = [p if v is None else {**p, axis: v} for p, values in each for v in values]
     return found
@@ -193,12 +195,22 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
 def _refuse_what_belongs_together(
     axis: str, typed: Sequence[str], points: Sequence[Mapping[str, Scalar]], replaced: Iterable[str]
 ) -> None:
-    """A new value of what tells the points apart has none of the points' other settings."""
-    own = [spelt(point[axis]) for point in points if axis in point]
-    others = set().union(*points) - {axis, *replaced}
-    apart = {key for key in others if len({spelt(p.get(key)) for p in points}) > 1}
-    if apart and len(points) == len(own) == len(set(own)) > 1:
-        names = ", ".join(sorted(apart))
+    """A new value of what the points are of has none of the settings that depend on it.
+
+    They are of the key that stands first in them: `{data.molecule: ethanol,
+    task.forces_coefficient: 80}`. A key depends on it that has one value for each of its values,
+    and not the same for all.
+    """
+    if any(next((key for key in point if key != LABEL), None) != axis for point in points):
+        return
+    own = list(dict.fromkeys(spelt(point[axis]) for point in points))
+    depends = []
+    for key in dict.fromkeys(key for point in points for key in point):
+        pairs = {(spelt(point[axis]), spelt(point.get(key))) for point in points}
+        if key not in (axis, LABEL, *replaced) and len({value for _, value in pairs}) > 1:
+            depends += [key] if len(pairs) == len(own) else []
+    if depends:
+        names = ", ".join(depends)
         raise UserError(
             f"the file says {names} for {axis} {', '.join(own)}, and not for {', '.join(typed)}; "
             f"type {names}, too"

@@ -115,6 +115,29 @@ def test_claims_are_judged_on_each_kind_of_frames(tmp_path):
         assert judged_by <= {row["split"] for row in csv.DictReader(file)}
 
 
+def test_sections_of_the_runs_need_no_table_of_forces_first(tmp_path):
+    """Table 2 begins with how much forces change under rotation, which is of no split."""
+    root, out = tmp_path / "runs", tmp_path / "page.md"
+    make_runs(root, "forcenet/table2_mini", range(3))
+    for path in root.glob("run-*"):
+        result = json.loads((path / schema.RESULT).read_text())
+        for kind, error in zip(schema.FRAME_KINDS, (0.05, 0.8), strict=True):
+            result["metrics"][f"val_id_{kind}/forces_mae"] = error
+        result["metrics"] |= {f"val_id/forces_{axis}_mae": 0.4 for axis in "xyz"}
+        (path / schema.RESULT).write_text(json.dumps(result))
+        lines = [
+            {"step": step, "device_seconds": step} | {f"val_id/forces_{a}_mae": 0.1 for a in "xyz"}
+            for step in (1.0, 2.0)
+        ]
+        with (path / schema.JOURNAL).open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    assert main(["results", "forcenet/table2_mini", "--root", str(root), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert page.count("### Kinds of frames") == page.count("### Leaving the Median") == 1
+    with out.with_suffix(".csv").open() as file:
+        assert "left_median_at" in {row["metric"] for row in csv.DictReader(file)}
+
+
 def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     words = [

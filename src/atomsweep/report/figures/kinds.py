@@ -12,34 +12,20 @@ from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.statistics import interval
 from atomsweep.report.tables.table import Table
-from atomsweep.report.tables.verdict_grids import kinds_grid
-from atomsweep.report.tables.verdicts import Judged
 from atomsweep.tracking import schema
 
 SPLITS = (schema.VAL_SPLITS[0], schema.VAL_AVERAGE)
 SHOWN = (schema.FORCES_MAE, schema.FORCES_COS)
 
 
-def kinds_section(
-    table: Table, number: int, claims: list[Judged], by_kind: list[dict[str, Judged]]
-) -> Section:
-    """Force MAE and cosine of each kind, and the paper's MAE beside the frames of relaxations.
-
-    Args:
-        table: whose rows it has.
-        number: of the table.
-        claims: of the sweep file, which the section of the first table has by kind.
-        by_kind: from `judge_kinds`.
-    """
-    section = Section(f"kinds-{number}", "Kinds of frames")
+def kinds_section(table: Table) -> Section:
+    """Force MAE and cosine of each kind, and the paper's MAE beside the frames of relaxations."""
+    section = Section("kinds", "Kinds of frames")
     for split in SPLITS:
         if _kinds(table, split):
             where = titles.split_title(split, table.alone)
             caption = f"Force MAE in eV/Å and force cosine on {where}."
             section.grids.append((caption, _grid(table, split)))
-    if section.grids and by_kind and number == 1:
-        caption = "Claims on forces, judged on all frames and on those of each kind."
-        section.grids.append((caption, kinds_grid(claims, by_kind)))
     if section.grids:
         section.text.append(
             "Rattled frames are displaced at random, as no relaxation is, and their forces are "

@@ -17,9 +17,9 @@ from atomsweep.tracking import schema
 LEFT_MEDIAN = "left_median_at"  # step, in the kept numbers
 
 
-def leaving_section(table: Table, number: int) -> Section:
+def leaving_section(table: Table) -> Section:
     """A line for each row: when its seeds left the Median, and how many never did."""
-    section = Section(f"leaving-{number}", "Leaving the Median")
+    section = Section("leaving", "Leaving the Median")
     steps = steps_to_leave(table)
     lines = []
     for _, members in by_row(table.df, table.rows):

@@ -34,6 +34,7 @@ from atomsweep.report.tables.questions import look_at, with_reasons
 from atomsweep.report.tables.styles import Styles
 from atomsweep.report.tables.table import GOING, Gap, Table, gaps_of, make_table
 from atomsweep.report.tables.trained import mark_untrained
+from atomsweep.report.tables.verdict_grids import kinds_grid
 from atomsweep.report.tables.verdicts import Judged, judge, judge_kinds
 from atomsweep.sweep.claims import is_split
 from atomsweep.sweep.looks import Look, Looks, looks_of
@@ -42,6 +43,7 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OF_KINDS = "Claims on forces, judged on all frames and on those of each kind."
 TERMINAL = 110  # characters of a line
 
 
@@ -209,8 +211,6 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
         if is_split(table.cells["split"].iloc[0]):
             of_table = [
                 compute_section(runs, table, number),
-                kinds_section(table, number, report.claims, report.by_kind),
-                leaving_section(table, number),
                 inference_section(table, number),
                 scaling_section(table, number),
                 structures_section(table, number, report.problems, pictured),
@@ -219,7 +219,26 @@ def _sections(runs: Runs, report: Report) -> list[Section]:
                 for section in of_table:
                     section.title += f": {report.heading_of(number)}"
             found += of_table
-    return [*found, spent_section(report.trained)]
+    return [*found, *_of_runs(report), spent_section(report.trained)]
+
+
+def _of_runs(report: Report) -> list[Section]:
+    """What is the same for all tables of the same runs: told once, at the first that has it."""
+    found: list[Section] = []
+    for make in (kinds_section, leaving_section):
+        first: dict[tuple[str, ...], tuple[int, Section]] = {}
+        for number, table in enumerate(report.tables, 1):
+            if section := make(table):
+                first.setdefault(tuple(table.df["identity"]), (number, section))
+        several = len(first) > 1
+        for number, section in first.values():
+            if several:
+                section.slug += f"-{number}"
+                section.title += f": {report.heading_of(number)}"
+            found.append(section)
+    if report.by_kind and (kinds := next((s for s in found if s.slug.startswith("kinds")), None)):
+        kinds.grids.append((OF_KINDS, kinds_grid(report.claims, report.by_kind)))
+    return found
 
 
 def _trained(df: pd.DataFrame, axes: list[str]) -> pd.DataFrame:

@@ -44,6 +44,7 @@ PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 """What a command says of the machine that it was typed on; it is left out."""
 OF_TIME = re.compile(r", on average .+? of training on .+?, evaluation apart")
 """What a caption says of device time."""
+NEVER = "never"  # in place of a step
 UNTIMED = "Device times, tables of them and claims about them are left out: the machine was shared."
 
 
@@ -147,7 +148,7 @@ def _page(
             text += [grids.markdown(table.grid), caption if times else OF_TIME.sub("", caption)]
         if one.claims:
             text += ["### Comparisons", grids.markdown(comparisons_grid(one.claims))]
-        text += _sections(one, "kinds-1", "leaving-1")  # the same for every table of one sweep
+        text += _sections(one, "kinds", "leaving")
         text += _sections(one, "compute", "spent") if times else []
         text += ["### Runs", grids.markdown(_runs(one))]
         text += [f"- {problem}" for problem in one.problems]
@@ -217,8 +218,8 @@ def _further_lines(one: Report) -> list[list[Any]]:
     """What claims and kinds of frames are judged by and no table shows."""
     table = one.tables[0]
     shown = {schema.metric_name(split, t.metric) for t in one.tables for split in t.cells["split"]}
-    names = [*kind_metrics(table), *(claim.metric for claim in one.claims)]
-    for claim in (claim for by_kind in one.by_kind for claim in by_kind.values()):
+    names = kind_metrics(table)
+    for claim in (*one.claims, *(claim for kinds in one.by_kind for claim in kinds.values())):
         names += [claim.metric, *filter(None, [claim.minus])]
     lines: list[list[Any]] = []
     for name in dict.fromkeys(names):
@@ -229,27 +230,29 @@ def _further_lines(one: Report) -> list[list[Any]]:
 
 def _leaving_lines(one: Report) -> list[list[Any]]:
     """Steps at which the trainings left the Median."""
-    steps = steps_to_leave(one.tables[0])
+    found = {i: step for table in one.tables for i, step in steps_to_leave(table).items()}
+    steps = {i: NEVER if math.isnan(step) else step for i, step in found.items()}
     return _by_run(one, f"{schema.VAL_SPLITS[0]}/{LEFT_MEDIAN}", LEFT_MEDIAN, steps)
 
 
 def _by_run(
-    one: Report, name: str, column: str, of_run: Mapping[str, float] | None = None
+    one: Report, name: str, column: str, of_run: Mapping[str, float | str] | None = None
 ) -> list[list[Any]]:
-    """A line for each row of the first table that has a number: a column, or by identity."""
+    """A line for each row of the first table that has a number: of a column, or of a run."""
     table = one.tables[0]
     split, _, metric = name.rpartition("/")
     lines: list[list[Any]] = []
     for key, group in by_row(table.cells, table.rows):
         runs = _members(table, tuple(key))
         if of_run is not None:
-            runs = [run | {column: of_run.get(run["identity"], math.nan)} for run in runs]
-        values = [as_float(run.get(column)) for run in runs]
-        known = [value for value in values if not math.isnan(value)]
-        if not known:
+            runs = [run | {column: of_run.get(run["identity"], "")} for run in runs]
+        if not any(_is_told(run.get(column)) for run in runs):
             continue
+        known = [v for v in (as_float(run.get(column)) for run in runs) if not math.isnan(v)]
         first = group.iloc[0]
         mean, half = interval(known)
+        if any(run.get(column) == NEVER for run in runs):  # of those that did it means nothing
+            mean = half = math.nan
         told = [_number(v) for v in (mean, half, len(known), first["planned"], first["stale"])]
         lines.append([one.name, table.label(first), split, metric, *told, "", "", ""])
         lines[-1] += _of_runs(runs, column)
@@ -264,6 +267,10 @@ def _of_runs(runs: list[dict[str, Any]], column: str) -> list[str]:
         " ".join(str(_number(run.get(column))) or "-" for run in runs),
         " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED)),
     ]
+
+
+def _is_told(value: Any) -> bool:
+    return value == NEVER or not math.isnan(as_float(value))
 
 
 def _number(value: Any) -> Any:

@@ -239,7 +239,7 @@ def make_table(
         paper=paper,
         unlike=unlike,
         curves=_curves(logged, ordered, rows, metric, reference, styles),
-        components=logged[logged["metric"].isin(components_of(metric))],
+        components=_components(logged, ordered, rows, metric),
         styles={label_of(r, rows, reference): styles.of(r, rows) for r in records(ordered)},
     )
 
@@ -270,10 +270,22 @@ def _cells(
 
 def _logged(runs: Runs, df: pd.DataFrame, rows: list[str], metric: str) -> pd.DataFrame:
     """Points of a metric and of its components, of as many runs of a row as are drawn."""
-    keys = df[rows].map(normal).apply(tuple, axis=1)
-    df = df[df.groupby(keys, sort=False).cumcount() <= MOST_OF_ROW]  # one more is told of
     drawn = [schema.metric_name(split, metric) for split in DRAWN_SPLITS]
-    return runs.curves(df, [*drawn, *components_of(metric)])
+    few = _first_of_row(df, rows, MOST_OF_ROW + 1)  # one more is told of
+    return runs.curves(few, [*drawn, *components_of(metric)])
+
+
+def _components(
+    logged: pd.DataFrame, df: pd.DataFrame, rows: list[str], metric: str
+) -> pd.DataFrame:
+    """Points of the components of a metric, of as many runs of a row as are told of."""
+    few = _first_of_row(df, rows, MOST_OF_ROW)["identity"]
+    return logged[logged["metric"].isin(components_of(metric)) & logged["identity"].isin(few)]
+
+
+def _first_of_row(df: pd.DataFrame, rows: list[str], most: int) -> pd.DataFrame:
+    keys = df[rows].map(normal).apply(tuple, axis=1)
+    return df[df.groupby(keys, sort=False).cumcount() < most]
 
 
 def _curves(

@@ -127,8 +127,10 @@ def judge_kinds(evidence: Evidence) -> list[dict[str, Judged]]:
             split, _, bare = metric_of_claim(claim, evidence).rpartition("/")
             claim = replace(claim, split=split)
             parts = {kind: _on_kind(claim, kind) for kind in schema.FRAME_KINDS}
-            names = [METRIC + metric_of_claim(part, evidence) for part in parts.values()]
-            if claim.hours is None and bare in OF_KINDS and {*names} <= {*evidence.df.columns}:
+            names = {kind: metric_of_claim(part, evidence) for kind, part in parts.items()}
+            bases = [taken_off(part, names[kind]) for kind, part in parts.items()]
+            needed = {METRIC + name for name in (*names.values(), *bases) if name is not None}
+            if claim.hours is None and bare in OF_KINDS and needed <= {*evidence.df.columns}:
                 found.append({k: _judged(part, cells, evidence) for k, part in parts.items()})
         except ClaimError:
             continue  # `judge` says why
