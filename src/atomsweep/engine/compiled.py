@@ -97,19 +97,21 @@ class CompiledForward:
         return self._eager(batch) if graph is None else _of_real(graph(fields), real)
 
     def _graph_of(self, fields: dict[str, Tensor], real: Shape) -> "_Graph | None":
-        """The graph of a shape; None, and once a warning, where it cannot be made."""
+        """The graph of a shape; None where it cannot be made: a warning, of further ones a line."""
         try:
             return self._made(fields, real)
-        except Exception as error:  # of a compiler or its C++, of any kind
+        except (
+            Exception
+        ) as error:  # compilers raise errors of any kind, and eager code does as well
             why = " ".join(str(error).split())[:300] or type(error).__name__
-            if self.failed is None:
-                log.warning(
-                    "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
-                    self.mode,
-                    self._name,
-                    why,
-                )
-                log.debug("", exc_info=error)
+            log.log(
+                logging.WARNING if self.failed is None else logging.INFO,
+                "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
+                self.mode,
+                self._name,
+                why,
+            )
+            log.debug("", exc_info=error)
             self.failed = why
             return None
 
@@ -222,7 +224,7 @@ class _Graph:
         ) -> _Derivatives:
             return self._derivatives(forward, weights, fields, real, offset, along)
 
-        expected = again = unchecked = None
+        expected = unchecked = None
         try:
             expected = known(self.eager, self.weights, None)
         except torch.OutOfMemoryError:  # a batch that is as large as compiled code bears
