@@ -100,9 +100,7 @@ class CompiledForward:
         """The graph of a shape; None where it cannot be made: a warning, of further ones a line."""
         try:
             return self._made(fields, real)
-        except (
-            Exception
-        ) as error:  # compilers raise errors of any kind, and eager code does as well
+        except Exception as error:  # a compiler raises any kind, and eager code does as well
             why = " ".join(str(error).split())[:300] or type(error).__name__
             log.log(
                 logging.WARNING if self.failed is None else logging.INFO,
