@@ -47,7 +47,7 @@ def cell(*overrides):
     return cell_of(cfg, choices, overrides)
 
 
-@pytest.fixture(params=sorted(path.name for path in KEPT.iterdir() if path.is_dir()))
+@pytest.fixture(params=sorted(path.parent.name for path in KEPT.glob("*/runs")))
 def root(request, tmp_path):
     return Path(shutil.copytree(KEPT / request.param / "runs", tmp_path / "runs"))
 
@@ -103,9 +103,13 @@ def test_a_stopped_run_continues_to_what_an_undisturbed_one_gave(root):
         assert run.result["metrics"][name] == pytest.approx(value, rel=1e-3), name
 
 
-def test_checkpoints_are_upgraded_to_the_present_version_and_later_ones_refused(root, tmp_path):
-    for path in root.rglob("*.pt"):
-        assert checkpoint.load(path)["version"] == checkpoint.VERSION
+def test_checkpoints_are_upgraded_to_the_present_version_and_later_ones_refused(tmp_path):
+    assert {path.name for path in KEPT.iterdir() if path.is_dir()} == {
+        f"version_{n}" for n in checkpoint.UPGRADES
+    }
+    for path in KEPT.rglob("*.pt"):
+        found = checkpoint.load_of(checkpoint.load(path)["identity"], path)  # with all it must hold
+        assert found["version"] == checkpoint.VERSION
     later = tmp_path / "later.pt"
     torch.save({"model": {}, "version": checkpoint.VERSION + 1}, later)
     with pytest.raises(ValueError, match="update atomsweep"):

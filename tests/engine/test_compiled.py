@@ -20,7 +20,7 @@ from torch import nn
 from atomsweep.data.batches.ghosts import shape_of
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset
-from atomsweep.engine import compiled
+from atomsweep.engine import checkpoint, compiled
 from atomsweep.engine.devices import refusal
 from atomsweep.engine.distributed import ALONE
 from atomsweep.engine.fit import fit
@@ -641,6 +641,27 @@ def stop_and_go_on(tmp_path):
     assert last["step"] == whole["step"] == 6
     for name, value in whole["model"].items():
         assert torch.equal(last["model"][name], value), name
+
+
+def test_a_run_goes_on_eagerly_where_it_did_before_it_was_stopped(tmp_path, monkeypatch, caplog):
+    """A compiler that failed on one machine may not on the next."""
+    compilers = []
+
+    def broken(*args, **kwargs):
+        compilers.append(kwargs)
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(Interrupted):
+        run_to_end(tmp_path / "cut", stop_at=4)
+    kept = checkpoint.load(tmp_path / "cut" / "checkpoints" / "last.pt")["eager_shapes"]
+    assert len(kept) == len(compilers) > 0
+    compilers.clear()
+    caplog.clear()
+    run_to_end(tmp_path / "cut")
+    assert not compilers
+    assert not [r for r in caplog.records if r.name == compiled.__name__]
+    assert checkpoint.load(tmp_path / "cut" / "checkpoints" / "last.pt")["eager_shapes"] == kept
 
 
 @pytest.mark.slow

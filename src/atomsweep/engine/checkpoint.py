@@ -16,13 +16,20 @@ from atomsweep.tracking.files import check_regular, write_atomic
 
 LAST = "last.pt"
 BEST = "best.pt"
-VERSION = 2  # raise it with any change of what is in a checkpoint, and add a row to `UPGRADES`
+VERSION = 3  # raise it with any change of what is in a checkpoint, and add a row to `UPGRADES`
 
 
 def _from_1(state: dict[str, Any]) -> dict[str, Any]:
     """Version 1 said no version, and at first not whether its last evaluation was outstanding."""
     if "optimizer" in state:  # last.pt
         state.setdefault("unevaluated", False)
+    return state
+
+
+def _from_2(state: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 did not say which shapes a compiled run trains eagerly."""
+    if "optimizer" in state:
+        state.setdefault("eager_shapes", [])
     return state
 
 
@@ -38,10 +45,11 @@ RESUMED: Mapping[str, Any] = {
     "best_step": int,
     "values": dict,
     "unevaluated": bool,
+    "eager_shapes": list,
 }
 """What every checkpoint holds, and what `last.pt` holds besides."""
 
-UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """Version -> what makes a checkpoint of it one of the next version."""
 
 

@@ -69,6 +69,8 @@ class CompiledForward:
         model: in training; its weights may change, not its modules.
         mode: "default", or "max" for CUDA graphs and measured kernels.
         autocast: context of a forward; its casts become part of the graph.
+        eager_shapes: that are known not to be compiled; those that cannot be are added. A run that
+            continues then goes on as it began, whatever the compiler now makes of them.
 
     Attributes:
         graphs: by shapes and types of their inputs; None where it cannot be made.
@@ -80,8 +82,10 @@ class CompiledForward:
         model: ForceField,
         mode: Literal["default", "max"],
         autocast: Callable[[], AbstractContextManager[object]],
+        eager_shapes: set[str],
     ) -> None:
         self.model, self.mode, self.autocast = model, mode, autocast
+        self.eager_shapes = eager_shapes
         self.graphs: dict[Any, _Graph | None] = {}
         self.failed: str | None = None
 
@@ -92,7 +96,11 @@ class CompiledForward:
         fields = {name: value for name, value in filled if isinstance(value, Tensor)}
         key = tuple((name, value.shape, value.dtype) for name, value in fields.items())
         if key not in self.graphs:
-            self.graphs[key] = self._graph_of(fields, real)
+            spelt = " ".join(f"{name}:{dtype}{[*shape]}" for name, shape, dtype in key)
+            known = spelt in self.eager_shapes
+            self.graphs[key] = None if known else self._graph_of(fields, real)
+            if self.graphs[key] is None:
+                self.eager_shapes.add(spelt)
         graph = self.graphs[key]
         return self._eager(batch) if graph is None else _of_real(graph(fields), real)
 

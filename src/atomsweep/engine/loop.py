@@ -93,7 +93,8 @@ class Training:
             self.trainer.batch_edges,
             fill=self.trainer.compile != "none" and bool(self.parameters),
         )
-        self.forward = forward_of(self.model, self.trainer)
+        self.eager_shapes: set[str] = set()  # of this rank; a checkpoint keeps rank 0's
+        self.forward = forward_of(self.model, self.trainer, self.eager_shapes)
         sampler = self.batches.sampler
         self.total_steps = self.trainer.total_steps(sampler.steps_per_epoch)
         self.started_at: tuple[float, float] | None = None  # wall clock and fraction
@@ -340,6 +341,7 @@ class Training:
             "best_step": self.best_step,
             "values": self.values,
             "unevaluated": self.unevaluated,
+            "eager_shapes": sorted(self.eager_shapes),
         }
         state = whole(state, keep=self.world.first) if self.sharded else state
         if self.world.first:
@@ -364,6 +366,7 @@ class Training:
             setattr(self, name, state[name])
         self.best, self.best_step, self.values = state["best"], state["best_step"], state["values"]
         self.unevaluated = state["unevaluated"]
+        self.eager_shapes.update(state["eager_shapes"])
         if self.world.first:
             self.run.rewind(self.step)
         log.info("continuing from step %d", self.step)
