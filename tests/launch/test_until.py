@@ -26,7 +26,7 @@ def statement(**changes):
     content = {
         "title": "A toy",
         "rows": {"kind": ["a", "b", "c", "d"]},
-        "seeds": {"first": 3, "most": 6},
+        "seeds": {"first": 3, "most": 12},
         "metrics": ["val_id/forces_mae"],
         "claims": ["kind=a < kind=d", "kind=a < kind=b", "kind=b < kind=c"],
     }
@@ -117,15 +117,15 @@ def test_only_cells_of_undecided_claims_get_seeds_both_sides_paired(whole):
     verdicts = {one["claim"]: one["verdict"] for one in toy.claims["settled"]}
     assert verdicts == {"kind=a < kind=d": "holds", "kind=a < kind=b": "holds"}
     assert toy.given["d"] == []  # three seeds decide that, and nothing else asks for it
-    assert toy.given["b"] == toy.given["c"] == [3, 4]  # hopeless, as five seeds tell
+    assert toy.given["b"] == toy.given["c"] == [3, 4, 5]  # hopeless, as six seeds tell
     assert toy.given["a"] == [3]  # decided then
     (open_,) = toy.claims["open"]
     assert (open_["claim"], open_["comparison"]) == ("kind=b < kind=c", "b and c")
-    assert (open_["why"], open_["waits"]) == ("out of reach of 6 seeds", "")
+    assert (open_["why"], open_["waits"]) == ("unlikely to be decided by 12 seeds", "")
 
 
 def test_what_is_within_reach_gets_every_seed_that_there_may_be(tmp_path):
-    near = statement(claims=["kind=a < kind=b"])
+    near = statement(claims=["kind=a < kind=b"], seeds={"first": 3, "most": 6})
     toy = Toy(tmp_path, near)
     toy.further.until = replace(toy.further.until, look=within_reach)
     toy.drive()
@@ -140,7 +140,7 @@ def within_reach(root, sweep):
     sides = [frozenset(asked[asked["config.kind"] == kind]["identity"]) for kind in "ab"]
     seeds = int((asked["state"] == schema.FINISHED).sum()) // 4
     return replace(
-        found, settled=[], open=[Question("kind=a < kind=b", "a and b", *sides, seeds, 10)]
+        found, settled=[], open=[Question("kind=a < kind=b", "a and b", *sides, seeds, 10, 6)]
     )
 
 
@@ -167,7 +167,7 @@ def test_a_budget_ends_it_and_says_so(tmp_path):
     assert 0 < sum(SECONDS[kind] for kind, _ in toy.order) <= 65
     assert "until.device_hours=" in toy.claims["open"][-1]["why"]
     more = Toy(tmp_path).drive()
-    assert more.given["c"] == [3, 4]
+    assert more.given["c"] == [3, 4, 5]
 
 
 def test_a_cell_that_fails_is_told_and_not_asked_again(tmp_path):
@@ -185,11 +185,11 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     shutil.copytree(whole.root, tmp_path, dirs_exist_ok=True)
     runs = read_directories(tmp_path)
     made = report.build(runs, runs.sweep("toy"))
-    assert made.looks == Looks(first=3, most=6)
+    assert made.looks == Looks(first=3, most=12)
     by_text = {claim.text: claim for claim in made.claims}
     (one,) = by_text["kind=b < kind=c"].comparisons
-    assert one.n == 5
-    assert one.note == "out of reach of 6 seeds"
+    assert one.n == 6
+    assert one.note == "unlikely to be decided by 12 seeds"
     assert not made.gaps or all("Median" in gap.cell for gap in made.gaps)
     plan = whole.further.plan
     plan = replace(
@@ -198,7 +198,7 @@ def test_the_page_has_every_seed_that_was_given_and_a_plain_launch_keeps_them(wh
     plan.save(tmp_path, [one.find(tmp_path) for one in plan.cells], {})
     content = read_json(tmp_path / schema.PLANS / "toy.json")
     seeds = [c["seed"] for c in content["cells"] if c["choices"] == {"kind": "c"}]
-    assert sorted(seeds) == list(range(5))
+    assert sorted(seeds) == list(range(6))
 
 
 def test_a_look_that_cannot_be_made_stops_no_cell_and_begins_no_seed(tmp_path, caplog):

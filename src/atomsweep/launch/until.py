@@ -28,7 +28,6 @@ from atomsweep.tracking.restart import restart
 from atomsweep.tracking.run import RunDirectory, RunLocked
 from atomsweep.tracking.state import state_of
 
-OUT_OF_REACH = 3  # times the seeds that there may be: what needs so many is not decided by chance
 AGAIN_SECONDS = 30.0  # from a look that could not be made to the next
 Key = frozenset[str]  # of a cell, the same for all its seeds
 
@@ -251,13 +250,13 @@ class Further:
     def _next(self, question: Question) -> tuple[int, list[Key], str]:
         """Seed that a comparison waits for, the cells to be trained with it, or why there is none.
 
-        Both sides get a seed together: a look sees their pairs.
+        Both sides get a seed together: a look sees their pairs. What the largest effect that the
+        pairs allow would not decide gets none: no error comes of that, as who stops early concludes
+        nothing.
         """
         sides, most = self._sides(question), self.until.looks.most
         if question.hindrance or len(sides) < 2:
             return 0, [], question.hindrance or "one of its sides is no cell of this sweep"
-        if why := self._out_of_reach(question):
-            return 0, [], why
         for seed in range(most):
             runs = {key: self._run(key, seed) for key in sides}
             for key, run in runs.items():
@@ -265,6 +264,9 @@ class Further:
                     return seed, [], f"seed {seed} of {self._base[key].name}: {told}"
             lacking = [key for key, run in runs.items() if not self._is_finished(run)]
             if lacking:
+                known = question.pairs >= self.until.looks.first
+                if known and (question.fewest is None or question.fewest > most):
+                    return 0, [], f"unlikely to be decided by {most} seeds"
                 limit = self.until.device_hours
                 if (
                     limit is not None
@@ -273,18 +275,6 @@ class Further:
                     return seed, lacking, f"until.device_hours={limit:g} would be exceeded"
                 return seed, lacking, ""
         return 0, [], f"all {most} seeds are trained"
-
-    def _out_of_reach(self, question: Question) -> str:
-        """Why a comparison gets no more seeds before it has all that there may be; else empty.
-
-        No error comes of it: who stops early concludes nothing.
-        """
-        looks = self.until.looks
-        if question.pairs < 2 * looks.first - 1:  # a guess from so few is none
-            return ""
-        needed = math.inf if question.needed is None else question.needed
-        far = question.pairs + needed > OUT_OF_REACH * looks.most
-        return f"out of reach of {looks.most} seeds" if far else ""
 
     def _sides(self, question: Question) -> list[Key]:
         """Keys of the two cells."""

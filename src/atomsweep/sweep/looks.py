@@ -43,6 +43,8 @@ class Question:
         right: of the right cell.
         pairs: seeds that both have, and that count.
         needed: guess of the further pairs that decide it; None: nobody can tell.
+        fewest: pairs in all that would, were the effect as large as these still allow; None: no
+            number that anybody trains.
         hindrance: why no seed can decide it; empty if one may.
     """
 
@@ -52,6 +54,7 @@ class Question:
     right: frozenset[str]
     pairs: int
     needed: int | None
+    fewest: int | None = None
     hindrance: str = ""
 
 

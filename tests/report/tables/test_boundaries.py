@@ -109,6 +109,34 @@ def test_boundaries_reach_a_verdict_sooner_than_mixtures():
             assert ends[0] < ends[1]
 
 
+def hopeless(draws):
+    """Looks at which the largest effect that the pairs allow would not be found by the last one."""
+    n = np.arange(FIRST, MOST + 1)
+    mean = draws.cumsum(1)[:, FIRST - 1 :] / n
+    squares = (draws**2).cumsum(1)[:, FIRST - 1 :]
+    spread = np.sqrt((squares - n * mean**2) / (n - 1))
+    seen = (criticals()[FIRST - 1 :] + stats.t.ppf(0.8, n - 1)) / np.sqrt(n)
+    found = np.abs(mean) / spread + stats.t.ppf(0.95, n - 1) / np.sqrt(n) < seen.min()
+    return np.pad(found, ((0, 0), (FIRST - 1, 0)))
+
+
+def test_giving_up_where_more_seeds_would_hardly_decide_costs_little_power():
+    """And saves more than half of the seeds where there is no effect."""
+    for effect, lost, seeds in ((0.0, 0.01, 7.5), (0.7, 0.03, 10.5), (1.0, 0.03, 10.5)):
+        draws = np.random.default_rng(7).normal(effect, size=(4000, MOST))
+        crossed, given_up = t_of(draws) > criticals(), hopeless(draws)
+        ends = crossed | given_up
+        end = np.where(ends.any(1), ends.argmax(1), MOST - 1)
+        decided = crossed[np.arange(len(draws)), end]
+        assert crossed.any(1).mean() - decided.mean() < lost
+        assert end.mean() + 1 < seeds
+    for row, expected in zip(draws[:20], given_up, strict=False):
+        for n in range(FIRST, MOST + 1):
+            found = compare(*sides(list(row[:n])), "<", looks=LOOKS)
+            gives_up = found.fewest is None or found.fewest > MOST
+            assert gives_up == (expected[n - 1] and found.verdict == UNDECIDED)
+
+
 LOOKS = Looks(first=FIRST, most=MOST)
 
 

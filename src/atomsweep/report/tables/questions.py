@@ -20,7 +20,7 @@ def _open(claim: Judged, members: Sequence[Member]) -> list[Question]:
     if claim.verdict != UNDECIDED:
         return []
     if not claim.comparisons:  # the table has not the cells that it speaks of
-        return [Question(claim.text, "", frozenset(), frozenset(), 0, None, claim.note)]
+        return [Question(claim.text, "", frozenset(), frozenset(), 0, None, None, claim.note)]
     return [
         Question(
             claim=claim.text,
@@ -29,6 +29,7 @@ def _open(claim: Judged, members: Sequence[Member]) -> list[Question]:
             right=frozenset(members[c.sides[1]].identities),
             pairs=c.n,
             needed=c.needed,
+            fewest=c.fewest,
             hindrance=c.note if c.hindered else "",
         )
         for c in claim.comparisons

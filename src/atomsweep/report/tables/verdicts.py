@@ -23,7 +23,12 @@ from atomsweep.report.tables.evidence import (
     untrained_of,
     values_of,
 )
-from atomsweep.report.tables.statistics import MOST_SEEDS, paired_interval, seeds_to_decide
+from atomsweep.report.tables.statistics import (
+    MOST_SEEDS,
+    paired_interval,
+    seeds_to_decide,
+    t_quantile,
+)
 from atomsweep.sweep.claims import Claim, ClaimError, comparisons, parse
 from atomsweep.sweep.looks import Looks, looks_of
 from atomsweep.tracking import schema
@@ -47,6 +52,8 @@ class Comparison:
         verdict: `holds`, `fails`, `equal` or `undecided`, at 95 %.
         certain: it fails also at the stricter level 1 − 0.05/m of a claim with m comparisons.
         needed: guess of the further seeds that would decide; None: nobody can tell.
+        fewest: seeds in all that would, were the effect as large as these pairs still allow (one
+            bound at 95 %); None: nobody can tell.
         paper: the paper's two numbers, None where it has none.
         paper_holds: whether those satisfy the claim.
         note: why there is no verdict.
@@ -63,6 +70,7 @@ class Comparison:
     verdict: str
     certain: bool
     needed: int | None
+    fewest: int | None
     paper: tuple[float, float] | None
     paper_holds: bool | None
     note: str = ""
@@ -191,7 +199,7 @@ def _comparison(
     tolerance = published.table(evidence.reference).within(metric) if evidence.reference else 0.0
     looks = looks_of(evidence.asked.statement)
     equal_within = tolerance if claim.factors == (1.0, 1.0) else 0.0
-    effect, half, n, verdict, certain, needed = compare(
+    effect, half, n, verdict, certain, needed, fewest = compare(
         one, other, claim.order, tolerance, tries, looks, equal_within
     )
     why_none = note or _why_none(n, looks)
@@ -217,6 +225,7 @@ def _comparison(
         verdict=verdict,
         certain=certain,
         needed=needed,
+        fewest=fewest,
         paper=paper,
         paper_holds=paper_holds,
         note=note,
@@ -242,6 +251,7 @@ class Compared(NamedTuple):
     verdict: str
     certain: bool
     needed: int | None
+    fewest: int | None
 
 
 def compare(
@@ -253,7 +263,7 @@ def compare(
     looks: Looks | None = None,
     equal_within: float = 0.0,
 ) -> Compared:
-    """Effect, half-width, pairs, verdict at 95 %, whether it fails at 1 − 0.05/tries, seeds needed.
+    """Effect, interval, verdict at 95 %, whether it fails at 1 − 0.05/tries, seeds it would take.
 
     One interval gives every verdict, so the chance that any of them is wrong is 5 % at most. With
     `looks` that is the chance over the whole sequence of looks.
@@ -271,7 +281,7 @@ def compare(
     first = None if looks is None else looks.first
     effect, half, n = paired_interval(left, right, LEVEL, first)
     if math.isnan(half):
-        return Compared(effect, math.nan, n, UNDECIDED, False, None)
+        return Compared(effect, math.nan, n, UNDECIDED, False, None, None)
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
     verdict = _verdict(sign * effect, half, order, limit)
@@ -283,32 +293,24 @@ def compare(
         _, wide, _ = paired_interval(left, right, to_fail, first)
         certain = _verdict(sign * effect, wide, order, limit) == FAILS
     if verdict in (HOLDS, EQUAL) or certain:
-        return Compared(effect, half, n, verdict, certain, 0)
+        return Compared(effect, half, n, verdict, certain, 0, n)
     spread = _spread(left, right)
     level = to_fail if _verdict(sign * effect, 0.0, order, limit) == FAILS else LEVEL
-    needed = _pairs_needed(sign * effect, spread, order, limit, equal_within, looks, level)
-    return Compared(
-        effect, half, n, verdict, certain, None if needed is None else max(needed - n, 1)
-    )
 
+    def pairs(beyond: float, level: float) -> int | None:
+        """That decide in all, if the effect is so much farther from what it must not be."""
+        ways = [(abs(sign * effect - limit) + beyond, level)]
+        inside = min(equal_within - abs(effect) + beyond, equal_within)
+        if order in ("<", ">") and inside > 0:
+            ways.append((inside, LEVEL))
+        last = MOST_SEEDS if looks is None else looks.most
+        found = [seeds_to_decide(d, spread, at, first=first, looks=last) for d, at in ways]
+        return min((n for n in found if n is not None), default=None)
 
-def _pairs_needed(
-    effect: float,
-    spread: float,
-    order: str,
-    limit: float,
-    equal_within: float,
-    looks: Looks | None,
-    level: float,
-) -> int | None:
-    """Pairs of seeds in all that would decide, for the nearest verdict that this effect allows."""
-    first = None if looks is None else looks.first
-    last = MOST_SEEDS if looks is None else looks.most
-    ways = [(abs(effect - limit), level)]
-    if order in ("<", ">") and abs(effect) < equal_within:
-        ways.append((equal_within - abs(effect), LEVEL))
-    found = [seeds_to_decide(d, spread, at, first=first, looks=last) for d, at in ways]
-    return min((n for n in found if n is not None), default=None)
+    needed = pairs(0.0, level)
+    fewest = pairs(t_quantile(LEVEL, n - 1) * spread / math.sqrt(n), LEVEL)
+    further = None if needed is None else max(needed - n, 1)
+    return Compared(effect, half, n, verdict, certain, further, fewest)
 
 
 def satisfied(left: float, right: float, order: str, tolerance: float) -> bool:
