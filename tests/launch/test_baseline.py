@@ -1,5 +1,7 @@
 """The Median of one's own data is made beside the first run on them."""
 
+from types import SimpleNamespace
+
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -60,8 +62,24 @@ def test_none_is_made_beside_itself_or_on_a_cluster(frames, more):
     assert baselines_of([cell(*frames, *more)]) == []
 
 
-def test_the_data_that_are_made_here_have_theirs_by_hand():
-    assert baselines_of([cell("data=mini_oc_tiny")]) == []
+@pytest.mark.parametrize("data", ["mini_oc_tiny", "mini_md_tiny"])
+def test_small_data_have_theirs_where_claims_are_judged(data, tmp_path):
+    task = "s2f" if data.startswith("mini_oc") else "s2ef_md17"
+    runs = [cell(f"data={data}", f"task={task}", f"root={tmp_path}", f"seed={n}") for n in (0, 1)]
+    assert baselines_of(runs) == []
+    (made,) = baselines_of(runs, judged=True)
+    assert made.data["fingerprint"] == runs[0].data["fingerprint"]
+    assert made.choices["model"] == "median"
+    assert baselines_of([*runs, made], judged=True) == []
+
+
+def test_a_pass_over_all_of_oc20_is_not_made_unasked():
+    reader = {"_target_": "atomsweep.data.formats.ocp_lmdb.S2EF"}
+    data = {"_target_": "atomsweep.data.formats.files.FileSource", "reader": reader}
+    run = SimpleNamespace(
+        choices={"model": "forcenet"}, config={"data": data}, data={"fingerprint": "f0"}
+    )
+    assert baselines_of([run], judged=True) == []
 
 
 def test_another_division_of_the_data_has_another_median(frames):

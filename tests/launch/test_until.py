@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 
 from atomsweep.build import UserError
+from atomsweep.launch.further import Further
 from atomsweep.launch.outcome import Outcome
-from atomsweep.launch.plan import Cell, Plan
-from atomsweep.launch.until import Further, Until
+from atomsweep.launch.plan import Cell, Plan, plan_path
+from atomsweep.launch.until import Until
 from atomsweep.report.pages import report
 from atomsweep.report.read.directories import read_directories
 from atomsweep.sweep.file import SweepFile
 from atomsweep.sweep.grid import grid
-from atomsweep.sweep.looks import Looks, Question, told
+from atomsweep.sweep.looks import Look, Looks, Question, told
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import read_json
 
@@ -63,9 +64,9 @@ def finish(run, error=error):
 class Toy:
     """A launch in this process: an executor that ends one run after another."""
 
-    def __init__(self, root, wanted=None, room=2, hours=None, rerun="failed", words=()):
+    def __init__(self, root, wanted=None, room=2, hours=None, rerun="failed", words=(), typed=None):
         self.root, self.wanted = root, wanted or statement()
-        asked = grid({}, self.wanted, "toy")
+        asked = grid(typed or {}, self.wanted, "toy")
         until = Until.of(asked, hours, another, look)
         cells = [cell([*o, *words]) for o, _ in asked.cells]
         plan = Plan.of(cells, asked, ["run.py"], root)
@@ -85,11 +86,12 @@ class Toy:
                 break
             run = waiting.pop(0)
             name = (run.config()["kind"], run.config()["seed"])
-            if name[1] >= 3:
+            if name[1] in self.further.until.later:
                 self.order.append(name)
                 if after is not None and len(self.order) > after:
                     return self
             if name in fails:
+                run.fail("broken")
                 ended = {run.path: Outcome(schema.FAILED, "broken")}
                 continue
             finish(run)
@@ -99,7 +101,7 @@ class Toy:
 
     @property
     def claims(self):
-        return read_json(self.root / schema.PLANS / "toy.json")[schema.CLAIMS]
+        return read_json(plan_path(self.root, self.further.plan.sweep))[schema.CLAIMS]
 
     @property
     def given(self):
@@ -142,6 +144,49 @@ def within_reach(root, sweep):
     return replace(
         found, settled=[], open=[Question("kind=a < kind=b", "a and b", *sides, seeds, 10, 6)]
     )
+
+
+@pytest.mark.parametrize(("fails_alone", "given"), [(False, []), (True, [*range(3, 12)])])
+def test_a_claim_that_cannot_hold_any_more_gets_seeds_where_it_may_fail(
+    fails_alone, given, tmp_path
+):
+    """Of `b < every other`, c is too near to b ever to be told apart."""
+
+    def stuck(root, sweep):
+        asked = read_directories(root).sweep(sweep)
+        a, b, c = (
+            frozenset(asked[asked["config.kind"] == kind]["identity"]) for kind in ("a", "b", "c")
+        )
+        hopeless = Question("kind=b < every other", "b and c", b, c, 3, 900, 900)
+        near = Question("kind=b < every other", "b and a", b, a, 3, 1, 4, fails_alone=fails_alone)
+        return Look((), [hopeless, near])
+
+    toy = Toy(tmp_path)
+    toy.further.until = replace(toy.further.until, look=stuck)
+    toy.drive()
+    assert toy.given["b"] == toy.given["a"] == given
+    whys = {one["comparison"]: one["why"] for one in toy.claims["open"]}
+    assert whys["b and c"] == "unlikely to be decided by 12 seeds"
+    assert fails_alone or whys["b and a"] == "another comparison of its claim stays open"
+
+
+def test_a_row_stays_whole_while_a_further_seed_is_on_its_way(tmp_path):
+    """One that was stopped or waits takes nothing away from what the others say."""
+    Toy(tmp_path).drive(after=2)
+    runs = read_directories(tmp_path)
+    df = runs.sweep("toy")
+    assert df[df["state"] != schema.FINISHED]["seed"].min() >= 3
+    (table,) = report.build(runs, df).tables
+    assert table.cells["mean"].notna().all()
+    assert (table.cells["n"] == table.cells["planned"]).all()
+    assert len(table.members()) == len(MEANS)
+    failed = tmp_path / "failed"
+    Toy(failed).drive(fails=[("c", 4)])
+    runs = read_directories(failed)
+    (table,) = report.build(runs, runs.sweep("toy")).tables
+    assert table.cells.set_index(table.rows[0])["mean"].isna().to_dict() == {
+        kind: kind == "c" for kind in MEANS
+    }
 
 
 def test_the_nearest_to_a_decision_per_device_second_comes_first(whole):
@@ -266,9 +311,22 @@ def test_what_cannot_be_decided_is_refused(changes, hours, message):
         Until.of(asked, hours, another, look)
 
 
-def test_seeds_that_are_typed_and_sweeps_without_a_file_are_refused():
+def test_seeds_of_ones_own_are_the_first_and_further_ones_follow_them(tmp_path):
+    toy = Toy(tmp_path, typed={"seed": [f"seed={n}" for n in (100, 101, 102)]}).drive()
+    given = sorted({seed for _, seed in toy.order})
+    assert given == list(range(103, 103 + len(given)))
+    assert len(given) > 0
+    assert {one["claim"] for one in toy.claims["open"]} | {
+        one["claim"] for one in toy.claims["settled"]
+    } == set(statement().claims)
+    Toy(tmp_path, typed={"seed": [f"seed={n}" for n in (100, 101, 102)]}).drive()
+    (path,) = (tmp_path / schema.PLANS).glob("*.json")
+    assert {cell["seed"] for cell in read_json(path)["cells"]} == {100, 101, 102, *given}
+
+
+def test_other_seeds_that_are_typed_and_sweeps_without_a_file_are_refused():
     typed = grid({"seed": ["seed=0", "seed=1"]}, statement(), "toy")
-    with pytest.raises(UserError, match="chooses the seeds itself; leave seed=… out"):
+    with pytest.raises(UserError, match=r"needs 3 first seeds in a row .* got seed=0,1; leave it"):
         Until.of(typed, None, another, look)
     with pytest.raises(UserError, match="needs claims, which a sweep file has"):
         Until.of(replace(typed, statement=None), None, another, look)

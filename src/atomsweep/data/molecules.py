@@ -34,6 +34,7 @@ class MoleculeSource(DataSource):
     """
 
     molecule: str
+    small = True
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from atomsweep.data.dataset import OnError, StructureDataset
 from atomsweep.data.structure import Array, Structure
@@ -34,6 +34,7 @@ class DataSource(ABC):
         skipped: what was dropped, a list of messages for each split or file.
         relaxed_energy: energies are those of the relaxed structures (IS2RE); None: not known.
         kinds: kinds of frames whose force errors are told apart, by their first frame id.
+        small: a pass over all of it takes seconds, so that a launch may make its Median unasked.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DataSource(ABC):
     skipped: dict[str, list[str]]
     relaxed_energy: bool | None = False
     kinds: Mapping[str, int] = MappingProxyType({})
+    small: ClassVar[bool] = False
 
     def label_names(self) -> frozenset[str] | None:
         """Which of energy and forces every structure carries; None: not known before reading."""

@@ -348,8 +348,7 @@ class Training:
             checkpoint.save(self.checkpoint_path(checkpoint.LAST), state)
 
     def _resume(self, optimizer: Optimizer, average: AveragedModel | None) -> None:
-        found = self.world.tell(self.checkpoint_path(checkpoint.LAST).exists())
-        if not found:
+        if not self.world.tell(self.checkpoint_path(checkpoint.LAST).exists()):
             if self.world.first:
                 self.run.rewind(0)
             if not self.sharded:
@@ -362,10 +361,9 @@ class Training:
             if average is not None:
                 load_weights(average, state["average"])
         self.loss_sum.copy_(state["loss_sum"])
-        for name in ("step", "device_seconds", "eval_seconds", "loss_count"):
+        counts = ("step", "device_seconds", "eval_seconds", "loss_count")
+        for name in (*counts, "best", "best_step", "values", "unevaluated"):
             setattr(self, name, state[name])
-        self.best, self.best_step, self.values = state["best"], state["best_step"], state["values"]
-        self.unevaluated = state["unevaluated"]
         self.eager_shapes.update(state["eager_shapes"])
         if self.world.first:
             self.run.rewind(self.step)
@@ -386,8 +384,6 @@ class Training:
         state = model.state_dict()
         state = whole(state, keep=self.world.first) if self.sharded else state
         return {"model": state, "step": self.step, "identity": self.run.identity}
-
-    # Small things
 
     def _fraction(self) -> float:
         return self.trainer.fraction(self.step, self.device_seconds, self.total_steps)

@@ -1,4 +1,4 @@
-"""The Median of one's own data, made beside the first run on them: what errors are read against."""
+"""The Median of data, made beside the first run on them: what errors are read against."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,16 +15,23 @@ MODEL = "median"
 KEPT = ("data", "root", "tracking")  # what a baseline has in common with the runs
 
 
-def baselines_of(cells: Sequence[Cell]) -> list[Cell]:
-    """One for each data set of one's own that cells train on here, unless they have it themselves.
+def baselines_of(cells: Sequence[Cell], judged: bool = False) -> list[Cell]:
+    """One for each data set that cells train on here, unless they have it themselves.
 
-    On a cluster it would be a job of its own; there `model=median` is a cell like others.
+    Of one's own data always. Of small ones where claims are judged: without it a run that has
+    stayed at the Median cannot be told from one that has learnt. On a cluster it would be a job of
+    its own; there `model=median` is a cell like others.
+
+    Args:
+        cells: of a launch.
+        judged: their sweep file has claims.
     """
     have = {cell.data["fingerprint"] for cell in cells if cell.choices["model"] == MODEL}
     wanted = {
         cell.data["fingerprint"]: cell
         for cell in cells
-        if stated(cell.config["data"], "own") and slurm_settings(cell.config) is None
+        if any(stated(cell.config["data"], kind) for kind in ("own", "small")[: 1 + judged])
+        and slurm_settings(cell.config) is None
     }
     if not wanted.keys() - have:
         return []

@@ -10,12 +10,13 @@ from atomsweep.build import UserError
 from atomsweep.console import MANY
 from atomsweep.launch.baseline import baselines_of
 from atomsweep.launch.execute import Start, execute, placed
+from atomsweep.launch.further import Further
 from atomsweep.launch.outcome import WELL, Outcome, outcome_of
 from atomsweep.launch.plan import Cell, Plan, create_all, option_of
 from atomsweep.launch.preflight import check_all, check_splits
 from atomsweep.launch.presence import launching
 from atomsweep.launch.survey import longest_first, restart, summary, survey, table
-from atomsweep.launch.until import Further, Until
+from atomsweep.launch.until import Until
 from atomsweep.sweep.grid import Grid
 from atomsweep.tracking import evaluations
 from atomsweep.tracking.mlflow.mirror import Scope, mirror
@@ -77,9 +78,11 @@ def run_sweep(
         run_of = {cell.identity: run for cell, run in zip(plan.cells, runs, strict=True)}
         ordered = longest_first(entries, rerun)
         wanted = [run_of[e.cell.identity] for e in ordered if e.wanted(rerun)]
-        baselines = baselines_of(plan.cells)
+        statement = grid.statement
+        baselines = baselines_of(plan.cells, judged=bool(statement and statement.claims))
         medians = [cell.create(root, None, plan.command) for cell in baselines]
-        wanted += [run for run in medians if run.result is None]
+        # first, as claims are judged by them
+        wanted = [*(run for run in medians if run.result is None), *wanted]
         scope = Scope([run.name for run in medians], plan.sweep)
         with mirror(first["tracking"], root, scope):
             outcomes: dict[Path, Outcome] = {}

@@ -221,17 +221,23 @@ def _further(
         before = read_json(path)["cells"]
     except (OSError, ValueError, KeyError):
         return []
+    start = min((cell["seed"] for cell in cells), default=0)
     mine = {seedless_key(cell["overrides"], grid.groups) for cell in cells}
     known = {cell["identity"] for cell in cells}
     return [
         cell
         for cell in before
         if cell["identity"] not in known
-        and cell["seed"] in range(statement.seeds.first, statement.seeds.most)
+        and cell["seed"] in range(start + statement.seeds.first, start + statement.seeds.most)
         and seedless_key(cell["overrides"], grid.groups) in mine
         and (run := RunDirectory.for_identity(root, cell["identity"])) is not None
-        and run.result is not None
+        and has_ended(run)
     ]
+
+
+def has_ended(run: RunDirectory) -> bool:
+    """Whether a run has a result, or failed: then a further seed of it is one of its cell."""
+    return run.result is not None or run.state() == schema.FAILED
 
 
 def entry_of(cell: Cell, run: RunDirectory | None, parameters: int | None) -> dict[str, Any]:

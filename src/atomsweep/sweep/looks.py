@@ -45,6 +45,7 @@ class Question:
         needed: guess of the further pairs that decide it; None: nobody can tell.
         fewest: pairs in all that would, were the effect as large as these still allow; None: no
             number that anybody trains.
+        fails_alone: whether its effect is on the side that makes the claim fail.
         hindrance: why no seed can decide it; empty if one may.
     """
 
@@ -55,6 +56,7 @@ class Question:
     pairs: int
     needed: int | None
     fewest: int | None = None
+    fails_alone: bool = False
     hindrance: str = ""
 
 

@@ -57,7 +57,7 @@ def test_one_seed_decides_nothing_and_says_the_effect():
     found = compare({0: 0.05}, {0: 0.06}, "<")
     assert math.isnan(found.half_width)
     found = found._replace(half_width=0.0)
-    assert found == (pytest.approx(-0.01), 0.0, 1, UNDECIDED, False, None, None)
+    assert found == (pytest.approx(-0.01), 0.0, 1, UNDECIDED, False, None, None, False)
     assert compare({}, {0: 0.06}, "<")[2:4] == (0, UNDECIDED)
 
 

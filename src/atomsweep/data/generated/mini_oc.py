@@ -58,6 +58,7 @@ class MiniOC(DataSource):
     """
 
     kinds = MappingProxyType({KINDS[0]: 0, KINDS[1]: RATTLED_FID})
+    small = True
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from atomsweep.report.figures.style import (
     time_unit,
 )
 from atomsweep.report.read.runs import Runs
-from atomsweep.report.read.tidy import is_gpu, is_shared
+from atomsweep.report.read.tidy import awaited, is_gpu, is_shared
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.compute import Curve, Rows, Saving, curves_of, mean_curve, savings
@@ -58,7 +58,7 @@ def compute_section(runs: Runs, table: Table, number: int) -> Section:
     rows = _rows(runs, table, members, split)
     if not rows:
         return section
-    if (table.df["state"] != schema.FINISHED).any():
+    if (table.df.loc[awaited(table.df), "state"] != schema.FINISHED).any():
         section.notes.append("Rows with a run that is not finished are left out.")
     if any(len(own) > MOST_SEEDS for own in members.values()):
         section.notes.append(

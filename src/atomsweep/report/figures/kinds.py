@@ -12,10 +12,10 @@ from atomsweep.report.tables import spelled, titles
 from atomsweep.report.tables.grids import Grid, Text
 from atomsweep.report.tables.statistics import interval
 from atomsweep.report.tables.table import Table
+from atomsweep.report.tables.verdicts import OF_KINDS
 from atomsweep.tracking import schema
 
 SPLITS = (schema.VAL_SPLITS[0], schema.VAL_AVERAGE)
-SHOWN = (schema.FORCES_MAE, schema.FORCES_COS)
 
 
 def kinds_section(table: Table) -> Section:
@@ -54,9 +54,9 @@ def _grid(table: Table, split: str) -> Grid:
     header = [titles.axis_of(c, table.reference).title for c in table.rows]
     header += [
         f"{kind.capitalize()}, {titles.title_of(metric)[0]}"
-        for kind, metric in product(_kinds(table, split), SHOWN)
+        for kind, metric in product(_kinds(table, split), OF_KINDS)
     ]
-    header += [f"Paper, {titles.title_of(SHOWN[0])[0]}"] if paper else []
+    header += [f"Paper, {titles.title_of(OF_KINDS[0])[0]}"] if paper else []
     return Grid(header, lines, "l" * len(table.rows) + "r" * (len(header) - len(table.rows)))
 
 
@@ -66,7 +66,7 @@ def _paper(table: Table, split: str) -> dict[tuple[str, ...], str]:
         return {}
     paper = published.table(table.paper)
     for place, column in enumerate(paper.columns):
-        if column.full_name == f"{split}/{SHOWN[0]}":
+        if column.full_name == f"{split}/{OF_KINDS[0]}":
             numbers = ((row.key, row.values[place]) for row in paper.rows)
             return {
                 tuple(normal(value) for value in key): spelled.short(number * column.to_ours)
@@ -80,7 +80,7 @@ def _kinds(table: Table, split: str) -> list[str]:
     """Kinds of frames whose forces were measured; none where all are of one kind."""
     found = []
     for kind in schema.FRAME_KINDS:
-        column = METRIC + schema.metric_name(schema.part_name(split, kind), SHOWN[0])
+        column = METRIC + schema.metric_name(schema.part_name(split, kind), OF_KINDS[0])
         if column in table.df and table.df[column].notna().any():
             found.append(kind)
     return found if len(found) > 1 else []
@@ -88,7 +88,7 @@ def _kinds(table: Table, split: str) -> list[str]:
 
 def _shown(table: Table, split: str) -> list[str]:
     """Full names of what is shown of a split."""
-    kinds = product(_kinds(table, split), SHOWN)
+    kinds = product(_kinds(table, split), OF_KINDS)
     return [schema.metric_name(schema.part_name(split, kind), metric) for kind, metric in kinds]
 
 

@@ -43,7 +43,7 @@ from atomsweep.tracking import schema
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OF_KINDS = "Claims on forces, judged on all frames and on those of each kind."
+ON_KINDS = "Claims on force MAE and cosine, judged on all frames and on those of each kind."
 TERMINAL = 110  # characters of a line
 
 
@@ -237,7 +237,7 @@ def _of_runs(report: Report) -> list[Section]:
                 section.title += f": {report.heading_of(number)}"
             found.append(section)
     if report.by_kind and (kinds := next((s for s in found if s.slug.startswith("kinds")), None)):
-        kinds.grids.append((OF_KINDS, kinds_grid(report.claims, report.by_kind)))
+        kinds.grids.append((ON_KINDS, kinds_grid(report.claims, report.by_kind)))
     return found
 
 

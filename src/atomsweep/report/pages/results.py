@@ -33,6 +33,7 @@ from atomsweep.report.tables.verdict_grids import (
     paper_words,
     tally,
 )
+from atomsweep.report.tables.verdicts import Judged
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 
@@ -45,7 +46,7 @@ PLACES = re.compile(r" (root|tracking)=[^\s`]+")
 OF_TIME = re.compile(r", on average .+? of training on .+?, evaluation apart")
 """What a caption says of device time."""
 NEVER = "never"  # in place of a step
-UNTIMED = "Device times, tables of them and claims about them are left out: the machine was shared."
+UNTIMED = "Device times, tables of them and claims about them are left out."
 
 
 def reports_of(runs: Runs, wanted: Sequence[str]) -> list[Report]:
@@ -135,8 +136,7 @@ def _page(
             for one in reports
             for c in one.claims
         ]
-        told = tally([claim.verdict for claim in claims])
-        text += ["## Claims", f"{len(claims)} claims: {told}."]
+        text += ["## Claims", _tally_sentence(claims)]
         header = ["Sweep", "Claim", "Verdict", "Paper's numbers"]
         text += [grids.markdown(grids.plain(header, lines, "llll"))]
     for one in reports:
@@ -155,6 +155,22 @@ def _page(
     if claims:
         text += list(dict.fromkeys(claims_note(one.looks) for one in reports if one.claims))
     return PLACES.sub("", "\n\n".join(text)) + "\n"
+
+
+def _tally_sentence(claims: Sequence[Judged]) -> str:
+    """How many hold, fail and are undecided; what two sweeps ask of the same runs, once as well."""
+    verdicts = {
+        (c.text, *((one.left, one.right, one.n, repr(one.effect)) for one in c.comparisons)): c
+        for c in claims
+    }
+    told = f"{len(claims)} claims: {tally([claim.verdict for claim in claims])}."
+    if doubled := len(claims) - len(verdicts):
+        once = tally([claim.verdict for claim in verdicts.values()])
+        told += (
+            f" {doubled} of them {'is' if doubled == 1 else 'are'} asked by two sweeps of the same "
+            f"runs; {len(verdicts)} are left: {once}."
+        )
+    return told
 
 
 def _sections(one: Report, *slugs: str) -> list[str]:

@@ -16,7 +16,8 @@ from atomsweep.build import UserError
 from atomsweep.sweep.claims import Setting
 from atomsweep.sweep.file import SweepFile, axes_of, key_of, read_sweep
 from atomsweep.sweep.grid import cell_key, grid
-from atomsweep.sweep.looks import Looks
+from atomsweep.sweep.looks import looks_of
+from atomsweep.tracking.schema import CLAIMS
 
 LABEL = "label"
 Find = Callable[[list[str], Iterable[str]], str | None]
@@ -37,6 +38,8 @@ class Asked:
         cells: planned or wanted cells, as in a plan; the identity may be a stand-in.
         settings: identity → label and axis → value.
         dropped: planned cells that the file no longer has.
+        further_from: seeds from this one on were asked for by `until=decided` or by others, not by
+            the file: a row is whole without them; None: every seed is asked for.
         command: launches what is missing.
     """
 
@@ -49,6 +52,7 @@ class Asked:
     cells: list[dict[str, Any]]
     settings: dict[str, tuple[str | None, Setting]] = field(default_factory=dict)
     dropped: int = 0
+    further_from: int | None = None
     command: str = ""
 
     @property
@@ -95,7 +99,10 @@ def asked_of(
     if statement is None:
         return None
     statement = statement.at(scale)
-    cells, dropped = _cells(name, file, statement, scale, plan, plans, find)
+    cells, dropped, as_filed = _cells(name, file, statement, scale, plan, plans, find)
+    looks = looks_of(statement)
+    lets_ask = looks is not None and (as_filed or bool(plan.get(CLAIMS)))
+    start = 0 if as_filed else min((int(cell.get("seed") or 0) for cell in cells), default=0)
     axes = [*axes_of(statement.rows), *axes_of(statement.columns)]
     extra = [a for a in plan.get("groups") or {} if a not in axes and a != "seed"]
     settings: dict[str, tuple[str | None, Setting]] = {
@@ -111,6 +118,7 @@ def asked_of(
         cells=cells,
         settings=settings,
         dropped=dropped,
+        further_from=start + looks.first if looks is not None and lets_ask else None,
         command=plan.get("command") or _command(file, scale),
     )
 
@@ -158,15 +166,20 @@ def _cells(
     plan: Mapping[str, Any],
     plans: Mapping[str, Mapping[str, Any]],
     find: Find,
-) -> tuple[list[dict[str, Any]], int]:
-    """Cells in the file's order, with the identity that a plan knows, or a run has, of each."""
+) -> tuple[list[dict[str, Any]], int, bool]:
+    """Cells in the file's order, with the identity that a plan knows, or a run has, of each.
+
+    Returns:
+        Cells; how many planned ones the file no longer has; whether they are the file's own, with
+        nothing typed that it does not say.
+    """
     planned = list(plan.get("cells") or [])
     try:
         wanted = grid({}, statement, file, scale)
     except UserError:
-        return planned, 0
+        return planned, 0, False
     if wanted.name != name:  # something was typed that the file does not say
-        return planned, 0
+        return planned, 0, False
     swept = {key_of(axis) for axis in (*axes_of(statement.rows), *axes_of(statement.columns))}
     everywhere = [cell for p in plans.values() for cell in p["cells"]]
     known = {cell_key(cell.get("overrides") or [], swept): cell for cell in everywhere + planned}
@@ -178,7 +191,7 @@ def _cells(
         stand_in = {"identity": identity or f"{UNPLANNED}{number}", "overrides": overrides}
         cells.append({**(found or stand_in), "label": label})
     kept = {cell["identity"] for cell in cells}
-    return cells, sum(cell["identity"] not in kept for cell in planned)
+    return cells, sum(cell["identity"] not in kept for cell in planned), True
 
 
 def _further(
@@ -188,13 +201,14 @@ def _further(
     swept: set[str],
 ) -> list[tuple[list[str], str | None]]:
     """Cells with a further seed that some plan has, where the file lets claims ask for more."""
-    if not isinstance(statement.seeds, Looks):
+    looks = looks_of(statement)
+    if looks is None:
         return []
     first = [cell for cell in cells if f"seed={statement.first_seeds[0]}" in cell[0]]
     more = [
         ([f"seed={seed}" if o.startswith("seed=") else o for o in overrides], label)
         for overrides, label in first
-        for seed in range(statement.seeds.first, statement.seeds.most)
+        for seed in range(looks.first, looks.most)
     ]
     return [(overrides, label) for overrides, label in more if cell_key(overrides, swept) in known]
 

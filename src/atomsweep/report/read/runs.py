@@ -155,6 +155,8 @@ class Runs:
             if (column := CHOICE + axis) in df:
                 told = [asked.settings[identity][1] for identity in df["identity"]]
                 df[column] = [s.get(axis, v) for s, v in zip(told, df[column], strict=True)]
+        if asked.further_from is not None:
+            df["further"] = (df["seed"] >= asked.further_from).astype(object)
         rows = fill_axes(df, asked.rows)
         across = fill_axes(df, asked.columns)
         df = _labelled(

@@ -30,6 +30,7 @@ COLUMNS: dict[str, Any] = {
     "message": None,
     "sweeps": None,  # names of the sweeps that have the run as a cell, as a tuple
     "seed": math.nan,
+    "further": None,  # True: of a seed beyond the file's own, which `until=decided` may ask for
     "step": math.nan,
     "total_steps": math.nan,
     "budget": None,  # how long training was allowed to be, in words
@@ -189,6 +190,15 @@ def is_shared(df: pd.DataFrame) -> bool:
 def is_timed(metric: str) -> bool:
     """Whether a number is a time, or per time: it means nothing on another device."""
     return bool(_TIMED.search(metric.rpartition("/")[2]))
+
+
+def awaited(df: pd.DataFrame) -> pd.Series:
+    """Which runs make a row whole: all but further seeds that have neither finished nor failed.
+
+    One that was stopped says nothing of its result; one that failed would be left out for it.
+    """
+    ended = df["state"].isin((schema.FINISHED, schema.FAILED))
+    return ended | df["further"].map(lambda value: value is not True)
 
 
 def by_row(df: pd.DataFrame, rows: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from atomsweep.report.read.tidy import METRIC, by_row
+from atomsweep.report.read.tidy import METRIC, awaited, by_row
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables.baselines import data_of
 from atomsweep.report.tables.beside import beside, best_of, published_key
@@ -22,14 +22,14 @@ SPLITS = (*schema.VAL_SPLITS, schema.VAL_AVERAGE)
 CELL = (
     "split",
     "metric",
-    "mean",  # over seeds; NaN unless all planned runs of the cell are finished
+    "mean",  # over seeds; NaN unless all runs that it awaits are finished
     "half_width",  # of the 95 % interval; NaN for one seed
     "n",  # finished runs that have the metric
-    "planned",
+    "planned",  # runs that it awaits: further seeds that are on their way are not
     "stale",  # of the finished, how many were made with other code than the present
     "untrained",  # of the finished, how many have learnt too little to decide a claim
     "so_far",  # mean of those finished, where some are not; the cell shows it with their number
-    "best",  # of several seeds, and within the paper's tolerance of the best mean of this split
+    "best",  # of several trained seeds, within the paper's tolerance of the best mean of its split
     "baseline",
     "ratio",  # mean / baseline
     "published",
@@ -91,7 +91,8 @@ def cells_of(
     cells["ratio"] = cells["mean"] / cells["baseline"]
     cells["best"] = False
     for _, column in cells.groupby(["split", pd.Series(data_sets, cells.index, dtype=object)]):
-        best = best_of(column["mean"], best_within, better)
+        trained = column["mean"].where(column["untrained"] == 0)
+        best = best_of(trained, best_within, better)
         cells.loc[column.index, "best"] = best & (column["n"] > 1)  # one seed shows no best
     if reference is not None:
         cells = beside(cells, pd.Series(keys, cells.index, dtype=object), metric, reference)
@@ -112,14 +113,15 @@ def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
     done = members[members["state"] == schema.FINISHED]
     values = [float(v) for v in done[column].dropna()] if column in members else []
     mean, half_width = interval(values)
-    complete = len(values) == len(members)
+    planned = int(awaited(members).sum())
+    complete = len(values) == planned
     return {
         "split": split,
         "metric": metric,
         "mean": mean if complete else math.nan,
         "half_width": half_width if complete else math.nan,
         "n": len(values),
-        "planned": len(members),
+        "planned": planned,
         "stale": sum(value is True for value in done["stale"]),
         "untrained": sum(map(bool, done[UNTRAINED])) if UNTRAINED in done else 0,
         "so_far": math.nan if complete else mean,

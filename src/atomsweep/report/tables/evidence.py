@@ -153,12 +153,15 @@ def untrained_of(claim: Claim, left: Member, right: Member, metric: str, evidenc
     """Which seeds of two cells decide nothing since they have not learnt; empty where none."""
     if not _asks_for_learning(claim, left, right, metric):
         return ""
-    told = [
-        f"seed {seed:g} of {evidence.words(member.cell)} is not trained: {run[UNTRAINED]}"
-        for member in (left, right)
-        for seed, run in sorted(member.runs.items())
-        if run.get(UNTRAINED)
-    ]
+    told = []
+    for member in (left, right):
+        why = {s: run[UNTRAINED] for s, run in sorted(member.runs.items()) if run.get(UNTRAINED)}
+        if why:
+            first, *more = (f"{seed:g}" for seed in why)
+            seeds = f"seeds {', '.join([first, *more])}" if more else f"seed {first}"
+            are, of_first = ("are", f"seed {first}: ") if more else ("is", "")
+            because = f"{of_first}{next(iter(why.values()))}"
+            told.append(f"{seeds} of {evidence.words(member.cell)} {are} not trained ({because})")
     return "; ".join(told)
 
 

@@ -20,7 +20,7 @@ def _open(claim: Judged, members: Sequence[Member]) -> list[Question]:
     if claim.verdict != UNDECIDED:
         return []
     if not claim.comparisons:  # the table has not the cells that it speaks of
-        return [Question(claim.text, "", frozenset(), frozenset(), 0, None, None, claim.note)]
+        return [Question(claim.text, "", frozenset(), frozenset(), 0, None, hindrance=claim.note)]
     return [
         Question(
             claim=claim.text,
@@ -30,6 +30,7 @@ def _open(claim: Judged, members: Sequence[Member]) -> list[Question]:
             pairs=c.n,
             needed=c.needed,
             fewest=c.fewest,
+            fails_alone=c.fails_alone,
             hindrance=c.note if c.hindered else "",
         )
         for c in claim.comparisons
@@ -46,15 +47,21 @@ def _is_open(comparison: Comparison) -> bool:
 def with_reasons(judged: Sequence[Judged], claims: Mapping[str, Any]) -> list[Judged]:
     """The same, undecided comparisons with what a launch has said of why they are open.
 
+    Where there are other pairs than it has seen, or none would help, what it said is of no use.
+
     Args:
         judged: claims with their verdicts.
         claims: of a plan; empty where no launch has looked at them.
     """
-    said = {(one["claim"], one["comparison"]): one["why"] for one in claims.get("open") or []}
+    said = {
+        (one["claim"], one["comparison"], one.get("pairs")): one["why"]
+        for one in claims.get("open") or []
+    }
 
     def told(claim: Judged, comparison: Comparison) -> Comparison:
-        why = said.get((claim.text, _words(comparison)), "")
-        if claim.verdict != UNDECIDED or not _is_open(comparison) or not why:
+        why = said.get((claim.text, _words(comparison), comparison.n), "")
+        is_open = claim.verdict == UNDECIDED and _is_open(comparison)
+        if not is_open or comparison.hindered or not why:
             return comparison
         return replace(comparison, note="; ".join(filter(None, (comparison.note, why))))
 

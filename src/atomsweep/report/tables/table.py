@@ -10,7 +10,7 @@ import pandas as pd
 from atomsweep.report.read import published
 from atomsweep.report.read.asked import Asked
 from atomsweep.report.read.runs import Runs
-from atomsweep.report.read.tidy import METRIC, common, records
+from atomsweep.report.read.tidy import METRIC, awaited, common, records
 from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import spelled, titles, words
 from atomsweep.report.tables.baselines import (
@@ -121,19 +121,20 @@ class Table:
         return as_float(self.baselines.iloc[0].get(METRIC + metric)) if one else math.nan
 
     def best(self) -> pd.Series | None:
-        """The best cell of the first split, None where none has a number."""
+        """The best cell of the first split of those trained, None where none has a number."""
+        trained = self.cells[self.cells["untrained"] == 0]
         first = self.cells["split"].iloc[0]
-        here = self.cells[(self.cells["split"] == first) & self.cells["mean"].notna()]
+        here = trained[(trained["split"] == first) & trained["mean"].notna()]
         if here.empty or titles.better(self.metric) == "neither":
             return None
         high = titles.better(self.metric) == "high"
         return here.loc[here["mean"].idxmax() if high else here["mean"].idxmin()]
 
     def members(self) -> dict[str, dict[float, dict[str, Any]]]:
-        """Label of each table row → seed → run, of rows all of whose runs are finished."""
+        """Label of each table row → seed → run, of rows that are whole."""
         found: dict[str, dict[float, dict[str, Any]]] = {}
         open_ = set()
-        for run in records(self.df):
+        for run in records(self.df[awaited(self.df)]):
             label = self.label(run)
             if run["state"] == schema.FINISHED:
                 found.setdefault(label, {})[run["seed"]] = run

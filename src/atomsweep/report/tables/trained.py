@@ -105,8 +105,10 @@ def left_at(points: pd.DataFrame, limits: Mapping[str, float]) -> float:
     if told.empty:
         return math.nan
     below = told["value"] < told["metric"].map(limits)  # a value that is not finite is not below
-    by_step = below.groupby(told["step"]).all().sort_index(ascending=False)
-    left = by_step.index[by_step.cummin()]
+    steps = below.groupby(told["step"])
+    all_below = steps.all() & (steps.size() == len(limits))  # one that is not told is not below
+    backwards = all_below.sort_index(ascending=False)
+    left = backwards.index[backwards.cummin()]
     return float(left.min()) if len(left) else math.nan
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from atomsweep.report.tables import grids, spelled
 from atomsweep.report.tables.grids import Grid, Text
-from atomsweep.report.tables.statistics import reach
+from atomsweep.report.tables.statistics import MOST_SEEDS, reach
 from atomsweep.report.tables.verdicts import EQUAL, FAILS, HOLDS, UNDECIDED, Comparison, Judged
 from atomsweep.sweep.looks import Looks
 
@@ -34,8 +34,9 @@ def claims_note(looks: Looks | None) -> str:
     return (
         f"Claims are looked at after {looks.first} seeds and after each further one, up to "
         f"{looks.most}, so intervals are wider than Student’s: effect ± c s/√n with c = {factors} "
-        f"seeds. The chance of a wrong verdict at any of the looks is 5 % at most over the whole "
-        f"sequence. {MEANING.format(interval='this adjusted 95 % interval')}"
+        "seeds. The chance that a claim gets a wrong verdict at any of the looks is 5 % at most "
+        "over the whole sequence, where differences of seeds are normally distributed. "
+        + MEANING.format(interval="this adjusted 95 % interval")
     )
 
 
@@ -75,13 +76,24 @@ def paper_words(holds: bool | None) -> str:
     return {True: "satisfied", False: "not satisfied", None: "no numbers"}[holds]
 
 
-def _needed_words(claim: Judged | Comparison) -> str:
+def _needed_words(claim: Judged) -> str:
     """How many further seeds would decide."""
     if claim.verdict != UNDECIDED:
         return ""
-    if claim.needed is None:
+    open_ = [c for c in claim.comparisons if c.needed != 0]
+    if not open_ or not all(map(_has_guess, open_)):
         return "cannot tell"
-    return f"about {claim.needed} more"
+    return _needed(claim.needed)
+
+
+def _has_guess(c: Comparison) -> bool:
+    """Whether its pairs say how many more it takes."""
+    return not math.isnan(c.half_width) and not c.hindered
+
+
+def _needed(seeds: int | None) -> str:
+    """A guess of further seeds in words; None is more than anybody would train."""
+    return f"more than {MOST_SEEDS}" if seeds is None else f"about {seeds} more"
 
 
 def claims_grid(claims: list[Judged]) -> Grid:
@@ -152,8 +164,9 @@ def _paper_numbers(c: Comparison) -> str:
 
 def _comparison_note(c: Comparison) -> str:
     """Why there is no verdict, or what would bring one."""
-    seeds = "seed" if c.needed == 1 else "seeds"
-    more = f"about {c.needed} more {seeds} to decide" if c.needed and c.n > 1 else ""
+    more = ""
+    if c.needed != 0 and _has_guess(c):
+        more = f"{_needed(c.needed)} {'seed' if c.needed == 1 else 'seeds'} to decide"
     return "; ".join(t for t in (c.note, more) if t)
 
 

@@ -54,6 +54,7 @@ class Comparison:
         needed: guess of the further seeds that would decide; None: nobody can tell.
         fewest: seeds in all that would, were the effect as large as these pairs still allow (one
             bound at 95 %); None: nobody can tell.
+        fails_alone: whether the effect is on the side of failing, its interval apart.
         paper: the paper's two numbers, None where it has none.
         paper_holds: whether those satisfy the claim.
         note: why there is no verdict.
@@ -71,6 +72,7 @@ class Comparison:
     certain: bool
     needed: int | None
     fewest: int | None
+    fails_alone: bool
     paper: tuple[float, float] | None
     paper_holds: bool | None
     note: str = ""
@@ -199,11 +201,9 @@ def _comparison(
     tolerance = published.table(evidence.reference).within(metric) if evidence.reference else 0.0
     looks = looks_of(evidence.asked.statement)
     equal_within = tolerance if claim.factors == (1.0, 1.0) else 0.0
-    effect, half, n, verdict, certain, needed, fewest = compare(
-        one, other, claim.order, tolerance, tries, looks, equal_within
-    )
-    why_none = note or _why_none(n, looks)
+    found = compare(one, other, claim.order, tolerance, tries, looks, equal_within)
     untrained = untrained_of(claim, left, right, metric, evidence)
+    why_none = note or _why_none(found.n, looks, bool(untrained))
     note = "; ".join(filter(None, (why_none, untrained)))
     first = 2 if looks is None else looks.first
     theirs = [published_of(claim, member, metric, evidence) for member in (left, right)]
@@ -219,13 +219,7 @@ def _comparison(
     return Comparison(
         left=evidence.words(left.cell),
         right=evidence.words(right.cell),
-        effect=effect,
-        half_width=half,
-        n=n,
-        verdict=verdict,
-        certain=certain,
-        needed=needed,
-        fewest=fewest,
+        **found._asdict(),
         paper=paper,
         paper_holds=paper_holds,
         note=note,
@@ -233,10 +227,10 @@ def _comparison(
     )
 
 
-def _why_none(n: int, looks: Looks | None) -> str:
+def _why_none(n: int, looks: Looks | None, some_untrained: bool) -> str:
     """Why n pairs give no interval; empty where they do."""
     if n == 0:
-        return "no seed that both have finished"
+        return f"no seed that both have {'finished and learnt' if some_untrained else 'finished'}"
     if looks is not None and n < looks.first:
         return f"{n} of the first {looks.first} seeds"
     return "one seed has no interval" if n == 1 else ""
@@ -252,6 +246,7 @@ class Compared(NamedTuple):
     certain: bool
     needed: int | None
     fewest: int | None
+    fails_alone: bool
 
 
 def compare(
@@ -281,7 +276,7 @@ def compare(
     first = None if looks is None else looks.first
     effect, half, n = paired_interval(left, right, LEVEL, first)
     if math.isnan(half):
-        return Compared(effect, math.nan, n, UNDECIDED, False, None, None)
+        return Compared(effect, math.nan, n, UNDECIDED, False, None, None, False)
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
     verdict = _verdict(sign * effect, half, order, limit)
@@ -293,9 +288,9 @@ def compare(
         _, wide, _ = paired_interval(left, right, to_fail, first)
         certain = _verdict(sign * effect, wide, order, limit) == FAILS
     if verdict in (HOLDS, EQUAL) or certain:
-        return Compared(effect, half, n, verdict, certain, 0, n)
+        return Compared(effect, half, n, verdict, certain, 0, n, verdict == FAILS)
     spread = _spread(left, right)
-    level = to_fail if _verdict(sign * effect, 0.0, order, limit) == FAILS else LEVEL
+    fails_alone = _verdict(sign * effect, 0.0, order, limit) == FAILS
 
     def pairs(beyond: float, level: float) -> int | None:
         """That decide in all, if the effect is so much farther from what it must not be."""
@@ -307,10 +302,10 @@ def compare(
         found = [seeds_to_decide(d, spread, at, first=first, looks=last) for d, at in ways]
         return min((n for n in found if n is not None), default=None)
 
-    needed = pairs(0.0, level)
+    needed = pairs(0.0, to_fail if fails_alone else LEVEL)
     fewest = pairs(t_quantile(LEVEL, n - 1) * spread / math.sqrt(n), LEVEL)
     further = None if needed is None else max(needed - n, 1)
-    return Compared(effect, half, n, verdict, certain, further, fewest)
+    return Compared(effect, half, n, verdict, certain, further, fewest, fails_alone)
 
 
 def satisfied(left: float, right: float, order: str, tolerance: float) -> bool:
