@@ -101,6 +101,10 @@ def test_the_table_in_the_docs_is_made_of_the_counts_that_are_kept():
     assert roofline.HEAD in page
     for name in roofline.ROWS:
         assert roofline.line(name, roofline.Count(**kept[name])) in page, name
+    rows = [f"equiformer_v2_31m, DeNS{more}" for more in ("", ", compiled")]
+    most = [roofline.line(row, roofline.Count(**kept[row])).split("|")[-2].strip() for row in rows]
+    told = f"no faster than {most[0]} structures/s on an H200 eagerly, and {most[1]} compiled"
+    assert told in " ".join(page.split())
 
 
 OPTIONS = gpu.Options("cpu", quick=True, until=0.0, longest=60.0, workers=0)
@@ -248,6 +252,34 @@ def test_a_row_says_how_many_of_its_shapes_were_eager():
     assert gpu.shapes(SimpleNamespace(graphs={"a": object()}, failed=None)) == {"shapes": 1}
 
 
+@pytest.mark.slow
+def test_the_rows_of_tests_select_those_for_a_gpu():
+    found = []
+    for marks in gpu.GPU_TESTS.values():
+        command = [*gpu.pytest_command(marks), "--collect-only"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        found.append({line.partition(":")[0] for line in done.stdout.splitlines()})
+    assert {"tests/engine/test_gpu.py", "tests/worker/evaluate/test_gpu.py"} < found[0]
+    assert "tests/engine/test_compiled.py" in found[1] - found[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "fails"),
+    [
+        (0, "23 passed, 1 skipped, 9000 deselected in 20.00s", False),
+        (0, "24 skipped, 9000 deselected in 20.00s", True),  # no device was seen
+        (5, "9000 deselected in 20.00s", True),
+        (1, "1 failed, 23 passed, 9000 deselected in 20.00s", True),
+    ],
+)
+def test_tests_of_which_none_has_passed_are_a_failure(code, last, fails, monkeypatch):
+    done = SimpleNamespace(returncode=code, stdout=f"...\n{last}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: done)
+    expected = pytest.raises(RuntimeError) if fails else contextlib.nullcontext()
+    with expected:
+        assert gpu.gpu_tests(OPTIONS, "gpu") == {"outcome": last}
+
+
 def test_every_row_that_was_asked_for_is_there():
     """Six models, eager and compiled, in three precisions, and what is not a speed."""
     names = list(gpu.rows(gpu.Options("cuda", False, 0.0, 0.0, 0)))
@@ -257,9 +289,8 @@ def test_every_row_that_was_asked_for_is_there():
         for precision in ("tf32", "float32", "bf16"):
             assert f"{model}, {precision}" in names
             assert f"{model} compiled default, {precision}" in names
-    assert {"about", "tests marked gpu", "relaxations", "300 steps", "a sweep of two cells"} < {
-        *names
-    }
+    others = {"about", "relaxations", "300 steps", "a sweep of two cells", *gpu.GPU_TESTS}
+    assert others < set(names)
 
 
 @pytest.mark.slow
