@@ -16,20 +16,29 @@ from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset, StructureDataset
 from atomsweep.engine.distributed import ALONE
+from atomsweep.engine.fit import take_from_data
 from atomsweep.engine.loop import Training
+from atomsweep.engine.optim import set_learning_rate
 from atomsweep.engine.signals import StopFlag
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.launch.compose import cell_of
+from atomsweep.launch.plan import Cell
 from benchmarks.training_step import slab
 
 CONF = Path(__file__).parents[1] / "conf"
+SEED = 0
+
+
+def cell(choices: Sequence[str]) -> Cell:
+    """The run of `run.py <choices>`, as it is planned."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(choices), return_hydra_config=True)
+    return cell_of(cfg, dict(cfg.hydra.runtime.choices), list(choices))
 
 
 def config_of(choices: Sequence[str]) -> dict[str, Any]:
     """The resolved config of `run.py <choices>`."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(choices), return_hydra_config=True)
-    return cell_of(cfg, dict(cfg.hydra.runtime.choices), list(choices)).config
+    return cell(choices).config
 
 
 def slabs(count: int) -> StructureDataset:
@@ -61,17 +70,16 @@ class BareTraining:
         workers: int,
         **changes: Any,
     ) -> None:
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         self.model, self.task = build_learner(config)
         graph = None
         if self.model.cutoff is not None:
             graph = RadiusGraph(self.model.cutoff, self.model.max_neighbors)
         self.data = GraphDataset(sets, graph)
-        self.model.fit_statistics([self.data.batch(range(min(64, len(self.data))))])
-        self.model.fit_labels(self.data.label_statistics)
         self.trainer = replace(build(config["engine"], "engine"), device=device, workers=workers)
         self.recipe = replace(build(config["optim"], "optim"), **changes)
         self.augment = build(config["augmentation"], "augmentation")
+        take_from_data(self.model, self.task, self.data, self.trainer.eval_batch_size, SEED)
 
     def training(self) -> Training:
         """The loop; moves the model to its device."""
@@ -79,7 +87,7 @@ class BareTraining:
         self.model.to(
             self.trainer.device
         )  # on the fake GPU parameters do not stay the same objects
-        rest: Any = (self.augment, None, 0, StopFlag(), lambda update: None, ALONE)
+        rest: Any = (self.augment, None, SEED, StopFlag(), lambda update: None, ALONE)
         return Training(self.trainer, self.model, self.task, self.recipe, splits, *rest)
 
     @contextmanager
@@ -107,6 +115,9 @@ class Steps:
         return next(self.batches)
 
     def run(self, batches: list[Batch]) -> None:
-        """The step on them."""
-        self.training._step(batches, self.optimizer, self.average)
-        self.training.step += 1
+        """The step on them, with the learning rate that the schedule has for it."""
+        training = self.training
+        factor = training.recipe.schedule(training._fraction())
+        set_learning_rate(self.optimizer, self.base, factor)
+        training._step(batches, self.optimizer, self.average)
+        training.step += 1

@@ -158,13 +158,13 @@ class Watch(TorchDispatchMode):
         """Run the operation, if it waits for nothing."""
         kwargs = kwargs or {}
         if (why := _waits(func, args, kwargs)) is not None:
-            place = self.place()
-            if place not in self.allowed:
-                raise Waited(f"{place}: {why}")
-            self.seen.add(place)
+            where = place()
+            if where not in self.allowed:
+                raise Waited(f"{where}: {why}")
+            self.seen.add(where)
             name = func.overloadpacket.__name__
             if name == "_local_scalar_dense":
-                value = self.values.get(place, 1)
+                value = self.values.get(where, 1)
                 return float(value) if args[0].dtype.is_floating_point else value
             if name == "nonzero":
                 return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
@@ -174,17 +174,18 @@ class Watch(TorchDispatchMode):
             args = (self.mode.from_tensor(args[0]), *args[1:])  # would be copied in truth
         return func(*args, **kwargs)
 
-    def place(self) -> str:
-        """The innermost function of atomsweep that is running."""
-        frame: FrameType | None = sys._getframe()
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if name.startswith(ROOM):
-                module = Path(name).relative_to(ROOM).with_suffix("").as_posix()
-                function = frame.f_code.co_qualname.partition(".<locals>")[0]
-                return f"{module.replace('/', '.')}.{function}"
-            frame = frame.f_back
-        return "a caller"
+
+def place() -> str:
+    """The innermost function of atomsweep that is running."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(ROOM):
+            module = Path(name).relative_to(ROOM).with_suffix("").as_posix()
+            function = frame.f_code.co_qualname.partition(".<locals>")[0]
+            return f"{module.replace('/', '.')}.{function}"
+        frame = frame.f_back
+    return "a caller"
 
 
 class _Literals(TorchFunctionMode):
@@ -198,10 +199,10 @@ class _Literals(TorchFunctionMode):
         kwargs = kwargs or {}
         literal = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if literal and is_fake(kwargs.get("device")):
-            place = self.watch.place()
-            if place not in self.watch.allowed:
-                raise Waited(f"{place}: {func.__name__} of Python's numbers on the device")
-            self.watch.seen.add(place)
+            where = place()
+            if where not in self.watch.allowed:
+                raise Waited(f"{where}: {func.__name__} of Python's numbers on the device")
+            self.watch.seen.add(where)
         return func(*args, **kwargs)
 
 

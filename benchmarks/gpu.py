@@ -4,13 +4,17 @@
     python benchmarks/gpu.py --device cpu --quick      # the script itself, in some minutes
     python benchmarks/gpu.py --minutes 60 --rows "forcenet compiled" "schnet compiled"
 
-Rows, each by itself: one that fails says why, and the next begins; one that no time is left for is
-left out. What is found is printed as it comes and written after every row. Steps are those of the
-training loop, with its loader, on slabs of 86 atoms: seconds of the wall, the device waited for at
-the end, after steps that are not measured. `loader` is what the loader alone gives. Beside a model
-in TF32 stands a plain form of it, that of `training_step.py` or `so3.py`: concatenation of what an
-edge knows, torch_geometric's own, products of e3nn. Compiling takes the most time, so it comes
-last, and `--rows` with more `--minutes` measures what was left out.
+Rows run in a process beside this one. A row that fails, aborts or takes more than half of the time
+says so, and ends that process with all that it has started, so that a broken CUDA context or a call
+that never returns harms no other row: the next has a new one. A row that no time is left for is
+left out. What is found is printed as it comes and written after every row.
+
+Steps are those of the training loop, with its loader, on slabs of 86 atoms: seconds of the wall,
+the device waited for at the end, after steps that are not measured. `loader` is what the loader
+alone gives. Beside a model in TF32 stands a plain form of it, that of `training_step.py` or
+`so3.py`: concatenation of what an edge knows, torch_geometric's own, products of e3nn. Compiling
+takes the most time, so it comes last, and `--rows` with more `--minutes` measures what was left
+out.
 """
 
 import argparse
@@ -24,8 +28,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,15 +41,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from atomsweep.build import build
-from atomsweep.data.batches.graphs import GraphDataset
-from atomsweep.data.batches.tensors import to_device
 from atomsweep.graph import search
-from atomsweep.graph.neighbors import RadiusGraph
+from atomsweep.launch.execute import warm_up
+from atomsweep.processes import PARTING_S, Worker
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking.files import write_atomic
-from benchmarks.bare_training import BareTraining, config_of, slabs
+from atomsweep.tracking.schema import FORCES_MAE, metric_name
+from atomsweep.worker.train import train
+from benchmarks.bare_training import BareTraining, cell, config_of, slabs
 from benchmarks.training_step import (
     PublicDimeNet,
     PublicSchNet,
@@ -55,6 +60,7 @@ from benchmarks.training_step import (
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
 GRACE = 45.0  # s after `Options.until`, at which a row that has not ended is ended
+GPU_TESTS = {"tests marked gpu": "gpu and not slow", "slow tests marked gpu": "gpu and slow"}
 BOUND = 1.2  # a row is bound by the loader that gives less than so many times its speed
 
 
@@ -66,12 +72,14 @@ class Options:
         device: of torch.
         quick: small models and few steps.
         until: `time.monotonic` at which no row begins any more.
+        longest: seconds that a row may take.
         workers: threads of the loader.
     """
 
     device: str
     quick: bool
     until: float
+    longest: float
     workers: int
 
     def synchronise(self) -> None:
@@ -96,17 +104,16 @@ def about(options: Options) -> Row:
     return found
 
 
-def gpu_tests(options: Options) -> Row:
-    """Tests marked `gpu`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+def pytest_command(marks: str) -> list[str]:
+    """What runs the tests whose marks an expression selects."""
+    return [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", marks, "tests"]
+
+
+def gpu_tests(options: Options, marks: str) -> Row:
+    """Tests of such marks; that none was there to pass is a failure."""
+    done = subprocess.run(pytest_command(marks), cwd=ROOT, capture_output=True, text=True)
     last = (done.stdout.strip() or "nothing was said").splitlines()[-1]
-    if done.returncode not in (0, 5):
+    if done.returncode or " passed" not in last:
         raise RuntimeError(f"{last}\n{done.stdout[-2000:]}")
     return {"outcome": last}
 
@@ -159,14 +166,24 @@ def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> Row:
             found["peak MiB"] = torch.cuda.max_memory_allocated() / MIB
         if not math.isfinite(loss := float(loop.training.loss_sum)):
             raise RuntimeError(f"the loss after {steps} steps is {loss}")
-        if (why := getattr(loop.training.forward, "failed", None)) is not None:
-            found["eager, since"] = why
+        if bare.trainer.compile != "none":
+            found |= shapes(loop.training.forward)
+    return found
+
+
+def shapes(forward: Any) -> Row:
+    """How many shapes a `CompiledForward` has met, and how many of them it has run eagerly."""
+    graphs = list(forward.graphs.values())
+    found: Row = {"shapes": len(graphs)}
+    if eager := graphs.count(None):
+        found |= {"eager shapes": eager, "why": forward.failed}
     return found
 
 
 def _other_form(
     bare: BareTraining, config: Row, options: Options
 ) -> tuple[str, AbstractContextManager[Any]]:
+    """Name of the plain form, and the context in which `bare` trains it."""
     target = config["model"]["_target_"].rpartition(".")[2]
     if target == "EquiformerV2":
         from benchmarks.so3 import over_e3nn  # e3nn is of the tests' environment
@@ -175,8 +192,7 @@ def _other_form(
     public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
     if public is None:
         return "concatenation", with_concatenation(bare.model)
-    ours = build(config["model"], "model")
-    bare.model.model = public(ours).to(options.device)
+    bare.model = bare.task.adapt(public(build(config["model"], "model"))).to(options.device)
     return "torch_geometric", nullcontext()
 
 
@@ -218,39 +234,33 @@ def sweep(options: Options) -> Row:
 
 
 def precisions(options: Options, steps: int) -> Row:
-    """Errors of forces on mini_oc's validation after some steps, in each precision."""
+    """Errors of forces on mini_oc's validation after a whole run of some steps, in each precision.
+
+    A run as `run.py` trains it, so that its schedule ends with its steps.
+    """
     data, steps = ("mini_oc_tiny", 3) if options.quick else ("mini_oc", steps)
     found: Row = {"steps": steps}
     for precision in ("float32", "tf32", "bf16"):
-        config = config_of(
-            ["model=forcenet", "size=small", f"data={data}", f"engine.precision={precision}"]
-        )
-        source = build(config["data"], "data")
-        source.prepare()
-        bare = BareTraining(config, source.split("train"), options.device, options.workers)
-        with bare.steps() as loop:
-            for _ in range(steps):
-                loop.run(loop.next())
-        graph = RadiusGraph(bare.model.cutoff, bare.model.max_neighbors)
-        held = GraphDataset(source.split("val_id"), graph)
-        device = torch.device(options.device)
-        bare.model.eval()
-        total = atoms = 0.0
-        for start in range(0, min(64, len(held)), 16):
-            batch = to_device(held.batch(range(start, min(start + 16, len(held)))), device)
-            with torch.no_grad(), bare.trainer.autocast():
-                forces = bare.model(batch).forces
-            error = (forces.float() - batch.forces).abs().mean(1)[~batch.fixed]
-            total, atoms = total + float(error.sum()), atoms + len(error)
-        found[f"forces_mae {precision}, eV/Å"] = total / atoms
+        choices = ["model=forcenet", "size=small", f"data={data}", "tracking=none"]
+        engine = {"device": options.device, "workers": options.workers, "precision": precision}
+        engine |= {"steps": steps, "eval_every": steps, "checkpoint_every": steps}
+        choices += [f"engine.{name}={value}" for name, value in engine.items()]
+        with tempfile.TemporaryDirectory() as root:
+            run = cell(choices).create(Path(root), sweep=None, command=__file__)
+            train(run, lambda update: None)
+            result = run.result
+        assert result is not None
+        error = result["metrics"][metric_name("val_id", FORCES_MAE)]
+        found[f"forces_mae {precision}, eV/Å"] = error
     return found
 
 
 def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
     """What is measured, the most wanted first."""
     found: dict[str, Callable[[Options], Row]] = {"about": about}
+    first, last = ((name, partial(gpu_tests, marks=marks)) for name, marks in GPU_TESTS.items())
     if not options.quick:
-        found["tests marked gpu"] = gpu_tests
+        found |= [first]
     s2f, oc20 = ["task=s2f"], ["task=s2ef_oc20", "augmentation=none"]
     models = {
         "forcenet": (["model=forcenet", *s2f], 64, 20),
@@ -281,6 +291,7 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
         return found
     for name in models:
         row(name, "tf32", "default")
+    found |= [last]
     for precision, mode in (("bf16", "none"), ("float32", "none"), ("bf16", "default")):
         for name in models:
             row(name, precision, mode)
@@ -290,52 +301,79 @@ def rows(options: Options) -> dict[str, Callable[[Options], Row]]:
     return found
 
 
-class Late(BaseException):
-    """No time is left; no failure of what was going on, so nothing that expects one takes it."""
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """What takes longer is ended by `Late`, as soon as Python runs again."""
-
-    def ends(*_: object) -> None:
-        raise Late(f"no time was left after {seconds:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, ends)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+def outcome(row: Callable[[Options], Row], options: Options) -> Row:
+    """What a row found or why it failed, and how long it took: what the process of rows calls."""
+    os.setpgid(0, 0)  # so that it can be ended with all that it starts
+    start = time.monotonic()
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def measure(options: Options, wanted: list[str] | None, out: Path) -> dict[str, Row]:
-    """All rows, or those whose names begin as wanted; each is written as it comes."""
-    found: dict[str, Row] = {}
-    for name, row in rows(options).items():
-        if wanted is not None and not name.startswith(tuple(wanted)):
-            continue
-        start = time.monotonic()
-        if start > options.until:
-            found[name] = {"left out": "no time is left"}
-        else:
-            try:
-                with limited(options.until + GRACE - start):
-                    found[name] = row(options)
-            except (Exception, Late) as error:
-                found[name] = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
-                traceback.print_exc()
-            found[name]["seconds"] = time.monotonic() - start
-        if options.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        told = ", ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in found[name].items()
-        )
-        print(f"{name}: {told}", flush=True)
-        write_atomic(out, json.dumps(found, indent=1).encode())
+        found = row(options)
+    except Exception as error:
+        traceback.print_exc()
+        found = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
+    found["seconds"] = time.monotonic() - start
+    if options.device.startswith("cuda") and "error" not in found:
+        torch.cuda.empty_cache()
     return found
+
+
+def measure(options: Options, wanted: list[str] | None, out: Path, context: Any) -> dict[str, Row]:
+    """All rows, or those whose names begin as wanted; each is written as it comes.
+
+    Args:
+        options: of each.
+        wanted: beginnings of names, or None.
+        out: file that holds what is found.
+        context: of `multiprocessing`: where the process of rows comes from.
+    """
+    found: dict[str, Row] = {}
+    worker: Worker | None = None
+    try:
+        for name, row in rows(options).items():
+            if wanted is not None and not name.startswith(tuple(wanted)):
+                continue
+            start = time.monotonic()
+            if start > options.until:
+                found[name] = {"left out": "no time is left"}
+            else:
+                worker = Worker(context) if worker is None else worker
+                most = min(options.longest, options.until + GRACE - start)
+                found[name] = answered(worker, row, options, most)
+                if "error" in found[name]:
+                    worker = None
+            told = ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in found[name].items()
+            )
+            print(f"{name}: {told}", flush=True)
+            write_atomic(out, json.dumps(found, indent=1).encode())
+    finally:
+        if worker is not None:
+            end(worker)
+    return found
+
+
+def answered(worker: Worker, row: Callable[[Options], Row], options: Options, most: float) -> Row:
+    """The `outcome` of a row, after at most so many seconds; the process is ended if it failed."""
+    start = time.monotonic()
+    worker.ask(outcome, (row, options))
+    in_time = worker.connection.poll(most)
+    answer = worker.answer() if in_time else None
+    found: Row = answer[0] if isinstance(answer, tuple) else {}
+    if found and "error" not in found:
+        return found
+    how = end(worker)  # who knows what the row has left there
+    if not found:
+        why = f"its process ended {how}" if in_time else f"it was ended after {most:.3g} s"
+        found = {"error": why, "seconds": time.monotonic() - start}
+    return found
+
+
+def end(worker: Worker) -> str:
+    """End a process of rows and what it has started; says how it had ended."""
+    with suppress(ProcessLookupError):  # it has begun no row yet, or all of it has ended
+        os.killpg(worker.process.pid, signal.SIGKILL)
+    worker.process.kill()
+    return worker.end(PARTING_S)
 
 
 def main() -> int:
@@ -349,9 +387,10 @@ def main() -> int:
     default = Path(tempfile.gettempdir()) / "atomsweep-gpu.json"
     parser.add_argument("--out", type=Path, default=default)
     given = parser.parse_args()
-    until = time.monotonic() + 60 * given.minutes
-    options = Options(given.device, given.quick, until, given.workers)
-    found = measure(options, given.rows, given.out)
+    seconds = 60 * given.minutes
+    until = time.monotonic() + seconds
+    options = Options(given.device, given.quick, until, seconds / 2, given.workers)
+    found = measure(options, given.rows, given.out, warm_up(None).context)
     failed = [name for name, row in found.items() if "error" in row]
     print(f"{len(found) - len(failed)} of {len(found)} rows are in {given.out}")
     return int(bool(failed))

@@ -175,12 +175,12 @@ def calls(
     """
     waiting: deque[int] = deque(range(first, len(arguments)))
     lost: Counter[int] = Counter()
-    idle: list[_Worker] = []
-    active: dict[Connection, tuple[_Worker, int]] = {}
+    idle: list[Worker] = []
+    active: dict[Connection, tuple[Worker, int]] = {}
     try:
         while waiting or active:
             while waiting and len(active) < workers:
-                worker, index = idle.pop() if idle else _Worker(context), waiting.popleft()
+                worker, index = idle.pop() if idle else Worker(context), waiting.popleft()
                 active[worker.connection] = worker, index
                 worker.ask(function, arguments[index])
             for connection in wait(list(active)):
@@ -228,8 +228,16 @@ def in_order(
                 first += 1
 
 
-class _Worker:
-    """A process that makes one call after another, until it is ended or its parent is."""
+class Worker:
+    """A process that makes one call after another, until it is ended or its parent is.
+
+    Args:
+        context: of `multiprocessing`: where the process comes from.
+
+    Attributes:
+        process: that makes the calls.
+        connection: over which answers come; `poll` waits for one.
+    """
 
     def __init__(self, context: Any) -> None:
         made: list[tuple[Connection, Connection]] = []

@@ -6,7 +6,7 @@ python -m tests.engine.fake_gpu_cases < cases.json
 import dataclasses
 import json
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
@@ -91,7 +91,7 @@ def fault(kind):
 class Case:
     """A model, its task and data, as a run has them."""
 
-    def __init__(self, overrides, accumulate=1, batches=1):
+    def __init__(self, overrides, accumulate=1, batches=1, device=DEVICE):
         cfg, choices = compose_with_choices(overrides)
         config = cell_of(cfg, choices, overrides).config
         self.model, self.task = build_learner(config)
@@ -104,7 +104,7 @@ class Case:
         self.model.fit_labels(self.data["train"].label_statistics)
         self.trainer = dataclasses.replace(
             build(config["engine"], "engine"),
-            device=DEVICE,
+            device=device,
             workers=1,
             eval_batch_size=4 // batches,
         )
@@ -118,9 +118,8 @@ class Case:
         self.augment = build(config["augmentation"], "augmentation")
 
     def training(self, world=ALONE):
-        self.model.to(
-            torch.device(DEVICE)
-        )  # on the fake one parameters do not stay the same objects
+        # on the fake device parameters do not stay the same objects
+        self.model.to(torch.device(self.trainer.device))
         return Training(
             self.trainer,
             self.model,
@@ -135,7 +134,8 @@ class Case:
             world,
         )
 
-    def train(self, steps=2, world=ALONE):
+    def train(self, steps=2, world=ALONE, watched=nullcontext):
+        """Steps, each of them within `watched()`."""
         training = self.training(world)
         optimizer = self.recipe.new_optimizer(self.model)
         average = self.recipe.average(self.model)
@@ -143,9 +143,10 @@ class Case:
         self.model.train()
         with closing(training.batches.start(0)) as batches:
             for _ in range(steps):
-                training._step(next(batches), optimizer, average)
+                with watched():
+                    training._step(next(batches), optimizer, average)
                 training.step += 1
-        assert {p.device for p in training.parameters} == {torch.device(DEVICE)}
+        assert {p.device for p in training.parameters} == {training.device}
         return training
 
 

@@ -1,11 +1,26 @@
 """The benchmarks of GPUs, where there is none: counts that are kept, and the script itself."""
 
+import contextlib
+import ctypes
+import itertools
 import json
+import os
+import subprocess
 import time
+from collections import Counter
+from functools import partial, wraps
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import torch
 
-from benchmarks import gpu, roofline
+from atomsweep.build import build_learner
+from atomsweep.engine.fit import fit
+from atomsweep.tracking.run import RunDirectory
+from benchmarks import gpu, roofline, so3, training_step
+from benchmarks.bare_training import SEED, BareTraining, config_of, slabs
 from tests.contracts.commands import Started, environment
 from tests.places import REPOSITORY
 
@@ -86,66 +101,203 @@ def test_the_table_in_the_docs_is_made_of_the_counts_that_are_kept():
     assert roofline.HEAD in page
     for name in roofline.ROWS:
         assert roofline.line(name, roofline.Count(**kept[name])) in page, name
+    rows = [f"equiformer_v2_31m, DeNS{more}" for more in ("", ", compiled")]
+    most = [roofline.line(row, roofline.Count(**kept[row])).split("|")[-2].strip() for row in rows]
+    told = f"no faster than {most[0]} structures/s on an H200 eagerly, and {most[1]} compiled"
+    assert told in " ".join(page.split())
 
 
-def test_a_row_that_fails_stops_no_other_and_time_that_is_over_leaves_rows_out(
-    tmp_path, monkeypatch, capsys
-):
-    def fails(options):
-        raise RuntimeError("out of memory")
-
-    def late(options):
-        options.until = 0.0
-        return {"speed": 1.25}
-
-    made = {"a": fails, "b": late, "c": fails}
-    monkeypatch.setattr(gpu, "rows", lambda options: made)
-    options = gpu.Options("cpu", True, time.monotonic() + 60, 0)
-    found = gpu.measure(options, None, tmp_path / "found.json")
-    assert found["a"]["error"] == "RuntimeError: out of memory"
-    assert found["b"]["speed"] == 1.25
-    assert found["c"] == {"left out": "no time is left"}
-    assert json.loads((tmp_path / "found.json").read_text()).keys() == made.keys()
-    assert "b: speed 1.25" in capsys.readouterr().out
+OPTIONS = gpu.Options("cpu", quick=True, until=0.0, longest=60.0, workers=0)
 
 
-def test_a_row_that_takes_too_long_is_ended_and_nothing_takes_that_for_its_own_failure(
-    tmp_path, monkeypatch
-):
-    def hangs(options):
-        try:
-            time.sleep(60)
-        except Exception:  # as a compiler's, where training goes on eagerly
-            return {"speed": 1.0}
+def measured(made, context, out, seconds=60.0, longest=60.0):
+    """What `gpu.py` finds of some rows."""
+    until = time.monotonic() + seconds
+    options = gpu.Options("cpu", True, until, longest, 0)
+    with mock.patch.object(gpu, "rows", return_value=made):
+        return gpu.measure(options, None, out, context)
 
-    monkeypatch.setattr(gpu, "GRACE", 0.05)
-    monkeypatch.setattr(gpu, "rows", lambda options: {"a": hangs})
-    options = gpu.Options("cpu", True, time.monotonic() + 0.2, 0)
+
+def works(options):
+    return {"process": os.getpid(), "speed": 1.25}
+
+
+def raises(options):
+    raise RuntimeError("an illegal access")
+
+
+def aborts(options):
+    os.abort()
+
+
+def hangs(options, file):
+    """In C, with the interpreter's lock: no alarm, no handler and no thread of Python runs."""
+    file.write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    ctypes.PyDLL(None).sleep(600)
+
+
+@pytest.mark.slow
+def test_a_row_that_raises_aborts_or_hangs_harms_no_other(tmp_path, context, capfd):
+    out, pid = tmp_path / "found.json", tmp_path / "pid"
+    made = {"a": works, "b": works, "raises": raises, "c": works, "aborts": aborts}
+    made |= {"hangs": partial(hangs, file=pid), "d": works}
+    found = measured(made, context, out, longest=15.0)
+    assert list(found) == list(made)
+    assert json.loads(out.read_text()) == found
+    assert found["raises"]["error"] == "RuntimeError: an illegal access"
+    assert found["aborts"]["error"].startswith("its process ended by SIGABRT")
+    assert found["hangs"]["error"] == "it was ended after 15 s"
+    good = [found[name]["process"] for name in "abcd"]
+    assert good[0] == good[1]  # imports are paid once where rows behave
+    assert len(set(good)) == 3
+    assert not is_running(int(pid.read_text()))
+    assert "d: process" in capfd.readouterr().out
+
+
+def is_running(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_row_for_which_no_time_is_left_is_left_out(tmp_path, context):
+    found = measured({"a": works}, context, tmp_path / "found.json", seconds=-1.0)
+    assert found == {"a": {"left out": "no time is left"}}
+
+
+@pytest.mark.slow
+def test_no_row_goes_on_after_the_end(tmp_path, context, monkeypatch):
+    monkeypatch.setattr(gpu, "GRACE", 0.5)
+    made = {"a": partial(hangs, file=tmp_path / "pid"), "b": works}
     start = time.monotonic()
-    found = gpu.measure(options, None, tmp_path / "found.json")
+    found = measured(made, context, tmp_path / "found.json", seconds=0.5)
     assert time.monotonic() - start < 30
-    assert found["a"]["error"].startswith("Late: no time was left")
+    assert found["a"]["error"] == "it was ended after 1 s"
+    assert found["b"] == {"left out": "no time is left"}
+
+
+WITH_OTHER_FORM = {
+    name: row.keywords["choices"]
+    for name, row in gpu.rows(gpu.Options("cuda", False, 0.0, 0.0, 0)).items()
+    if isinstance(row, partial) and row.keywords.get("other")
+}
+FORMS = {  # what a step of each must call
+    "torch_geometric, schnet": [(training_step.PublicSchNet, "energy")],
+    "torch_geometric, dimenet_pp": [(training_step.PublicDimeNet, "energy")],
+    "concatenation": [(training_step, "concatenated")],
+    "e3nn": [(so3, name) for name in ("edge_matrices", "gather", "convolution", "whole_grid")],
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if "dimenet" not in name else pytest.mark.slow)
+        for name in WITH_OTHER_FORM
+    ],
+)
+def test_the_other_form_is_what_a_step_trains(name):
+    config = config_of([*WITH_OTHER_FORM[name], "size=small"])
+    bare = BareTraining(config, slabs(2), "cpu", 0, batch_size=2, accumulate=1)
+    ours, calls = bare.model, Counter()
+
+    def counted(function):
+        @wraps(function)
+        def call(*args, **kwargs):
+            calls[function.__name__] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for owner, function in itertools.chain(*FORMS.values()):
+            changed = counted(getattr(owner, function))
+            stack.enter_context(mock.patch.object(owner, function, changed))
+        form, context = gpu._other_form(bare, config, OPTIONS)
+        stack.enter_context(context)
+        assert not calls
+        with bare.steps() as steps:
+            steps.run(steps.next())
+    kind = f", {name.partition(',')[0]}" if form == "torch_geometric" else ""
+    assert set(calls) == {function for _, function in FORMS[form + kind]}
+    trained = steps.training.model
+    assert (trained is ours) == (form != "torch_geometric")
+    lacking = [n for n, p in trained.named_parameters() if p.requires_grad and p.grad is None]
+    assert set(lacking) <= {"net.lin2.bias"}  # it moves energies, of which this loss knows nothing
+
+
+def test_steps_of_benchmarks_are_those_of_a_run(tmp_path):
+    """First weights from data, and the learning rates of the schedule over the run's own steps."""
+    choices = ["model=forcenet", "size=small", "engine.steps=4", "engine.eval_every=4"]
+    config = config_of(choices)
+    bare = BareTraining(config, slabs(4), "cpu", 0, batch_size=2)
+    with bare.steps() as steps:
+        for _ in range(4):
+            steps.run(steps.next())
+    torch.manual_seed(SEED)
+    model, task = build_learner(config)
+    data = {"train": bare.data, "val_id": bare.data}
+    run = RunDirectory.create(tmp_path, "seed: 0\n", {"identity": "abcdef012345", "science": {}})
+    fit(bare.trainer, model, task, bare.recipe, data, bare.augment, run, SEED)
+    kept = torch.load(tmp_path / "checkpoints" / "last.pt")["model"]
+    for name, value in bare.model.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+
+
+def test_a_row_says_how_many_of_its_shapes_were_eager():
+    some = SimpleNamespace(graphs={"a": None, "b": object(), "c": object()}, failed="no memory")
+    assert gpu.shapes(some) == {"shapes": 3, "eager shapes": 1, "why": "no memory"}
+    assert gpu.shapes(SimpleNamespace(graphs={"a": object()}, failed=None)) == {"shapes": 1}
+
+
+@pytest.mark.slow
+def test_the_rows_of_tests_select_those_for_a_gpu():
+    found = []
+    for marks in gpu.GPU_TESTS.values():
+        command = [*gpu.pytest_command(marks), "--collect-only"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        found.append({line.partition(":")[0] for line in done.stdout.splitlines()})
+    assert {"tests/engine/test_gpu.py", "tests/worker/evaluate/test_gpu.py"} < found[0]
+    assert "tests/engine/test_compiled.py" in found[1] - found[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "fails"),
+    [
+        (0, "23 passed, 1 skipped, 9000 deselected in 20.00s", False),
+        (0, "24 skipped, 9000 deselected in 20.00s", True),  # no device was seen
+        (5, "9000 deselected in 20.00s", True),
+        (1, "1 failed, 23 passed, 9000 deselected in 20.00s", True),
+    ],
+)
+def test_tests_of_which_none_has_passed_are_a_failure(code, last, fails, monkeypatch):
+    done = SimpleNamespace(returncode=code, stdout=f"...\n{last}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: done)
+    expected = pytest.raises(RuntimeError) if fails else contextlib.nullcontext()
+    with expected:
+        assert gpu.gpu_tests(OPTIONS, "gpu") == {"outcome": last}
 
 
 def test_every_row_that_was_asked_for_is_there():
     """Six models, eager and compiled, in three precisions, and what is not a speed."""
-    names = list(gpu.rows(gpu.Options("cuda", False, 0.0, 0)))
+    names = list(gpu.rows(gpu.Options("cuda", False, 0.0, 0.0, 0)))
     models = ["forcenet", "forcenet_large", "schnet", "dimenet_pp"]
     models += ["equiformer_v2_31m", "equiformer_v2_31m with DeNS"]
     for model in models:
         for precision in ("tf32", "float32", "bf16"):
             assert f"{model}, {precision}" in names
             assert f"{model} compiled default, {precision}" in names
-    assert {"about", "tests marked gpu", "relaxations", "300 steps", "a sweep of two cells"} < {
-        *names
-    }
+    others = {"about", "relaxations", "300 steps", "a sweep of two cells", *gpu.GPU_TESTS}
+    assert others < set(names)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
-        ["about", "schnet, tf32"],
+        ["about", "schnet, tf32", "300 steps"],
         pytest.param(None, marks=pytest.mark.long),
     ],
     ids=["some", "all"],
@@ -162,5 +314,6 @@ def test_the_script_for_a_gpu_runs_on_the_cpu(script, tmp_path, rows):
     assert row["loader structures/s"] > 0
     assert row["torch_geometric structures/s"] > 0
     assert row["bound by the loader"] in (True, False)
+    assert {name for name in found["300 steps"] if "bf16" in name} == {"forces_mae bf16, eV/Å"}
     if rows is None:
         assert found["relaxations"]["all at once, steps/s"] > 0

@@ -29,7 +29,7 @@ from atomsweep.engine.loop import Training
 from atomsweep.engine.signals import Interrupted, StopFlag
 from atomsweep.tracking import schema
 from atomsweep.tracking.run import RunDirectory
-from tests.contracts.params import first
+from tests.contracts.params import first, on_gpu
 from tests.engine.fake_gpu_cases import Case, structures
 
 SMALL = ["size=small", "model.num_layers=4"]  # of gradients the two in the middle are alike
@@ -106,7 +106,7 @@ def training(overrides, double=False, **engine):
     if double:
         case.model.double()
         augment = as_double
-    trainer = dataclasses.replace(case.trainer, device="cpu", workers=0, **engine)
+    trainer = dataclasses.replace(case.trainer, **{"device": "cpu", "workers": 0, **engine})
     recipe = dataclasses.replace(case.recipe, ema_decay=None)
     rest = (augment, None, 0, StopFlag(), lambda update: None, ALONE)
     made = Training(trainer, case.model, case.task, recipe, case.data, *rest)
@@ -193,12 +193,12 @@ def side_by_side(one, other, steps):
     return *map(np.array, losses), away
 
 
-def compare(overrides, steps, double):
+def compare(overrides, steps, double, mode="default", device="cpu"):
     """Compiled beside eager: the first gradients, and the loss of every step."""
     tolerance = 1e-10 if double else 1e-5
-    one = training(overrides, double)
-    other = training(overrides, double, compile="default")
-    third = nudge(training(overrides, double))
+    one = training(overrides, double, device=device)
+    other = training(overrides, double, device=device, compile=mode)
+    third = nudge(training(overrides, double, device=device))
     for parts in zip(*map(first_gradients, (other, one, third)), strict=True):
         assert_near(*parts, tolerance)
     expected, found, away = side_by_side(one, other, steps)
@@ -227,6 +227,13 @@ def test_outputs_gradients_and_steps_are_those_of_eager_training_in_one_graph(
 @pytest.mark.parametrize("model", MODELS)
 def test_fifty_steps_are_those_of_eager_training(model, either):
     compare([f"model={model}", *MODELS[model]], 50, either)
+
+
+@on_gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["default", "max"])
+def test_steps_on_a_gpu_are_those_of_eager_training(mode, either):
+    compare(["model=forcenet_small", *MODELS["forcenet_small"]], 10, either, mode, "cuda")
 
 
 def packed(**engine):
@@ -599,10 +606,10 @@ def test_an_unknown_mode_and_a_budget_below_the_largest_structure_are_refused():
         training(["model=schnet", *MODELS["schnet"]], batch_edges=50)
 
 
-def run_to_end(path, stop_at=None):
+def run_to_end(path, stop_at=None, **engine):
     made = training(
         ["model=forcenet_small", *MODELS["forcenet_small"]],
-        compile="default",
+        **{"compile": "default", **engine},
         steps=6,
         eval_every=3,
         checkpoint_every=1,
@@ -631,11 +638,27 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     stop_and_go_on(tmp_path)
 
 
-def stop_and_go_on(tmp_path):
-    expected = run_to_end(tmp_path / "whole")
+@pytest.fixture
+def deterministic(monkeypatch):
+    """Sums over edges in one order, which a GPU takes only when it is asked to."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@on_gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["none", "default"])
+def test_a_run_on_a_gpu_that_was_stopped_ends_with_the_same_bits(mode, tmp_path, deterministic):
+    stop_and_go_on(tmp_path, compile=mode, device="cuda")
+
+
+def stop_and_go_on(tmp_path, **engine):
+    expected = run_to_end(tmp_path / "whole", **engine)
     with pytest.raises(Interrupted):
-        run_to_end(tmp_path / "cut", stop_at=4)
-    found = run_to_end(tmp_path / "cut")
+        run_to_end(tmp_path / "cut", stop_at=4, **engine)
+    found = run_to_end(tmp_path / "cut", **engine)
     assert found["metrics"] == expected["metrics"]
     last, whole = (torch.load(tmp_path / n / "checkpoints" / "last.pt") for n in ("cut", "whole"))
     assert last["step"] == whole["step"] == 6

@@ -14,6 +14,7 @@ from atomsweep.graph.neighbors import WIDEST, RadiusGraph
 from atomsweep.graph.search import find_pairs, pairs_on_device
 from atomsweep.graph.skin import MovingGraph
 from tests.contracts.graphs import make_batch, random_atoms
+from tests.contracts.params import on_gpu
 
 PBC = list(itertools.product((True, False), repeat=3))
 needs_library = pytest.mark.skipif(
@@ -151,8 +152,7 @@ def test_positions_that_cannot_be_searched_are_a_fault_of_their_structure_alone(
 
 
 @needs_library
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@on_gpu
 def test_a_gpu_finds_the_pairs_that_vesin_finds():
     made, cutoff = structures(), 5.0
     here = find_pairs(*batched(made), cutoff)

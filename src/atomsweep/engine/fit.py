@@ -61,9 +61,27 @@ def _fit_statistics(training: Training) -> None:
     there = training.checkpoint_path(LAST).exists()
     if training.parameters and training.world.tell(there):
         return
-    model, train = training.model, training.data[TRAIN]
+    size, seed = training.trainer.eval_batch_size, training.seed
     with training.stop.at_once():
-        model.fit_statistics(eval_batches(train, training.trainer.eval_batch_size))
-        model.fit_labels(train.label_statistics)
-        training.task.check(train.batch(range(min(training.trainer.eval_batch_size, len(train)))))
-        initialise(model, train, training.seed)
+        take_from_data(training.model, training.task, training.data[TRAIN], size, seed)
+
+
+def take_from_data(
+    model: ForceField, task: Task, train: GraphDataset, batch_size: int, seed: int
+) -> None:
+    """Set what a model has of its training split before the first step: statistics, first weights.
+
+    Args:
+        model: with the weights that it was built with.
+        task: whose look at the labels comes in between.
+        train: the training split.
+        batch_size: structures that are looked at together.
+        seed: of the run.
+
+    Raises:
+        ValueError: the labels do not suit the task.
+    """
+    model.fit_statistics(eval_batches(train, batch_size))
+    model.fit_labels(train.label_statistics)
+    task.check(train.batch(range(min(batch_size, len(train)))))
+    initialise(model, train, seed)

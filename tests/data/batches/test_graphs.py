@@ -19,6 +19,7 @@ from atomsweep.data.store.writer import StoreWriter
 from atomsweep.data.structure import DataError, Structure
 from atomsweep.graph.edges import edge_vectors
 from atomsweep.graph.neighbors import RadiusGraph
+from tests.contracts.params import on_gpu
 from tests.data.batches.collated import structures_to_batch
 
 FIELDS = {
@@ -406,8 +407,7 @@ def test_the_embedded_set_batches_like_its_structures(mini_oc_tiny):
     )
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@on_gpu
 def test_batches_are_cut_out_on_the_device(structures):
     dataset = GraphDataset(InMemoryDataset(structures), GRAPH)
     expected = dataset.batch([3, 1])

@@ -1,6 +1,5 @@
 """What only a GPU can show: its results are those of the CPU, and its memory does run out."""
 
-import pytest
 import torch
 
 from atomsweep.sweep.evaluation_settings import Cost
@@ -8,11 +7,9 @@ from atomsweep.tasks.relax.loop import relax
 from atomsweep.worker.evaluate.cost import cost
 from atomsweep.worker.evaluate.memory import largest_that_fits
 from atomsweep.worker.trained import load
+from tests.contracts.params import ON_GPU
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = ON_GPU
 
 
 def test_relaxations_on_a_gpu_are_those_on_the_cpu(tiny_run, mini_oc_tiny):
