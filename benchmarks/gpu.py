@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from atomsweep.build import build
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.batches.tensors import to_device
+from atomsweep.engine.batches import ready
 from atomsweep.graph import search
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.tasks.relax.lbfgs import LBFGS
@@ -237,7 +239,8 @@ def precisions(options: Options, steps: int) -> Row:
         bare.model.eval()
         total = atoms = 0.0
         for start in range(0, min(64, len(held)), 16):
-            batch = to_device(held.batch(range(start, min(start + 16, len(held)))), device)
+            places = np.arange(start, min(start + 16, len(held)))
+            batch = to_device(ready(held, bare.model, places, device), device)
             with torch.no_grad(), bare.trainer.autocast():
                 forces = bare.model(batch).forces
             error = (forces.float() - batch.forces).abs().mean(1)[~batch.fixed]
