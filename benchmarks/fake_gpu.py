@@ -4,7 +4,7 @@
 Python register a device of its own. On the two together code runs as on a GPU: tensors on two
 devices do not mix, and the host learns no value. `Watch` says where it would have to wait for one,
 by the rules of CUDA: a value or a size is read, a tensor is copied to the host, or is sent to the
-device from memory that is not pinned or with the host waiting.
+device from memory that is not pinned or with the host waiting. It counts those that must be.
 
 The device belongs to a process for good, so use it in a process of its own.
 """
@@ -12,13 +12,15 @@ The device belongs to a process for good, so use it in a process of its own.
 import functools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -28,26 +30,70 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import atomsweep
+from atomsweep import transfers
 
 NAME = "fakegpu"
 DEVICE = f"{NAME}:0"
 ROOM = str(Path(atomsweep.__file__).parent)
-READS = {"_local_scalar_dense", "equal", "is_nonzero", "_linalg_check_errors"}  # a value
+READS = {  # a value
+    *("_local_scalar_dense", "equal", "is_nonzero", "_linalg_check_errors", "multinomial"),
+    *("_linalg_eigh", "_linalg_svd", "linalg_eig", "_linalg_eigvals"),  # whether they converged
+}
 SIZES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
 
-RELAXATION = {  # where a step of a relaxation waits, and why
-    "graph.skin.MovingGraph._moved": "who has moved so far that its neighbours are searched",
-    "graph.skin.MovingGraph.attach": "who has a fault, and how many edges there are",
-    "tasks.relax.loop._Active.advance": "largest forces decide who is done",
+
+class Wait(NamedTuple):
+    """A wait that must be.
+
+    Attributes:
+        times: that a step waits there.
+        why: in words.
+    """
+
+    times: int
+    why: str
+
+
+MOVING = {  # where graphs of moving atoms make a step wait
+    "graph.skin.MovingGraph._moved": Wait(1, "who has moved so far that its pairs are searched"),
+    "graph.skin.MovingGraph.attach": Wait(2, "who has a fault, and how many edges there are"),
 }
-SEARCH = {  # where one waits further in which structures enter, are searched, or leave
-    "graph.skin.MovingGraph._search": "positions of all, which tell whose pairs still do",
-    "graph.skin.MovingGraph._join": "how many pairs were found",
-    "tasks.relax.potentials.batch_of": "structures that enter are sent",
+SEARCH = {  # where structures have entered or left, in place of `_moved`; both, where one is far
+    "graph.skin.MovingGraph._search": Wait(1, "positions of all, which tell whose pairs still do"),
+    "graph.skin.MovingGraph._join": Wait(1, "how many pairs were found"),
 }
-TRAINING = {  # where a training step may wait, and why
-    "engine.optim.MovingAverage.update_parameters": "once in a process: is there an average yet",
+PAIRS = {  # of SchNet, further
+    "graph.edges.pairs_of_edges": Wait(1, "how many pairs the edges make"),
 }
+CLOUDS = {  # of Gala, where structures have entered or left
+    "models.gala.Gala.prepare": Wait(1, "elements and tags, of which the CPU draws clouds"),
+}
+RELAXATION = {  # each step of a relaxation
+    "tasks.relax.loop._Active.advance": Wait(1, "largest forces decide who is done"),
+}
+RESULTS = {  # where structures leave; in each step, where paths are kept
+    "tasks.relax.loop._Active._results": Wait(1, "positions, forces and energies that are told"),
+}
+DYNAMICS = {  # each step of ASE with a trained model
+    "tasks.relax.calculator.PotentialCalculator.calculate": Wait(1, "forces and energy, for ASE"),
+}
+TRAINING = {  # where a training step may wait
+    "engine.optim.MovingAverage.update_parameters": Wait(1, "once: is there an average yet"),
+}
+RANKS = {
+    "engine.distributed.World.add_gradients": Wait(1, "a parameter has no gradient on this rank"),
+}
+EVALUATION = {  # of a split
+    "engine.evaluate.on_host": Wait(1, "sums over a whole split are read at its end"),
+}
+SAMPLE = {  # of a split's predictions, at the end of a run
+    "engine.samples.write_sample": Wait(1, "its predictions are read"),
+}
+
+
+def times(*waits: Mapping[str, Wait]) -> dict[str, int]:
+    """How often each place of some lists waits, as `Watch.seen` has it."""
+    return {place: wait.times for some in waits for place, wait in some.items()}
 
 
 def leave(code: int = 0) -> NoReturn:
@@ -141,46 +187,73 @@ class Watch(TorchDispatchMode):
     Args:
         allowed: `<module>.<function>` of atomsweep in which a wait must be. All that is asked for
             there is True, but for values.
-        values: that are read in such a place, else 1.
+        values: that are read in such a place, or of what was copied to the host, else 1.
 
     Attributes:
-        seen: the places of `allowed` that have waited.
+        seen: how often each place of `allowed` has waited.
     """
 
     def __init__(
-        self, mode: FakeTensorMode, allowed: Mapping[str, str], values: Mapping[str, int]
+        self, mode: FakeTensorMode, allowed: Mapping[str, Wait], values: Mapping[str, float]
     ) -> None:
         super().__init__()
         self.mode, self.values = mode, values
-        self.allowed, self.seen = allowed, set[str]()
+        self.allowed, self.seen = allowed, Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, if it waits for nothing."""
         kwargs = kwargs or {}
-        if (why := _waits(func, args, kwargs)) is not None:
-            where = place()
-            if where not in self.allowed:
-                raise Waited(f"{where}: {why}")
-            self.seen.add(where)
-            name = func.overloadpacket.__name__
+        name = func.overloadpacket.__name__
+        why = _waits(func, args, kwargs)
+        if why is not None:
+            self.waited(why)
+        if args and isinstance(args[0], FakeTensor) and args[0].constant is None:
             if name == "_local_scalar_dense":
-                value = self.values.get(where, 1)
-                return float(value) if args[0].dtype.is_floating_point else value
+                return self.value(args[0])
+            if name == "equal":
+                return True
+        if why is not None:
             if name == "nonzero":
                 return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
             if name == "index":
                 args = (args[0], [_all_of(part) for part in args[1]])
-        if func.overloadpacket.__name__ == "_to_copy" and not isinstance(args[0], FakeTensor):
+        if name == "_to_copy" and not isinstance(args[0], FakeTensor):
             args = (self.mode.from_tensor(args[0]), *args[1:])  # would be copied in truth
+        elif name == "_to_copy":
+            args[0].constant = None  # a number that is known, which would be copied as well
         return func(*args, **kwargs)
+
+    def waited(self, why: str) -> None:
+        """Count a wait where it must be; it is refused elsewhere."""
+        where = place()
+        if where not in self.allowed:
+            raise Waited(f"{where}: {why}")
+        self.seen[where] += 1
+
+    def value(self, tensor: Tensor) -> Any:
+        """What an element of a tensor is said to be."""
+        value = self.values.get(place(), 1)
+        return float(value) if tensor.dtype.is_floating_point else value
+
+    def listed(self, tensor: Tensor) -> Any:
+        """`tolist`, one wait for all elements; what was copied to the host before has none."""
+        if is_fake(tensor.device):
+            self.waited("values are read")
+        return np.full(tuple(tensor.shape), self.value(tensor)).tolist()
+
+    def array(self, tensor: Tensor) -> Any:
+        """`numpy` of what was copied to the host before."""
+        assert not is_fake(tensor.device)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return np.full(tuple(tensor.shape), self.value(tensor), dtype=kind)
 
 
 def place() -> str:
-    """The innermost function of atomsweep that is running."""
+    """The innermost function of atomsweep that is running, or that asks for a transfer."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(ROOM):
+        if name.startswith(ROOM) and name != transfers.__file__:
             module = Path(name).relative_to(ROOM).with_suffix("").as_posix()
             function = frame.f_code.co_qualname.partition(".<locals>")[0]
             return f"{module.replace('/', '.')}.{function}"
@@ -199,10 +272,7 @@ class _Literals(TorchFunctionMode):
         kwargs = kwargs or {}
         literal = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if literal and is_fake(kwargs.get("device")):
-            where = place()
-            if where not in self.watch.allowed:
-                raise Waited(f"{where}: {func.__name__} of Python's numbers on the device")
-            self.watch.seen.add(where)
+            self.watch.waited(f"{func.__name__} of Python's numbers on the device")
         return func(*args, **kwargs)
 
 
@@ -223,6 +293,8 @@ def _waits(func: Any, args: Any, kwargs: Mapping[str, Any]) -> str | None:
         return "a value is read"
     if name in SIZES:
         return f"the size of {name} is read"
+    if name == "histc" and args[2:4] in ((), (0, 0)):
+        return "the range of histc is read"
     if name == "repeat_interleave" and kwargs.get("output_size") is None:
         return "the size of repeat_interleave is read"
     if name in {"index", "index_put", "index_put_"}:
@@ -235,7 +307,7 @@ def _waits(func: Any, args: Any, kwargs: Mapping[str, Any]) -> str | None:
         return "a tensor is copied to the host"
     if name == "copy_" and not is_fake(args[0].device):
         return "a tensor is copied to the host"
-    if name == "copy_" and not is_fake(args[1].device) and args[1].ndim:
+    if name == "copy_" and not is_fake(args[1].device):
         return _sent(args[1], {"device": DEVICE, "non_blocking": args[2:] == (True,)})
     return None
 
@@ -264,9 +336,9 @@ def _pin(tensor: Tensor, *_: Any) -> Tensor:
 
 @contextmanager
 def fake_gpu(
-    allowed: Mapping[str, str] | None = None,
+    allowed: Mapping[str, Wait] | None = None,
     mode: FakeTensorMode | None = None,
-    values: Mapping[str, int] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> Iterator[Watch]:
     """Within it the device is there: modules move to it, and batches are sent.
 
@@ -281,6 +353,9 @@ def fake_gpu(
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", _pin))
         stack.enter_context(mock.patch.object(nn.Module, "to", _module_to))
+        for name, told in (("tolist", watch.listed), ("numpy", watch.array)):
+            method = functools.partialmethod(_of_watch, told)
+            stack.enter_context(mock.patch.object(FakeTensor, name, method, create=True))
         stack.enter_context(mode)
         stack.enter_context(watch)
         stack.enter_context(_Literals(watch))
@@ -288,6 +363,10 @@ def fake_gpu(
             yield watch
         finally:
             _pinned.clear()
+
+
+def _of_watch(tensor: Tensor, told: Callable[[Tensor], Any]) -> Any:
+    return told(tensor)
 
 
 def _module_to(module: nn.Module, device: Any) -> nn.Module:

@@ -6,7 +6,10 @@ python -m tests.engine.fake_gpu_cases < cases.json
 import dataclasses
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import numpy as np
@@ -14,32 +17,50 @@ import torch
 import torch.distributed as dist
 
 from atomsweep.build import build, build_learner
+from atomsweep.data.atoms import structure_to_atoms
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.dataset import InMemoryDataset
 from atomsweep.data.structure import Structure
-from atomsweep.engine import agreement
+from atomsweep.engine import agreement, samples
 from atomsweep.engine.distributed import ALONE, World
 from atomsweep.engine.loop import Training
+from atomsweep.engine.samples import write_sample
 from atomsweep.engine.signals import StopFlag
 from atomsweep.graph import skin
+from atomsweep.graph.clouds import adsorbate_clouds
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.graph.search import Pairs, find_pairs
 from atomsweep.graph.skin import SKIN
 from atomsweep.launch.compose import cell_of
+from atomsweep.models import gala
 from atomsweep.models.base import ForceField
+from atomsweep.models.gala import Gala
+from atomsweep.models.schnet import SchNet
+from atomsweep.tasks.relax.calculator import PotentialCalculator
 from atomsweep.tasks.relax.lbfgs import LBFGS
 from atomsweep.tasks.relax.loop import _Active
-from atomsweep.tasks.relax.potentials import ModelPotential
-from benchmarks.fake_gpu import DEVICE, RELAXATION, SEARCH, TRAINING, fake_gpu, leave
+from atomsweep.tasks.relax.potentials import ModelPotential, batch_of
+from benchmarks.fake_gpu import (
+    CLOUDS,
+    DEVICE,
+    DYNAMICS,
+    EVALUATION,
+    MOVING,
+    PAIRS,
+    RANKS,
+    RELAXATION,
+    RESULTS,
+    SAMPLE,
+    SEARCH,
+    TRAINING,
+    fake_gpu,
+    leave,
+    times,
+)
 from tests.contracts.compose import compose_with_choices
 from tests.models.slabs import slab
 
-EVALUATION = {
-    "tasks.base.Mean.value": "sums over a whole split are read at its end",
-}
-RANKS = {
-    "engine.distributed.World.add_gradients": "a parameter has no gradient on this rank",
-}
+ALONG = ThreadPoolExecutor(1)  # where all is real, as in a thread of the loader
 
 
 def structures(num):
@@ -81,6 +102,10 @@ def fault(kind):
             "literal": lambda: forces + torch.tensor([1.0, 2.0, 3.0], device=forces.device),
             "sent in the step": lambda: forces + torch.ones(3).to(forces.device),
             "size": lambda: torch.repeat_interleave(batch.natoms, batch.natoms),
+            "singular values": lambda: torch.linalg.svd(forces[:3]),
+            "eigenvalues": lambda: torch.linalg.eigh(forces[:3]),
+            "range": lambda: torch.histc(forces),
+            "number of the host": lambda: forces.new_zeros(()).copy_(torch.tensor(1.0)),
         }[kind]
         extra()
         return out
@@ -165,42 +190,109 @@ def two_ranks():
         yield World(0, 2)
 
 
-def relaxation(made, steps):
-    """A relaxation of slabs: all enter, step, and leave."""
-    slabs = structures(4)
+@contextmanager
+def found_on_the_host(made, slabs):
+    """Pairs and clouds as they are, where the host would have to know positions and tags.
+
+    Yields:
+        Waits of every step with this model, those of one in which structures have come or gone, and
+        values that the host reads.
+    """
     graph = made.data["train"].graph
-    found = [graph_pairs(one, graph.cutoff + SKIN) for one in slabs]
+    found = [] if graph is None else [graph_pairs(one, graph.cutoff + SKIN) for one in slabs]
 
     def find_pairs(pos, cell, pbc, natoms, cutoff, threads):
         """As many pairs as there are, on the device."""
-        assert natoms == [one.natoms for one in slabs]
+        assert natoms == [slabs[0].natoms] * len(natoms)
         assert pos.device == torch.device(DEVICE)
         return [
             Pairs(*(torch.empty(part.shape, dtype=part.dtype, device=DEVICE) for part in one[:3]))
-            for one in found
+            for one in found[: len(natoms)]
         ]
+
+    def clouds(host, *args):
+        here = batch_of(slabs[: len(host.natoms)], torch.device("cpu"))
+        here.pos, here.cell = here.pos.float(), here.cell.float()
+        return adsorbate_clouds(here, *args)
 
     values = {
         "graph.skin.MovingGraph._moved": 0,
         "graph.skin.MovingGraph.attach": 0,
         "graph.skin.MovingGraph._search": slabs[0].natoms,
         "graph.skin.MovingGraph._join": 100,  # pairs of an atom, more than are kept
+        "graph.skin._Known.hold": 0,  # atoms that have moved far
     }
+    network = getattr(made.model, "model", made.model)
+    steady = {} if graph is None else MOVING
+    changed = SEARCH | {"graph.skin.MovingGraph.attach": MOVING["graph.skin.MovingGraph.attach"]}
+    if isinstance(network, SchNet):
+        steady, changed = steady | PAIRS, changed | PAIRS
+    if isinstance(network, Gala):
+        changed = CLOUDS
     with (
         mock.patch.object(skin, "find_pairs", find_pairs),
-        mock.patch.object(torch.Tensor, "numpy", lambda tensor: np.ones(tensor.shape)),
-        fake_gpu(RELAXATION | SEARCH, values=values) as watch,
+        mock.patch.object(gala, "adsorbate_clouds", in_truth(clouds)),
+    ):
+        yield steady, changed, values
+
+
+def in_truth(function):
+    """A function of numbers, called where tensors have them."""
+    return lambda *args: ALONG.submit(function, *args).result()
+
+
+def relaxation(made, paths):
+    """A relaxation of slabs: all enter, step, one leaves, others enter and step."""
+    slabs = structures(6)
+    with found_on_the_host(made, slabs) as (steady, changed, values):
+        told = RELAXATION | (RESULTS if paths else {})
+        steady, changed = steady | told, changed | told
+        with fake_gpu(steady | changed | RESULTS, values=values) as watch:
+            potential = ModelPotential(made.model.to(torch.device(DEVICE)).eval())
+            active = _Active(potential, LBFGS(), 0.05, 100, paths)
+
+            def step(*waits):
+                watch.seen.clear()
+                left = list(active.advance())
+                assert watch.seen == times(*waits), dict(watch.seen)
+                return left
+
+            active.admit(list(enumerate(slabs[:4])))
+            assert not watch.seen, dict(watch.seen)
+            assert step(changed) == []
+            assert step(steady) == []
+            assert step(steady) == []
+            active.taken[1] = 100
+            (left,) = step(steady | RESULTS)
+            assert left.index == 1
+            assert len(left.path) == (4 if paths else 0)
+            assert step(changed) == []  # behind none
+            active.taken[0] = 100
+            assert [one.index for one in step(steady | RESULTS)] == [0]
+            watch.seen.clear()
+            active.admit(list(enumerate(slabs[4:], 4)))
+            assert not watch.seen, dict(watch.seen)
+            assert step(changed) == []
+            assert step(steady) == []
+            assert active.batch.pos.device == torch.device(DEVICE)
+            assert len(active.batch.natoms) == 4
+
+
+def dynamics(made):
+    """Steps of ASE: one structure, whose atoms move."""
+    (slab,) = slabs = structures(1)
+    with (
+        found_on_the_host(made, slabs) as (steady, changed, values),
+        fake_gpu(steady | changed | DYNAMICS, values=values) as watch,
     ):
         potential = ModelPotential(made.model.to(torch.device(DEVICE)).eval())
-        active = _Active(potential, LBFGS(), 0.05, steps, paths=False)
-        active.admit(list(enumerate(slabs)))
-        assert list(active.advance()) == []
-        assert watch.seen >= set(SEARCH)
-        for _ in range(steps - 1):
+        atoms = structure_to_atoms(slab)
+        atoms.calc = PotentialCalculator(potential, "model", nan_energy=True)
+        for waits in (changed, steady, steady):
             watch.seen.clear()
-            assert list(active.advance()) == []
-            assert watch.seen == set(RELAXATION)
-        assert active.batch.pos.device == torch.device(DEVICE)
+            atoms.positions += 0.01
+            assert atoms.get_forces().shape == slab.pos.shape
+            assert watch.seen == times(waits, DYNAMICS), dict(watch.seen)
 
 
 def graph_pairs(structure, cutoff):
@@ -221,9 +313,18 @@ def run(case):
         else:
             with fake_gpu() as watch:
                 training = made.training()
+        training.data["val_id"].kinds = {"relaxation": 0, "rattled": 1000}
         with fake_gpu(EVALUATION, watch.mode) as watch:
             training.evaluate(made.model, "val_id")
-        assert watch.seen == set(EVALUATION)
+        assert watch.seen == times(EVALUATION), dict(watch.seen)
+        with (
+            TemporaryDirectory() as folder,
+            mock.patch.object(samples, "ready", in_truth(samples.ready)),
+            fake_gpu(SAMPLE, watch.mode) as watch,
+        ):
+            sampled = (made.model, made.data["val_id"], 2, torch.device(DEVICE))
+            write_sample(Path(folder), "val_id", *sampled, made.trainer.autocast)
+        assert watch.seen == (times(SAMPLE) if made.model.forces_wanted else {}), dict(watch.seen)
     elif what == "compiled":  # all but the compiler, which has nothing to make kernels for
         made.trainer = dataclasses.replace(made.trainer, compile="default")
         with (
@@ -233,8 +334,10 @@ def run(case):
         ):
             training = made.train(case.get("steps", 1))
         assert training.forward.failed is None, training.forward.failed
-    elif what == "relaxation":
-        relaxation(made, 3)
+    elif what in ("relaxation", "paths"):
+        relaxation(made, what == "paths")
+    elif what == "dynamics":
+        dynamics(made)
     elif what == "ranks":
         with two_ranks() as world, fake_gpu(TRAINING | RANKS):
             made.train(1, world)

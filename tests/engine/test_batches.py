@@ -6,6 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from atomsweep import keys
 from atomsweep.augment import RotateSO3
@@ -83,7 +84,7 @@ def test_galas_clouds_come_with_the_batch_and_change_no_bit(data):
     plain = flat.batch(np.arange(4))
     (ready,) = eval_shares(flat, model, 8, ALONE, CPU, 1, lambda: None)
     expected = adsorbate_clouds(flat.batch(np.arange(8)), model.sample_size, model.sample_seed)
-    for one, two in zip(ready[keys.CLOUDS], expected, strict=True):
+    for one, two in zip(tree_leaves(ready[keys.CLOUDS]), tree_leaves(expected), strict=True):
         assert torch.equal(one, two)
     prepared = model.prepare(plain)
     assert keys.CLOUDS not in plain

@@ -40,6 +40,10 @@ FAULTS = {
     "indices": "",  # torch sends them by itself, and finds no kernel for it
     "literal": "of Python's numbers",
     "sent in the step": "sent to the device, and the host waits",
+    "singular values": "a value is read",
+    "eigenvalues": "a value is read",
+    "range": "the range of histc",
+    "number of the host": "sent to the device, and the host waits",
 }
 
 
@@ -86,14 +90,26 @@ def test_training_evaluation_ranks_and_relaxations_of_every_family_never_wait():
         case("gns", *GNS, what="ranks"),
         case("forcenet_small", *SMALL, "task=s2f", "engine.precision=bf16", what="compiled"),
         case(*schnet, what="compiled", steps=2),
-        case(*schnet, what="relaxation"),
-        case("gns", *GNS, what="relaxation"),
+        *(case(*schnet, what=what) for what in ("relaxation", "dynamics")),
+        *(case("gns", *GNS, what=what) for what in ("relaxation", "paths", "dynamics")),
+        *(case("gala", *SMALL, "task=s2ef", what=what) for what in ("relaxation", "dynamics")),
     ]
     found = list(outcomes([*cases, *(case(*schnet, what=fault) for fault in FAULTS)]).items())
     assert [(name, told) for name, told in found[: len(cases)] if told != "ok"] == []
     for (name, told), words in zip(found[len(cases) :], FAULTS.values(), strict=True):
         assert told != "ok", name
         assert words in told, name
+
+
+@pytest.mark.long
+def test_a_relaxation_of_every_family_waits_where_it_must_and_as_often():
+    forces = {"task=is2re": "task=s2ef"}
+    cases = [
+        case(model, *(forces.get(word, word) for word in overrides), what="relaxation")
+        for model, overrides in TRAINED.items()
+        if model not in {"median", "gns", "schnet", "gala"}  # which are looked at above
+    ]
+    assert {name: told for name, told in outcomes(cases).items() if told != "ok"} == {}
 
 
 MODELS = sorted(path.stem for path in (REPOSITORY / "conf" / "model").glob("*.yaml"))

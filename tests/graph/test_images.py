@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from atomsweep.graph.images import TIE, nearest_images, reduced_cell
+from atomsweep.graph.images import TIE, lattice_of, nearest_images, reduced_cell
 
 SKEWED = [  # of OC20's kind, and far from reduced
     [[5.1, 0.0, 0.0], [2.55, 5.1 * 0.75**0.5, 0.0], [0.0, 0.0, 20.0]],
@@ -25,12 +25,9 @@ def shortest(difference, cell, pbc, reach=9):
 def test_no_other_image_is_nearer(cell, pbc):
     cell, rng = np.array(cell), np.random.default_rng(0)
     difference = rng.uniform(-1.5, 1.5, (40, 3)) @ cell
-    offset = nearest_images(
-        torch.tensor(difference),
-        torch.tensor(cell)[None],
-        torch.tensor([pbc]).bool(),
-        torch.zeros(40, dtype=torch.long),
-    ).numpy()
+    lattice = lattice_of(torch.tensor(cell)[None], torch.tensor([pbc]).bool())
+    structure = torch.zeros(40, dtype=torch.long)
+    offset = nearest_images(torch.tensor(difference), lattice, structure).numpy()
     assert (offset == np.round(offset)).all()
     assert not offset[:, ~np.array(pbc, dtype=bool)].any()
     found = np.linalg.norm(difference + offset @ cell, axis=1)
@@ -58,6 +55,6 @@ def test_one_of_equally_near_images_is_chosen_whatever_the_rounding():
         moves = torch.randint(-3, 4, (7, 3), generator=torch.Generator().manual_seed(seed)).float()
         noise = 1e-6 * torch.randn(7, 3, generator=torch.Generator().manual_seed(seed))
         difference = (halves + moves) @ cell[0] + noise
-        offset = nearest_images(difference, cell, pbc, torch.zeros(7, dtype=torch.long))
+        offset = nearest_images(difference, lattice_of(cell, pbc), torch.zeros(7, dtype=torch.long))
         chosen.add(tuple((offset + moves).flatten().tolist()))
     assert len(chosen) == 1

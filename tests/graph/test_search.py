@@ -168,14 +168,15 @@ def test_without_the_library_vesin_searches_for_a_gpu_too(monkeypatch):
     asked = []
     monkeypatch.setattr(search, "pairs_on_device", lambda *a: asked.append("there"))
     pos, cell, pbc, natoms = batched([of(molecule("H2O"))])
-    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), cpu=lambda: pos)
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
     monkeypatch.setattr(search, "device_search", lambda: object())
     find_pairs(on_gpu, cell, pbc, natoms, 5.0)
     assert asked == ["there"]
     find_pairs(pos, cell, pbc, natoms, 5.0)
     assert asked == ["there"]
     monkeypatch.setattr(search, "device_search", lambda: None)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)  # there is no GPU here
+    monkeypatch.setattr(search, "read", lambda *parts: [pos, cell, pbc])  # there is no GPU here
+    monkeypatch.setattr(search, "sent", lambda values, device: values)
     (pairs,) = find_pairs(on_gpu, cell, pbc, natoms, 5.0)
     assert asked == ["there"]
     assert len(pairs.source) == 6

@@ -27,6 +27,7 @@ from atomsweep.engine.seeds import Purpose, mix
 from atomsweep.engine.shapes import filled_shape, limits, shape_of_limits, usual_shape
 from atomsweep.models.base import ForceField
 from atomsweep.tasks.base import Task
+from atomsweep.transfers import pinned
 
 EVAL_SEED = 0  # of no run: curves of all seeds and settings are over the same structures
 
@@ -156,8 +157,7 @@ def eval_shares(
     shares = [mine[i * batch_size : (i + 1) * batch_size] for i in range(rounds)]
 
     def read(share: Array) -> Batch:
-        batch = model.prepare(data.batch(share if len(share) else np.zeros(1, dtype=int)))
-        batch = pinned(batch, device)
+        batch = ready(data, model, share if len(share) else np.zeros(1, dtype=int), device)
         if not len(share):
             batch.surplus = True
         return batch
@@ -179,6 +179,18 @@ def eval_sample(num: int, frames: int) -> Array:
     return np.sort(np.random.default_rng(EVAL_SEED).choice(num, frames, replace=False))
 
 
-def pinned(batch: Batch, device: torch.device) -> Batch:
-    """The batch in memory that a GPU copies from while the host goes on."""
-    return batch if device.type in ("cpu", "mps") else batch.pin_memory()
+def ready(data: GraphDataset, model: ForceField, places: Array, device: torch.device) -> Batch:
+    """Some structures as they are, with all that a model prepares, for `to_device`.
+
+    Whoever asks a model for structures of a data set outside of training takes them from here, so
+    that what is told or timed is the forward that was trained.
+
+    Args:
+        data: structures with their graphs.
+        model: prepares the batch.
+        places: of the structures in `data`.
+        device: where they will go.
+
+    Shape: (B,).
+    """
+    return pinned(model.prepare(data.batch(places)), device)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from atomsweep.engine.devices import backend_of, missing_backend
 from atomsweep.engine.ranks import JOIN_S, POLL_S, RankLost, Ranks, invitation, invite
 from atomsweep.tasks.base import Mean
+from atomsweep.transfers import sent
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class World:
         present = [p.grad is not None for p in parameters]
         there = torch.ones(len(present), device=loss.device)
         if not all(present):
-            there = torch.tensor(present, dtype=torch.float32).to(loss.device)
+            there = sent(torch.tensor(present, dtype=torch.float32), loss.device)
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([*(g.flatten() for g in grads), there, loss.reshape(1)])
         self._reduce(flat)
@@ -125,10 +126,10 @@ class World:
             model.load_state_dict(self.tell(state))
 
     def merge(self, sums: Mapping[Key, Mean]) -> dict[Key, Mean]:
-        """Sums of all ranks, added in the order of the ranks; a rank may have none."""
+        """Sums of all ranks, on the host, added in the order of the ranks; a rank may have none."""
         if self.size == 1:
             return dict(sums)
-        mine = {name: (mean.total.cpu(), mean.count.cpu()) for name, mean in sums.items()}
+        mine = {name: (mean.total, mean.count) for name, mean in sums.items()}
         every: list[Any] = [None] * self.size
         dist.all_gather_object(every, mine)
         merged: dict[Key, Mean] = {}

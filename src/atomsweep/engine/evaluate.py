@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from itertools import zip_longest
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from atomsweep.engine.distributed import ALONE, World
 from atomsweep.models.base import Prediction
 from atomsweep.tasks.base import Mean, Task
 from atomsweep.tasks.force_metrics import force_metrics
+from atomsweep.transfers import read
+
+Key = TypeVar("Key")
 
 
 def evaluate(
@@ -64,10 +68,18 @@ def evaluate(
     finally:
         model.train(was_training)
     told: dict[str, dict[str, float]] = {}
-    for (kind, name), mean in world.merge(sums).items():
+    for (kind, name), mean in world.merge(on_host(sums)).items():
         if not kind or float(mean.count) > 0:
             told.setdefault(kind, {})[name] = mean.value()
     return told
+
+
+def on_host(sums: Mapping[Key, Mean]) -> dict[Key, Mean]:
+    """Sums on the host, all read in one go."""
+    if not sums:
+        return {}
+    parts = iter(read(*(part for mean in sums.values() for part in (mean.total, mean.count))))
+    return {key: Mean(next(parts), next(parts)) for key in sums}
 
 
 def of_kinds(

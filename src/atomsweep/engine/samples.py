@@ -3,16 +3,18 @@
 import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from atomsweep.data.batches.graphs import GraphDataset
 from atomsweep.data.batches.tensors import to_device
-from atomsweep.models.base import Prediction
+from atomsweep.engine.batches import ready
+from atomsweep.models.base import ForceField, Prediction
 from atomsweep.tracking import schema
 from atomsweep.tracking.files import write_atomic
 
@@ -25,7 +27,7 @@ _PER_STRUCTURE = ("natoms", "cell", "sid", "fid")
 def write_sample(
     directory: Path,
     split: str,
-    model: nn.Module,
+    model: ForceField,
     dataset: GraphDataset,
     batch_size: int,
     device: torch.device,
@@ -39,27 +41,27 @@ def write_sample(
     `sid` and `fid` (B,).
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).astype(int))
-    parts: dict[str, list[Any]] = {
-        name: [] for name in (*_PER_ATOM, *_PER_STRUCTURE, "forces_pred")
-    }
+    parts: dict[str, list[Any]] = {name: [] for name in (*_PER_ATOM, *_PER_STRUCTURE)}
+    predicted: list[Tensor] = []
     was_training = model.training
     model.eval()
     try:
         for start in range(0, len(chosen), batch_size):
-            batch = to_device(dataset.batch(chosen[start : start + batch_size]), device)
+            batch = ready(dataset, model, chosen[start : start + batch_size], device)
             with torch.no_grad(), precision():
-                output: Prediction = model(batch)
+                output: Prediction = model(to_device(copy(batch), device))
             if output.forces is None or "forces" not in batch:
                 return None
-            parts["forces_pred"].append(output.forces.detach().float().cpu().numpy())
-            for name in (*_PER_ATOM, *_PER_STRUCTURE):
-                parts[name].append(batch[name].detach().cpu().numpy())
+            predicted.append(output.forces.detach().float())
+            for name in parts:
+                parts[name].append(batch[name].numpy())
     finally:
         model.train(was_training)
     if not keep:  # a rank that only had to take part in the forward
         return None
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: np.concatenate(some) for name, some in parts.items()}
+    arrays["forces_pred"] = torch.cat(predicted).cpu().numpy()
     np.savez_compressed(buffer, **arrays)
     path = directory / schema.PREDICTIONS / f"{split}.npz"
     path.parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from torch_geometric.data import Batch
 
 from atomsweep import keys
 from atomsweep.draws import uniform
-from atomsweep.graph.images import nearest_images
+from atomsweep.graph.images import Lattice, lattice_of, nearest_images
 
 SUBSURFACE, SURFACE, ADSORBATE = 0, 1, 2  # tags
 _STREAM = 1 << 20  # of random numbers; below it are those of denoising
@@ -23,6 +23,7 @@ class PointClouds(NamedTuple):
         mask: (C, M), False where a place is empty; `member` is the centre there.
         offsets: (C, M, 3), cell offset of the member's image that is nearest to the centre.
         structure: (C,).
+        lattice: of the structures.
     """
 
     centre: Tensor
@@ -30,6 +31,18 @@ class PointClouds(NamedTuple):
     mask: Tensor
     offsets: Tensor
     structure: Tensor
+    lattice: Lattice
+
+    def moved(self, batch: Batch) -> "PointClouds":
+        """The same clouds with the images that are nearest at a batch's positions.
+
+        For a batch whose atoms have only moved. Nothing waits for a GPU.
+        """
+        pos = batch.pos.detach()
+        difference = pos[self.member] - pos[self.centre][:, None]
+        pairs = self.structure[:, None].expand_as(self.member).flatten()
+        offsets = nearest_images(difference.flatten(0, 1), self.lattice, pairs)
+        return self._replace(offsets=offsets.view(*self.member.shape, 3))
 
     def displacements(self, batch: Batch) -> Tensor:
         """From the centre to each member, Å, differentiable in `pos`; zero for empty places.
@@ -75,10 +88,9 @@ def adsorbate_clouds(batch: Batch, sample_size: int, seed: int) -> PointClouds:
     structure = batch.batch[centre]
     mask = filled[structure]
     member = torch.where(mask, member[structure], centre[:, None])  # (C, M)
-    difference = batch.pos.detach()[member] - batch.pos.detach()[centre][:, None]
-    pairs = structure[:, None].expand_as(member).flatten()
-    offsets = nearest_images(difference.flatten(0, 1), batch.cell.detach(), batch.pbc, pairs)
-    return PointClouds(centre, member, mask, offsets.view(*member.shape, 3), structure)
+    lattice = lattice_of(batch.cell.detach(), batch.pbc)
+    nowhere = torch.zeros_like(member)[..., None].expand(-1, -1, 3)
+    return PointClouds(centre, member, mask, nowhere, structure, lattice).moved(batch)
 
 
 def _members(batch: Batch, tags: Tensor, sample_size: int, seed: int) -> tuple[Tensor, Tensor]:

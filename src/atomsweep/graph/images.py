@@ -1,9 +1,12 @@
 """Which periodic image of an atom is the nearest, for many pairs at once, in any cell."""
 
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from atomsweep.transfers import sent
 
 TIE = 1e-3  # Å: images within this of the nearest are as near, and the first in a fixed order wins
 _SWEEPS = 8  # of the reduction; a cell of OC20 needs none
@@ -11,37 +14,66 @@ _WORTH = 1e-3  # Å: a lattice vector is replaced by one that is shorter by more
 _NEIGHBOURS = [(0, 0, 0), *(n for n in product((0, -1, 1), repeat=3) if any(n))]
 
 
-def nearest_images(difference: Tensor, cell: Tensor, pbc: Tensor, structure: Tensor) -> Tensor:
+class Lattice(NamedTuple):
+    """Cells of B structures, reduced as `nearest_images` wants them; found on the CPU.
+
+    Attributes:
+        reduced: (B, 3, 3) Å float64, zero rows along axes that are not periodic.
+        change: (B, 3, 3), integers H with `reduced = H @ cell`.
+        inverse: (B, 3, 3): coordinates of a vector's projection on the periodic axes.
+        pbc: (B, 3).
+    """
+
+    reduced: Tensor
+    change: Tensor
+    inverse: Tensor
+    pbc: Tensor
+
+
+def lattice_of(cell: Tensor, pbc: Tensor) -> Lattice:
+    """Reduced cells. Takes hundreds of kernels, and a GPU would be waited for.
+
+    Args:
+        cell: Å, rows are lattice vectors; those of axes that are not periodic are not read.
+        pbc: periodic axes.
+
+    Shape: (B, 3, 3), (B, 3).
+    """
+    with torch.no_grad():
+        reduced, change = reduced_cell(cell.double() * pbc[..., None], pbc)
+        fill = torch.diag_embed((~pbc).double())
+        # coordinates of the projection on the periodic axes: f = d Lᵀ (L Lᵀ)⁻¹
+        inverse = torch.linalg.solve(reduced @ reduced.mT + fill, reduced).mT  # (B, 3, 3)
+    return Lattice(reduced, change, inverse, pbc)
+
+
+def nearest_images(difference: Tensor, lattice: Lattice, structure: Tensor) -> Tensor:
     """Cell offsets S for which `difference + S @ cell` is shortest, along periodic axes.
 
     The cell is reduced first, as in Nguyen and Stehlé (ACM Trans. Algorithms 5, 46, 2009): in a
     Minkowski-reduced cell the nearest image is among the 27 around the wrapped one, however skewed
     the cell that was given. Where several images are equally near, as for two atoms half a cell
-    apart, the choice is the same for a shifted, wrapped or turned copy.
+    apart, the choice is the same for a shifted, wrapped or turned copy. Nothing waits for a GPU.
 
     Args:
         difference: from one atom to another, Å, both anywhere.
-        cell: Å, rows are lattice vectors; those of axes that are not periodic are not read.
-        pbc: periodic axes.
+        lattice: of the cells.
         structure: structure of each pair.
 
-    Shape: (P, 3), (B, 3, 3), (B, 3), (P,) -> (P, 3), in the dtype of `difference`.
+    Shape: (P, 3), (P,) -> (P, 3), in the dtype of `difference`.
     """
     with torch.no_grad():
-        lattice, change = reduced_cell(cell.double() * pbc[..., None], pbc)
-        fill = torch.diag_embed((~pbc).double())
-        # coordinates of the projection on the periodic axes: f = d Lᵀ (L Lᵀ)⁻¹
-        inverse = torch.linalg.solve(lattice @ lattice.mT + fill, lattice).mT  # (B, 3, 3)
-        wrapped = torch.einsum("pi,pij->pj", difference.double(), inverse[structure])
+        wrapped = torch.einsum("pi,pij->pj", difference.double(), lattice.inverse[structure])
         base = -torch.floor(wrapped + 0.5 + TIE / 10)  # (P, 3); a tie goes one way, not by rounding
-        images = torch.tensor(_NEIGHBOURS, dtype=torch.double, device=cell.device)  # (27, 3)
-        vector = difference.double() + torch.einsum("pi,pij->pj", base, lattice[structure])
-        candidates = vector[:, None] + (images @ lattice)[structure]  # (P, 27, 3)
+        images = sent(torch.tensor(_NEIGHBOURS, dtype=torch.double), difference.device)  # (27, 3)
+        by_pair = lattice.reduced[structure]
+        vector = difference.double() + torch.einsum("pi,pij->pj", base, by_pair)
+        candidates = vector[:, None] + (images @ lattice.reduced)[structure]  # (P, 27, 3)
         length = torch.linalg.vector_norm(candidates, dim=-1)
         near = length <= length.min(dim=1, keepdim=True).values + TIE
         offset = base + images[near.to(torch.uint8).argmax(dim=1)]  # the first of them
-        offset = torch.einsum("pi,pij->pj", offset, change[structure])
-        return torch.where(pbc[structure], offset, 0.0).to(difference.dtype)
+        offset = torch.einsum("pi,pij->pj", offset, lattice.change[structure])
+        return torch.where(lattice.pbc[structure], offset, 0.0).to(difference.dtype)
 
 
 def reduced_cell(cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from atomsweep.graph.neighbors import RadiusGraph, full_rank, position_fault
+from atomsweep.transfers import read, sent
 
 
 class Pairs(NamedTuple):
@@ -50,16 +51,16 @@ def find_pairs(
     if pos.device.type == "cuda" and device_search() is not None:
         return pairs_on_device(pos, cell, pbc, natoms, cutoff)
     graph = RadiusGraph(cutoff, None)
-    host = [part.numpy() for part in pos.cpu().split(list(natoms))]
-    cells, periodic = cell.cpu().numpy(), pbc.cpu().numpy()
+    host_pos, cells, periodic = (part.numpy() for part in read(pos, cell, pbc))
+    host = np.split(host_pos, np.cumsum(natoms)[:-1])
 
     def find(number: int) -> Pairs:
         try:
             index, offsets = graph(host[number], cells[number], periodic[number])
         except ValueError as error:
             return _none(pos.device, str(error))
-        source, target = torch.from_numpy(index).to(pos.device)
-        return Pairs(source, target, torch.from_numpy(offsets).to(pos.device))
+        source, target = sent(torch.from_numpy(index), pos.device)
+        return Pairs(source, target, sent(torch.from_numpy(offsets), pos.device))
 
     if threads > 1 and len(host) > 1:
         with ThreadPoolExecutor(threads) as pool:
@@ -87,31 +88,33 @@ def pairs_on_device(
     search = device_search()
     assert search is not None
     device, sizes = pos.device, torch.tensor(natoms)
-    faults = [position_fault(part.numpy()) for part in pos.cpu().split(list(natoms))]
+    host_pos, *host = read(pos, cell, pbc)
+    faults = [position_fault(part.numpy()) for part in host_pos.split(list(natoms))]
     good = torch.tensor([fault is None for fault in faults])
-    kept = torch.repeat_interleave(good, sizes).to(device)
+    kept = sent(torch.repeat_interleave(good, sizes), device)
     pos = torch.where(kept[:, None], pos, 0.0)
     numbers = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    periodic = pbc.cpu().numpy()
-    cells = [full_rank(c, p) for c, p in zip(cell.cpu().numpy(), periodic, strict=True)]
+    cells = [full_rank(c, p) for c, p in zip(*(part.numpy() for part in host), strict=True)]
+    full = sent(torch.from_numpy(np.stack(cells)).to(pos.dtype), device)
+    there, first_atom = sent(numbers.int(), device), sent(ptr.int(), device)
     room = None  # neighbours of an atom; the library starts with what condensed matter has
     while True:
         try:
             (target, source), first, offsets = search(
                 pos,
                 cutoff,
-                cell=torch.from_numpy(np.stack(cells)).to(device, pos.dtype),
+                cell=full,
                 pbc=pbc,
-                batch_idx=numbers.to(device, torch.int32),
-                batch_ptr=ptr.to(device, torch.int32),
+                batch_idx=there,
+                batch_ptr=first_atom,
                 return_neighbor_list=True,
                 max_neighbors=room,
             )
             break
         except NeighborOverflowError as error:
             room = error.num_neighbors
-    ends = first[ptr.to(device)].tolist()  # pairs before each structure
+    ends = first[first_atom].tolist()  # pairs before each structure
     starts = ptr.tolist()
     return [
         Pairs(source[a:b].long() - start, target[a:b].long() - start, offsets[a:b])

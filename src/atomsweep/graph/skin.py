@@ -9,6 +9,7 @@ from torch_geometric.data import Batch
 
 from atomsweep.graph.neighbors import COINCIDENT, RIM, RadiusGraph
 from atomsweep.graph.search import Pairs, find_pairs
+from atomsweep.transfers import read, sent
 
 SKIN = 0.8  # Å: L-BFGS moves an atom by 0.2 Å at most, and mostly by far less
 
@@ -84,8 +85,8 @@ class MovingGraph:
             elif lonely:
                 faults.setdefault(number, f"it has no edges within {self.graph.cutoff} Å")
         if faults:
-            good = torch.ones(len(cell), dtype=torch.bool, device=pos.device)
-            good[list(faults)] = False
+            fine = torch.tensor([number not in faults for number in range(len(cell))])
+            good = sent(fine, pos.device)
             edge &= good[structure]
             counts = counts * good
         kept = edge.nonzero().flatten()
@@ -115,8 +116,9 @@ class MovingGraph:
         return None if others else [number for number, count in enumerate(atoms) if count]
 
     def _search(self, pos: Tensor, cell: Tensor, batch: Batch, moved: list[int] | None) -> None:
-        natoms = batch.natoms.tolist()
-        host = list(zip(pos.cpu().split(natoms), cell.cpu(), batch.pbc.cpu(), strict=True))
+        sizes, *told = read(batch.natoms, pos, cell, batch.pbc)
+        natoms = sizes.tolist()
+        host = list(zip(told[0].split(natoms), *told[1:], strict=True))
         known: list[_Known | None]
         if moved is not None and len(moved) <= len(natoms) // 2:
             known = [None if number in moved else one for number, one in enumerate(self._found)]
@@ -157,10 +159,10 @@ class MovingGraph:
         self._found = known
         self._natoms, self._cell, self._pbc = batch.natoms, cell, batch.pbc
         pairs = [one.pairs for one in known]
-        self._pos = torch.cat([one.pos for one in known]).to(cell.device)
+        self._pos = sent(torch.cat([one.pos for one in known]), cell.device)
         sizes = [len(one.source) for one in pairs]
         first = torch.repeat_interleave(
-            batch.ptr[:-1], torch.tensor(sizes).to(cell.device), output_size=sum(sizes)
+            batch.ptr[:-1], sent(torch.tensor(sizes), cell.device), output_size=sum(sizes)
         )
         self._source = torch.cat([one.source for one in pairs]) + first
         self._target = torch.cat([one.target for one in pairs]) + first
@@ -177,10 +179,10 @@ class MovingGraph:
 
     def _wrong(self, number: int, batch: Batch) -> str:
         """What `RadiusGraph` says of a structure with two atoms on one spot."""
-        start, end = batch.ptr[number : number + 2].tolist()
-        one = (batch.pos[start:end], batch.cell[number], batch.pbc[number])
+        sizes = [len(one.pos) for one in self._found[: number + 1]]
+        pos = batch.pos.detach()[sum(sizes[:-1]) : sum(sizes)]
         try:
-            self.graph(*(tensor.detach().cpu().numpy() for tensor in one))
+            self.graph(*(part.numpy() for part in read(pos, batch.cell[number], batch.pbc[number])))
         except ValueError as error:
             return str(error)
         return "two of its atoms lie on the same spot"

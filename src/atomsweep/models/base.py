@@ -102,8 +102,9 @@ class ForceField(nn.Module, ABC):
     def prepare(self, batch: Batch) -> Batch:
         """The batch with what the forward wants to know beyond edges; most models want nothing.
 
-        Called on the CPU, perhaps in a thread, on the positions that the forward sees. A forward
-        makes it by itself where it is not there, and may then wait for a GPU.
+        Called on the CPU, perhaps in a thread, on the positions that the forward sees, and where
+        atoms move on the device they lie on, for each step. A forward does without it and then
+        computes more, or makes it by itself and may wait for a GPU.
         """
         return batch
 

@@ -29,11 +29,14 @@ from atomsweep.nn.geometric_algebra import (
 from atomsweep.nn.precision import full_precision
 from atomsweep.nn.running_norm import RunningNorm
 from atomsweep.nn.scatter import segment_sum
+from atomsweep.transfers import read, sent
 
 NUM_ELEMENTS = 100
 # Numbers in one hidden layer over pairs that exist at once: on a CPU so few that they lie in its
 # cache; on a GPU so many that a kernel takes longer than its launch
 CHUNK, CHUNK_OF_DEVICE = 1 << 22, 1 << 26
+# What clouds are made of
+READ = ("pos", "cell", "pbc", "batch", "ptr", "natoms", "atomic_numbers", "tags")
 
 Combine = Literal["concat", "mean"]
 Products = Literal["single", "partial", "full"]
@@ -157,11 +160,21 @@ class Gala(ForceField):
         return frozenset({0, *range(NUM_ELEMENTS, MAX_ATOMIC_NUMBER + 1)})
 
     def prepare(self, batch: Batch) -> Batch:
-        """With its point clouds, whose sizes and images depend on values: found on the CPU."""
-        host = batch if batch.pos.is_meta else copy(batch).cpu()
-        clouds = adsorbate_clouds(host, self.sample_size, self.sample_seed)
+        """With its point clouds, whose sizes hang on tags and elements: made on the CPU.
+
+        Clouds that are there keep their members. Their images are searched anew where the batch is,
+        so atoms of a GPU may move without a wait.
+        """
         prepared = copy(batch)
-        prepared[keys.CLOUDS] = PointClouds(*(part.to(batch.pos.device) for part in clouds))
+        if keys.CLOUDS in batch:
+            prepared[keys.CLOUDS] = batch[keys.CLOUDS].moved(batch)
+            return prepared
+        host = batch
+        if not batch.pos.is_meta:
+            names = [name for name in READ if name in batch]
+            host = Batch(**dict(zip(names, read(*(batch[n] for n in names)), strict=True)))
+        made = Batch(clouds=adsorbate_clouds(host, self.sample_size, self.sample_seed))
+        prepared[keys.CLOUDS] = sent(made, batch.pos.device).clouds
         return prepared
 
     def forward(self, batch: Batch) -> Prediction:

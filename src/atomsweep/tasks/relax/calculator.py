@@ -3,11 +3,16 @@
 from typing import Any
 
 import numpy as np
+import torch
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from torch_geometric.data import Batch
 
 from atomsweep.data.atoms import structure_from_atoms
 from atomsweep.data.structure import Structure, structure_fault
 from atomsweep.tasks.relax.potentials import PER_ATOM, Potential, batch_of
+from atomsweep.transfers import read, sent
+
+KEPT = ("atomic_numbers", "tags", "fixed", "cell", "pbc")  # while atoms only move
 
 
 class PotentialCalculator(Calculator):
@@ -31,6 +36,7 @@ class PotentialCalculator(Calculator):
         self.title = title
         self.nan_energy = nan_energy
         self._structure: Structure | None = None  # that `results` are of
+        self._held: tuple[Structure, Batch] | None = None  # that was looked at last
 
     def check_state(self, atoms: Any, tol: float = 1e-15) -> list[str]:
         """What is not as it was at the last call: ASE's list, and all else that a model may read.
@@ -61,13 +67,14 @@ class PotentialCalculator(Calculator):
         structure = structure_from_atoms(self.atoms)
         if fault := structure_fault(structure) or self.potential.refusal(structure):
             raise ValueError(f"{self.title} cannot evaluate these atoms: {fault}")
-        found = self.potential(batch_of([structure], self.potential.device))
+        found = self.potential(self._batch_of(structure))
         if found.faults:
             raise ValueError(f"{self.title} cannot evaluate these atoms: {found.faults[0]}")
         self._structure = structure
-        self.results: dict[str, Any] = {"forces": found.forces.cpu().numpy()}
+        told = read(found.forces, *([] if found.energy is None else [found.energy]))
+        self.results: dict[str, Any] = {"forces": told[0].numpy()}
         if found.energy is not None or self.nan_energy:
-            energy = float("nan") if found.energy is None else float(found.energy[0])
+            energy = float("nan") if found.energy is None else float(told[1][0])
             self.results |= {"energy": energy, "free_energy": energy}
         elif {"energy", "free_energy"} & set(properties or []):
             raise PropertyNotImplementedError(
@@ -75,3 +82,14 @@ class PotentialCalculator(Calculator):
                 "calculator(nan_energy=True) for ASE's optimisers, which log the energy, or train "
                 "a model that predicts one"
             )
+
+    def _batch_of(self, structure: Structure) -> Batch:
+        """A structure on the device; where its atoms have only moved, their positions are sent."""
+        held, same = self._held, np.array_equal
+        if held is not None and all(same(getattr(structure, n), getattr(held[0], n)) for n in KEPT):
+            batch = held[1]
+            batch.pos = sent(torch.tensor(structure.pos, dtype=torch.float64), batch.pos.device)
+        else:
+            batch = batch_of([structure], self.potential.device)
+        self._held = structure, batch
+        return batch

@@ -1,6 +1,7 @@
 """L-BFGS for many structures at once: one arithmetic, a history for each structure."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,30 +75,40 @@ class BatchedLBFGS:
         self._stepped.fill_(True)
         return direction * scale[self.structure, None] * self.settings.damping
 
-    def replace(self, keep: Tensor, structure: Tensor, count: int) -> None:
-        """Let structures leave, and others enter behind those that stay.
+    def keep(self, stay: Tensor, atoms: Tensor, structure: Tensor) -> None:
+        """Let all structures but some leave. Nothing waits for the device.
 
         Args:
-            keep: (B,) which stay.
+            stay: numbers of the structures that stay, ascending.
+            atoms: numbers of their atoms, ascending.
+            structure: structure of each atom afterwards.
+
+        Shape: (B',), (N',), (N',).
+        """
+        self._change(lambda rows: rows.index_select(0, atoms), lambda v: v.index_select(0, stay))
+        self.structure, self.count = structure, len(stay)
+
+    def enter(self, structure: Tensor, count: int) -> None:
+        """Let structures enter behind those that are there.
+
+        Args:
             structure: (N',) structure of each atom afterwards.
             count: number of structures afterwards.
         """
-        atoms = keep[self.structure]
-        new_atoms = len(structure) - int(atoms.sum())
-        new = count - int(keep.sum())
+        new_atoms, new = len(structure) - len(self.structure), count - self.count
+        self._change(
+            lambda rows: torch.cat([rows, rows.new_zeros(new_atoms, 3)]),
+            lambda values: torch.cat([values, values.new_zeros(new)]),
+        )
+        self.structure, self.count = structure, count
 
-        def rows(of_atoms: Tensor) -> Tensor:
-            return torch.cat([of_atoms[atoms], of_atoms.new_zeros(new_atoms, 3)])
-
-        def values(of_structures: Tensor) -> Tensor:
-            return torch.cat([of_structures[keep], of_structures.new_zeros(new)])
-
+    def _change(self, rows: Callable[[Tensor], Tensor], values: Callable[[Tensor], Tensor]) -> None:
+        """All that is of atoms (N, 3), and all that is of structures (B,)."""
         pairs = [(rows(s), rows(y), values(rho)) for s, y, rho in self._pairs]
         self._pairs = deque(pairs, maxlen=self.settings.memory)
         if self._last is not None:
             self._last = rows(self._last[0]), rows(self._last[1])
         self._stepped = values(self._stepped)
-        self.structure, self.count = structure, count
 
     def _two_loops(self, gradient: Tensor) -> Tensor:
         shares = []

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch_geometric.data import Batch
 
 from atomsweep.data.structure import Array, Structure, structure_fault
@@ -17,6 +16,7 @@ from atomsweep.tasks.relax.potentials import (
     joined_batches,
     part_of,
 )
+from atomsweep.transfers import read, sent
 
 
 @dataclass
@@ -138,9 +138,8 @@ class _Active:
             self.batch = entering
             self.optimizer = BatchedLBFGS(self.settings, entering.batch, len(self.seats))
             return
-        everyone = torch.ones(self.optimizer.count, dtype=torch.bool, device=entering.pos.device)
         self.batch = joined_batches(self.batch, entering)
-        self.optimizer.replace(everyone, self.batch.batch, len(self.seats))
+        self.optimizer.enter(self.batch.batch, len(self.seats))
 
     def advance(self) -> Iterator[Relaxed]:
         """Evaluate once; give back what is done, move the others by one step."""
@@ -158,23 +157,30 @@ class _Active:
         if self.paths or done.any():
             yield from self._results(found, worst, faults, done)
         if done.any():
-            stay = torch.from_numpy(~done).to(batch.pos.device)
-            held = held[stay[batch.batch]]
-            self.batch = batch = part_of(batch, stay)
-            self.seats = [s for s, gone in zip(self.seats, done, strict=True) if not gone]
-            self.taken, self.immobile = self.taken[~done], self.immobile[~done]
-            optimizer.replace(stay, batch.batch, len(self.seats))
+            stay, atoms = np.flatnonzero(~done), np.flatnonzero(np.repeat(~done, self._natoms()))
+            numbers = sent(torch.from_numpy(np.concatenate([stay, atoms])), batch.pos.device)
+            there, their_atoms = numbers.split([len(stay), len(atoms)])
+            held = held.index_select(0, their_atoms)
+            self.batch = batch = part_of(batch, there, their_atoms)
+            self.seats = [self.seats[number] for number in stay]
+            self.taken, self.immobile = self.taken[stay], self.immobile[stay]
+            optimizer.keep(there, their_atoms, batch.batch)
         if self.seats:
             batch.pos = batch.pos + optimizer.step(batch.pos, held)
             self.taken += 1
+
+    def _natoms(self) -> Array:
+        """(B,) atoms of each, known on the host."""
+        return np.array([seat.start.natoms for seat in self.seats], dtype=np.int64)
 
     def _results(
         self, found: Forces, worst: Array, faults: dict[int, str], done: Array
     ) -> Iterator[Relaxed]:
         assert self.batch is not None
-        pos, forces = self.batch.pos.cpu().numpy(), found.forces.cpu().numpy()
-        energies = _listed(found.energy, len(self.seats))
-        ptr = self.batch.ptr.tolist()
+        wanted = [self.batch.pos, found.forces, *([] if found.energy is None else [found.energy])]
+        pos, forces, *told = (part.numpy() for part in read(*wanted))
+        energies = told[0].tolist() if told else [None] * len(self.seats)
+        ptr = np.concatenate([[0], np.cumsum(self._natoms())])
         for number, seat in enumerate(self.seats):
             if not (self.paths or done[number]):
                 continue
@@ -200,7 +206,3 @@ class _Active:
                 fault,
                 seat.path,
             )
-
-
-def _listed(energy: Tensor | None, count: int) -> list[float | None]:
-    return [None] * count if energy is None else list(energy.tolist())

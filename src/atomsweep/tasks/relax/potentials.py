@@ -1,22 +1,25 @@
 """What relaxations ask for forces: a potential, such as a trained model, for many at once."""
 
 import logging
+import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from atomsweep import keys
 from atomsweep.data.structure import Structure
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.graph.skin import MovingGraph
 from atomsweep.models.base import ForceField, Prediction
 from atomsweep.nn.elements import element_names
+from atomsweep.transfers import sent
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class ModelPotential:
         self._graph: MovingGraph | None = None
         if model.cutoff is not None:
             self._graph = MovingGraph(RadiusGraph(model.cutoff, model.max_neighbors), threads)
+        self._of: tuple[Any, ...] = ()  # all of the last batch but its positions
+        self._clouds: Any = None  # that were prepared for it
         self._most: int | None = None  # structures that fit into memory; None: not known
 
     def refusal(self, structure: Structure) -> str | None:
@@ -82,11 +87,10 @@ class ModelPotential:
         Raises:
             ValueError: the model predicts no forces.
         """
-        places = torch.arange(len(batch.natoms))
-        size = self._most if self._most is not None else len(places)
+        size = self._most if self._most is not None else len(batch.natoms)
         while True:
             try:
-                parts = [self._forces(_part(batch, p)) for p in places.split(size)]
+                parts = [self._forces(part) for part in _parts(batch, size)]
                 break
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
@@ -98,7 +102,7 @@ class ModelPotential:
         for number, part in enumerate(parts):
             faults |= {number * size + place: text for place, text in part.faults.items()}
         return Forces(
-            _energies(parts, [len(p) for p in places.split(size)]),
+            _energies(parts),
             torch.cat([part.forces for part in parts]),
             faults,
         )
@@ -108,7 +112,7 @@ class ModelPotential:
         nothing = torch.full_like(batch.pos, torch.nan)
         if len(faults) == len(batch.natoms):
             return Forces(None, nothing, faults)
-        batch.pos, batch.cell = batch.pos.to(self.dtype), batch.cell.to(self.dtype)
+        batch = self._ready(batch)
         with torch.set_grad_enabled(self.model.conservative):
             prediction = self._predict(batch)
         if prediction.forces is None:
@@ -122,6 +126,22 @@ class ModelPotential:
             prediction.forces.detach().double(),
             faults,
         )
+
+    def _ready(self, batch: Batch) -> Batch:
+        """In the model's precision and prepared.
+
+        Whose atoms have only moved since the last call keeps the members of its clouds: all else of
+        its batch is the very same tensors.
+        """
+        fixed = tuple(
+            batch.get(name, None) for name in (*PER_ATOM, *PER_STRUCTURE) if name != "pos"
+        )
+        batch.pos, batch.cell = batch.pos.to(self.dtype), batch.cell.to(self.dtype)
+        if self._clouds is not None and all(map(operator.is_, fixed, self._of)):
+            batch[keys.CLOUDS] = self._clouds
+        batch = self.model.prepare(batch)
+        self._of, self._clouds = fixed, batch.get(keys.CLOUDS, None)
+        return batch
 
 
 PER_ATOM = ("pos", "atomic_numbers", "tags", "fixed")
@@ -150,7 +170,7 @@ def batch_of(structures: Sequence[Structure], device: torch.device) -> Batch:
         "sid": stacked("sid", torch.int64),
         "fid": stacked("fid", torch.int64),
     }
-    return _batch({name: value.to(device) for name, value in values.items()})
+    return sent(_batch(values), device)
 
 
 def joined_batches(first: Batch, second: Batch) -> Batch:
@@ -159,11 +179,13 @@ def joined_batches(first: Batch, second: Batch) -> Batch:
     return _batch({name: torch.cat([first[name], second[name]]) for name in names})
 
 
-def part_of(batch: Batch, keep: Tensor) -> Batch:
-    """The structures of a batch without edges where `keep` (B,) is True."""
-    atoms = keep[batch.batch]
-    values = {name: batch[name][atoms] for name in PER_ATOM}
-    return _batch(values | {name: batch[name][keep] for name in PER_STRUCTURE})
+def part_of(batch: Batch, structures: Tensor, atoms: Tensor) -> Batch:
+    """Some structures of a batch without edges, by the numbers of them and of their atoms.
+
+    Shape: (B',), (N',).
+    """
+    values = {name: batch[name].index_select(0, atoms) for name in PER_ATOM}
+    return _batch(values | {n: batch[n].index_select(0, structures) for n in PER_STRUCTURE})
 
 
 def structures_of(batch: Batch) -> list[Structure]:
@@ -182,13 +204,20 @@ def structures_of(batch: Batch) -> list[Structure]:
     ]
 
 
-def _part(batch: Batch, places: Tensor) -> Batch:
-    """A shallow copy of some structures, so that what is attached to it stays there."""
-    if len(places) == len(batch.natoms):
-        return copy(batch)
-    keep = torch.zeros(len(batch.natoms), dtype=torch.bool, device=batch.pos.device)
-    keep[places.to(keep.device)] = True
-    return part_of(batch, keep)
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """Shallow copies of so many structures each, so that what is attached to one stays there.
+
+    Where that is not the whole batch the host waits to know which atoms they have.
+    """
+    count = len(batch.natoms)
+    if size >= count:
+        yield copy(batch)
+        return
+    first = batch.ptr.tolist()
+    for start in range(0, count, size):
+        end = min(start + size, count)
+        values = {name: batch[name][first[start] : first[end]] for name in PER_ATOM}
+        yield _batch(values | {name: batch[name][start:end] for name in PER_STRUCTURE})
 
 
 def _batch(values: dict[str, Tensor]) -> Batch:
@@ -199,7 +228,7 @@ def _batch(values: dict[str, Tensor]) -> Batch:
     return Batch(batch=structure, ptr=ptr, **values)
 
 
-def _energies(parts: Sequence[Forces], sizes: Sequence[int]) -> Tensor | None:
+def _energies(parts: Sequence[Forces]) -> Tensor | None:
     """Energies of all structures in order, NaN for those of a part that none could be made of.
 
     Shape: -> (B,) eV.
@@ -209,7 +238,7 @@ def _energies(parts: Sequence[Forces], sizes: Sequence[int]) -> Tensor | None:
         return None
     return torch.cat(
         [
-            made[0].new_full((size,), torch.nan) if part.energy is None else part.energy
-            for part, size in zip(parts, sizes, strict=True)
+            made[0].new_full((len(part.faults),), torch.nan) if part.energy is None else part.energy
+            for part in parts
         ]
     )

@@ -8,7 +8,7 @@ import torch
 
 from atomsweep.sweep.evaluation_settings import Cost
 from atomsweep.worker.evaluate.memory import GIB, Meter, free_memory, largest_that_fits, timed
-from atomsweep.worker.evaluate.sample import sample
+from atomsweep.worker.evaluate.sample import batch_of, sample
 from atomsweep.worker.trained import TrainedModel
 
 
@@ -16,7 +16,8 @@ def cost(model: TrainedModel, settings: Cost, progress: Callable[[int, int], Non
     """Structures per second and device-hours per million structures: ForceNet, Table 1.
 
     What is timed is the forward alone, forces by autograd included where the model is conservative;
-    reading, graphs and the transfer to the device are not. The batch is the largest that fits into
+    reading, graphs, what the model prepares (pairs of edges, point clouds) and the transfer to the
+    device are not. The batch is the largest that fits into
     the device's memory, found by doubling and bisection; on a CPU `memory_gib` is the limit.
 
     Args:
@@ -32,8 +33,7 @@ def cost(model: TrainedModel, settings: Cost, progress: Callable[[int, int], Non
     meter = Meter(model.device, settings.memory_gib * GIB)
 
     def forward(size: int) -> Callable[[], object]:
-        batch = data.batch(np.arange(size) % len(data)).to(model.device)
-        batch.pos, batch.cell = batch.pos.to(model.dtype), batch.cell.to(model.dtype)
+        batch = batch_of(model, data, np.arange(size) % len(data))
         return lambda: model.predict(batch)
 
     tries = 0

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch
 from atomsweep.augment import RotateSO3, RotateZ
 from atomsweep.models.base import Prediction
 from atomsweep.sweep.evaluation_settings import Rotation
-from atomsweep.worker.evaluate.sample import sample
+from atomsweep.worker.evaluate.sample import batch_of, sample
 from atomsweep.worker.trained import TrainedModel
 
 
@@ -40,8 +40,7 @@ def rotation(model: TrainedModel, settings: Rotation, progress: Callable[[int, i
     starts = range(0, len(data), settings.batch_size)
     for number, start in enumerate(starts):
         places = np.arange(start, min(start + settings.batch_size, len(data)))
-        batch = data.batch(places).to(model.device)
-        batch.pos, batch.cell = batch.pos.to(model.dtype), batch.cell.to(model.dtype)
+        batch = batch_of(model, data, places)
         variance = force_variance(model.predict, batch, matrices[start : start + len(places)])
         free = variance[~batch.fixed]
         by_component += float(free.sqrt().mean(1).sum())
@@ -66,7 +65,7 @@ def force_variance(
 
     Args:
         predict: the model.
-        batch: with its graph, which a rotation does not change.
+        batch: with its graph and what the model prepares, which a rotation does not change.
         matrices: rotations.
 
     Shape: (B, R, 3, 3) -> (N, 3) float64.

@@ -1,9 +1,13 @@
 """Structures of a run's data set as graphs, for evaluations that look at some of a split."""
 
 import numpy as np
+from torch_geometric.data import Batch
 
 from atomsweep.data.batches.graphs import GraphDataset
+from atomsweep.data.batches.tensors import to_device
 from atomsweep.data.dataset import Subset
+from atomsweep.data.structure import Array
+from atomsweep.engine.batches import ready
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.worker.trained import TrainedModel
 
@@ -26,3 +30,13 @@ def sample(model: TrainedModel, split: str, count: int, seed: int) -> GraphDatas
         on_error=source.on_error,
         unsupported=network.unsupported_elements(),
     )
+
+
+def batch_of(model: TrainedModel, data: GraphDataset, places: Array) -> Batch:
+    """Structures of a sample on the model's device and in its precision, ready for its forward.
+
+    Shape: (B,).
+    """
+    batch = to_device(ready(data, model.model, places, model.device), model.device)
+    batch.pos, batch.cell = batch.pos.to(model.dtype), batch.cell.to(model.dtype)
+    return batch
