@@ -18,10 +18,16 @@ from atomsweep.report.pages.report import Report, build
 from atomsweep.report.pages.summary import summary_of
 from atomsweep.report.read.asked import known_files
 from atomsweep.report.read.runs import Runs, UnknownSweep
-from atomsweep.report.read.tidy import METRIC, by_row, is_timed, records
+from atomsweep.report.read.tidy import (
+    METRIC,
+    OF_THE_RUN,
+    by_row,
+    is_of_cost,
+    is_timed,
+    records,
+)
 from atomsweep.report.read.values import as_float, normal
 from atomsweep.report.tables import grids, spelled
-from atomsweep.report.tables.evidence import OF_THE_RUN
 from atomsweep.report.tables.grids import Grid
 from atomsweep.report.tables.provenance import commit
 from atomsweep.report.tables.statistics import interval
@@ -276,12 +282,13 @@ def _by_run(
 
 
 def _of_runs(runs: list[dict[str, Any]], column: str) -> list[str]:
-    """Identities, seeds, values and seeds that were not trained."""
+    """Identities, seeds, values, and seeds that were not trained, where that matters for them."""
+    matters = not is_of_cost(column.removeprefix(METRIC))
     return [
         " ".join(run["identity"] for run in runs),
         " ".join(spelled.count(run["seed"]) for run in runs),
         " ".join(str(_number(run.get(column))) or "-" for run in runs),
-        " ".join(spelled.count(run["seed"]) for run in runs if run.get(UNTRAINED)),
+        " ".join(spelled.count(run["seed"]) for run in runs if matters and run.get(UNTRAINED)),
     ]
 
 

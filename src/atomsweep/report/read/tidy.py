@@ -192,6 +192,15 @@ def is_timed(metric: str) -> bool:
     return bool(_TIMED.search(metric.rpartition("/")[2]))
 
 
+OF_THE_RUN = ("device_seconds", "eval_seconds", "gpu_days", "parameters")
+"""Columns of a run that a claim may be about, beside metrics."""
+
+
+def is_of_cost(metric: str) -> bool:
+    """Whether a number is the same whatever a network has learnt: time, memory, parameters."""
+    return metric in OF_THE_RUN or metric.startswith(("cost/", "run/")) or is_timed(metric)
+
+
 def awaited(df: pd.DataFrame) -> pd.Series:
     """Which runs make a row whole: all but further seeds that have neither finished nor failed.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from atomsweep.report.read.tidy import METRIC, awaited, by_row
+from atomsweep.report.read.tidy import METRIC, awaited, by_row, is_of_cost
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables.baselines import data_of
 from atomsweep.report.tables.beside import beside, best_of, published_key
@@ -27,7 +27,7 @@ CELL = (
     "n",  # finished runs that have the metric
     "planned",  # runs that it awaits: further seeds that are on their way are not
     "stale",  # of the finished, how many were made with other code than the present
-    "untrained",  # of the finished, how many have learnt too little to decide a claim
+    "untrained",  # of the finished, how many have learnt too little for what is measured
     "so_far",  # mean of those finished, where some are not; the cell shows it with their number
     "best",  # of several trained seeds, within the paper's tolerance of the best mean of its split
     "baseline",
@@ -113,6 +113,7 @@ def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
     done = members[members["state"] == schema.FINISHED]
     values = [float(v) for v in done[column].dropna()] if column in members else []
     mean, half_width = interval(values)
+    of_learning = not is_of_cost(schema.metric_name(split, metric))
     planned = int(awaited(members).sum())
     complete = len(values) == planned
     return {
@@ -123,7 +124,7 @@ def _cell(members: pd.DataFrame, split: str, metric: str) -> dict[str, Any]:
         "n": len(values),
         "planned": planned,
         "stale": sum(value is True for value in done["stale"]),
-        "untrained": sum(map(bool, done[UNTRAINED])) if UNTRAINED in done else 0,
+        "untrained": sum(map(bool, done.get(UNTRAINED, ()))) if of_learning else 0,
         "so_far": math.nan if complete else mean,
         "published": math.nan,
         "published_best": False,

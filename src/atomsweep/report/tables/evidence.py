@@ -9,7 +9,16 @@ import pandas as pd
 
 from atomsweep.report.read import published
 from atomsweep.report.read.asked import LABEL, Asked
-from atomsweep.report.read.tidy import CHOICE, CONFIG, METRIC, device_of, is_timed, records
+from atomsweep.report.read.tidy import (
+    CHOICE,
+    CONFIG,
+    METRIC,
+    OF_THE_RUN,
+    device_of,
+    is_of_cost,
+    is_timed,
+    records,
+)
 from atomsweep.report.read.values import normal
 from atomsweep.report.tables.baselines import BASELINE_MODEL
 from atomsweep.report.tables.compute import Curve
@@ -17,8 +26,6 @@ from atomsweep.report.tables.trained import UNTRAINED
 from atomsweep.sweep.claims import Claim, Setting, is_split
 from atomsweep.tracking import schema
 
-OF_THE_RUN = ("device_seconds", "eval_seconds", "gpu_days", "parameters")
-"""Columns of a run that a claim may be about, beside metrics."""
 Cell = tuple[str | None, Setting]
 
 
@@ -137,8 +144,7 @@ def _asks_for_learning(claim: Claim, left: Member, right: Member, metric: str) -
     sides = ({run.get(f"{CHOICE}model") for run in side.runs.values()} for side in (left, right))
     if any(models == {BASELINE_MODEL} for models in sides):
         return False
-    of_cost = metric in OF_THE_RUN or metric.startswith(("cost/", "run/")) or is_timed(metric)
-    return claim.hours is not None or not of_cost
+    return claim.hours is not None or not is_of_cost(metric)
 
 
 def never_trained(claim: Claim, left: Member, right: Member, metric: str, first: int) -> bool:
