@@ -278,12 +278,17 @@ def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch,
     overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
     expected = curve(training(overrides), 3)
     monkeypatch.setattr(torch, "compile", broken)
+    made = training(overrides, compile="default")
     with caplog.at_level(logging.WARNING):
-        found = curve(training(overrides, compile="default"), 3)
+        found = curve(made, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (record,) = [r for r in caplog.records if r.name == compiled.__name__]
+    (key,) = made.forward.graphs
+    shapes = {name: shape for name, shape, _ in key}
+    atoms, edges = shapes["pos"][0], shapes["edge_index"][1]
     assert record.getMessage() == (
-        "engine.compile=default: ForceNet is trained eagerly, as its compiled form failed: "
+        "engine.compile=default: ForceNet is trained eagerly on batches of this shape "
+        f"({atoms} atoms and {edges} edges with their ghosts), as its compiled form failed: "
         "no compiler here"
     )
 
