@@ -135,9 +135,7 @@ class CompiledForward:
             log.warning(
                 "engine.compile=%s: %s %s, so what was compiled was not held against eager code; "
                 "training goes on with it",
-                self.mode,
-                self._name,
-                unchecked,
+                *(self.mode, self._name, unchecked),
             )
         return graph
 
