@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from atomsweep.engine.agreement import SHARE, apart, nudged, spread, waves
+from atomsweep.engine.agreement import OF_REDUCED, SHARE, apart, nudged, spread, waves
 
 
 def random(*shape):
@@ -37,6 +37,41 @@ def test_an_energy_is_held_against_its_spread_and_a_little_of_its_mean():
     assert apart([alone * (1 + 1e-5)], [alone], [alone], SHARE, size=spread) < 0.05
     assert apart([alone * 1.01], [alone], [alone], SHARE, size=spread) > 1.0
     assert spread(torch.zeros(3)) == 0.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 32])
+def test_rounding_is_no_difference_however_few_numbers_there_are(count):
+    """Of one number that rounding moves by 0.3 of its size a fifth was told to be another one."""
+    numbers, told = torch.Generator().manual_seed(count), 0
+    for _ in range(600):
+        right = [torch.randn(n, generator=numbers) for n in (64, count, 64, 64)]
+        eager, found = (
+            [x + 0.3 * x.square().mean().sqrt() * torch.randn(len(x), generator=numbers) for x in y]
+            for y in (right, right)
+        )
+        told += apart(found, eager, right, SHARE, OF_REDUCED) > 1.0
+    assert told < 6  # 1 %
+
+
+@pytest.mark.parametrize("rounding", [1e-6, 0.01, 0.1])
+@pytest.mark.parametrize("wrong", [1.5, -1.0, 0.0])
+def test_a_single_number_that_is_wrong_is_told_beside_tensors_that_round_as_it_does(
+    wrong, rounding
+):
+    right = [random(64), torch.tensor([0.7]), random(60), random(40)]
+    again = [x * (1.0 + rounding * (-1.0) ** torch.arange(len(x))) for x in right]
+    found = [right[0], wrong * right[1], *right[2:]]
+    assert apart(found, right, again, SHARE, OF_REDUCED) > 1.0
+    assert apart(right, right, again, SHARE, OF_REDUCED) == 0.0
+
+
+def test_a_tensor_that_is_nothing_but_rounding_hides_no_number_beside_it():
+    """As the gradient of a bias before a batch norm."""
+    nothing = 1e-9 * random(64)
+    right = [random(64), nothing, torch.tensor([0.7]), random(40)]
+    again = [right[0], -nothing, *right[2:]]
+    found = [right[0], nothing, -right[2], right[3]]
+    assert apart(found, right, again, SHARE) > 1.0
 
 
 def test_gradients_of_energies_weigh_as_much_as_those_of_forces():

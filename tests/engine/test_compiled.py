@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import logging
 import os
-import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import pytest
 import torch
 import torch._dynamo
 import torch._inductor.config as inductor
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from atomsweep.data.batches.ghosts import shape_of
@@ -286,12 +285,17 @@ def test_a_graph_that_cannot_be_made_is_one_warning_and_eager_steps(monkeypatch,
     overrides = ["model=forcenet_small", *MODELS["forcenet_small"]]
     expected = curve(training(overrides), 3)
     monkeypatch.setattr(torch, "compile", broken)
+    made = training(overrides, compile="default")
     with caplog.at_level(logging.WARNING):
-        found = curve(training(overrides, compile="default"), 3)
+        found = curve(made, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (record,) = [r for r in caplog.records if r.name == compiled.__name__]
+    (key,) = made.forward.graphs
+    shapes = {name: shape for name, shape, _ in key}
+    atoms, edges = shapes["pos"][0], shapes["edge_index"][1]
     assert record.getMessage() == (
-        "engine.compile=default: ForceNet is trained eagerly, as its compiled form failed: "
+        "engine.compile=default: ForceNet is trained eagerly on batches of this shape "
+        f"({atoms} atoms and {edges} edges with their ghosts), as its compiled form failed: "
         "no compiler here"
     )
 
@@ -700,51 +704,79 @@ def test_what_a_killed_compiler_has_left_half_written_is_written_again(place):
     assert len(written) > 10
     for number, path in enumerate(written):
         path.write_bytes(path.read_bytes()[: -8 if number % 2 else 0])
-        os.utime(path, (0, 0))
+        # what its compiler held while it wrote, so that nothing is taken from one that does
+        assert (path.parents[1] / "locks" / f"{path.name.partition('.')[0]}.lock").exists()
     code, output = place.run(*words, "seed=1")
     assert code == 0, output
     assert "trained eagerly" not in output
     assert all(_is_whole(path) for path in folder.rglob("*.so"))
 
 
-def test_a_library_that_is_being_written_is_waited_for(tmp_path, monkeypatch):
-    whole = Path(torch._C.__file__).read_bytes()
-    late, left, fine = (tmp_path / f"{name}.so" for name in ("late", "left", "fine"))
-    fine.write_bytes(whole)
-    left.write_bytes(whole[:1000])
-    os.utime(left, (0, 0))
-    late.write_bytes(whole[: len(whole) // 2])
-    monkeypatch.setattr("time.sleep", lambda seconds: late.write_bytes(whole))
-    assert remove_damaged(tmp_path) == [left]
-    assert sorted(tmp_path.iterdir()) == [fine, late]
+FILES = {  # where torch has one, its first bytes while it is written, and when it is whole
+    "library": ("ab/key.main.so", b"\x7fELF\x02\x01", Path(torch._C.__file__).read_bytes()),
+    "header": ("key.h.gch", b"gpcWrite" + bytes(16376), b"gpch+014" + bytes(16376)),
+}
+
+
+@pytest.fixture(params=FILES)
+def unfinished(request, tmp_path):
+    """A file that a compiler has begun, long ago; the lock of its key; and what it is to become."""
+    name, begun, whole = FILES[request.param]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(begun)
+    os.utime(path, (0, 0))
+    return path, tmp_path / "locks" / "key.lock", whole
+
+
+def test_what_is_half_written_is_taken_away_unless_it_is_being_written(unfinished, tmp_path):
+    """GCC and its linker may read for minutes before they write on."""
+    path, lock, whole = unfinished
+    lock.parent.mkdir()
+    with FileLock(lock):
+        assert remove_damaged(tmp_path) == []
+    assert remove_damaged(tmp_path) == [path]
+    path.write_bytes(whole)
+    assert remove_damaged(tmp_path) == []
+    path.write_bytes(whole[: len(whole) // 2] if path.suffix == ".so" else bytes(len(whole)))
+    assert remove_damaged(tmp_path) == [path]
     assert remove_damaged(tmp_path / "no folder") == []
 
 
-def test_a_header_whose_compiler_was_killed_is_taken_away(tmp_path):
-    """GCC names it whole at its end, and torch asks only whether there is a file."""
-    begun, written, held = (tmp_path / f"{name}.h.gch" for name in ("begun", "written", "held"))
-    (tmp_path / "locks").mkdir()
-    for path in (begun, held):
-        path.write_bytes(b"gpcWrite" + bytes(16376))
-        os.utime(path, (0, 0))
-        (tmp_path / "locks" / f"{path.name.removesuffix('.h.gch')}.lock").touch()
-    written.write_bytes(b"gpch+014" + bytes(16376))
-    with FileLock(tmp_path / "locks" / "held.lock"):  # its compiler reads the source
-        assert remove_damaged(tmp_path) == [begun]
-    assert remove_damaged(tmp_path) == [held]
-    assert list(tmp_path.glob("*.gch")) == [written]
+def test_nobody_begins_a_file_while_it_is_taken_away(unfinished, tmp_path, monkeypatch):
+    path, lock, _ = unfinished
+    unlink, asked = Path.unlink, []
+
+    def watched(file):
+        asked.append(file)
+        with pytest.raises(Timeout):
+            FileLock(lock, timeout=0).acquire()  # as another run's compiler would
+        unlink(file)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    assert remove_damaged(tmp_path) == asked == [path]
 
 
-def test_a_damaged_library_of_tomorrow_is_taken_away(tmp_path, monkeypatch):
-    """A clock that was set back keeps nobody waiting."""
-    ahead = tmp_path / "ahead.so"
-    ahead.write_bytes(b"\x7fELF")
-    later = time.time() + 86400
-    os.utime(ahead, (later, later))
-    clock = itertools.count()
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    assert remove_damaged(tmp_path) == [ahead]
+def test_what_became_whole_before_its_lock_was_free_is_kept(unfinished, tmp_path, monkeypatch):
+    path, _, whole = unfinished
+    acquire = FileLock.__enter__
+
+    def late(lock):
+        path.write_bytes(whole)
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "__enter__", late)
+    assert remove_damaged(tmp_path) == []
+    assert path.read_bytes() == whole
+
+
+def test_only_files_where_torch_writes_them_are_taken_away(tmp_path):
+    """A user may name a folder that holds other things as well."""
+    mine = [tmp_path / "mine.so", tmp_path / "a" / "b" / "mine.so", tmp_path / "a" / "mine.gch"]
+    mine[1].parent.mkdir(parents=True)
+    for path in mine:
+        path.write_bytes(b"gpcWrite" if path.suffix == ".gch" else b"\x7fELF")
+    assert remove_damaged(tmp_path) == []
 
 
 def test_kernels_of_another_cpu_lie_in_another_folder(monkeypatch):

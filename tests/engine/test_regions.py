@@ -496,7 +496,7 @@ def test_what_is_written_to_a_buffer_is_not_what_it_becomes_later():
 
 
 def test_an_operation_that_writes_elsewhere_is_refused():
-    """The run is then trained eagerly, with these words."""
+    """Batches of that shape are then trained eagerly, with these words."""
     graph = torch.fx.Graph()
     x, mean, var = map(graph.placeholder, ("x", "mean", "var"))
     words = (x, None, None, mean, var, True, 0.1, 1e-5)

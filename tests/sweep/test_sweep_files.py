@@ -149,9 +149,9 @@ def test_a_value_that_no_labelled_row_says_is_refused_and_others_are_put_in_plac
         with pytest.raises(UserError, match="no row says "):
             grid(words, statement, "widths")
     bare = written(tmp_path, re.sub("label: [a-z]+, ", "", LABELLED))
-    wanted = grid(typed, bare, "widths")
+    wanted = grid(typed | {"optim.optimizer.lr": ["optim.optimizer.lr=1e-4"]}, bare, "widths")
     said = ["model.channels=64" in overrides for overrides, _ in wanted.cells]
-    assert said == [True, True, True]
+    assert said == [True, True]  # narrow and wide are one now
     kept = grid({"dens": ["dens=v3", "dens=none"]}, bare, "widths")
     assert len(kept.cells) == 3  # those of the file, not its rows times two
 
@@ -173,7 +173,8 @@ def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_p
     molecule = {"data.molecule": ["data.molecule=aspirin"]}
     told = (
         "the file says task.forces_coefficient for data.molecule ethanol, malonaldehyde, and not "
-        "for aspirin; type task.forces_coefficient, too"
+        "for aspirin; type task.forces_coefficient, too (task.forces_coefficient=80,100 keeps the "
+        "file's)"
     )
     with pytest.raises(UserError, match=re.escape(told)):
         grid(molecule, statement, "molecules")
@@ -181,10 +182,13 @@ def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_p
     for cells in (grid(typed, statement, "molecules").cells for typed in (both, both | DENS)):
         said = {"data.molecule=aspirin", "task.forces_coefficient=90"}
         assert all(said <= {*cell} for cell, _ in cells)
-    alone = {"task.forces_coefficient": ["task.forces_coefficient=90"]}  # of any molecule
-    assert len(grid(alone, statement, "molecules").cells) == 4
+    alone = {"task.forces_coefficient": ["task.forces_coefficient=90"]}
+    with pytest.raises(UserError, match="data.molecule=ethanol,malonaldehyde keeps the file's"):
+        grid(alone, statement, "molecules")
+    every = {"data.molecule": ["data.molecule=ethanol", "data.molecule=malonaldehyde"]}
+    assert len(grid(alone | every, statement, "molecules").cells) == 4
     pair = {"data.molecule": ["data.molecule=ethanol", "data.molecule=aspirin"]}
-    with pytest.raises(UserError, match="no row says data.molecule=ethanol,aspirin"):
+    with pytest.raises(UserError, match="the file has data.molecule=ethanol and not aspirin; "):
         grid(pair, statement, "molecules")
     known = grid({"data.molecule": ["data.molecule=ethanol"]}, statement, "molecules").cells
     assert all("task.forces_coefficient=80" in cell for cell, _ in known)
@@ -193,17 +197,96 @@ def test_a_new_value_of_what_tells_points_apart_asks_for_what_goes_with_it(tmp_p
     assert all("optim.batch_size=4" in cell for cell, _ in batches)
 
 
-def test_what_depends_on_a_key_is_seen_in_rows_that_repeat_it(tmp_path):
-    rows = [
-        f"  - {{data.molecule: {molecule}, task.forces_coefficient: {number}, dens: {dens}}}\n"
-        for molecule, number in (("ethanol", 80), ("uracil", 100))
-        for dens in ("none", "md17")
+def points(*rows):
+    listed = "".join(f"  - {{{row}}}\n" for row in rows)
+    return f"title: A\nrows:\n{listed}seeds: [0]\nmetrics: [forces_mae]\n"
+
+
+E80, U100 = (
+    f"data.molecule: {molecule}, task.forces_coefficient: {number}"
+    for molecule, number in (("ethanol", 80), ("uracil", 100))
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "beside", "tied"),
+    [
+        ([f"{one}, dens: {d}" for one in (E80, U100) for d in ("none", "md17")], [], ["task"]),
+        ([E80], [], ["task"]),  # of one row nobody knows what depends on what
+        ([", ".join(reversed(one.split(", "))) for one in (E80, U100)], [], ["task"]),
+        ([E80, U100, f"model: gns, {E80}"], [], ["task", "model"]),
+        ([E80, E80.replace("80", "90"), U100], [], ["task"]),
+        ([f"{E80}, optim.batch_size: 8", f"{U100}, optim.batch_size: 16"], [], ["task", "optim"]),
+        (
+            [f"{E80}, optim.batch_size: 8", f"{U100}, optim.batch_size: 16"],
+            ["optim.batch_size=8"],  # leaves one row, and is no reason to take its coefficient
+            ["task"],
+        ),
+        (  # each alone is free, both together are not
+            [
+                f"data.molecule: {m}, model: {x}, dens: {d}"
+                for m, x, d in ("euv", "exw", "uuw", "uxv")
+            ],
+            [],
+            ["model", "dens"],
+        ),
+    ],
+)
+def test_what_varies_with_a_key_is_asked_for_wherever_it_stands(tmp_path, rows, beside, tied):
+    names = {"task": "task.forces_coefficient", "optim": "optim.batch_size"}
+    typed = {word.partition("=")[0]: [word] for word in ("data.molecule=aspirin", *beside)}
+    told = ", ".join(names.get(key, key) for key in tied)
+    with pytest.raises(UserError, match=f"; type {told}, too "):
+        grid(typed, written(tmp_path, points(*rows)), "rows")
+
+
+def test_a_key_that_varies_by_itself_may_have_a_new_value(tmp_path):
+    rows = [f"{one}, dens: {dens}" for one in (E80, U100) for dens in ("none", "md17")]
+    cells = grid({"dens": ["dens=v3"]}, written(tmp_path, points(*rows)), "rows").cells
+    assert [{*cell} - {"seed=0"} for cell, _ in cells] == [
+        {*one.replace(": ", "=").split(", "), "dens=v3"} for one in (E80, U100)
     ]
-    content = f"title: A\nrows:\n{''.join(rows)}seeds: [0]\nmetrics: [forces_mae]\n"
-    statement = written(tmp_path, content)
-    with pytest.raises(UserError, match="type task.forces_coefficient, too"):
-        grid({"data.molecule": ["data.molecule=aspirin"]}, statement, "rows")
-    assert len(grid({"dens": ["dens=v3"]}, statement, "rows").cells) == 2
+
+
+LISTED = [
+    (name, scale, part, axis)
+    for name in FILES
+    for scale in read_sweep(SWEEPS / f"{name}.yaml").scale or [None]
+    for part in ("rows", "columns")
+    for listed in [getattr(read_sweep(SWEEPS / f"{name}.yaml").at(scale), part)]
+    if isinstance(listed, list)
+    for axis in axes_of(listed)
+]
+
+
+@pytest.mark.parametrize(("name", "scale", "part", "axis"), LISTED)
+def test_a_new_value_changes_cells_that_agree_on_all_else_or_is_refused(name, scale, part, axis):
+    whole = read_sweep(SWEEPS / f"{name}.yaml")
+    statement = whole.model_copy(update={"exclude": []})  # of which a new value may be free
+    own = {
+        value: {
+            frozenset(word for word in cell if word != f"{axis}={value}")
+            for cell, _ in grid({}, statement, name, scale).cells
+            if f"{axis}={value}" in cell
+        }
+        for value in axes_of(getattr(statement.at(scale), part))[axis]
+    }
+    typed = {axis: [f"{axis}=new"]}
+    try:
+        cells = grid(typed, statement, name, scale).cells
+    except UserError as error:
+        if "no row says" in str(error):  # they have labels
+            return
+        words = re.search(r", too \((.*) keeps the file's\)", str(error))[1].split()
+        for word in words:  # what the sentence says to type
+            key, _, values = word.partition("=")
+            typed[key] = [f"{key}={value}" for value in values.split(",")]
+        cells = grid(typed, statement, name, scale).cells
+        assert {f for one in own.values() for f in one} == {
+            frozenset({*cell} - {f"{axis}=new"}) for cell, _ in cells
+        }
+        return
+    assert all(one == {frozenset({*c} - {f"{axis}=new"}) for c, _ in cells} for one in own.values())
 
 
 def test_keys_with_a_plus_are_meant_too_and_rows_that_become_one_are_refused(tmp_path):

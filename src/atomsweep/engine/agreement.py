@@ -16,6 +16,7 @@ ROUNDINGS, OF_REDUCED = 5.0, 3.0  # a tensor may be off by so many times what wa
 SHARE, SHARE_DOUBLE = 0.05, 1e-6  # and by this share of its size, for a ReLU at its kink
 FLOOR = 1e-7  # sizes below this share of the largest one's count as that
 MEAN = 0.01  # of the norm of an output that counts beside its spread
+FEW, NEAR = 16, 3  # of so few numbers rounding is that of so many larger tensors beside them, too
 
 
 def share_of(weights: Iterable[Tensor]) -> float:
@@ -91,6 +92,9 @@ def apart(
 ) -> float:
     """Largest difference of a found from an expected tensor, over what rounding may do to it.
 
+    One or two numbers may be rounded by nearly nothing in `again` alone, so of few what rounding
+    does is at least what it does to tensors beside them, which are of the same layers.
+
     Above 1 they are not the same. Of a tensor that is not there, or not finite where the other is,
     infinity. NaN where none of those expected is finite, so that nothing is known.
 
@@ -113,11 +117,36 @@ def apart(
     sizes = torch.stack([size(other).float() for _, other, _ in trios])
     off = torch.stack([(one - other).norm().float() for one, other, _ in trios])
     noise = torch.stack([(third - other).norm().float() for _, other, third in trios])
+    noise = noise.nan_to_num(0.0, posinf=0.0)
+    norms = torch.stack([torch.stack([x.norm(), y.norm()]).float() for _, x, y in trios])
+    few = [place for place, (_, other, _) in enumerate(trios) if other.numel() < FEW]
+    noise = torch.maximum(noise, _usual(noise, norms, few))
     finite = sizes.isfinite()
     sizes, off, noise = sizes[finite], off[finite], noise[finite]
     if not len(sizes):
         return math.nan
-    noise = noise.nan_to_num(0.0, posinf=0.0)
     sizes = sizes.clamp(min=max(1e-30, FLOOR * float(sizes.max())))
     worst = float((off / (share * sizes + roundings * noise)).max())
     return worst if math.isfinite(worst) else math.inf
+
+
+def _usual(noise: Tensor, norms: Tensor, few: list[int]) -> Tensor:
+    """What rounding would do to tensors of few numbers if it did as to those beside them.
+
+    Args:
+        noise: (T,) what was measured of each.
+        norms: (T, 2) of the two that are right.
+        few: places of those that have few numbers.
+
+    Returns:
+        (T,): the median share of their norms of the nearest larger tensors; 0 for a larger one.
+    """
+    least, most = norms.aminmax(dim=1)
+    large = (least > 0.0) & most.isfinite()
+    large[few] = False
+    (places,) = torch.where(large)
+    usual = torch.zeros_like(noise)
+    for place in few if len(places) else ():
+        near = places[(places - place).abs().argsort(stable=True)[:NEAR]]
+        usual[place] = most[place] * (noise[near] / least[near]).median()
+    return usual.nan_to_num(0.0, posinf=0.0)

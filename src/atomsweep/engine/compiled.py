@@ -110,12 +110,12 @@ class CompiledForward:
             return self._made(fields, real)
         except Exception as error:  # a compiler raises any kind, and eager code does as well
             why = " ".join(str(error).split())[:300] or type(error).__name__
+            shape = f"{len(fields[keys.POS])} atoms and {fields[keys.EDGE_INDEX].shape[1]} edges"
             log.log(
                 logging.WARNING if self.failed is None else logging.INFO,
-                "engine.compile=%s: %s is trained eagerly, as its compiled form failed: %s",
-                self.mode,
-                self._name,
-                why,
+                "engine.compile=%s: %s is trained eagerly on batches of this shape (%s with their "
+                "ghosts), as its compiled form failed: %s",
+                *(self.mode, self._name, shape, why),
             )
             log.debug("", exc_info=error)
             self.failed = why
@@ -135,9 +135,7 @@ class CompiledForward:
             log.warning(
                 "engine.compile=%s: %s %s, so what was compiled was not held against eager code; "
                 "training goes on with it",
-                self.mode,
-                self._name,
-                unchecked,
+                *(self.mode, self._name, unchecked),
             )
         return graph
 

@@ -2,17 +2,14 @@
 
 import hashlib
 import logging
-import os
 import platform
 import struct
-import tempfile
-import time
-from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 
 import torch
+from filelock import FileLock  # torch's own
 
-WRITING_SECONDS = 5.0  # nothing is being written that nobody has written to for so long
 HEADER_BEGUN = b"gpcWrite"
 CPU_LINES = ("model name", "flags", "Features", "CPU part")  # of /proc/cpuinfo, x86 and ARM
 
@@ -40,62 +37,28 @@ def remove_damaged(folder: Path) -> list[Path]:
 
     A compiler that is killed leaves its file half written, and torch (2.13) takes each that is
     there for a whole one: every later run of the folder would be trained eagerly, or without the
-    CPU's vectors where it was a trial of those. A library that is being written has its time, and
-    a header that a living process makes is locked.
+    CPU's vectors where it was a trial of those. While torch has a file written it holds the lock of
+    that file's key, so what is not whole is taken away under the same lock, or left to who has it.
     """
     found = []
-    for path in _compiled_files(folder):
+    # where torch has libraries and headers; Path.glob would fail where a folder goes meanwhile
+    names = [*glob("*/*.so", root_dir=folder), *glob("*.gch", root_dir=folder)]  # noqa: PTH207
+    for name in sorted(names):
+        path = folder / name
+        lock = folder / "locks" / f"{path.name.partition('.')[0]}.lock"
         try:
-            if not _is_whole(path) and _is_left(path):
-                path.unlink()
-                found.append(path)
-        except OSError:  # another run has taken it away, or it is another user's
+            if _is_whole(path):
+                continue
+            lock.parent.mkdir(exist_ok=True)
+            with FileLock(lock, timeout=0):
+                if not _is_whole(path):  # its compiler may just have ended
+                    path.unlink()
+                    found.append(path)
+        except OSError:  # it is being written, another run has taken it away, or another user's
             continue
     if found:
         log.info("%d files of %s were half written; they are compiled again", len(found), folder)
     return found
-
-
-def _compiled_files(folder: Path) -> Iterator[Path]:
-    """Libraries and headers below a folder; other runs may add and take away what they like."""
-    for place, _, names in os.walk(folder):
-        yield from (Path(place) / name for name in sorted(names) if name.endswith((".so", ".gch")))
-
-
-def _is_left(path: Path) -> bool:
-    """Whether nobody writes a file that is not whole; a young library is waited for."""
-    if path.suffix == ".gch":  # GCC leaves it alone for as long as it reads the source
-        return not _is_held(path.parent / "locks" / f"{path.name.partition('.')[0]}.lock")
-    if _now(path.parent) - path.stat().st_mtime > WRITING_SECONDS:
-        return True
-    seen, since = None, 0.0
-    while not _is_whole(path):
-        state = path.stat()
-        if (state.st_size, state.st_mtime_ns) != seen:
-            seen, since = (state.st_size, state.st_mtime_ns), time.monotonic()
-        elif time.monotonic() - since > WRITING_SECONDS:
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a living process has the lock that torch takes while it makes a header."""
-    from filelock import FileLock, Timeout  # torch's own
-
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock of a file system, which need not be this machine's."""
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        return Path(file.name).stat().st_mtime
 
 
 def _is_whole(path: Path) -> bool:

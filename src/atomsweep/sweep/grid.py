@@ -154,8 +154,8 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
 
     An axis has the typed values. Of points that are listed those remain that say typed values.
     A key of which no point says a typed value is put into all that say it, unless they have labels,
-    which would not be true any more, or it is what tells the points apart: what else they say was
-    chosen for its values.
+    which would not be true any more, or other keys vary together with it: they were chosen for its
+    values.
 
     Args:
         points: rows or columns of a sweep file.
@@ -178,15 +178,21 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
             return all(a in point and spelt(point[a]) in said[k] for k, a in stated.items())
         return all(stated[k] not in point or spelt(point[stated[k]]) in said[k] for k in kept)
 
-    other = {k: [v for v in said[k] if v not in axes[a]] for k, a in stated.items() if k in kept}
-    found = [] if any(other.values()) else [point for point in points if fits(point)]
+    for key in kept:
+        known = [value for value in said[key] if value in axes[stated[key]]]
+        if new := [value for value in said[key] if value not in known]:
+            raise UserError(
+                f"the file has {key}={','.join(known)} and not {','.join(new)}; launch the two one "
+                "after the other, or write a file of your own"
+            )
+    found = [point for point in points if fits(point)]
     if not found:
         words = ", ".join(f"{key}={','.join(typed[key])}" for key in stated)
         there = "; ".join(f"{key} is {', '.join(axes[axis])}" for key, axis in stated.items())
         raise UserError(f"no row says {words}: {there}; for other values write a file of your own")
     for key, axis in stated.items():
         if key not in kept:
-            _refuse_what_belongs_together(axis, typed[key], found, stated.values())
+            _refuse_what_belongs_together(axis, typed[key], points, stated.values())
             each = [(p, said[key] if axis in p else [None]) for p in found]
             found = [p if v is None else {**p, axis: v} for p, values in each for v in values]
     return found
@@ -195,25 +201,38 @@ def _chosen(points: Points, typed: Mapping[str, Sequence[str]]) -> Points:
 def _refuse_what_belongs_together(
     axis: str, typed: Sequence[str], points: Sequence[Mapping[str, Scalar]], replaced: Iterable[str]
 ) -> None:
-    """A new value of what the points are of has none of the settings that depend on it.
+    """A new value of a key has none of the settings that the file chose for its own values.
 
-    They are of the key that stands first in them: `{data.molecule: ethanol,
-    task.forces_coefficient: 80}`. A key depends on it that has one value for each of its values,
-    and not the same for all.
+    Other keys are free of it where each of its values has the same settings of them, so that points
+    with a new one differ from the file's in nothing else. Of two keys that have one value each in
+    all points nothing is known.
+
+    Args:
+        axis: the key of points that is to have a new value.
+        typed: the new values.
+        points: all of the file's, also those that other typed values leave out.
+        replaced: keys of which a value was typed.
     """
-    if any(next((key for key in point if key != LABEL), None) != axis for point in points):
-        return
-    own = list(dict.fromkeys(spelt(point[axis]) for point in points))
-    depends = []
-    for key in dict.fromkeys(key for point in points for key in point):
-        pairs = {(spelt(point[axis]), spelt(point.get(key))) for point in points}
-        if key not in (axis, LABEL, *replaced) and len({value for _, value in pairs}) > 1:
-            depends += [key] if len(pairs) == len(own) else []
-    if depends:
-        names = ", ".join(depends)
+    own = [point for point in points if axis in point]
+    others = [key for key in axes_of(own) if key not in (axis, *replaced)]
+
+    def is_free(keys: Sequence[str]) -> bool:
+        beside: dict[str, set[tuple[str | None, ...]]] = {}
+        for point in own:
+            said = tuple(spelt(point[key]) if key in point else None for key in keys)
+            beside.setdefault(spelt(point[axis]), set()).add(said)
+        first, *rest = beside.values()
+        return all(said == first for said in rest) and len(first) + len(rest) > 1
+
+    tied = [key for key in others if not is_free([key])]
+    if not is_free([key for key in others if key not in tied]):
+        tied = others
+    if tied:
+        names, words = ", ".join(tied), axes_of(own)
+        kept = " ".join(f"{key_of(key)}={','.join(words[key])}" for key in tied)
         raise UserError(
-            f"the file says {names} for {axis} {', '.join(own)}, and not for {', '.join(typed)}; "
-            f"type {names}, too"
+            f"the file says {names} for {axis} {', '.join(words[axis])}, and not for "
+            f"{', '.join(typed)}; type {names}, too ({kept} keeps the file's)"
         )
 
 
