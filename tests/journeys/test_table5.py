@@ -49,11 +49,16 @@ def reported(desk, launched):
     return told
 
 
+def cells(desk):
+    """Runs of the table; the launch has made the Median beside them."""
+    return [run for run in desk.runs() if run.run["choices"]["model"] != "median"]
+
+
 def results(desk):
     """Basis → force error of its run."""
     return {
         run.run["choices"]["basis"]: run.result["metrics"]["val_id/forces_mae"]
-        for run in desk.runs()
+        for run in cells(desk)
     }
 
 
@@ -70,7 +75,8 @@ def test_a_part_is_launched_and_the_table_of_all_seeds_counts_it(desk, launched,
         if row
     }
     for basis, name in (("sph", "Spherical"), ("sine", "Sine")):
-        assert f"{results(desk)[basis]:.4f} (1 of 3)" in shown[name]
+        cell = f"{results(desk)[basis]:.4f} (1 of 3)"
+        assert {cell, f"{cell} ‡"} & {*shown[name]}  # so few steps may leave it at the Median
     assert "**" not in told
     assert "Table 5 of the paper" in told
     assert "stands apart" in told
@@ -101,7 +107,7 @@ def test_runs_are_reported_by_their_names_and_two_are_compared(desk, launched):
     code, told = desk.type("report", "choice.basis=sine")
     assert code == 0, told
     assert f"{results(desk)['sine']:.4f}" in told
-    one, other = (run.identity for run in desk.runs())
+    one, other = (run.identity for run in cells(desk))
     code, told = desk.type("info", one, other)
     assert code == 0, told
     assert re.search(r"^basis\b.*(sph.*sine|sine.*sph)|^basis\._target_", told, re.MULTILINE | re.I)
