@@ -25,7 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,6 @@ from atomsweep.tasks.relax.loop import relax
 from atomsweep.tasks.relax.potentials import ModelPotential
 from atomsweep.tracking.files import write_atomic
 from benchmarks.bare_training import BareTraining, config_of, slabs
-from benchmarks.training_step import (
-    PublicDimeNet,
-    PublicSchNet,
-    with_concatenation,
-)
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -130,7 +125,7 @@ def training(options: Options, choices: list[str], batch: int, steps: int, other
     found |= _speed(options, bare, batch, steps)
     found["bound by the loader"] = found["loader structures/s"] < BOUND * found["structures/s"]
     if other:
-        name, context = _other_form(bare, config, options)
+        name, context = bare.other_form()
         with context:
             found[f"{name} structures/s"] = _speed(options, bare, batch, steps)["structures/s"]
     return found
@@ -162,22 +157,6 @@ def _speed(options: Options, bare: BareTraining, batch: int, steps: int) -> Row:
         if (why := getattr(loop.training.forward, "failed", None)) is not None:
             found["eager, since"] = why
     return found
-
-
-def _other_form(
-    bare: BareTraining, config: Row, options: Options
-) -> tuple[str, AbstractContextManager[Any]]:
-    target = config["model"]["_target_"].rpartition(".")[2]
-    if target == "EquiformerV2":
-        from benchmarks.so3 import over_e3nn  # e3nn is of the tests' environment
-
-        return "e3nn", over_e3nn()
-    public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
-    if public is None:
-        return "concatenation", with_concatenation(bare.model)
-    ours = build(config["model"], "model")
-    bare.model.model = public(ours).to(options.device)
-    return "torch_geometric", nullcontext()
 
 
 def relaxations(options: Options, count: int, steps: int) -> Row:
