@@ -1,7 +1,7 @@
 """Training steps of a config on any device, without a run directory: what benchmarks measure."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from atomsweep.engine.signals import StopFlag
 from atomsweep.graph.neighbors import RadiusGraph
 from atomsweep.launch.compose import cell_of
 from atomsweep.launch.plan import Cell
-from benchmarks.training_step import slab
+from atomsweep.tasks.normalize import NormalizedModel
+from benchmarks.training_step import PublicDimeNet, PublicSchNet, slab, with_concatenation
 
 CONF = Path(__file__).parents[1] / "conf"
 SEED = 0
@@ -71,6 +72,7 @@ class BareTraining:
         **changes: Any,
     ) -> None:
         torch.manual_seed(SEED)
+        self.config = config
         self.model, self.task = build_learner(config)
         graph = None
         if self.model.cutoff is not None:
@@ -80,6 +82,27 @@ class BareTraining:
         self.recipe = replace(build(config["optim"], "optim"), **changes)
         self.augment = build(config["augmentation"], "augmentation")
         take_from_data(self.model, self.task, self.data, self.trainer.eval_batch_size, SEED)
+
+    def other_form(self) -> tuple[str, AbstractContextManager[Any]]:
+        """What steps are compared with, and within what: the same network in a public form.
+
+        SchNet and DimeNet++ become those of torch_geometric for good, the others what stands in
+        their place: EquiformerV2 and eSCN products as e3nn has them, other models the concatenation
+        that `PairLinear` avoids.
+        """
+        target = self.config["model"]["_target_"].rpartition(".")[2]
+        if target in ("EquiformerV2", "ESCN"):
+            from benchmarks.so3 import over_e3nn  # e3nn is of the tests' environment
+
+            return "e3nn", over_e3nn()
+        public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
+        if public is None:
+            return "concatenation", with_concatenation(self.model)
+        if isinstance(self.model, NormalizedModel):
+            self.model.model = public(self.model.model)
+        else:
+            self.model = public(self.model)
+        return "torch_geometric", nullcontext()
 
     def training(self) -> Training:
         """The loop; moves the model to its device."""

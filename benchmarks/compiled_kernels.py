@@ -8,6 +8,7 @@ its large reductions are cut in two, and loops nest differently.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -57,17 +58,12 @@ class Lowered:
 
         return run
 
-    def count(self) -> tuple[int, int, int]:
-        """Kernels, bytes and operations of forward and backward of the graphs."""
-        found = _Found()
+    def count(self) -> Counter[str]:
+        """`kernels`, `bytes`, `flops`, `half` (in bfloat16) of forward and backward of all."""
+        found: Counter[str] = Counter()
         for graph, inputs in self.graphs:
             _lower(graph, inputs, found)
-        return found.kernels, found.bytes, found.flops
-
-
-class _Found:
-    def __init__(self) -> None:
-        self.kernels, self.bytes, self.flops = 0, 0, 0
+        return found
 
 
 class _Nothing(torch.autograd.Function):
@@ -99,7 +95,7 @@ def lowered() -> Iterator[Lowered]:
         yield kept
 
 
-def _lower(graph: GraphModule, described: list[Any], found: _Found) -> None:
+def _lower(graph: GraphModule, described: list[Any], found: Counter[str]) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     graph = _on_cpu(graph, mode)
     with mode:
@@ -125,13 +121,16 @@ def _lower(graph: GraphModule, described: list[Any], found: _Found) -> None:
 
 
 def _settle(
-    graph: GraphModule, inputs: list[Any], found: _Found, mode: FakeTensorMode
+    graph: GraphModule, inputs: list[Any], found: Counter[str], mode: FakeTensorMode
 ) -> Callable[..., Any]:
     for node in graph.graph.nodes:
         packet = getattr(node.target, "overloadpacket", None)
         if packet in flop_registry:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-            found.flops += flop_registry[packet](*args, **kwargs, out_val=node.meta["val"])
+            made = node.meta["val"]
+            flops = flop_registry[packet](*args, **kwargs, out_val=made)
+            found["flops"] += flops
+            found["half"] += flops * (made.dtype == torch.bfloat16)
     compile_fx._recursive_post_grad_passes(graph, is_inference=False)
     lowering = GraphLowering(graph, example_inputs=inputs)
     with (
@@ -144,8 +143,8 @@ def _settle(
         for node in lowering.scheduler.nodes:
             if isinstance(node, NopKernelSchedulerNode) or isinstance(node.node, ir.MultiOutput):
                 continue
-            found.kernels += 1
-            found.bytes += node.get_read_write_buffers_sizes()
+            found["kernels"] += 1
+            found["bytes"] += node.get_read_write_buffers_sizes()
     return graph.forward
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils import backend_registration
+from torch.utils import _foreach_utils, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -349,13 +349,16 @@ def fake_gpu(
     """
     register()
     mode = FakeTensorMode(allow_non_fake_inputs=True) if mode is None else mode
-    watch = Watch(mode, allowed or {}, values or {})
+    watch = Watch(mode, {} if allowed is None else allowed, {} if values is None else values)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", _pin))
         stack.enter_context(mock.patch.object(nn.Module, "to", _module_to))
         for name, told in (("tolist", watch.listed), ("numpy", watch.array)):
             method = functools.partialmethod(_of_watch, told)
             stack.enter_context(mock.patch.object(FakeTensor, name, method, create=True))
+        known = [*_foreach_utils._foreach_supported_types, FakeTensor]  # clipping has one kernel
+        name = "_foreach_supported_types"
+        stack.enter_context(mock.patch.object(_foreach_utils, name, known))
         stack.enter_context(mode)
         stack.enter_context(watch)
         stack.enter_context(_Literals(watch))
@@ -370,26 +373,30 @@ def _of_watch(tensor: Tensor, told: Callable[[Tensor], Any]) -> Any:
 
 
 def _module_to(module: nn.Module, device: Any) -> nn.Module:
-    """`Module.to`, before a first step, where a wait costs nothing; parameters are new objects."""
+    """`Module.to`, before a first step, where a wait costs nothing.
+
+    Parameters that move are new objects; those that are there stay who they are.
+    """
     mode = next(m for m in _modes() if isinstance(m, FakeTensorMode))
     moved: dict[int, Any] = {}
 
+    def is_there(tensor: Tensor) -> bool:
+        return isinstance(tensor, FakeTensor) and tensor.device == torch.device(device)
+
     def there(tensor: Tensor) -> Tensor:
-        if isinstance(tensor, FakeTensor) and tensor.device == torch.device(device):
-            return tensor
         with mode:
             fake = tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor.detach())
             return torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=device)
 
     for part in module.modules():
         for name, parameter in part._parameters.items():
-            if parameter is not None:
+            if parameter is not None and not is_there(parameter):
                 new = moved.setdefault(
                     id(parameter), nn.Parameter(there(parameter), parameter.requires_grad)
                 )
                 part._parameters[name] = new
         for name, buffer in part._buffers.items():
-            if buffer is not None:
+            if buffer is not None and not is_there(buffer):
                 part._buffers[name] = moved.setdefault(id(buffer), there(buffer))
     return module
 

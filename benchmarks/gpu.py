@@ -29,7 +29,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from atomsweep.build import build
 from atomsweep.graph import search
 from atomsweep.launch.execute import warm_up
 from atomsweep.processes import PARTING_S, Worker
@@ -51,11 +50,6 @@ from atomsweep.tracking.files import write_atomic
 from atomsweep.tracking.schema import FORCES_MAE, metric_name
 from atomsweep.worker.train import train
 from benchmarks.bare_training import BareTraining, cell, config_of, slabs
-from benchmarks.training_step import (
-    PublicDimeNet,
-    PublicSchNet,
-    with_concatenation,
-)
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -137,7 +131,7 @@ def training(options: Options, choices: list[str], batch: int, steps: int, other
     found |= _speed(options, bare, batch, steps)
     found["bound by the loader"] = found["loader structures/s"] < BOUND * found["structures/s"]
     if other:
-        name, context = _other_form(bare, config, options)
+        name, context = bare.other_form()
         with context:
             found[f"{name} structures/s"] = _speed(options, bare, batch, steps)["structures/s"]
     return found
@@ -178,22 +172,6 @@ def shapes(forward: Any) -> Row:
     if eager := graphs.count(None):
         found |= {"eager shapes": eager, "why": forward.failed}
     return found
-
-
-def _other_form(
-    bare: BareTraining, config: Row, options: Options
-) -> tuple[str, AbstractContextManager[Any]]:
-    """Name of the plain form, and the context in which `bare` trains it."""
-    target = config["model"]["_target_"].rpartition(".")[2]
-    if target == "EquiformerV2":
-        from benchmarks.so3 import over_e3nn  # e3nn is of the tests' environment
-
-        return "e3nn", over_e3nn()
-    public = {"SchNet": PublicSchNet, "DimeNetPlusPlus": PublicDimeNet}.get(target)
-    if public is None:
-        return "concatenation", with_concatenation(bare.model)
-    bare.model = bare.task.adapt(public(build(config["model"], "model"))).to(options.device)
-    return "torch_geometric", nullcontext()
 
 
 def relaxations(options: Options, count: int, steps: int) -> Row:

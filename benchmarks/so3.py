@@ -33,11 +33,24 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.training_step import slab  # noqa: E402
 from tests.contracts.compose import build_model  # noqa: E402
 
+# e3nn makes and checks them in every call, on the CPU alone
+GENERATORS = [o3._wigner.so3_generators(degree) for degree in range(8)]
+
 
 def e3nn_wigner(rotation: Tensor, l_max: int) -> list[Tensor]:
-    """Blocks of all degrees by e3nn's matrix exponential."""
-    angles = o3.matrix_to_angles(rotation)
-    return [o3.wigner_D(degree, *angles) for degree in range(l_max + 1)]
+    """Blocks of all degrees by matrix exponentials of e3nn's generators, on any device.
+
+    e3nn's own functions look at values, for which a GPU would wait, and mix tensors of two devices.
+    """
+    alpha, beta = o3.xyz_to_angles(rotation[..., 1])
+    rest = o3.angles_to_matrix(alpha, beta, torch.zeros_like(beta)).mT @ rotation
+    gamma = torch.atan2(rest[..., 0, 2], rest[..., 0, 0])
+    blocks = []
+    for about_x, about_y, _ in (made.to(rotation) for made in GENERATORS[: l_max + 1]):
+        turns = ((alpha, about_y), (beta, about_x), (gamma, about_y))
+        first, second, third = (torch.matrix_exp(a[:, None, None] * axis) for a, axis in turns)
+        blocks.append(first @ second @ third)
+    return blocks
 
 
 def edge_matrices(self: wigner.EdgeWigner, direction: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,18 +19,26 @@ import torch
 
 from atomsweep.build import build_learner
 from atomsweep.engine.fit import fit
+from atomsweep.models.schnet import SchNet
+from atomsweep.sweep.file import read_sweep
+from atomsweep.sweep.grid import grid
 from atomsweep.tracking.run import RunDirectory
 from benchmarks import gpu, roofline, so3, training_step
 from benchmarks.bare_training import SEED, BareTraining, config_of, slabs
 from tests.contracts.commands import Started, environment
+from tests.contracts.compose import compose_with_choices
 from tests.places import REPOSITORY
 
 CHEAP = ["schnet"]
-EACH = [
+EACH = [  # of CPU seconds none takes more than forty
     *CHEAP,
-    *("forcenet", "forcenet, compiled", "gns", "dimenet_pp", "egnn_72k", "megnet_986k", "gala"),
-    *("equiformer_l2", "equiformer_v2_31m", "escn_l4"),
+    *("forcenet", "forcenet, bf16", "gns", "dimenet_pp", "egnn_72k", "megnet_986k", "gala"),
+    *("egnn_629k, S2EF", "equiformer_l2", "equiformer_v2_31m", "escn_l4"),
+    *("forcenet, compiled", "forcenet, bf16, compiled", "gns, compiled", "schnet, compiled"),
+    *("dimenet_pp, compiled", "egnn_72k, compiled", "megnet_986k, compiled"),
+    *("schnet, torch_geometric", "gns, concatenation", "equiformer_v2_31m, e3nn"),
 ]
+EVERY = [*roofline.ROWS, *roofline.OTHERS]
 
 
 @pytest.fixture
@@ -49,11 +58,11 @@ def script(tmp_path):
     "models",
     [
         pytest.param(EACH, marks=pytest.mark.slow),
-        pytest.param([m for m in roofline.ROWS if m not in EACH], marks=pytest.mark.long),
+        pytest.param([m for m in EVERY if m not in EACH], marks=pytest.mark.long),
     ],
     ids=["each architecture", "others"],
 )
-def test_no_model_asks_more_of_a_gpu_than_it_did(script, models):
+def test_what_models_ask_of_a_gpu_is_what_was_counted_to_the_last_byte(script, models):
     code, output = script("roofline.py", "--check", "--models", *models)
     assert code == 0, output[-2000:]
     assert output.count("| ") > len(models)
@@ -78,33 +87,90 @@ def test_a_larger_batch_launches_no_more_kernels(script, models):
     assert launched[0] == launched[1]
 
 
-def test_growth_is_told_and_rounding_is_not():
-    kept = {"kernels": 100, "bytes": 1e9, "flops": 1e9, "edges": 50.0}
-    assert roofline.grown(roofline.Count(104, 1.04e9, 1e9, 50.0), kept) == []
-    assert roofline.grown(roofline.Count(106, 1.0e9, 2e9, 50.0), kept) == [
-        "kernels 100 -> 106",
-        "flops 1e+09 -> 2e+09",
+def test_a_count_that_is_another_is_told_whichever_way_it_went():
+    kept = {"kernels": 100, "bytes": 1e9, "flops": 1e9, "half": 0.0, "edges": 5.0, "update": 1}
+    assert roofline.changed(roofline.Count(**kept), kept) == []
+    assert roofline.changed(roofline.Count(101, 1e9, 1e9 - 1, 0.0, 5.0, 1), kept) == [
+        "kernels 100 -> 101",
+        "flops 1000000000 -> 999999999",
     ]
 
 
 def test_the_limit_is_that_of_the_scarcer_thing():
-    count = roofline.Count(kernels=1, bytes=2e9, flops=1e12, edges=1.0)
-    assert count.limit(bandwidth=2.0, rate=500.0) == pytest.approx(500.0)
-    assert count.limit(bandwidth=2.0, rate=1000.0) == pytest.approx(1000.0)
-    assert count.limit(bandwidth=2.0, rate=4000.0) == pytest.approx(1000.0)
+    count = roofline.Count(kernels=1, bytes=2e9, flops=1e12, half=0.0, edges=1.0, update=0.0)
+
+    def device(tf32, half=None, single=1.0):
+        return roofline.Device(2.0, single, tf32, half)
+
+    assert count.limit(device(500.0)) == pytest.approx(500.0)
+    assert count.limit(device(1000.0)) == pytest.approx(1000.0)
+    assert count.limit(device(4000.0)) == pytest.approx(1000.0)
+    count = replace(count, half=0.75e12)  # the rest is in float32
+    assert count.limit(device(9000.0)) is None
+    assert count.limit(device(9000.0, 1500.0, 500.0)) == pytest.approx(1000.0)
+    assert count.limit(device(9000.0, 750.0, 250.0)) == pytest.approx(500.0)
 
 
-def test_the_table_in_the_docs_is_made_of_the_counts_that_are_kept():
+def test_tables_in_the_docs_are_made_of_the_counts_that_are_kept():
     kept = json.loads(roofline.COUNTS.read_text())
-    page = (REPOSITORY / "docs" / "gpus.md").read_text()
-    assert set(kept) == set(roofline.ROWS)
-    assert roofline.HEAD in page
+    gpus, models = ((REPOSITORY / "docs" / f"{n}.md").read_text() for n in ("gpus", "models"))
+    assert set(kept) == set(EVERY)
+    assert roofline.HEAD in gpus
     for name in roofline.ROWS:
-        assert roofline.line(name, roofline.Count(**kept[name])) in page, name
+        assert roofline.line(name, roofline.Count(**kept[name])) in gpus, name
+    for name in roofline.FORMS:
+        assert roofline.beside(name, kept) in models, name
     rows = [f"equiformer_v2_31m, DeNS{more}" for more in ("", ", compiled")]
     most = [roofline.line(row, roofline.Count(**kept[row])).split("|")[-2].strip() for row in rows]
     told = f"no faster than {most[0]} structures/s on an H200 eagerly, and {most[1]} compiled"
-    assert told in " ".join(page.split())
+    assert told in " ".join(gpus.split())
+
+
+@pytest.mark.parametrize(
+    ("row", "numbers"), [("gns", 7), ("egnn_72k", 7), ("equiformer_v2_31m", 7 + 3 + 3)]
+)
+def test_what_follows_the_backward_is_counted(row, numbers):
+    """Adam reads weight, gradient and two moments, and writes all but the gradient.
+
+    Clipping reads gradients twice and writes them, an average reads two weights and writes one.
+    """
+    with torch.device("meta"):
+        model, _ = build_learner(config_of(roofline.choices_of(row)))
+    weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    update = json.loads(roofline.COUNTS.read_text())[row]["update"]
+    assert update == pytest.approx(4 * numbers * weights, rel=0.01)
+
+
+@pytest.mark.slow
+def test_every_training_of_the_papers_has_a_row():
+    """Model, task and whether there is denoising, of each cell at `scale=paper`."""
+
+    def kind(choices):
+        chosen = compose_with_choices(list(choices))[1]
+        return chosen["model"], chosen["task"], chosen["dens"] != "none"
+
+    wanted, sweeps = set(), REPOSITORY / "sweeps"
+    groups = ("model=", "task=", "dens=", "experiment=")
+    for path in [p for paper in ("forcenet", "dens", "matsci") for p in sweeps.glob(f"{paper}/*")]:
+        statement = read_sweep(path)
+        if "paper" in statement.scale:
+            name = f"{path.parent.name}/{path.stem}"
+            cells = grid({"seed": ["seed=0"]}, statement, name, "paper").cells
+            wanted |= {tuple(o for o in cell if o.startswith(groups)) for cell, _ in cells}
+    trained = {kind(choices) for choices in wanted}
+    trained = {one for one in trained if one[0] != "median"}
+    assert len(trained) > 15
+    assert trained <= {kind(roofline.choices_of(name)) for name in roofline.MODELS}
+
+
+def test_another_form_is_another_network():
+    """Of models that a task wraps and of those that it does not."""
+    for choices in (["model=schnet", "task=s2f"], ["model=schnet", "task=s2ef"]):
+        bare = BareTraining(config_of([*choices, "size=small"]), slabs(2), "cpu", 0)
+        label, _ = bare.other_form()
+        assert label == "torch_geometric"
+        assert {type(m) for m in bare.model.modules()} & {training_step.PublicSchNet}
+        assert not {type(m) for m in bare.model.modules()} & {SchNet}
 
 
 OPTIONS = gpu.Options("cpu", quick=True, until=0.0, longest=60.0, workers=0)
@@ -215,7 +281,7 @@ def test_the_other_form_is_what_a_step_trains(name):
         for owner, function in itertools.chain(*FORMS.values()):
             changed = counted(getattr(owner, function))
             stack.enter_context(mock.patch.object(owner, function, changed))
-        form, context = gpu._other_form(bare, config, OPTIONS)
+        form, context = bare.other_form()
         stack.enter_context(context)
         assert not calls
         with bare.steps() as steps:
