@@ -74,6 +74,14 @@ def test_a_tensor_that_is_nothing_but_rounding_hides_no_number_beside_it():
     assert apart(found, right, again, SHARE) > 1.0
 
 
+def test_small_tensors_that_round_much_hide_no_number_beside_them():
+    """As gradients that cancel: their rounding is of what was added up, not of what is left."""
+    small = [1e-6 * random(40) for _ in range(3)]
+    right = [*small, torch.tensor([0.7]), random(64)]
+    again = [*(x * (1.0 + 0.4 * (-1.0) ** torch.arange(len(x))) for x in small), *right[3:]]
+    assert apart([*small, 2.0 * right[3], right[4]], right, again, SHARE) > 1.0
+
+
 def test_gradients_of_energies_weigh_as_much_as_those_of_forces():
     of_energies, of_forces = waves([torch.tensor([-1.0, -0.7]), 10.0 * random(40, 3)])
     assert of_energies.abs().max() > of_forces.abs().max()

@@ -1,5 +1,6 @@
 """`until=decided` as it is typed: trained, looked at, told by plan, status and page."""
 
+import itertools
 import json
 
 import pytest
@@ -51,6 +52,22 @@ def test_undecided_claims_get_seeds_to_the_last_and_the_same_command_adds_nothin
     capsys.readouterr()
     assert main(["status", plan["sweep"], "--root", str(place.path / "runs")]) == 0
     assert "claims: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_further_seeds_run_as_the_cells_do_and_not_as_the_median_beside_them(place):
+    """One at a time where that was typed; a claim of time needs no network that has learnt."""
+    typed = words(place)
+    claim = "model.hidden_channels=8 < model.hidden_channels=12 on device_seconds"
+    text = FILE.replace("most: 3", "most: 5").partition("claims:")[0] + f"claims: [{claim}]\n"
+    (place.path / "sweeps" / "mine.yaml").write_text(text)
+    code, output = place.run(*typed, "until=decided", "cluster.parallel=1")
+    assert code == 0, output
+    runs = [run for run in place.runs() if run.run["choices"]["model"] != "median"]
+    assert len(runs) == len(place.runs()) - 1
+    assert max(run.run["seed"] for run in runs) >= 2, output
+    spans = sorted((s["start"], s["end"]) for run in runs for s in run.segments())
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ ROUNDINGS, OF_REDUCED = 5.0, 3.0  # a tensor may be off by so many times what wa
 SHARE, SHARE_DOUBLE = 0.05, 1e-6  # and by this share of its size, for a ReLU at its kink
 FLOOR = 1e-7  # sizes below this share of the largest one's count as that
 MEAN = 0.01  # of the norm of an output that counts beside its spread
+ALIKE = 1e-3  # of a tensor's norm: what has less is nothing to hold it against
 FEW, NEAR = 16, 3  # of so few numbers rounding is that of so many larger tensors beside them, too
 
 
@@ -139,14 +140,17 @@ def _usual(noise: Tensor, norms: Tensor, few: list[int]) -> Tensor:
         few: places of those that have few numbers.
 
     Returns:
-        (T,): the median share of their norms of the nearest larger tensors; 0 for a larger one.
+        (T,): the median share of their norms of the nearest larger tensors; 0 for a larger one, and
+        where all those have next to no norm, so that their rounding is another's.
     """
     least, most = norms.aminmax(dim=1)
     large = (least > 0.0) & most.isfinite()
     large[few] = False
     (places,) = torch.where(large)
     usual = torch.zeros_like(noise)
-    for place in few if len(places) else ():
-        near = places[(places - place).abs().argsort(stable=True)[:NEAR]]
-        usual[place] = most[place] * (noise[near] / least[near]).median()
+    for place in few:
+        alike = places[least[places] >= ALIKE * most[place]]
+        near = alike[(alike - place).abs().argsort(stable=True)[:NEAR]]
+        if len(near):
+            usual[place] = most[place] * (noise[near] / least[near]).median()
     return usual.nan_to_num(0.0, posinf=0.0)

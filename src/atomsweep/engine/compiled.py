@@ -69,8 +69,8 @@ class CompiledForward:
         model: in training; its weights may change, not its modules.
         mode: "default", or "max" for CUDA graphs and measured kernels.
         autocast: context of a forward; its casts become part of the graph.
-        eager_shapes: that are known not to be compiled; those that cannot be are added. A run that
-            continues then goes on as it began, whatever the compiler now makes of them.
+        eager_shapes: that are known not to be compiled; those that cannot be are added. So a run
+            that continues trains them eagerly, whatever the compiler now makes of them.
 
     Attributes:
         graphs: by shapes and types of their inputs; None where it cannot be made.

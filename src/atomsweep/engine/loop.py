@@ -367,7 +367,8 @@ class Training:
         self.eager_shapes.update(state["eager_shapes"])
         if self.world.first:
             self.run.rewind(self.step)
-        log.info("continuing from step %d", self.step)
+        eagerly = f", {len(self.eager_shapes)} shapes eagerly as before" * bool(self.eager_shapes)
+        log.info("continuing from step %d%s", self.step, eagerly)
 
     def _load(self, name: str) -> dict[str, Any]:
         """A checkpoint as rank 0 reads it; other machines may see an older file for a while."""

@@ -46,7 +46,8 @@ def run_sweep(
         until: further seeds are trained until the claims of the sweep are decided.
 
     Returns:
-        Exit code: 0 if every cell is finished, 1 if one is not, 130 after an interrupt.
+        Exit code: 0 if every cell and the Medians of their data are finished, 1 if one is not, 130
+        after an interrupt.
 
     Raises:
         UserError: a cell cannot be built, or its data cannot be read; nothing has been run.
@@ -62,8 +63,12 @@ def run_sweep(
     further = None
     if until is not None:
         further = Further(until, plan, root, parameters, wanted_evaluations, rerun)
+    judged = bool(grid.statement and grid.statement.claims)
     if plan_only:
         log.info("%s", "\n".join(table(entries, rerun)))
+        for cell in baselines_of(plan.cells, judged):
+            if cell.find(root) is None:
+                log.info("and first, to tell what has learnt: %s", " ".join(cell.overrides))
         if further is not None:
             for line in further.preview():
                 log.info("%s", line)
@@ -78,16 +83,17 @@ def run_sweep(
         run_of = {cell.identity: run for cell, run in zip(plan.cells, runs, strict=True)}
         ordered = longest_first(entries, rerun)
         wanted = [run_of[e.cell.identity] for e in ordered if e.wanted(rerun)]
-        statement = grid.statement
-        baselines = baselines_of(plan.cells, judged=bool(statement and statement.claims))
+        baselines = baselines_of(plan.cells, judged)
         medians = [cell.create(root, None, plan.command) for cell in baselines]
-        # first, as claims are judged by them
-        wanted = [*(run for run in medians if run.result is None), *wanted]
+        lacking = [run for run in medians if run.result is None]
         scope = Scope([run.name for run in medians], plan.sweep)
         with mirror(first["tracking"], root, scope):
             outcomes: dict[Path, Outcome] = {}
-            placed_runs = placed([*plan.cells, *baselines], [*runs, *medians], wanted)
+            placed_runs = placed(plan.cells, runs, wanted)
             try:
+                # before and apart: claims are judged by them, and further seeds run as cells do
+                for config, some in placed(baselines, medians, lacking):
+                    outcomes |= execute(some, config, start)
                 if further is not None:
                     outcomes |= further.drive(placed_runs, first, start)
                     runs += [run for run in further.runs if run not in runs]

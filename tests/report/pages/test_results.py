@@ -2,9 +2,12 @@
 
 import csv
 import json
+import math
 import re
 
 from atomsweep.cli.report import main
+from atomsweep.report.pages.results import _tally_sentence
+from atomsweep.report.tables.verdicts import HOLDS, UNDECIDED, Comparison, Judged
 from atomsweep.tracking import schema
 from benchmarks.synthetic_runs import make_runs
 
@@ -150,3 +153,23 @@ def test_results_of_nothing_are_one_sentence(tmp_path, capsys):
     ]
     assert main(words) == 1
     assert capsys.readouterr().err.startswith("error: nothing of forcenet has finished")
+
+
+def claim(verdict, *pairs):
+    """A claim of some comparisons, each its effect and pairs."""
+    found = [
+        Comparison("a", "b", effect, 0.1, n, verdict, False, None, None, False, None, None)
+        for effect, n in pairs
+    ]
+    return Judged("a < b", "val_id/forces_mae", verdict, tuple(found), None)
+
+
+def test_a_claim_that_another_sweep_asks_of_the_same_runs_is_counted_once_too():
+    same, other = claim(HOLDS, (0.01, 3)), claim(HOLDS, (0.02, 3))
+    told = "3 claims: 3 hold. 1 of them repeats what another sweep asks of the same runs; without: "
+    assert _tally_sentence([same, other, same]) == f"{told}2 hold."
+    assert _tally_sentence([same, other]) == "2 claims: 2 hold."
+    open_ = [claim(UNDECIDED, (math.nan, 0)), claim(UNDECIDED, (math.nan, 0)), claim(UNDECIDED)]
+    assert _tally_sentence(open_) == "3 claims: 3 undecided."  # nobody knows that of which runs
+    unlike = claim(UNDECIDED, (0.01, 3))  # another number of looks
+    assert _tally_sentence([same, unlike]) == "2 claims: 1 holds, 1 undecided."

@@ -137,6 +137,24 @@ def test_giving_up_where_more_seeds_would_hardly_decide_costs_little_power():
             assert gives_up == (expected[n - 1] and found.verdict == UNDECIDED)
 
 
+@pytest.mark.slow
+def test_giving_up_costs_equals_little_too():
+    """Sides whose true effect is none, with a tolerance of a spread and a quarter more."""
+    for tolerance, lost in ((1.0, 0.06), (1.25, 0.06)):
+        decided = [0, 0]
+        for draws in np.random.default_rng(11).normal(size=(150, MOST)):
+            for place, gives_up in enumerate((False, True)):
+                for n in range(FIRST, MOST + 1):
+                    found = compare(*sides(list(draws[:n])), "<", tolerance, 1, LOOKS, tolerance)
+                    if found.verdict != UNDECIDED:
+                        decided[place] += found.verdict == EQUAL
+                        break
+                    if gives_up and (found.fewest is None or found.fewest > MOST):
+                        break
+        assert decided[0] > 40
+        assert decided[0] - decided[1] <= lost * 150
+
+
 LOOKS = Looks(first=FIRST, most=MOST)
 
 

@@ -164,17 +164,20 @@ def _page(
 
 
 def _tally_sentence(claims: Sequence[Judged]) -> str:
-    """How many hold, fail and are undecided; what two sweeps ask of the same runs, once as well."""
-    verdicts = {
-        (c.text, *((one.left, one.right, one.n, repr(one.effect)) for one in c.comparisons)): c
-        for c in claims
-    }
+    """How many hold, fail and are undecided; what two sweeps find of the same runs, once too."""
+    different: dict[Any, Judged] = {}
+    for place, claim in enumerate(claims):
+        pairs = tuple((c.left, c.right, c.n, c.effect, c.verdict) for c in claim.comparisons)
+        told_apart = (
+            all(c.n for c in claim.comparisons) and pairs
+        )  # equal numbers are of equal runs
+        different.setdefault((claim.text, claim.metric, pairs) if told_apart else place, claim)
     told = f"{len(claims)} claims: {tally([claim.verdict for claim in claims])}."
-    if doubled := len(claims) - len(verdicts):
-        once = tally([claim.verdict for claim in verdicts.values()])
+    if doubled := len(claims) - len(different):
+        once = tally([claim.verdict for claim in different.values()])
         told += (
-            f" {doubled} of them {'is' if doubled == 1 else 'are'} asked by two sweeps of the same "
-            f"runs; {len(verdicts)} are left: {once}."
+            f" {doubled} of them {'repeats' if doubled == 1 else 'repeat'} what another sweep asks "
+            f"of the same runs; without: {once}."
         )
     return told
 

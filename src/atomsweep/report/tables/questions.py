@@ -53,15 +53,13 @@ def with_reasons(judged: Sequence[Judged], claims: Mapping[str, Any]) -> list[Ju
         judged: claims with their verdicts.
         claims: of a plan; empty where no launch has looked at them.
     """
-    said = {
-        (one["claim"], one["comparison"], one.get("pairs")): one["why"]
-        for one in claims.get("open") or []
-    }
+    said = {(one["claim"], one["comparison"]): one for one in claims.get("open") or []}
 
     def told(claim: Judged, comparison: Comparison) -> Comparison:
-        why = said.get((claim.text, _words(comparison), comparison.n), "")
+        one = said.get((claim.text, _words(comparison)), {})
+        why = one.get("why") if one.get("pairs", comparison.n) == comparison.n else ""
         is_open = claim.verdict == UNDECIDED and _is_open(comparison)
-        if not is_open or comparison.hindered or not why:
+        if not is_open or comparison.hindered or not why or why in comparison.note:
             return comparison
         return replace(comparison, note="; ".join(filter(None, (comparison.note, why))))
 

@@ -17,6 +17,14 @@ def t_quantile(p: float, dof: int) -> float:
     return float(stdtrit(dof, p))
 
 
+@cache
+def chi2_quantile(p: float, dof: int) -> float:
+    """The x with P(X <= x) = p of the χ² distribution with `dof` degrees of freedom."""
+    from scipy.special import chdtri
+
+    return float(chdtri(dof, 1 - p))
+
+
 def reach(n: int, level: float = 0.95, first: int | None = None) -> float:
     """Half-width of an interval in units of the standard error of n values.
 

@@ -101,7 +101,7 @@ def left_at(points: pd.DataFrame, limits: Mapping[str, float]) -> float:
         points: of one run: metric, step and value of what `components_of` names.
         limits: from `limits_of`.
     """
-    told = points[points["metric"].isin(limits)]
+    told = points[points["metric"].isin(limits)].drop_duplicates(["metric", "step"], keep="last")
     if told.empty:
         return math.nan
     below = told["value"] < told["metric"].map(limits)  # a value that is not finite is not below

@@ -25,6 +25,7 @@ from atomsweep.report.tables.evidence import (
 )
 from atomsweep.report.tables.statistics import (
     MOST_SEEDS,
+    chi2_quantile,
     paired_interval,
     seeds_to_decide,
     t_quantile,
@@ -275,10 +276,11 @@ def compare(
     """
     first = None if looks is None else looks.first
     effect, half, n = paired_interval(left, right, LEVEL, first)
-    if math.isnan(half):
-        return Compared(effect, math.nan, n, UNDECIDED, False, None, None, False)
     sign = 1.0 if order in ("<", "<=") else -1.0
     limit = tolerance if order in ("<=", ">=") else 0.0
+    fails_alone = _verdict(sign * effect, 0.0, order, limit) == FAILS
+    if math.isnan(half):
+        return Compared(effect, math.nan, n, UNDECIDED, False, None, None, fails_alone)
     verdict = _verdict(sign * effect, half, order, limit)
     certain = False
     to_fail = 1 - (1 - LEVEL) / tries  # level at which one comparison makes the whole claim fail
@@ -288,22 +290,23 @@ def compare(
         _, wide, _ = paired_interval(left, right, to_fail, first)
         certain = _verdict(sign * effect, wide, order, limit) == FAILS
     if verdict in (HOLDS, EQUAL) or certain:
-        return Compared(effect, half, n, verdict, certain, 0, n, verdict == FAILS)
+        return Compared(effect, half, n, verdict, certain, 0, n, fails_alone)
     spread = _spread(left, right)
-    fails_alone = _verdict(sign * effect, 0.0, order, limit) == FAILS
 
-    def pairs(beyond: float, level: float) -> int | None:
+    def pairs(beyond: float, level: float, of_equals: float) -> int | None:
         """That decide in all, if the effect is so much farther from what it must not be."""
-        ways = [(abs(sign * effect - limit) + beyond, level)]
+        ways = [(abs(sign * effect - limit) + beyond, spread, level)]
         inside = min(equal_within - abs(effect) + beyond, equal_within)
         if order in ("<", ">") and inside > 0:
-            ways.append((inside, LEVEL))
+            ways.append((inside, of_equals, LEVEL))
         last = MOST_SEEDS if looks is None else looks.most
-        found = [seeds_to_decide(d, spread, at, first=first, looks=last) for d, at in ways]
+        found = [seeds_to_decide(d, s, at, first=first, looks=last) for d, s, at in ways]
         return min((n for n in found if n is not None), default=None)
 
-    needed = pairs(0.0, to_fail if fails_alone else LEVEL)
-    fewest = pairs(t_quantile(LEVEL, n - 1) * spread / math.sqrt(n), LEVEL)
+    needed = pairs(0.0, to_fail if fails_alone else LEVEL, spread)
+    # an effect may be larger than it seems; of equals, whose effect has a bound, the spread less
+    beyond = t_quantile(LEVEL, n - 1) * spread / math.sqrt(n)
+    fewest = pairs(beyond, LEVEL, spread * math.sqrt((n - 1) / chi2_quantile(LEVEL, n - 1)))
     further = None if needed is None else max(needed - n, 1)
     return Compared(effect, half, n, verdict, certain, further, fewest, fails_alone)
 
