@@ -285,7 +285,7 @@ def outcome(row: Callable[[Options], Row], options: Options) -> Row:
     start = time.monotonic()
     try:
         found = row(options)
-    except Exception as error:
+    except Exception as error:  # of any kind, CUDA's too: the other rows are worth more
         traceback.print_exc()
         found = {"error": f"{type(error).__name__}: {str(error)[:2000]}"}
     found["seconds"] = time.monotonic() - start
